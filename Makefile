@@ -1,0 +1,42 @@
+# Every command of the README. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+# Without bytecode every import costs 2 to 8 times more (docs/decisions/0004).
+unexport PYTHONDONTWRITEBYTECODE
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run test check bench ui serve graph lock clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup:  ## make .venv from requirements.lock (done by run and test)
+	@$(PYTHON) tools/bootstrap.py
+
+run: setup  ## run the main job on the digits that ship inside scikit-learn
+	@fettle run
+
+test: setup  ## run all tests
+	@pytest
+
+check: setup  ## lint, types, import contracts and the tests without torch
+	@ruff check . && ruff format --check . && mypy && lint-imports && pytest -q -m "not e2e and not slow" tests
+
+bench: setup  ## measure the main job; writes benchmarks/results/main.json
+	@python -m benchmarks.main
+
+ui: setup  ## start the UIs of Prefect and MLflow
+	@fettle ui
+
+serve: setup  ## serve the last release on loopback
+	@fettle serve
+
+graph: setup  ## bring the code deps of dvc.yaml in step with the imports
+	@python tools/closure.py
+
+lock: setup  ## resolve pyproject.toml again into requirements.lock
+	@python tools/lock.py
+
+clean:  ## stop the servers and delete everything that a run made
+	@-fettle ui --stop
+	@rm -rf artifacts inputs records report .fettle dvc.lock .dvc/cache .dvc/tmp

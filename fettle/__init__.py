@@ -1,0 +1,1 @@
+"""fettle trims a pretrained model until it fits: a small, fast, gated release."""

@@ -1,0 +1,262 @@
+"""Ask DVC what depends on what and what is stale, and let it run one stage.
+
+DVC is asked in this process (0.1 s a question); a stage is run by a child forked from a warm
+process that has DVC imported already, so that a stage costs no second import and can be killed
+alone with all it started.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any, Literal
+
+import networkx as nx
+import psutil
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from fettle.errors import FettleError, ProjectError
+from fettle.tether import die_with_owner
+
+Graph = dict[str, list[str]]  # stage → the stages it waits for, in topological order
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Why a stage would run: DVC's own words, one line each; `restorable` from the run-cache."""
+
+    reasons: tuple[str, ...]
+    restorable: bool
+
+
+@contextmanager
+def _open(tree: Path) -> Iterator[Any]:  # Any: DVC ships no types
+    try:
+        with Repo(str(tree), _wait_for_lock=True) as repo, repo.lock:
+            yield repo
+    except DvcException as err:
+        raise translate(err) from err
+
+
+def translate(err: Exception) -> FettleError:
+    """Turn DVC's error into ours; its text names the file and the fault."""
+    cause = f": {err.__cause__}" if err.__cause__ else ""
+    return ProjectError(
+        f"DVC refused: {err}{cause}",
+        rule="dvc.yaml and dvc.lock must be whole, and every data path must exist",
+        fix="mend the file it names (a broken dvc.lock may be deleted: the cache stays)",
+    )
+
+
+def load(tree: Path) -> Graph:
+    """Read the stage graph from dvc.yaml, matrix expanded, dependencies first."""
+    with _open(tree) as repo:
+        return _graph(repo)
+
+
+def _graph(repo: Any) -> Graph:  # Any: DVC ships no types
+    graph = repo.index.graph
+    ordered = reversed(list(nx.lexicographical_topological_sort(graph, key=_name)))
+    return {_name(s): sorted(_name(up) for up in graph.successors(s)) for s in ordered}
+
+
+def _name(stage: Any) -> str:  # Any: DVC ships no types
+    """Name a stage; its `addressing` would change with the current folder."""
+    return str(getattr(stage, "name", None) or Path(stage.path).name)
+
+
+def _find(repo: Any, name: str) -> Any:  # Any: DVC ships no types
+    return next(stage for stage in repo.index.stages if _name(stage) == name)
+
+
+def stale(tree: Path) -> tuple[Graph, dict[str, Stale]]:
+    """Return the graph and every stage whose own deps, params, command or outs changed."""
+    with _open(tree) as repo:
+        graph = _graph(repo)
+        found: dict[str, Stale] = {}
+        for name in graph:
+            stage = _find(repo, name)
+            if not stage.frozen and stage.changed():
+                known = any(dep.hash_info for dep in stage.deps)
+                reasons = tuple(_reasons(stage.status(), tree)) if known else ("never run here",)
+                found[name] = Stale(reasons, _restorable(repo, stage))
+        return graph, found
+
+
+def _restorable(repo: Any, stage: Any) -> bool:  # Any: DVC ships no types
+    try:
+        stage.save_deps(allow_missing=True)
+        return bool(repo.stage_cache._load(stage))
+    except (DvcException, OSError):
+        return False
+
+
+def _reasons(status: Any, tree: Path) -> Iterator[str]:  # Any: DVC's nested status document
+    for entries in status.values():
+        for entry in entries:
+            if isinstance(entry, str):
+                yield entry
+                continue
+            for kind, changes in entry.items():
+                for path, change in changes.items():
+                    if isinstance(change, dict):
+                        yield from (f"params {key}: {how}" for key, how in change.items())
+                    else:
+                        yield f"{kind.removeprefix('changed ')} {_inside(path, tree)}: {change}"
+
+
+def _inside(path: str, tree: Path) -> str:
+    """Write a path as seen from `tree`: DVC writes some as seen from the current folder."""
+    place = Path(path).resolve()
+    return str(place.relative_to(tree.resolve())) if place.is_relative_to(tree.resolve()) else path
+
+
+def downstream(graph: Graph, names: set[str]) -> set[str]:
+    """Return every stage that waits, directly or not, for one of `names`."""
+    found: set[str] = set()
+    for name, ups in graph.items():
+        if found.intersection(ups) or names.intersection(ups):
+            found.add(name)
+    return found - names
+
+
+# Process groups of the stages now running: an interrupt of the command kills them.
+LIVE: set[int] = set()
+
+
+def kill_all() -> None:
+    """Kill every stage that runs now, with all it started."""
+    for pid in tuple(LIVE):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+Outcome = Literal["ran", "restored", "unchanged"]
+
+
+def warm_parent() -> ForkServerContext:
+    """Return the context whose server process imports DVC once and forks for each stage."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fettle.adapters.graph"])
+    return context
+
+
+def run_stage(
+    context: ForkServerContext,
+    tree: Path,
+    name: str,
+    *,
+    force: bool,
+    timeout_s: float,
+    on_tick: Callable[[], None],
+) -> tuple[int, Path]:
+    """Run one stage through DVC in a killable child; return its exit code and its log.
+
+    `on_tick` is called about four times a second while it runs. A time-out or an interrupt kills
+    the whole process group.
+    """
+    log = tree / "records" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lifeline, held = context.Pipe(duplex=False)
+    child = context.Process(
+        target=_reproduce, args=(str(tree), name, str(log), force, dict(os.environ), lifeline)
+    )
+    child.start()
+    lifeline.close()
+    LIVE.add(child.pid or 0)
+    deadline = time.monotonic() + timeout_s
+    try:
+        while child.exitcode is None and time.monotonic() < deadline:
+            child.join(0.05)
+            on_tick()
+    finally:
+        if child.exitcode is None and child.pid is not None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.join()
+        LIVE.discard(child.pid or 0)
+        held.close()
+    return child.exitcode or 0, log
+
+
+def _reproduce(
+    tree: str, name: str, log: str, force: bool, environ: dict[str, str], lifeline: Connection
+) -> None:
+    """Be the child: own process group, output to the log, dies with the run that wanted it."""
+    os.setsid()
+    die_with_owner(lifeline)
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(tree)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    try:
+        with Repo(tree, _wait_for_lock=True) as repo:
+            repo.reproduce(targets=[name], single_item=True, force=force, run_cache=not force)
+    except DvcException as err:
+        os.write(2, f"{err}{f': {err.__cause__}' if err.__cause__ else ''}\n".encode())
+        sys.stdout.flush()
+        os._exit(255)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def clear_dead_locks(tree: Path) -> bool:
+    """Remove DVC's path locks when no process behind them lives; True if one was removed.
+
+    DVC drops a lock whose process is gone, but not one of a zombie, nor an empty or broken file
+    left by a crash.
+    """
+    path = tree / ".dvc" / "tmp" / "rwlock"
+    if not path.is_file():
+        return False
+    try:
+        pids = set(_pids(json.loads(path.read_text())))
+    except ValueError:
+        pids = set()
+    if any(_lives(pid) for pid in pids):
+        return False
+    path.unlink()
+    return True
+
+
+def _pids(node: Any) -> Iterator[int]:  # Any: DVC's lock document
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "pid":
+                yield int(value)
+            else:
+                yield from _pids(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _pids(value)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def restore(tree: Path, name: str) -> bool:
+    """Put the last good artefact of a failed stage back from the cache; False if none."""
+    try:
+        with Repo(str(tree), _wait_for_lock=True) as repo:  # checkout takes the lock by itself
+            outs = [out.fs_path for out in _find(repo, name).outs if out.hash_info]
+            if outs:
+                repo.checkout(targets=outs, force=True)
+            return bool(outs)
+    except DvcException:
+        return False

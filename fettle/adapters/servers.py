@@ -1,0 +1,170 @@
+"""Start, find and stop the local servers (Prefect's, MLflow's UI): one each, on loopback, by pid.
+
+A server stays up between runs: Prefect's costs 5 to 15 s to start, and an ephemeral one would
+cost that in every process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from fettle import manifest
+from fettle.errors import TransientError
+from fettle.project import Project, environment
+
+Kind = Literal["prefect", "mlflow"]
+FIRST_PORT = {"prefect": 4200, "mlflow": 5000}
+HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers: its process and its address (no trailing slash)."""
+
+    kind: str
+    pid: int
+    url: str
+
+
+def running(project: Project, kind: Kind) -> Server | None:
+    """Return the server of the pid file if it still answers."""
+    path = _pid_file(project, kind)
+    if not path.is_file():
+        return None
+    server = Server(**json.loads(path.read_text()))
+    return server if _alive(server.pid) and _answers(server.url + HEALTH[kind]) else None
+
+
+def launch(project: Project, kind: Kind) -> Server:
+    """Start a server in the background without waiting for it; `wait` does that."""
+    port = _free_port(FIRST_PORT[kind])
+    url = f"http://127.0.0.1:{port}"
+    log = project.state / f"{kind}-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as handle:
+        child = subprocess.Popen(
+            _command(project, kind, port),
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=project.root,
+            env={
+                **os.environ,
+                **environment(project),
+                "PREFECT_API_URL": f"{url}/api",
+                "PREFECT_UI_API_URL": f"{url}/api",
+                "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
+        )
+    server = Server(kind, child.pid, url)
+    manifest.write_json(_pid_file(project, kind), asdict(server))
+    return server
+
+
+def wait(project: Project, server: Server, timeout_s: float = 90) -> Server:
+    """Wait until a launched server answers.
+
+    Raises TransientError with the end of its log when it dies or stays silent.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and _alive(server.pid):
+        if _answers(server.url + HEALTH[server.kind]):
+            return server
+        time.sleep(0.2)
+    log = project.state / f"{server.kind}-server.log"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    raise TransientError(
+        f"the {server.kind} server did not start within {timeout_s:.0f} s",
+        got=tail or "an empty log",
+        rule=f"it must answer at {server.url}",
+        fix=f"read {log}, then run again",
+    )
+
+
+def ensure(project: Project, kind: Kind) -> Server:
+    """Return the running server, or start one and wait for it."""
+    return running(project, kind) or wait(project, launch(project, kind))
+
+
+def stop(project: Project, kind: Kind, timeout_s: float = 10) -> bool:
+    """Stop the server of the pid file with its children; False when none was running."""
+    path = _pid_file(project, kind)
+    if not path.is_file():
+        return False
+    pid = int(json.loads(path.read_text())["pid"])
+    path.unlink()
+    if not _alive(pid):
+        return False
+    deadline = time.monotonic() + timeout_s
+    os.killpg(pid, signal.SIGTERM)
+    while _alive(pid) and time.monotonic() < deadline:
+        _reap(pid)
+        time.sleep(0.1)
+    if _alive(pid):
+        os.killpg(pid, signal.SIGKILL)
+    _reap(pid)
+    return True
+
+
+def _command(project: Project, kind: Kind, port: int) -> list[str]:
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    if kind == "prefect":
+        return [sys.executable, "-m", "prefect", "server", "start", *address]
+    store = ["--backend-store-uri", project.tracking_uri]
+    return [sys.executable, "-m", "mlflow", "server", *address, *store, "--workers", "1"]
+
+
+def _pid_file(project: Project, kind: Kind) -> Path:
+    return project.state / f"{kind}-server.json"
+
+
+def _alive(pid: int) -> bool:
+    _reap(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _reap(pid: int) -> None:
+    """Collect an exit status if the server is our own child, so that it is not kept a zombie."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def _free_port(first: int) -> int:
+    """Return `first` if it is free on loopback, else a port the system picks."""
+    for port in (first, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise TransientError("no free port on loopback")

@@ -1,0 +1,231 @@
+"""Write what happened into MLflow, from one process: parent run, a child a stage, the registry.
+
+Stage processes append events to JSONL (fettle/recorder.py); the flow hands the new lines over here
+in batches. Two processes must never create MLflow's SQLite file at once (LAB: it is lost for good).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fettle import manifest
+from fettle.errors import TransientError
+
+DIGEST = "output_digest"
+CHALLENGER = "challenger"
+# An artefact's small files are worth a copy in the tracker; models stay in DVC and the release.
+KEPT = (".json", ".html", ".png", ".svg", ".md")
+KEPT_MAX_BYTES = 4_000_000
+
+
+class Tracker:
+    """One pipeline run in MLflow; every method may be called again with the same facts."""
+
+    def __init__(self, uri: str, artifacts: Path, experiment: str) -> None:
+        with warnings.catch_warnings():
+            # MLflow's own imports and models warn under newer pydantic and SQLAlchemy
+            warnings.simplefilter("ignore")
+            logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of its own tables
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
+
+            self._error = MlflowException
+            try:
+                self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+                found = self._client.get_experiment_by_name(experiment)
+                self._experiment = (
+                    found.experiment_id
+                    if found
+                    else self._client.create_experiment(
+                        experiment, artifact_location=artifacts.resolve().as_uri()
+                    )
+                )
+            except MlflowException as err:
+                raise TransientError(
+                    "MLflow's database cannot be opened", got=str(err), fix=f"see {uri}"
+                ) from err
+        self._experiment_name = experiment
+        self._parent: str | None = None
+        self._children: dict[str, str] = {}
+
+    @property
+    def parent_run(self) -> str:
+        """The id of the pipeline's own run."""
+        if self._parent is None:
+            raise RuntimeError("start() comes first")
+        return self._parent
+
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open the parent run with its flat parameters and tags; return its id."""
+        run = self._client.create_run(
+            self._experiment, run_name=name, tags={**tags, "mlflow.source.name": "fettle run"}
+        )
+        self._parent = run.info.run_id
+        from mlflow.entities import Param
+
+        flat = [Param(key, str(value)[:500]) for key, value in flatten(params).items()]
+        self._client.log_batch(self._parent, params=flat)
+        return self._parent
+
+    def log_data(self, name: str, digest: str, source: str) -> None:
+        """Attach the data set (digest, source) to the parent run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(
+            name=name,
+            digest=digest[:36],
+            source_type="fettle",
+            source=json.dumps({"source": source, "sha256": digest}),
+        )
+        tag = InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(self.parent_run, [DatasetInput(data, [tag])])
+
+    def stage_started(self, stage: str) -> str:
+        """Open a child run for a stage; return its id."""
+        run = self._client.create_run(
+            self._experiment,
+            run_name=stage,
+            tags={"mlflow.parentRunId": self.parent_run, "stage": stage},
+        )
+        self._children[stage] = run.info.run_id
+        return str(run.info.run_id)
+
+    def events(self, stage: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Write a batch of recorder events into the stage's run."""
+        from mlflow.entities import Metric, RunTag
+
+        run = self._children.get(stage)
+        if run is None:
+            return
+        metrics = [
+            Metric(e["name"], e["value"], int(e["time"] * 1000), e["step"])
+            for e in events
+            if e["kind"] == "scalar"
+        ]
+        tags = [RunTag(e["name"], e["text"][:4000]) for e in events if e["kind"] == "note"]
+        for at in range(0, max(len(metrics), 1), 1000):  # MLflow takes 1000 metrics a batch
+            if metrics or tags:
+                self._client.log_batch(run, metrics=metrics[at : at + 1000], tags=tags)
+                tags = []
+
+    def stage_done(self, stage: str, folder: Path) -> None:
+        """Close a stage's run: its measures, its digest, its small files."""
+        run = self._children[stage]
+        sealed = manifest.read(folder, verify=False)
+        self._seal(run, sealed, folder)
+        self._client.set_terminated(run, "FINISHED")
+        self._link(stage, run)
+
+    def stage_failed(self, stage: str, text: str) -> None:
+        """Close a stage's run as failed, with the error's text."""
+        run = self._children.get(stage) or self.stage_started(stage)
+        self._client.set_tag(run, "error", text[:4000])
+        self._client.set_terminated(run, "FAILED")
+
+    def stage_cached(self, stage: str, folder: Path) -> None:
+        """Link the run that once made this artefact; rebuild one from its manifest if unknown."""
+        sealed = manifest.read(folder, verify=False)
+        found = self._client.search_runs(
+            [self._experiment],
+            f"tags.{DIGEST} = '{sealed.digest}' and tags.stage = '{stage}'"
+            " and attributes.status = 'FINISHED'",
+            max_results=1,
+        )
+        if found:
+            self._link(stage, found[0].info.run_id)
+            return
+        run = self.stage_started(stage)
+        self._client.set_tag(run, "restored", "true")
+        self._seal(run, sealed, folder)
+        self._client.set_terminated(run, "FINISHED")
+        self._link(stage, run)
+
+    def known(self, stage: str, folder: Path) -> bool:
+        """Tell whether a run of this stage with this very artefact is recorded."""
+        digest = manifest.read(folder, verify=False).digest
+        return bool(
+            self._client.search_runs(
+                [self._experiment],
+                f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}'",
+                max_results=1,
+            )
+        )
+
+    def _seal(self, run: str, sealed: manifest.Manifest, folder: Path) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        now = 0
+        metrics = [Metric(name, m.value, now, 0) for name, m in sealed.measures.items()]
+        self._client.log_batch(run, metrics=metrics, tags=[RunTag(DIGEST, sealed.digest)])
+        for file in sealed.files:
+            if file.path.endswith(KEPT) and file.bytes <= KEPT_MAX_BYTES and "/" not in file.path:
+                self._client.log_artifact(run, str(folder / file.path))
+        self._client.log_artifact(run, str(folder / manifest.NAME))
+
+    def _link(self, stage: str, run: str) -> None:
+        # MLflow's names allow no '@'
+        self._client.set_tag(self.parent_run, f"stage.{stage.replace('@', ':')}", run)
+
+    def log_files(self, files: Iterable[Path], folder: str) -> None:
+        """Copy files (report, figures) beside the parent run."""
+        for path in files:
+            self._client.log_artifact(self.parent_run, str(path), folder)
+
+    def metrics(self, measures: Mapping[str, float]) -> None:
+        """Write the run's headline numbers on the parent, where the UI lists them."""
+        from mlflow.entities import Metric
+
+        self._client.log_batch(
+            self.parent_run, metrics=[Metric(k, v, 0, 0) for k, v in measures.items()]
+        )
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the parent run."""
+        self._client.set_terminated(self.parent_run, status)
+
+    def register(
+        self, name: str, release: Path, tags: Mapping[str, str], *, challenger: bool
+    ) -> str:
+        """Register the release once (by its digest); return the model version.
+
+        With `challenger` the alias of that name moves to it: a gate that did not pass registers
+        the version without it.
+        """
+        try:
+            self._client.create_registered_model(name)
+        except self._error as err:
+            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        digest = tags["release_digest"]
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        same = [v for v in versions if v.tags.get("release_digest") == digest]
+        if same:
+            version = str(same[0].version)
+        else:
+            made = self._client.create_model_version(
+                name, release.resolve().as_uri(), run_id=self.parent_run, tags=dict(tags)
+            )
+            version = str(made.version)
+        if challenger:
+            self._client.set_registered_model_alias(name, CHALLENGER, version)
+        return version
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:  # Any: a params tree
+    """Flatten a params tree to {"a.b.0.c": value}."""
+    if isinstance(tree, Mapping) and tree:
+        items: Iterable[tuple[object, Any]] = tree.items()
+    elif isinstance(tree, list | tuple) and tree:
+        items = enumerate(tree)
+    else:
+        return {prefix: tree}
+    out: dict[str, Any] = {}
+    for key, value in items:
+        out |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return out

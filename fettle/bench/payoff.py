@@ -1,0 +1,76 @@
+"""Decide whether a target's file pays: nothing slower and larger is shipped, nothing broken either.
+
+A reason is one sentence with the numbers it rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fettle.measure import Measure
+
+# Share of parity images whose winner must stay. It catches a broken file, no more: quality has its
+# budget in `select`. Sound int8 kept 0.93 and more here, on a half-trained net and on noise too;
+# weights per tensor kept 0.49. fp32 differs by rounding alone.
+TOP1_MIN = {"int8": 0.8, "fp32": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """What a file is held against: a name for the sentence, its bytes, the speed-up over it."""
+
+    name: str
+    size_bytes: int
+    speedup: Measure
+
+
+def broken(precision: str, parity: Mapping[str, float]) -> str | None:
+    """Say why the answers are too far from the reference's to be measured further, or None."""
+    least = TOP1_MIN[precision]
+    if parity["top1"] >= least:
+        return None
+    return (
+        f"it answers otherwise than the compressed model: same winner on {parity['top1']:.1%} of "
+        f"the parity images, at least {least:.0%} is wanted of {precision} "
+        f"(cosine {parity['cosine']:.4f}, largest difference {parity['max_abs']:.3g})"
+    )
+
+
+def pays(size_bytes: int, rival: Rival) -> tuple[bool, str]:
+    """Tell whether a file is faster (its interval lies above 1) or smaller than its rival."""
+    faster = _end(rival.speedup.low) > 1
+    smaller = size_bytes < rival.size_bytes
+    speed = f"{_ratio(rival.speedup)} the speed of {rival.name}"
+    size = f"{size_bytes:,} bytes against its {rival.size_bytes:,}"
+    if faster or smaller:
+        return True, f"{_gains(faster, smaller)}: {speed}, {size}"
+    return False, f"neither faster nor smaller: {speed}, {size}"
+
+
+def holds(size_bytes: int, rival: Rival) -> tuple[bool, str]:
+    """Tell whether the plain file is no worse than the float model: not slower, or smaller."""
+    slower = rival.speedup.high is not None and rival.speedup.high < 1
+    larger = size_bytes > rival.size_bytes
+    speed = f"{_ratio(rival.speedup)} the speed of {rival.name}"
+    size = f"{size_bytes:,} bytes against its {rival.size_bytes:,}"
+    if slower and size_bytes >= rival.size_bytes:
+        return False, f"slower and not smaller: {speed}, {size}"
+    if larger and not _end(rival.speedup.low) > 1:
+        return False, f"larger and not faster: {speed}, {size}"
+    return True, f"no worse than {rival.name}: {speed}, {size}"
+
+
+def _end(low: float | None) -> float:
+    """Read a missing end as no evidence of a gain."""
+    return 0.0 if low is None else low
+
+
+def _gains(faster: bool, smaller: bool) -> str:
+    return "faster and smaller" if faster and smaller else "faster" if faster else "smaller"
+
+
+def _ratio(speedup: Measure) -> str:
+    if speedup.low is None:
+        return f"{speedup.value:.2f}x"
+    return f"{speedup.value:.2f}x ({speedup.low:.2f} to {speedup.high:.2f})"

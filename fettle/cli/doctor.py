@@ -1,0 +1,146 @@
+"""`fettle doctor`: check this machine and this project, and mend what it is told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fettle.cli.run import JsonOption
+
+DISK_FREE_MIN_BYTES = 4_000_000_000  # the environment takes 2.5 GB, a run's caches below 1 GB
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the check-up: what was looked at, whether it is well, and the next step."""
+
+    what: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def doctor(
+    make_key: Annotated[
+        bool, typer.Option("--make-key", help="Make the API key of the server if there is none.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Check Python, disk, toolchains, servers and the API key of this project.
+
+    Example: fettle doctor --make-key
+    """
+    from fettle import project as projects
+
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    if make_key:
+        from fettle.adapters import bento
+
+        path = bento.make_key()
+        print(f"the API key is in {path}\n  {bento.curl_line(port=3000)}", file=sys.stderr)
+    findings = [*_machine(home.root), *_toolchains(), *_servers(home), _key()]
+    if json_:
+        print(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        _show(findings)
+    if not all(f.ok for f in findings):
+        raise typer.Exit(2)
+
+
+def _machine(root: Path) -> list[Finding]:
+    free = shutil.disk_usage(root).free
+    sizes = {
+        name: sum(p.stat().st_size for p in (root / name).rglob("*") if p.is_file())
+        for name in (".dvc/cache", ".fettle", "artifacts", "releases")
+        if (root / name).is_dir()
+    }
+    largest = ", ".join(
+        f"{name} {size / 1e6:.0f} MB" for name, size in sorted(sizes.items(), key=lambda s: -s[1])
+    )
+    return [
+        Finding(
+            "Python",
+            sys.version_info >= (3, 11),
+            f"{platform.python_version()} on {platform.machine()}",
+            "install Python 3.11 or newer",
+        ),
+        Finding(
+            "disk",
+            free >= DISK_FREE_MIN_BYTES,
+            f"{free / 1e9:.1f} GB free; {largest or 'nothing made yet'}",
+            "free some space: `dvc gc --workspace` drops artefacts of older runs",
+        ),
+        Finding(
+            "bytecode",
+            not os.environ.get("PYTHONDONTWRITEBYTECODE"),
+            "not written (PYTHONDONTWRITEBYTECODE is set)"
+            if os.environ.get("PYTHONDONTWRITEBYTECODE")
+            else "cached",
+            "unset PYTHONDONTWRITEBYTECODE: every import costs 2 to 8 times more with it",
+        ),
+    ]
+
+
+def _toolchains() -> list[Finding]:
+    from importlib import metadata
+
+    from fettle import plugins
+
+    findings = []
+    for name in plugins.names("runtimes"):
+        state = plugins.resolve("runtimes", name, where="runtimes").available()
+        findings.append(
+            Finding(f"runtime {name}", state.ok, state.version or state.reason, state.install)
+        )
+    try:
+        torch = metadata.version("torch")
+        findings.append(Finding("torch", True, torch))
+    except metadata.PackageNotFoundError:
+        findings.append(Finding("torch", False, "not installed", "run `make setup`"))
+    return findings
+
+
+def _servers(home: object) -> list[Finding]:
+    from fettle.adapters import servers
+    from fettle.project import Project
+
+    assert isinstance(home, Project)
+    kinds: tuple[servers.Kind, ...] = ("prefect", "mlflow")
+    up = {kind: servers.running(home, kind) for kind in kinds}
+    return [
+        Finding(f"server {kind}", True, server.url if server else "not up (`fettle ui` starts it)")
+        for kind, server in up.items()
+    ]
+
+
+def _key() -> Finding:
+    from fettle.adapters import bento
+
+    path = bento.key_path()
+    there = path.is_file() or bool(os.environ.get("FETTLE_API_KEY"))
+    loose = path.is_file() and path.stat().st_mode & 0o077 != 0
+    found = "none: the server answers on loopback only"
+    if there:
+        found = f"readable by others: {path}" if loose else "set"
+    return Finding("API key", not loose, found, f"chmod 600 {path}")
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        mark = "[green]ok[/]" if finding.ok else "[red]bad[/]"
+        text = finding.found if finding.ok else f"{finding.found}. Fix: {finding.fix}"
+        table.add_row(mark, finding.what, text)
+    Console(highlight=False).print(table)

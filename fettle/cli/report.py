@@ -1,0 +1,52 @@
+"""`fettle report`: the last run as a table, a page, or JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fettle.cli.run import JsonOption, ParamsOption, SetOption
+
+
+def report(
+    params: ParamsOption = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for a CI job summary.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the HTML page here.")] = None,
+) -> None:
+    """Show the last run of this project (or of the workspace that --params and --set name).
+
+    Example: fettle report --json
+    """
+    from fettle import project as projects
+    from fettle import workspace
+    from fettle.report import facts as report_facts
+    from fettle.report import interface, page
+    from fettle.report.markdown import markdown as as_markdown
+
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    place = workspace.locate(home, params, list(set_ or []))
+    facts = report_facts.collect(place.tree)
+    if json_:
+        print(json.dumps(interface.to_json(facts), indent=1))
+    elif markdown:
+        print(as_markdown(facts))
+    else:
+        from rich.console import Console
+
+        from fettle.report import console as tables
+
+        console = Console(highlight=False)
+        for table in tables.tables(facts):
+            console.print(table)
+        path = out or place.tree / "report" / "index.html"
+        page.render(facts, path)
+        console.print(f"report   {os.path.relpath(path)}", soft_wrap=True)

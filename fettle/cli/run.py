@@ -1,0 +1,177 @@
+"""`fettle run`: make the release, or say in two seconds that nothing changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fettle.params import Params
+    from fettle.project import Project
+
+ParamsOption = Annotated[
+    Path | None, typer.Option("--params", help="Another params file; runs in a workspace.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Lay key=value over the params; runs in a workspace."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def run(
+    params: ParamsOption = None,
+    set_: SetOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A trained ONNX file, for the family onnx_file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, cached or not.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and stop.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Run the pipeline of this project, from data to a gated release.
+
+    Example: fettle run --set compress.recipe.0.keep_fraction=0.5
+    """
+    from fettle import project as projects
+    from fettle import workspace
+    from fettle.params import load
+
+    overrides = list(set_ or [])
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    load(params or home.root / "params.yaml", overrides)  # every error, before any work
+    with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
+        place = workspace.prepare(home, params, overrides)
+        for key, path in (("data", data), ("model", model)):
+            if path is not None:
+                projects.set_local(place.tree, key, path)
+        settings = load(place.tree / "params.yaml")
+        projects.refresh_inputs(place, settings)
+        if dry_run:
+            _plan(place, json_)
+        elif force or (last := _up_to_date(place)) is None:
+            _run(place, settings, force, json_)
+        else:
+            _finish(place, last, json_, fresh=False)
+
+
+def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
+    """Return the last run's record when nothing is stale and its release still stands."""
+    from fettle.adapters import graph, releases
+
+    last = project.read_last()
+    _, stale = graph.stale(project.tree)
+    if last is None or stale:
+        return None
+    folder = project.root / last["release"]["folder"]
+    if not folder.is_dir():
+        return None
+    releases.verify(folder, last["release"]["digest"])
+    package = releases.digest(project.tree / "artifacts" / "package" / "release")
+    return last if package == last["release"]["digest"] else None
+
+
+def _plan(project: Project, json_: bool) -> None:
+    from fettle.cli import plan
+
+    plan.show(project, as_json=json_)
+
+
+def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
+    from fettle.adapters import graph, servers
+
+    started = time.monotonic()
+    server = servers.running(project, "prefect")
+    if server is None:
+        _say("starting Prefect's server (it stays up for the next run; `fettle ui --stop` ends it)")
+        server = servers.launch(project, "prefect")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    os.environ["PREFECT_API_URL"] = f"{server.url}/api"
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    _listen()
+    _say(f"release '{settings.release.name}': {len(graph.load(project.tree))} stages")
+    from flows.release import release
+
+    servers.wait(project, server)
+    last = release(str(project.root), str(project.tree), force)
+    _say(f"done in {time.monotonic() - started:.0f} s")
+    _finish(project, last, json_, fresh=True)
+
+
+def _finish(
+    project: Project,
+    last: dict[str, Any],  # Any: JSON, see flows/release.py
+    json_: bool,
+    *,
+    fresh: bool,
+) -> None:
+    from fettle.cli import summary
+    from fettle.errors import GoalNotMet
+
+    if json_:
+        print(json.dumps(json.loads((project.tree / "report" / "report.json").read_text())))
+    else:
+        summary.show(project, last, fresh=fresh)
+    if not last["release"]["passed"]:
+        raise GoalNotMet(
+            "the release is built but its gate did not pass, so it is no challenger",
+            got="; ".join(summary.gate_reasons(project)),
+            rule="compress.budget and verdict.limits in params.yaml are judged once, on test",
+            fix="compress less (raise keep_fraction), add data, or change the budget",
+        )
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    """Kill the running stages and stop: the finished ones are kept."""
+    from fettle.adapters import graph
+
+    graph.kill_all()
+    _say("stopped; the finished stages are kept, `fettle run` goes on from there")
+    os._exit(128 + number)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Progress(logging.Handler):
+    """Print the flow's events as lines: a stage's end always, its progress every few seconds."""
+
+    EVERY_S = 5.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if done := getattr(record, "stage", None):
+            seconds = f"{done.seconds:7.1f} s" if done.outcome != "unchanged" else " " * 9
+            _say(f"  {done.name:<28} {done.outcome:<10} {seconds}")
+        elif (progress := getattr(record, "progress", None)) and (
+            time.monotonic() - self._last > self.EVERY_S
+        ):
+            self._last = time.monotonic()
+            name, fraction, text = progress
+            _say(f"  {name:<28} {fraction:>4.0%}  {text}")
+
+
+def _listen() -> None:
+    logger = logging.getLogger("fettle.run")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [_Progress()]

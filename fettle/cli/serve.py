@@ -1,0 +1,64 @@
+"""`fettle serve`: serve the last release with BentoML, on loopback unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fettle.project import Project
+
+
+def serve(
+    tag: Annotated[
+        str | None, typer.Argument(help="A Bento tag; the last release if left out.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
+    print_only: Annotated[
+        bool, typer.Option("--print-only", help="Print the command, do not run it.")
+    ] = False,
+) -> None:
+    """Serve a release; stop it with Ctrl-C.
+
+    Example: fettle serve --port 3001
+    """
+    from fettle import project as projects
+    from fettle.adapters import bento
+    from fettle.serving import apikey, guard
+
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    chosen = tag or last_tag(home)
+    host = bento.LOOPBACK if host == guard.LOCAL_NAME else host  # BentoML takes addresses only
+    command = bento.serve_command(chosen, host=host, port=port)
+    guard.check_bind(host, apikey.read(os.environ))
+    own = bento.serve_home(home.state, host=host, port=port)
+    if print_only:
+        added = bento.serve_environment({}, own)
+        print(shlex.join(["env", *(f"{name}={value}" for name, value in added.items()), *command]))
+        return
+    bento.check_port(host, port)
+    own.mkdir(parents=True, exist_ok=True)
+    line = bento.curl_line(host=host, port=port)
+    print(f"serving {chosen}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
+    # the server takes this process over, so that Ctrl-C and signals reach it directly
+    os.execvpe(command[0], command, bento.serve_environment(os.environ, own))
+
+
+def last_tag(home: Project) -> str:
+    """Return the Bento of the newest release, of the project itself or of a workspace.
+
+    Raises ProjectError before the first one.
+    """
+    from fettle.errors import ProjectError
+
+    places = [home.last, *home.state.glob("ws/*/.fettle/last.json")]
+    newest = max((p for p in places if p.is_file()), key=lambda p: p.stat().st_mtime, default=None)
+    if newest is None:
+        raise ProjectError("there is no release to serve yet", fix="run `fettle run` first")
+    return str(json.loads(newest.read_text())["release"]["bento"])

@@ -1,0 +1,39 @@
+"""`fettle ui`: start Prefect's and MLflow's UIs on loopback and print where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+from fettle.cli.run import JsonOption
+
+
+def ui(
+    stop: Annotated[bool, typer.Option("--stop", help="Stop both instead.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Start (or stop) the UIs of Prefect and MLflow; both stay up in the background.
+
+    Example: fettle ui --stop
+    """
+    from fettle import project as projects
+    from fettle.adapters import servers
+
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    kinds: tuple[servers.Kind, ...] = ("prefect", "mlflow")
+    if stop:
+        stopped = [kind for kind in kinds if servers.stop(home, kind)]
+        answer = {"stopped": stopped}
+        print(json.dumps(answer) if json_ else f"stopped: {', '.join(stopped) or 'none was up'}")
+        return
+    up = {kind: servers.running(home, kind) or servers.launch(home, kind) for kind in kinds}
+    urls = {kind: servers.wait(home, server).url for kind, server in up.items()}
+    if json_:
+        print(json.dumps(urls))
+        return
+    for kind, url in urls.items():
+        print(f"{kind:<8} {url}")

@@ -1,0 +1,261 @@
+"""Your own network: a function of yours that makes a torch module, and weights if you have them.
+
+    finetune:
+      family: torch_module
+      options: {entry: "mymodels.net:build", weights: weights/net.safetensors}
+
+The function is called with those of `classes`, `channels` and `size_px` that it accepts, and
+returns a module that maps float32 [N, C, S, S] to logits [N, classes].
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from fettle.errors import ModelError
+from fettle.families import _user_files
+from fettle.params import Strict
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TRAINS = True
+
+# Parts to cut a stranger's network in: each costs an epoch before everything learns.
+_GROUPS_MAX = 4
+_AT = "finetune.options"
+
+
+class Params(Strict):
+    """`entry` is "module:function", found from the project's folder; `weights` a state dict.
+
+    A .safetensors file, or a .pt or .pth that holds nothing but tensors. Weights of the last layer
+    whose shape differs (another number of classes) are left new.
+    """
+
+    entry: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    weights: str | None = None
+
+
+def build(
+    options: Params, *, classes: int, channels: int, size_px: int, project: Path
+) -> nn.Module:
+    """Call the user's function and load the weights.
+
+    Raises ModelError when the module or function is missing, fails, returns no module or one that
+    does not fit images and classes, and when the weights are missing, unreadable or another's.
+    """
+    from torch import nn
+
+    function = _function(options.entry, project)
+    offered = {"classes": classes, "channels": channels, "size_px": size_px}
+    try:
+        model = function(**_accepted(function, offered))
+    except Exception as err:  # a stranger's code: any exception may come out
+        raise ModelError(
+            f"{_AT}.entry: {options.entry} failed",
+            got=f"{type(err).__name__}: {err}",
+            rule=f"it is called with those of {', '.join(offered)} that it accepts",
+            fix="call it in a Python shell with these values and mend it",
+        ) from err
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{_AT}.entry: {options.entry} returned no torch module",
+            got=type(model).__name__,
+            fix="return an nn.Module that maps [N, C, S, S] to logits [N, classes]",
+        )
+    _check_forward(model, classes=classes, channels=channels, size_px=size_px)
+    if options.weights is not None:
+        _load(model, _user_files.resolve(project, options.weights))
+    return model
+
+
+def files(options: Params, project: Path) -> list[Path]:
+    """List the user's files that the model depends on: its sources and its weights."""
+    found = _user_files.source_closure(project, options.entry.partition(":")[0])
+    weights = _user_files.resolve(project, options.weights) if options.weights else None
+    return found + ([weights] if weights is not None and weights.is_file() else [])
+
+
+def groups(model: nn.Module) -> list[list[nn.Module]]:
+    """Cut a stranger's network in up to four: the part with the head, then its children backwards.
+
+    One group where children share parameters or the module holds parameters of its own.
+    """
+    root = model
+    while True:  # a wrapper with one child is looked into
+        children = [c for c in root.children() if any(True for _ in c.parameters())]
+        if len(children) != 1 or any(True for _ in root.parameters(recurse=False)):
+            break
+        root = children[0]
+    counted = [id(p) for child in children for p in child.parameters()]
+    if len(children) < 2 or sorted(counted) != sorted(id(p) for p in model.parameters()):
+        return [[model]]
+    head = protected(model)[0]
+    first = next(c for c in children if any(m is head for m in c.modules()))
+    rest = [child for child in reversed(children) if child is not first]
+    size = -(-len(rest) // (_GROUPS_MAX - 1))
+    return [[first], *(rest[at : at + size] for at in range(0, len(rest), size))]
+
+
+def protected(model: nn.Module) -> list[nn.Module]:
+    """Name the last Linear or convolution: the head, whose outputs are the classes.
+
+    Raises ModelError when there is none.
+    """
+    from torch import nn
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    found = [module for module in model.modules() if isinstance(module, kinds)]
+    if not found:
+        raise ModelError(
+            f"{_AT}.entry: the module has no head",
+            got=type(model).__name__,
+            rule="its last nn.Linear or nn.Conv gives the logits",
+            fix="end the network with an nn.Linear",
+        )
+    return [found[-1]]
+
+
+# Any: a stranger's function.
+def _function(entry: str, project: Path) -> Callable[..., Any]:
+    module_name, _, name = entry.partition(":")
+    for root in reversed(_user_files.roots(project)):
+        if str(root) not in sys.path:
+            sys.path.insert(0, str(root))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as err:
+        raise ModelError(
+            f"{_AT}.entry: no module '{err.name}'",
+            got=entry,
+            rule="modules are looked for in the project's folder and among installed packages",
+            fix="check the spelling, or install the package",
+        ) from err
+    except Exception as err:  # a stranger's code: any exception may come out
+        raise ModelError(
+            f"{_AT}.entry: importing '{module_name}' failed",
+            got=f"{type(err).__name__}: {err}",
+            fix=f"run `python -c 'import {module_name}'` in the project's folder and mend it",
+        ) from err
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(function):
+        have = sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
+        raise ModelError(
+            f"{_AT}.entry: '{module_name}' has no function '{name}'",
+            got=f"its functions are {', '.join(have) or 'none'}",
+            fix="name one of them after the colon",
+        )
+    return function
+
+
+def _accepted(function: Callable[..., Any], offered: dict[str, int]) -> dict[str, int]:
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return offered
+    names = {p.name for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_ONLY}
+    return {name: value for name, value in offered.items() if name in names}
+
+
+def _check_forward(model: nn.Module, *, classes: int, channels: int, size_px: int) -> None:
+    """Run two empty images through; raise ModelError unless logits [2, classes] come out."""
+    import torch
+
+    example = torch.zeros(2, channels, size_px, size_px)
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            answer = model.eval()(example)
+    except Exception as err:  # a stranger's code: any exception may come out
+        raise ModelError(
+            f"{_AT}.entry: the module does not take the images",
+            got=f"{type(err).__name__} for {list(example.shape)}: {err}",
+            rule="forward takes float32 [batch, channels, size_px, size_px] of preprocess",
+            fix="build it for preprocess.size_px and preprocess.channels, or set these",
+        ) from err
+    model.train(was_training)
+    shape = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+    if shape != [2, classes]:
+        raise ModelError(
+            f"{_AT}.entry: the module does not return one logit a class",
+            got=f"{shape} for {list(example.shape)}",
+            rule=f"it returns a tensor [batch, {classes}]",
+            fix="give the function a parameter `classes` and size the last layer by it",
+        )
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Load a state dict; only the head may differ in shape."""
+    state = _read(path)
+    own = model.state_dict()
+    head = protected(model)[0]
+    name = next(n for n, module in model.named_modules() if module is head)
+    new = {
+        key
+        for key in state.keys() & own.keys()
+        if key.rpartition(".")[0] == name and state[key].shape != own[key].shape
+    }
+    wrong = [
+        key for key in sorted(state.keys() & own.keys() - new) if state[key].shape != own[key].shape
+    ]
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if wrong or missing or extra:
+        told = [
+            f"{len(keys)} {word} ({', '.join(keys[:3])})"
+            for word, keys in (
+                ("missing", missing),
+                ("unknown", extra),
+                ("of another shape", wrong),
+            )
+            if keys
+        ]
+        raise ModelError(
+            f"{_AT}.weights: {path.name} belongs to another network",
+            got="; ".join(told),
+            rule="names and shapes must be those of the module's state dict, but for the last "
+            "layer's shape",
+            fix="save model.state_dict() of the very module that entry makes",
+        )
+    model.load_state_dict({key: own[key] if key in new else state[key] for key in own})
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ModelError(
+            f"{_AT}.weights: no such file", got=str(path), fix="give the path of the weights"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as err:
+        raise ModelError(
+            f"{_AT}.weights: {path.name} cannot be read",
+            got=str(err).splitlines()[0] if str(err) else type(err).__name__,
+            rule="it is a .safetensors file, or a .pt that holds nothing but tensors (a pickle "
+            "with other objects could run code)",
+            fix="save it again: safetensors.torch.save_file(model.state_dict(), PATH)",
+        ) from err
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        keys = ", ".join(map(str, list(state)[:4])) if isinstance(state, dict) else type(state)
+        raise ModelError(
+            f"{_AT}.weights: {path.name} is no state dict",
+            got=f"{keys}",
+            rule="it maps names to tensors and holds nothing else",
+            fix="save model.state_dict() alone",
+        )
+    return state

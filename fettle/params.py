@@ -1,0 +1,446 @@
+"""Read params.yaml as frozen, strict models: every error at once, with its line, before any work.
+
+Read with ruamel (YAML 1.2), as DVC does: PyYAML would read `3e-4` as a string. Validated as JSON,
+because pydantic's strict Python mode refuses str → Enum where its strict JSON mode takes it. A
+section that names a plug-in (`ingest.source`, `finetune.family`, `compress.recipe[].use`) carries
+that plug-in's own `Params`, found by file name; those files import no torch at module level, so a
+params error costs no heavy import.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from fettle import plugins
+from fettle.errors import OurFault, ParamsError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
+Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
+
+
+class Strict(BaseModel):
+    """The base of every section and of every plug-in's Params."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Split(Strict):
+    """Shares of the rows; deterministic, stratified by label, whole groups stay together."""
+
+    train: Fraction
+    validation: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, they are {total:g}")
+        if min(self.train, self.validation, self.test) <= 0:
+            raise ValueError("each of train, validation and test needs a share above 0")
+        return self
+
+
+class Ingest(Strict):
+    """Where the data comes from: `source` is a file in fettle/sources."""
+
+    source: str
+    options: Options = {}
+    split: Split
+
+
+class Validate(Strict):
+    """Limits of the data checks; a row that breaks a rule is quarantined, not fatal."""
+
+    quarantine_max_fraction: Fraction
+    class_images_min: Positive
+    class_imbalance_max: Annotated[float, Field(ge=1)]
+    size_px_min: Positive
+    size_px_max: Positive
+    null_max_fraction: Fraction
+    labels: list[str] | None = None
+    data_docs: bool = False
+
+
+class Preprocess(Strict):
+    """From any image to the model's input; the same code in training and in the release."""
+
+    size_px: Annotated[int, Field(ge=8, le=1024)]
+    channels: Literal[1, 3]
+    mean: Fraction
+    std: Annotated[float, Field(gt=0, le=1)]
+
+
+class Augment(Strict):
+    """Random changes of a training image; all zero or false is none."""
+
+    shift_fraction: Fraction = 0.0
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale_fraction: Fraction = 0.0
+    brightness_fraction: Fraction = 0.0
+    contrast_fraction: Fraction = 0.0
+    flip_horizontal: bool = False
+    erase_fraction: Fraction = 0.0
+
+
+class Finetune(Strict):
+    """Transfer learning: `family` is a file in fettle/families."""
+
+    family: str
+    options: Options = {}
+    epochs_head: Annotated[int, Field(ge=0)]
+    epochs_max: Positive
+    patience_epochs: Positive
+    unfreeze_every_epochs: Annotated[int, Field(ge=0)]
+    batch_images: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate_decay_per_group: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)]
+    imbalance: Literal["none", "weights", "sampler", "thresholds"]
+    mixed_precision: Literal["auto", "off"]
+    augment: Augment = Augment()
+
+
+class Objective(Strict):
+    """What `select` minimises; `on` names one target, or null for the best of all of them."""
+
+    minimise: Literal["latency_p50_ms", "size_bytes"]
+    on: str | None = None
+
+
+class Budget(Strict):
+    """How much of a metric compression may cost, against the float model on the same images."""
+
+    metric: Metric
+    drop_max: Fraction
+
+
+class Compress(Strict):
+    """The recipe is a list of techniques (files in fettle/compress), done in this order."""
+
+    recipe: list[Options]
+    objective: Objective
+    budget: Budget
+
+
+class Export(Strict):
+    """How int8 ranges are found, on training images."""
+
+    calibration_images: Annotated[int, Field(ge=8)]
+    calibrate: Literal["minmax", "entropy", "percentile"]
+
+
+class Evaluate(Strict):
+    """How a target is measured on validation images."""
+
+    threads: Positive
+    batch_images: Positive
+    rounds: Annotated[int, Field(ge=20)]
+    parity_images: Positive
+
+
+class Limit(Strict):
+    """A bound that the shipped file must meet on test."""
+
+    metric: Metric
+    min: Fraction | None = None
+    max: Fraction | None = None
+
+
+class Verdict(Strict):
+    """Bounds on the shipped file beside compress.budget."""
+
+    limits: list[Limit] = []
+
+
+class Release(Strict):
+    """`name` is the Bento's and the registered model's name, `service` a folder in bentos/."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+    service: str
+
+
+class Params(Strict):
+    """The whole of params.yaml, in the order of the file."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    ingest: Ingest
+    validate_: Annotated[Validate, Field(alias="validate")]
+    preprocess: Preprocess
+    finetune: Finetune
+    compress: Compress
+    export: Export
+    targets: Annotated[list[str], Field(min_length=1)]
+    evaluate: Evaluate
+    verdict: Verdict
+    release: Release
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read and check `path` with `overrides` ("a.b.0.c=value") laid over it.
+
+    Raises ParamsError with every problem found, one a line.
+    """
+    return check(compose(path, overrides), str(path.name))
+
+
+def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
+    """Read `path` as YAML and lay the overrides over it; nothing is checked but their paths."""
+    yaml = YAML(typ="rt")
+    try:
+        doc = yaml.load(path.read_text())
+    except MarkedYAMLError as err:
+        mark = err.problem_mark or err.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ParamsError(
+            f"{path.name}{line}: not valid YAML",
+            got=str(err.problem),
+            fix=f"mend that line of {path.name}",
+        ) from err
+    if not isinstance(doc, CommentedMap):
+        raise ParamsError(
+            f"{path.name} holds no mapping", got=type(doc).__name__, fix="start from the template"
+        )
+    for override in overrides:
+        _override(doc, override)
+    return doc
+
+
+def _override(doc: CommentedMap, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ParamsError(
+            f"--set '{override}' is not an assignment",
+            rule="it reads path.to.key=value, with list positions as numbers",
+            fix="for example --set compress.recipe.0.keep_fraction=0.5",
+        )
+    node: Any = doc  # Any: a YAML tree
+    *parents, last = key.split(".")
+    seen: list[str] = []
+    for part in parents:
+        node = _child(node, part, seen, override)
+        seen.append(part)
+    value = YAML(typ="safe", pure=True).load(text)
+    if isinstance(node, CommentedSeq):
+        _child(node, last, seen, override)
+        node[int(last)] = value
+    elif isinstance(node, CommentedMap):
+        node[last] = value
+    else:
+        _child(node, last, seen, override)
+
+
+def _child(node: Any, part: str, seen: list[str], override: str) -> Any:  # Any: a YAML tree
+    if isinstance(node, CommentedSeq) and part.isdigit() and int(part) < len(node):
+        return node[int(part)]
+    if isinstance(node, CommentedMap) and part in node:
+        return node[part]
+    choices = [str(k) for k in node] if isinstance(node, CommentedMap) else []
+    size = f"a list of {len(node)}" if isinstance(node, CommentedSeq) else f"keys {choices}"
+    raise ParamsError(
+        f"--set '{override}': no '{part}' below '{'.'.join(seen) or 'the top'}'",
+        got=f"'{part}'{plugins.suggest(part, choices)}",
+        rule=f"there is {size}",
+        fix="name an existing key, or edit the file",
+    )
+
+
+def check(doc: CommentedMap, name: str) -> Params:
+    """Validate a composed document; `name` is the file's name for the error text."""
+    problems: list[tuple[int, str]] = []
+    params: Params | None = None
+    try:
+        params = Params.model_validate_json(_plain_json(doc))
+    except ValidationError as err:
+        problems += [_explain(doc, Params, e, ()) for e in err.errors()]
+    problems += _check_plugins(doc)
+    if params is None or problems:
+        lines = "\n".join(
+            f"  {name}:{line}: {text}" if line else f"  {name}: {text}"
+            for line, text in sorted(problems)
+        )
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        raise ParamsError(
+            f"{name} has {count}\n{lines}\nNothing was run",
+            fix=f"mend {name} (or the --set) and run again",
+        )
+    return params
+
+
+def _plain_json(doc: Any) -> str:  # Any: a YAML tree
+    return json.dumps(doc, default=str)
+
+
+def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
+    problems: list[tuple[int, str]] = []
+    for folder, parent, key in (
+        ("sources", ("ingest",), "source"),
+        ("families", ("finetune",), "family"),
+    ):
+        section = _get(doc, parent)
+        if isinstance(section, CommentedMap) and isinstance(section.get(key), str):
+            options = section.get("options") or CommentedMap()
+            problems += _check_plugin(
+                doc, folder, section[key], (*parent, key), options, (*parent, "options")
+            )
+    recipe = _get(doc, ("compress", "recipe"))
+    for at, step in enumerate(recipe if isinstance(recipe, CommentedSeq) else []):
+        where = ("compress", "recipe", at)
+        if not isinstance(step, Mapping) or not isinstance(step.get("use"), str):
+            problems.append((_line(doc, where), f"compress.recipe[{at}] needs `use: TECHNIQUE`"))
+            continue
+        options = {k: v for k, v in step.items() if k != "use"}
+        problems += _check_plugin(doc, "compress", step["use"], (*where, "use"), options, where)
+    targets = _get(doc, ("targets",))
+    for at, target in enumerate(targets if isinstance(targets, CommentedSeq) else []):
+        problems += _check_name(doc, "targets", str(target), ("targets", at))
+    on = _get(doc, ("compress", "objective", "on"))
+    if isinstance(on, str) and isinstance(targets, CommentedSeq) and on not in targets:
+        problems.append(
+            (
+                _line(doc, ("compress", "objective", "on")),
+                f"compress.objective.on: '{on}' is not among targets: {list(targets)}",
+            )
+        )
+    return problems
+
+
+Where = tuple[str | int, ...]
+
+
+def _check_name(doc: CommentedMap, folder: str, name: str, where: Where) -> list[tuple[int, str]]:
+    choices = plugins.names(folder)
+    if name in choices:
+        return []
+    text = (
+        f"{_dotted(where)}: unknown name '{name}'{plugins.suggest(name, choices)} "
+        f"(files of fettle/{folder}: {', '.join(choices)})"
+    )
+    return [(_line(doc, where), text)]
+
+
+def _check_plugin(
+    doc: CommentedMap, folder: str, name: str, where: Where, options: Any, options_at: Where
+) -> list[tuple[int, str]]:
+    bad_name = _check_name(doc, folder, name, where)
+    if bad_name:
+        return bad_name
+    model: type[Strict] = plugins.resolve(folder, name, where=_dotted(where)).Params
+    try:
+        model.model_validate_json(_plain_json(options))
+    except ValidationError as err:
+        return [_explain(doc, model, e, options_at) for e in err.errors()]
+    return []
+
+
+def _explain(
+    doc: CommentedMap, model: type[BaseModel], error: Any, prefix: Where
+) -> tuple[int, str]:
+    """Turn one pydantic error into (line, text) with the value got and the nearest name."""
+    loc: Where = tuple(error["loc"])
+    where = prefix + loc
+    line = _line(doc, where)
+    if error["type"] == "extra_forbidden":
+        siblings = _fields(model, loc[:-1])
+        key = str(loc[-1])
+        return line, (
+            f"unknown key '{_dotted(where)}' (value {_show(error['input'])})"
+            f"{plugins.suggest(key, siblings)}"
+            f"{'' if plugins.suggest(key, siblings) else f'; the keys are {siblings}'}"
+        )
+    if error["type"] == "missing":
+        return line, f"missing key '{_dotted(where)}'"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return line, f"{_dotted(where)}: {message} (value {_show(error['input'])})"
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields(model: type[BaseModel], loc: Where) -> list[str]:
+    """List the keys allowed at `loc` below `model`."""
+    current: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            current = next(iter(get_args(current)), None)
+        elif isinstance(current, type) and issubclass(current, BaseModel):
+            named = {f.alias or n: f.annotation for n, f in current.model_fields.items()}
+            current = named.get(part)
+        if get_origin(current) is UnionType:
+            current = next(a for a in get_args(current) if a is not type(None))
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return [f.alias or n for n, f in current.model_fields.items()]
+    return []
+
+
+def _get(doc: Any, where: Where) -> Any:  # Any: a YAML tree
+    for part in where:
+        if not isinstance(doc, Mapping) or part not in doc:
+            return None
+        doc = doc[part]
+    return doc
+
+
+def _line(doc: Any, where: Where) -> int:
+    """Find the line (from 1) of the deepest existing part of `where`; 0 when unknown."""
+    line = 0
+    for part in where:
+        try:
+            if isinstance(doc, CommentedMap) and part in doc:
+                line = doc.lc.key(part)[0] + 1
+            elif isinstance(doc, CommentedSeq) and isinstance(part, int) and part < len(doc):
+                line = doc.lc.item(part)[0] + 1
+            else:
+                return line
+        except (KeyError, AttributeError, TypeError):
+            return line  # set by --set: no line of its own
+        doc = doc[part]
+    return line
+
+
+def _dotted(where: Where) -> str:
+    text = ""
+    for part in where:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+class _Scope:
+    """Show only the declared parts of a model: a read outside them is our mistake."""
+
+    def __init__(self, model: BaseModel, allowed: Sequence[str], name: str) -> None:
+        self._model, self._allowed, self._name = model, allowed, name
+
+    def __getattr__(self, key: str) -> Any:  # Any: whatever the field holds
+        alias = "validate" if key == "validate_" else key
+        value = getattr(self._model, key)
+        if alias in self._allowed:
+            return value
+        below = [a.split(".", 1)[1] for a in self._allowed if a.startswith(f"{alias}.")]
+        if below:
+            return _Scope(value, below, f"{self._name}.{alias}")
+        raise OurFault(
+            f"a stage read {self._name}.{alias} without declaring it",
+            rule="a stage sees the sections it lists in SECTIONS, which dvc.yaml lists too",
+            fix="add it to the stage's SECTIONS and to its params in dvc.yaml",
+        )
+
+
+def scope(params: Params, sections: Sequence[str]) -> Params:
+    """Narrow `params` to `sections` (dotted): what a stage does not declare it cannot read."""
+    return cast(Params, _Scope(params, sections, "params"))

@@ -1,0 +1,65 @@
+"""Read what `evaluate` measured: a row a target, and the two files each was held against."""
+
+from __future__ import annotations
+
+from fettle.report.interface import Gap, Target, Yardstick
+from fettle.report.tree import Tree, not_run
+
+LATENCIES = ("p50", "p95", "p99")
+TARGET_OWN = ("accuracy", "speedup", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
+PARTS = ("accuracy", "parity", "latency_ms", "speedup", "size_bytes")
+
+
+def yardsticks(tree: Tree, chosen: str | None) -> tuple[Yardstick, Yardstick]:
+    """Take the float model's and the plain form's figures from the chosen target's rounds.
+
+    Without a choice from the first measured target's: each was timed beside both.
+    """
+    rows = {n: sealed for n, sealed in tree.matrix("evaluate").items() if sealed.measures}
+    sealed = rows.get(chosen or "") or next(iter(rows.values()), None)
+    if sealed is None:
+        return Yardstick(), Yardstick()
+    compress = tree.artifacts.get("compress")
+    baseline = Yardstick(
+        accuracy=sealed.measures.get("baseline_accuracy"),
+        latency_p50_ms=sealed.measures.get("baseline_latency_p50_ms"),
+        size_bytes=sealed.facts.get("baseline_size_bytes"),
+    )
+    plain = Yardstick(
+        accuracy=compress.measures.get("accuracy") if compress else None,
+        latency_p50_ms=sealed.measures.get("plain_latency_p50_ms"),
+        size_bytes=sealed.facts.get("plain_size_bytes"),
+    )
+    return baseline, plain
+
+
+def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ...]:
+    rows = []
+    for name, sealed in tree.matrix("evaluate").items():
+        facts, measures = sealed.facts, sealed.measures
+        latency = {
+            p: measures[f"latency_{p}_ms"] for p in LATENCIES if f"latency_{p}_ms" in measures
+        }
+        row = Target(
+            name=name,
+            verdict=facts["verdict"],
+            evidence=facts["evidence"],
+            reason=facts.get("reason"),
+            chosen=name == chosen,
+            size_bytes=facts.get("size_bytes"),
+            accuracy=measures.get("accuracy"),
+            parity=facts.get("parity"),
+            latency_ms=latency or None,
+            speedup=measures.get("speedup"),
+            more={key: m for key, m in measures.items() if key not in TARGET_OWN},
+        )
+        rows.append(row)
+        gaps += [
+            Gap(f"targets[{name}].{part}", row.reason or "not measured")
+            for part in PARTS
+            if getattr(row, part) is None
+        ]
+    for name in tree.matrix("export"):
+        if f"evaluate@{name}" not in tree.artifacts:
+            gaps.append(Gap(f"targets[{name}]", not_run(f"evaluate@{name}", tree)))
+    return tuple(rows)

@@ -1,0 +1,106 @@
+"""One file per toolchain that runs a model: available(), compile(), open(). No torch.
+
+A release carries this folder in its sources, so these files import nothing of fettle but
+`fettle.errors`, and their toolchain only inside functions: it may be absent. Each offers
+
+    available() -> Availability             may this toolchain be used here, and if not, why
+    toolkit() -> module                     import it; TargetError when it is absent
+    compile(model, out) -> str              make its file(s) of an ONNX under `out`: entry name
+    open(entry, *, threads) -> Session      load that entry
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fettle.errors import ModelError
+
+Floats = npt.NDArray[np.float32]
+Shape = tuple[int | None, ...]  # None: any size
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a toolchain may be used here; when not, `reason` says why, `install` how to."""
+
+    ok: bool
+    version: str | None
+    reason: str | None
+    install: str | None
+
+
+class Session(Protocol):
+    """A loaded model. `input_shape` is [N, C, H, W] with None where any size is taken."""
+
+    input_shape: Shape
+
+    def run(self, batch: Floats) -> Floats:
+        """Return the logits float32 [N, classes] of a batch float32 [N, C, H, W].
+
+        Raises ModelError when the batch does not fit the model.
+        """
+
+
+def installed(package: str, install: str) -> Availability:
+    """Look a package up without importing it."""
+    try:
+        return Availability(True, metadata.version(package), None, None)
+    except metadata.PackageNotFoundError:
+        return Availability(False, None, f"the package {package} is not installed", install)
+
+
+def check_entry(entry: Path) -> None:
+    """Raise ModelError when there is no such model file."""
+    if not entry.is_file():
+        raise ModelError(
+            f"no model file {entry.name}",
+            got=f"nothing at {entry}",
+            fix="name the entry file that `compile` made, or run `fettle run` again",
+        )
+
+
+def run_checked(session: Session, run: Callable[[Floats], Floats], batch: Floats) -> Floats:
+    """Run a batch that fits `session.input_shape`; a model of fixed batch 1 takes it one by one.
+
+    Raises ModelError when shape or type do not fit, or the answer is not one row an image.
+    """
+    shape = session.input_shape
+    fits = batch.ndim == len(shape) and all(
+        want in (None, have) for want, have in zip(shape[1:], batch.shape[1:], strict=True)
+    )
+    if not fits or batch.dtype != np.float32:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ModelError(
+            "the batch does not fit the model",
+            got=f"{batch.dtype} {list(batch.shape)}",
+            rule=f"it takes float32 [{wanted}]",
+            fix="set preprocess.size_px and preprocess.channels to what the model takes",
+        )
+    fixed = shape[0]
+    if fixed == 1:
+        logits = np.concatenate([run(batch[at : at + 1]) for at in range(len(batch))])
+    elif fixed in (None, len(batch)):
+        logits = run(batch)
+    else:
+        raise ModelError(
+            "the model takes one batch size only",
+            got=f"{len(batch)} images",
+            rule=f"its batch is fixed at {fixed}",
+            fix="export the model with a free batch dimension, or with batch 1",
+        )
+    if logits.ndim != 2 or len(logits) != len(batch):
+        raise ModelError(
+            "the model does not answer with one row of logits for each image",
+            got=f"{list(logits.shape)} for a batch of {len(batch)}",
+            rule="a classifier gives [images, classes]",
+            fix="check preprocess.size_px (OpenVINO answers so when the image is too small for "
+            "a pooling layer), or export the model with its classifier as the first output",
+        )
+    return logits

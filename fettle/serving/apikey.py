@@ -1,0 +1,81 @@
+"""Keep the API key of the served releases: where it lies, who may read it, how it is made.
+
+The key comes from FETTLE_API_KEY, else from the file FETTLE_API_KEY_FILE, else from
+`$XDG_CONFIG_HOME/fettle/api_key` (`~/.config/fettle/api_key`). A release carries this file, so it
+needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from fettle.errors import UserError
+
+KEY = "FETTLE_API_KEY"
+KEY_FILE = "FETTLE_API_KEY_FILE"
+OTHERS = 0o077  # any of these mode bits lets somebody else at the file
+BYTES = 32  # 256 random bits: what secrets.token_urlsafe advises
+
+
+def path(environ: Mapping[str, str]) -> Path:
+    """Return where the key file is looked for."""
+    if environ.get(KEY_FILE):
+        return Path(environ[KEY_FILE])
+    config = environ.get("XDG_CONFIG_HOME")
+    return (Path(config) if config else Path.home() / ".config") / "fettle" / "api_key"
+
+
+def read(environ: Mapping[str, str]) -> str | None:
+    """Return the key, or None when there is none.
+
+    Raises UserError when the file is open to others, named but missing, or holds no usable key.
+    """
+    given = environ.get(KEY, "").strip()
+    if given:
+        return _checked(given, KEY)
+    file = path(environ)
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError as err:
+        if environ.get(KEY_FILE):
+            raise UserError(
+                f"{KEY_FILE} names no file",
+                got=str(file),
+                fix=f"make one with `fettle doctor --make-key`, or unset {KEY_FILE}",
+            ) from err
+        return None
+    if mode & OTHERS:
+        raise UserError(
+            f"the API key in {file} can be read by others",
+            got=f"mode {mode & 0o777:04o}",
+            rule="only its owner may open it: mode 0600",
+            fix=f"chmod 600 {file}",
+        )
+    return _checked(file.read_text().strip(), str(file))
+
+
+def make(environ: Mapping[str, str]) -> Path:
+    """Write a new random key if there is no key file yet; return the file (mode 0600)."""
+    file = path(environ)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file
+    with os.fdopen(handle, "w") as stream:
+        stream.write(secrets.token_urlsafe(BYTES) + "\n")
+    return file
+
+
+def _checked(key: str, where: str) -> str:
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise UserError(
+            f"no usable API key in {where}",
+            got="nothing" if not key else "spaces or characters a header cannot carry",
+            rule="a key is printable ASCII without spaces",
+            fix="make one with `fettle doctor --make-key`",
+        )
+    return key

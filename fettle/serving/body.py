@@ -1,0 +1,134 @@
+"""Read the images out of a request body, through the same preprocessing as training.
+
+    application/json          one array of numbers 0 to 255: [H, W] or [H, W, C] is one image,
+                              [N, H, W] or [N, H, W, C] a batch; C is 1 or 3. A last axis of 1 or
+                              3 in a three-dimensional array means channels, not width.
+    image/*, octet-stream     one encoded image (JPEG, PNG, WebP, BMP, GIF, TIFF)
+    multipart/form-data       its file parts, each one encoded image (split by the server)
+
+Height and width are free: every image is resized as in training. Whatever is wrong becomes a
+BadRequest with a reason that the client may read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fettle.serving.preprocess import PIXELS_MAX, Pixels, Preprocess, UnreadableImage
+
+IMAGES_MAX = 256  # one request holds the worker for about as many single inferences
+JSON_TYPE = "application/json"
+RAW_TYPE = "application/octet-stream"
+CHANNELS = (1, 3)
+
+
+class BadRequest(ValueError):
+    """The request is wrong: HTTP `status` and a reason for the client."""
+
+    def __init__(self, reason: str, *, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def media_type(content_type: str) -> str:
+    """Return "image/jpeg" of "Image/JPEG; q=1"."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def read(body: bytes, content_type: str, preprocess: Preprocess) -> Pixels:
+    """Decode a JSON or an image body: uint8 [N, C, S, S].
+
+    Raises BadRequest.
+    """
+    kind = media_type(content_type)
+    if kind == JSON_TYPE:
+        return from_json(body, preprocess)
+    if kind == RAW_TYPE or kind.startswith("image/"):
+        return from_files([body], preprocess)
+    raise BadRequest(
+        f"content type {kind or 'absent'!r} is not taken: send an array as {JSON_TYPE}, "
+        "or an image file as image/jpeg, image/png or multipart/form-data",
+        status=415,
+    )
+
+
+def from_files(files: list[bytes], preprocess: Preprocess) -> Pixels:
+    """Decode encoded images: uint8 [N, C, S, S]; raises BadRequest, naming the bad one."""
+    _check_count(len(files))
+    images = []
+    for at, encoded in enumerate(files):
+        try:
+            images.append(preprocess.pixels(encoded))
+        except UnreadableImage as err:
+            where = f"image {at} of {len(files)}" if len(files) > 1 else "the image"
+            raise BadRequest(f"{where} cannot be read: {err}") from err
+    return np.stack(images)
+
+
+def from_json(body: bytes, preprocess: Preprocess) -> Pixels:
+    """Parse a JSON array: uint8 [N, C, S, S]; raises BadRequest."""
+    try:
+        # NaN and Infinity are no JSON, though Python reads them: they are refused by name below
+        doc = json.loads(body)
+    except (ValueError, RecursionError) as err:
+        raise BadRequest(f"the body is no JSON: {err}") from err
+    images = _as_images(_as_array(doc))
+    _check_count(len(images))
+    size = images.shape[1] * images.shape[2]
+    if size > PIXELS_MAX:
+        raise BadRequest(f"an image has {size} pixels, more than {PIXELS_MAX}")
+    modes = [image[:, :, 0] if image.shape[2] == 1 else image for image in images]
+    return np.stack([preprocess.from_image(Image.fromarray(image)) for image in modes])
+
+
+def _as_array(doc: Any) -> npt.NDArray[np.float64]:  # Any: parsed JSON
+    if not isinstance(doc, list):
+        raise BadRequest(f"the JSON must be an array of numbers, not {_json_name(doc)}")
+    try:
+        array = np.asarray(doc)
+    except (ValueError, OverflowError, RecursionError) as err:
+        raise BadRequest("the arrays differ in length: every row needs the same") from err
+    if array.size == 0:
+        raise BadRequest(f"the array is empty: shape {list(array.shape)}")
+    if array.dtype.kind not in "iuf":
+        raise BadRequest("the array must hold numbers only, 0 to 255")
+    numbers = array.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise BadRequest("the array holds a value that is not finite (NaN or Infinity)")
+    low, high = float(numbers.min()), float(numbers.max())
+    if low < 0 or high > 255:
+        raise BadRequest(f"the values must lie in 0 to 255, they span {low:g} to {high:g}")
+    return numbers
+
+
+def _as_images(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Bring any accepted shape to uint8 [N, H, W, C]."""
+    shape = list(numbers.shape)
+    pixels = np.rint(numbers).astype(np.uint8)
+    if pixels.ndim == 2:
+        return pixels[None, :, :, None]
+    if pixels.ndim == 3:
+        return pixels[None] if shape[2] in CHANNELS else pixels[:, :, :, None]
+    if pixels.ndim == 4 and shape[3] in CHANNELS:
+        return pixels
+    raise BadRequest(
+        f"shape {shape} is not taken: an image is [H, W] or [H, W, C], a batch [N, H, W] or "
+        "[N, H, W, C], with C 1 or 3"
+    )
+
+
+def _check_count(count: int) -> None:
+    if count == 0:
+        raise BadRequest("the request holds no image")
+    if count > IMAGES_MAX:
+        raise BadRequest(f"the request holds {count} images, at most {IMAGES_MAX} are taken")
+
+
+def _json_name(doc: Any) -> str:  # Any: parsed JSON
+    names = {dict: "an object", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(doc), "a number")

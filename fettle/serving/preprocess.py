@@ -1,0 +1,114 @@
+"""Turn any image into the model's input: one code for training, measuring and serving.
+
+Two steps, so that a data set fits in memory as bytes: `pixels` decodes, converts and resizes to
+uint8 [C, S, S]; `normalise` makes float32 [N, C, S, S] of a batch. Needs numpy and Pillow only;
+a release carries this file, so no skew between training and serving is possible.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# What ingest lets through (fettle/sources/_decode.py), so that nothing it accepts fails here.
+# Pillow would also try formats that start other programs: EPS runs Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+PIXELS_MAX = 89_478_485  # Pillow's bound for a decompression bomb: 256 MiB of RGB samples
+
+
+class UnreadableImage(ValueError):
+    """The bytes are no image that Pillow can decode."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """How an image becomes an input.
+
+    `size_px` is its side, `channels` 1 (grey) or 3 (RGB); `mean` and `std` are on the 0 to 1 scale.
+    """
+
+    size_px: int
+    channels: int
+    mean: float
+    std: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the JSON form that a release carries as preprocess.json."""
+        return asdict(self)
+
+    def pixels(self, encoded: bytes) -> Pixels:
+        """Decode, turn upright by its EXIF tag, convert and resize: uint8 [C, S, S].
+
+        Raises UnreadableImage when the bytes cannot be decoded, are of a format that is not
+        taken, or claim more than PIXELS_MAX.
+        """
+        try:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                if image.width * image.height > PIXELS_MAX:
+                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+        except MemoryError:
+            raise
+        except Exception as err:  # seen in 12,000 damaged files: OSError, ValueError, SyntaxError
+            # and DecompressionBombError; Pillow promises only the first
+            raise UnreadableImage(f"{type(err).__name__}: {_without_address(str(err))}") from err
+        return self.from_image(upright)
+
+    def from_image(self, image: Image.Image) -> Pixels:
+        """Convert and resize a decoded image: uint8 [C, S, S]."""
+        image = _opaque(_eight_bit(image)).convert("L" if self.channels == 1 else "RGB")
+        if image.size != (self.size_px, self.size_px):
+            # BILINEAR in Pillow widens its filter when shrinking, so it does not alias
+            image = image.resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
+        array = np.asarray(image, dtype=np.uint8)
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def batch(self, encoded: list[bytes]) -> Pixels:
+        """Decode a list of images: uint8 [N, C, S, S]."""
+        shape = (len(encoded), self.channels, self.size_px, self.size_px)
+        out = np.empty(shape, dtype=np.uint8)
+        for at, one in enumerate(encoded):
+            out[at] = self.pixels(one)
+        return out
+
+    def normalise(self, pixels: Pixels) -> Floats:
+        """Scale uint8 [N, C, S, S] to float32 of the same shape: (x / 255 - mean) / std."""
+        scale = np.float32(1 / (255 * self.std))
+        return np.asarray(pixels * scale - np.float32(self.mean / self.std), dtype=np.float32)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Bring the modes that Pillow would clip, or cannot convert, to 8-bit grey.
+
+    "I" is 32-bit but holds 16-bit samples in every format taken here; "F" is taken as 0 to 1; of
+    "LAB" the lightness is kept.
+    """
+    if image.mode == "LAB":
+        return image.getchannel(0)
+    if not image.mode.startswith(("I", "F")):
+        return image
+    wide = np.asarray(image).astype(np.float64) * (255 if image.mode == "F" else 1 / 256)
+    return Image.fromarray(wide.clip(0, 255).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lay a transparent image on white: what its transparent pixels hide is arbitrary."""
+    if not image.has_transparency_data:
+        return image
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+
+
+def _without_address(text: str) -> str:
+    """Drop the object's address that Pillow prints: it says nothing and differs in every run."""
+    return text.replace("cannot identify image file", "no image of a known format").partition(" <")[
+        0
+    ]

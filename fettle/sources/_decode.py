@@ -1,0 +1,107 @@
+"""Look into an encoded image once: what it is, how large, how bright, or why it is unreadable.
+
+Untrusted bytes come in here, so this is a border: nothing that Pillow raises gets out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Raster formats only: Pillow would hand an EPS to Ghostscript. JPEG includes MPO (phone photos).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+PIXELS_MAX = 89_478_485  # Pillow's own limit for a decompression bomb: 256 MiB of 24-bit samples
+FULL_SCALE = {"I": 65_535.0, "F": 1.0}  # I;16 as I; every other mode has 8 bits a sample
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one image is.
+
+    `low` and `high` are its darkest and brightest grey value as a share of full scale (0 to 1,
+    beyond for the modes I and F, whose scale nothing states). All but `error` are None when
+    unreadable.
+    """
+
+    format: str | None = None
+    mode: str | None = None
+    width: int | None = None
+    height: int | None = None
+    low: float | None = None
+    high: float | None = None
+    error: str | None = None
+
+
+def look(encoded: bytes) -> Look:
+    """Decode an image whole and describe it, or say why it cannot be decoded; never raises."""
+    if not encoded:
+        return Look(error="an empty file (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of oddities that it then reads well
+            return _decode(encoded)
+    except UnidentifiedImageError:
+        return Look(error=_stranger(encoded))
+    except Image.DecompressionBombError:
+        return Look(error=f"too large to decode: above {2 * PIXELS_MAX:,} pixels")
+    except Exception as err:  # a damaged file makes Pillow raise nearly anything (struct, zlib, …)
+        return Look(error=f"cannot be decoded: {_words(err)}")
+
+
+def _decode(encoded: bytes) -> Look:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > PIXELS_MAX:
+            text = f"too large to decode: {width} x {height} is above {PIXELS_MAX:,} pixels"
+            return Look(error=text)
+        image.load()
+        kind, mode = image.format, image.mode
+        low, high = _brightness(image)
+        # preprocessing turns by the EXIF tag: a tag that breaks it must show here
+        ImageOps.exif_transpose(image, in_place=True)
+    return Look(kind, mode, width, height, low, high)
+
+
+def _brightness(image: Image.Image) -> tuple[float, float]:
+    """Return the lowest and highest grey value, transparent pixels laid on white.
+
+    A plain red image has both equal.
+    """
+    if image.mode.startswith(("I", "F")):
+        samples = np.asarray(image, dtype=np.float64)
+        scale = FULL_SCALE[image.mode[0]]
+        return float(samples.min()) / scale, float(samples.max()) / scale
+    if image.has_transparency_data:  # as preprocessing does: what is hidden does not count
+        layered = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+    if image.mode == "LAB":  # Pillow has no conversion to grey; its first band is the lightness
+        image = image.getchannel(0)
+    elif image.mode != "L":
+        image = image.convert("L")
+    low, high = cast(tuple[int, int], image.getextrema())  # of one band
+    return low / 255, high / 255
+
+
+def _stranger(encoded: bytes) -> str:
+    """Say what bytes that are no image look like."""
+    kinds = ", ".join(FORMATS)
+    try:  # an incremental decoder does not mind that the 512 bytes end within a letter
+        text = codecs.getincrementaldecoder("utf-8")().decode(encoded[:512])
+    except UnicodeDecodeError:
+        return f"no image of a known format ({kinds})"
+    if all(letter.isprintable() or letter in "\t\r\n" for letter in text):
+        return "no image but text"
+    return f"no image of a known format ({kinds})"
+
+
+def _words(err: Exception) -> str:
+    """Return an error's text without the address in memory of the stream."""
+    text = re.sub(r" ?<[^<>]* at 0x[0-9a-fA-F]+>", "", str(err)).strip()
+    return text or type(err).__name__

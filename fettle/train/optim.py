@@ -1,0 +1,69 @@
+"""Build AdamW with one learning rate a group of layers, and store its state without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+
+def build(
+    groups: Sequence[Sequence[nn.Module]],
+    *,
+    learning_rate: float,
+    decay_per_group: float,
+    weight_decay: float,
+) -> torch.optim.AdamW:
+    """Make AdamW: group k (0 is the head) learns at learning_rate * decay_per_group ** k.
+
+    Weight decay acts on matrices and kernels only, not on biases and BatchNorm's scales, which it
+    would pull towards a dead layer. Each torch parameter group carries "group" (k) and "base_rate".
+    """
+    parts = []
+    for at, modules in enumerate(groups):
+        found = [p for module in modules for p in module.parameters()]
+        rate = learning_rate * decay_per_group**at
+        for wide, decay in ((True, weight_decay), (False, 0.0)):
+            chosen = [p for p in found if (p.ndim > 1) == wide]
+            if chosen:
+                parts.append(
+                    {
+                        "params": chosen,
+                        "lr": rate,
+                        "weight_decay": decay,
+                        "group": at,
+                        "base_rate": rate,
+                    }
+                )
+    return torch.optim.AdamW(parts, lr=learning_rate)
+
+
+def open_for_learning(groups: Sequence[Sequence[nn.Module]], count: int) -> None:
+    """Let the first `count` groups learn and freeze the rest.
+
+    Frozen BatchNorm layers stay in train mode: their statistics must move to the new data.
+    """
+    for at, modules in enumerate(groups):
+        for module in modules:
+            module.requires_grad_(at < count)
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Flatten the state into tensors named "<parameter index>.<entry>"."""
+    found = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            found[f"{index}.{name}"] = torch.as_tensor(value)
+    return found
+
+
+def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `state_tensors` gave, into an optimizer built the same way."""
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    whole["state"] = state
+    optimizer.load_state_dict(whole)

@@ -1,0 +1,330 @@
+"""Run the graph of dvc.yaml as one Prefect flow, then publish what it made.
+
+A task a stage, in dvc.yaml's order; stages of a matrix side by side. Only transient faults are
+retried. DVC decides what is stale and runs the stage; MLflow gets its events while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import State
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+
+from fettle import manifest
+from fettle import params as params_file
+from fettle.adapters import bento, git, graph, releases
+from fettle.adapters.tracking import Tracker
+from fettle.errors import FettleError, OurFault, TransientError, from_record
+from fettle.project import Project
+from fettle.report import facts as report_facts
+from fettle.report import figures, interface, page
+from fettle.report.markdown import markdown
+
+SAY = logging.getLogger("fettle.run")
+STAGE_TIMEOUT_S = 4 * 3600.0
+RETRIES = 2
+TAIL_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """How one stage went; `outcome` is ran, restored (from the run-cache) or unchanged."""
+
+    name: str
+    outcome: graph.Outcome
+    seconds: float
+
+
+@dataclass
+class Run:
+    """What the tasks of one pipeline run share."""
+
+    project: Project
+    force: bool
+    stages: graph.Graph
+    stale: Mapping[str, graph.Stale]
+    tracker: Tracker
+    context: ForkServerContext
+    # one writer at a time: MLflow's SQLite file and the lists below
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: dict[str, StageRun] = field(default_factory=dict)
+
+
+# One run per process: task arguments are serialised, a tracker and a lock cannot be.
+_current: list[Run] = []
+
+
+def is_transient(_task: object, _task_run: object, state: State[str]) -> bool:
+    """Tell Prefect whether a retry makes sense."""
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+@task(
+    task_run_name="{name}",
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(backoff_factor=2),
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def stage(name: str) -> str:
+    """Run one stage unless it is unchanged; return how it went."""
+    run = _current[-1]
+    folder = artifact_folder(run.project.tree, name)
+    changed_above = any(run.done[up].outcome != "unchanged" for up in run.stages[name])
+    if not (run.force or changed_above or name in run.stale):
+        return _finish(run, StageRun(name, "unchanged", 0.0), folder)
+    started = time.time()
+    watch = Watch(run, name)
+    with run.lock:
+        run.tracker.stage_started(name)
+    code, log = graph.run_stage(
+        run.context,
+        run.project.tree,
+        name,
+        force=run.force,
+        timeout_s=STAGE_TIMEOUT_S,
+        on_tick=watch.tick,
+    )
+    watch.tick(last=True)
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    for line in text.splitlines():
+        get_run_logger().info(line)
+    if code != 0:
+        raise _failure(run, name, code, text)
+    ran = _ran_since(run.project.tree / "records" / f"{name}.json", started)
+    return _finish(run, StageRun(name, "ran" if ran else "restored", time.time() - started), folder)
+
+
+def _finish(run: Run, result: StageRun, folder: Path) -> str:
+    with run.lock:
+        if result.outcome == "ran":
+            run.tracker.stage_done(result.name, folder)
+        else:
+            run.tracker.stage_cached(result.name, folder)
+        run.done[result.name] = result
+    SAY.info("stage", extra={"stage": result})
+    return result.outcome
+
+
+def _failure(run: Run, name: str, code: int, log: str) -> FettleError:
+    """Build the error that the stage left, put its last good artefact back, close its run."""
+    record = run.project.tree / "records" / f"{name}.error.json"
+    if record.is_file():
+        doc = json.loads(record.read_text())
+        err = from_record(doc["kind"], doc["text"])
+    else:
+        tail = "\n".join(log.splitlines()[-TAIL_LINES:])
+        err = OurFault(
+            f"stage {name} ended without saying why",
+            got=f"exit code {code}; the end of its log:\n{tail}",
+            fix=f"run `fettle run` again; read records/{name}.log",
+        )
+    if graph.restore(run.project.tree, name):
+        get_run_logger().info("the last good artefact of %s was put back", name)
+    with run.lock:
+        run.tracker.stage_failed(name, str(err))
+    return err
+
+
+class Watch:
+    """Follow a stage's events while it runs: to MLflow in batches, its progress to Prefect."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run, self._name = run, name
+        self._path = run.project.tree / "records" / f"{name}.jsonl"
+        self._started = time.time()
+        self._offset = 0
+        self._next = 0.0
+        self._artifact: UUID | None = None
+
+    def tick(self, *, last: bool = False) -> None:
+        """Hand over the new lines, at most once a second."""
+        if not last and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 1.0
+        events = self._new_lines()
+        if events:
+            with self._run.lock:
+                self._run.tracker.events(self._name, events)
+        progress = [e for e in events if e["kind"] == "progress"]
+        if progress:
+            self._show(progress[-1]["fraction"], progress[-1]["text"])
+
+    def _new_lines(self) -> list[dict[str, Any]]:  # Any: recorder events
+        if not self._path.is_file() or self._path.stat().st_mtime < self._started:
+            return []
+        with self._path.open() as handle:
+            handle.seek(self._offset)
+            text = handle.read()
+        whole = text[: text.rfind("\n") + 1]
+        self._offset += len(whole.encode())
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _show(self, fraction: float, text: str) -> None:
+        SAY.info("progress", extra={"progress": (self._name, fraction, text)})
+        if self._artifact is None:
+            key = f"progress-{self._name.replace('@', '-').replace('_', '-')}"
+            made = create_progress_artifact(progress=0.0, key=key, description=text)
+            self._artifact = made if isinstance(made, UUID) else None
+        if self._artifact is not None:
+            update_progress_artifact(self._artifact, progress=100 * fraction, description=text)
+
+
+def _ran_since(record: Path, started: float) -> bool:
+    return record.is_file() and json.loads(record.read_text())["started"] >= started
+
+
+def artifact_folder(tree: Path, stage_name: str) -> Path:
+    """Return where a stage of the graph writes: "export@t" → artifacts/export/t."""
+    name, _, target = stage_name.partition("@")
+    return tree / "artifacts" / name / target
+
+
+@flow(
+    name="release",
+    # Prefect's own runner does not fit its own annotation
+    task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 2),  # type: ignore[arg-type]
+)
+def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, see _publish
+    """Run what is stale, then publish the release; returns what `.fettle/last.json` holds."""
+    project = Project(Path(root), Path(tree))
+    params = params_file.load(project.tree / "params.yaml")
+    graph.clear_dead_locks(project.tree)
+    stages, stale = graph.stale(project.tree)
+    refuse_tampered(project.tree, stale)
+    sources = git.describe(project.tree)
+    tracker = Tracker(project.tracking_uri, project.state / "mlflow-artifacts", params.release.name)
+    run = Run(project, force, stages, stale, tracker, graph.warm_parent())
+    tracker.start(
+        params.release.name,
+        params.model_dump(mode="json", by_alias=True),
+        {
+            "mlflow.source.git.commit": sources["commit"] or "",
+            "git_dirty": str(sources["dirty"]).lower(),
+            "source_digest": sources["source"],
+        },
+    )
+    _current.append(run)
+    try:
+        _run_stages(stages)
+        return _publish(run, params, sources)
+    except BaseException:
+        with run.lock:
+            tracker.finish("FAILED")
+        raise
+    finally:
+        _current.pop()
+
+
+def refuse_tampered(tree: Path, stale: Mapping[str, graph.Stale]) -> None:
+    """Verify every artefact that DVC finds modified: one edited by hand is refused, not replaced.
+
+    Raises TamperedError naming the file.
+    """
+    for name, why in stale.items():
+        folder = artifact_folder(tree, name)
+        if (
+            any(r.startswith("outs ") and r.endswith(": modified") for r in why.reasons)
+            and (folder / manifest.NAME).is_file()
+        ):
+            manifest.read(folder)
+
+
+def _run_stages(stages: graph.Graph) -> None:
+    futures: dict[str, PrefectFuture[str]] = {}
+    for name, ups in stages.items():
+        above = [futures[up] for up in ups]
+        futures[name] = stage.submit(name, wait_for=above, return_state=False)
+    failures = []
+    for future in futures.values():
+        future.wait()
+        result = future.state.result(raise_on_failure=False) if future.state.is_failed() else None
+        if isinstance(result, FettleError):
+            failures.append(result)
+        elif isinstance(result, BaseException):
+            failures.append(OurFault(f"{type(result).__name__}: {result}"))
+    if failures:
+        raise failures[0]
+    if missing := [name for name, f in futures.items() if not f.state.is_completed()]:
+        raise OurFault(f"stages did not run: {', '.join(missing)}")
+
+
+def _publish(run: Run, params: params_file.Params, sources: git.Sources) -> dict[str, Any]:
+    """Make the side effects, all idempotent by the release's digest: folder, Bento, version."""
+    project = run.project
+    package = project.tree / "artifacts" / "package" / "release"
+    folder, digest = releases.publish(package, project.releases)
+    passed = bool(manifest.read(artifact_folder(project.tree, "verdict")).facts["passed"])
+    tag = bento.build(folder, name=params.release.name, version=digest[: releases.SHORT])
+    data = json.loads((project.tree / "inputs" / "source.json").read_text())
+    run.tracker.log_data(params.ingest.source, data["digest"], params.ingest.source)
+    tags = {
+        "release_digest": digest,
+        "bento_tag": tag,
+        "git": sources["commit"] or sources["source"],
+        "data": data["digest"],
+        "gate": "passed" if passed else "not passed",
+    }
+    version = run.tracker.register(params.release.name, folder, tags, challenger=passed)
+    last: dict[str, Any] = {
+        "release": {
+            "bento": tag,
+            "name": params.release.name,
+            "model_version": version,
+            "run_id": run.tracker.parent_run,
+            "digest": digest,
+            "folder": str(folder.relative_to(project.root)),
+            "git": sources,
+            "data": data["digest"],
+            "passed": passed,
+        },
+        "stages": [
+            {"name": r.name, "seconds": r.seconds, "cached": r.outcome != "ran"}
+            for r in (run.done[name] for name in run.stages)
+        ],
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    manifest.write_json(project.last, last)
+    _show(run, last)
+    return last
+
+
+def _show(run: Run, last: Mapping[str, Any]) -> None:
+    """Render the report and hand its facts to the UIs."""
+    facts = report_facts.collect(run.project.tree)
+    html = run.project.tree / "report" / "index.html"
+    page.render(facts, html)
+    doc = interface.to_json(facts)
+    manifest.write_json(html.with_name("report.json"), doc)
+    pictures = figures.figures(facts, html.parent / "figures")
+    run.tracker.log_files([html, html.with_name("report.json"), *pictures], "report")
+    run.tracker.finish()
+    create_markdown_artifact(markdown(facts), key="release", description="The release")
+    create_table_artifact(
+        [{k: t[k] for k in ("target", "verdict", "size_bytes", "reason")} for t in doc["targets"]],
+        key="targets",
+        description="Every target with its verdict",
+    )
+    create_table_artifact(last["stages"], key="stages", description="Time a stage")

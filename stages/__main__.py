@@ -1,0 +1,156 @@
+"""Run one stage: `python -m stages NAME [TARGET]`, the thin command that dvc.yaml calls.
+
+Reads the stage's upstream artefacts (verified), its own sections of params.yaml; writes
+`artifacts/NAME[/TARGET]`, sealed by a manifest, and `records/NAME[@TARGET].json` with the clock
+and the machine. On a failure it leaves `records/….error.json` {kind, text}, because DVC turns
+every exit code into 255, and nothing half-written under `artifacts/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from fettle import manifest, params
+from fettle.errors import FettleError, OurFault, TransientError
+from fettle.recorder import Jsonl
+from fettle.tether import die_with_parent
+from stages._contract import Inputs, Stage
+
+
+def main(argv: list[str]) -> int:
+    """Run the stage named by argv; return the exit code (0 done, 2 user error, 1 ours)."""
+    die_with_parent()
+    name, target = argv[0], (argv[1] if len(argv) > 1 else None)
+    project = Path.cwd()
+    sys.path.insert(0, str(project))  # the user's own modules
+    address = f"{name}@{target}" if target else name
+    out = project / "artifacts" / name / (target or "")
+    error_file = project / "records" / f"{address}.error.json"
+    error_file.unlink(missing_ok=True)
+    try:
+        run_stage(name, target, project, out)
+    except BaseException as err:
+        shutil.rmtree(out, ignore_errors=True)
+        failure = explain(err)
+        manifest.write_json(error_file, {"kind": failure.kind, "text": str(failure)})
+        if isinstance(failure, OurFault):
+            traceback.print_exc()
+        print(f"{address}: {failure}", file=sys.stderr)
+        return failure.exit_code
+    return 0
+
+
+def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
+    """Verify the inputs, run the stage alone or beside others, seal and record its artefact."""
+    stage = cast(Stage, importlib.import_module(f"stages.{name}"))
+    address = f"{name}@{target}" if target else name
+    settings = params.load(project / "params.yaml")
+    folders = input_folders(stage, target, settings.targets, project)
+    digests = {up: manifest.read(folder).digest for up, folder in folders.items()}
+    scoped = params.scope(settings, stage.SECTIONS)
+    key = scratch_key(address, digests, settings, stage.SECTIONS)
+    scratch = project / ".fettle" / "scratch" / key
+    inputs = Inputs(folders, project, scratch, target)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    recorder = Jsonl(project / "records" / f"{address}.jsonl")
+    with machine_lock(alone=stage.MEASURES):
+        started = time.time()
+        outputs = stage.run(scoped, inputs, out, recorder)
+        seconds = time.time() - started
+    sealed = manifest.write(
+        out, address, inputs=digests, measures=outputs.measures, facts=outputs.facts
+    )
+    recorder.close()
+    shutil.rmtree(scratch, ignore_errors=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    manifest.write_json(
+        project / "records" / f"{address}.json",
+        {
+            "stage": address,
+            "started": started,
+            "seconds": seconds,
+            "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+            "host": platform.node(),
+            "output_digest": sealed.digest,
+        },
+    )
+
+
+def input_folders(
+    stage: Stage, target: str | None, targets: list[str], project: Path
+) -> dict[str, Path]:
+    """Resolve READS: "compress", "export@" (this target's own), "evaluate@*" (every target's)."""
+    folders: dict[str, Path] = {}
+    for read in stage.READS:
+        upstream, at, which = read.partition("@")
+        chosen = targets if which == "*" else [target or ""] if at else [""]
+        for one in chosen:
+            address = f"{upstream}@{one}" if which == "*" else upstream
+            folders[address] = project / "artifacts" / upstream / one
+    return folders
+
+
+def scratch_key(
+    address: str, digests: dict[str, str], settings: params.Params, sections: tuple[str, ...]
+) -> str:
+    """Name the scratch folder after everything the stage's result depends on."""
+    doc = settings.model_dump(mode="json", by_alias=True)
+    chosen = {}
+    for section in sections:
+        node = doc
+        for part in section.split("."):
+            node = node[part]
+        chosen[section] = node
+    text = json.dumps([address, digests, chosen], sort_keys=True)
+    return f"{address}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def explain(err: BaseException) -> FettleError:
+    """Map any exception to one of ours: a full disk may pass, the rest is our fault."""
+    if isinstance(err, FettleError):
+        return err
+    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TransientError(
+            "the disk is full",
+            got=str(err.filename or err.strerror),
+            rule="an artefact is written whole or not at all; the last good one is kept",
+            fix="free some space (`fettle doctor` shows the largest folders) and run again",
+        )
+    return OurFault(
+        f"{type(err).__name__}: {err}",
+        fix="report it with the traceback above; the last good artefacts are kept",
+    )
+
+
+@contextlib.contextmanager
+def machine_lock(*, alone: bool) -> Iterator[None]:
+    """Hold a machine-wide lock: shared while working, exclusive while measuring latency.
+
+    Two benchmarks on two cores measure each other. flock is released by the kernel on any death.
+    """
+    import fcntl
+
+    path = Path(tempfile.gettempdir()) / f"fettle-measure-{os.getuid()}.lock"
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

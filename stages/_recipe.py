@@ -1,0 +1,214 @@
+"""Carry a torch module through the compression recipe: the part of stages/compress.py with torch.
+
+After each step of the recipe the model is rebuilt from its kept plan and weights, as after a kill:
+a resumed run goes the same way as an unbroken one, and the artefact is known to load.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fettle import lower, manifest, plugins
+from fettle.bench import quality
+from fettle.compress import Workshop, _layers, _plan
+from fettle.compress._plan import Plan
+from fettle.compress._remarks import remarks
+from fettle.measure import Measure
+from fettle.params import Strict
+from fettle.serving.preprocess import Floats
+from fettle.train import checkpoint, predict
+from stages import _reading
+from stages._reading import Images
+from stages._recovery import Job, Report, batches, example, recovery, threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """A model as it stands: plan from the full architecture, layers, answers to the validation
+    images [n, classes], their accuracy, and the epochs of recovery it took.
+    """
+
+    model: nn.Module
+    plan: Plan
+    layers: list[_layers.Layer]
+    logits: Floats
+    accuracy: Measure
+    epochs: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Parameters, and multiply-accumulates for one image."""
+        return _layers.totals(self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The float model, the compressed one, and what each step did (the manifest's `steps`)."""
+
+    before: Stand
+    after: Stand
+    steps: list[dict[str, Any]]  # Any: JSON
+
+
+def follow(job: Job) -> Done:
+    """Take every step of the recipe, or take it up from scratch where it was already taken."""
+    torch.set_num_threads(threads())
+    before = stand(job, Plan(), load_file(job.weights))
+    before.model.requires_grad_(False)
+    now, steps = stand(job, Plan(), load_file(job.weights)), []
+    recipe = job.params.compress.recipe
+    for at, entry in enumerate(recipe):
+        technique = plugins.resolve("compress", entry["use"], where=f"compress.recipe[{at}].use")
+        folder = job.scratch / f"{at}-{entry['use']}"
+        if checkpoint.load(folder) is None:
+            options = {key: value for key, value in entry.items() if key != "use"}
+            take(job, now, technique, options, at=at, folder=folder, teacher=before.model)
+        last, (now, state) = now, take_up(job, folder)
+        said = remarks(
+            technique.CLAIMS,
+            before=last.size,
+            after=now.size,
+            accuracy_before=last.accuracy,
+            accuracy_after=now.accuracy,
+            chance=commonest(job.validation),
+        )
+        notes = [*state["notes"], *said]
+        for text in notes:
+            job.recorder.note(f"compress.recipe[{at}]", text)
+        steps.append(fact(entry["use"], now, notes, state["skipped"]))
+    return Done(before, now, steps)
+
+
+# Any: one entry of the manifest's `steps`, JSON.
+def fact(use: str, now: Stand, notes: list[str], skipped: dict[str, str]) -> dict[str, Any]:
+    """State what a step of the recipe left behind."""
+    return {
+        "use": use,
+        "params": now.size[0],
+        "macs": now.size[1],
+        "validation_accuracy": now.accuracy.value,
+        "notes": notes,
+        "skipped": skipped,
+    }
+
+
+def stand(job: Job, plan: Plan, weights: dict[str, torch.Tensor], epochs: int = 0) -> Stand:
+    """Build the architecture, cut it to `plan`, load `weights`; look at it in eval mode."""
+    family = plugins.resolve("families", job.facts["family"], where="finetune.family")
+    model: nn.Module = family.build(
+        parse(family, job.facts["options"]),
+        classes=len(job.facts["classes"]),
+        channels=job.facts["channels"],
+        size_px=job.facts["size_px"],
+        project=job.project,
+    )
+    _plan.apply(model, plan)
+    model.load_state_dict(weights)
+    model.to(predict.device()).eval()
+    normalise = _reading.preprocess(job.params).normalise
+    logits = predict.logits(model, job.validation.pixels, normalise)
+    return Stand(
+        model=model,
+        plan=plan,
+        layers=_layers.survey(model, example(job)),
+        logits=logits,
+        accuracy=quality.accuracy(logits, job.validation.labels),
+        epochs=epochs,
+    )
+
+
+def take(
+    job: Job,
+    now: Stand,
+    technique: ModuleType,
+    options: Mapping[str, Any],  # Any: the technique's Params checks them
+    *,
+    at: int,
+    folder: Path,
+    teacher: nn.Module,
+) -> None:
+    """Apply one technique to `now.model` and keep the result in `folder`, whole or not at all."""
+    report = Report(job, at, technique.__name__.rpartition(".")[2], now.epochs)
+    workshop = Workshop(
+        example=example(job),
+        protected=protected(job, now.model),
+        channel_multiple=channel_multiple(job.params.targets),
+        seed=job.params.seed,
+        batches=lambda: batches(job),
+        fit=recovery(job, teacher, folder, report),
+    )
+    outcome = technique.apply(now.model, now.plan, parse(technique, options), workshop)
+    state = {
+        "plan": outcome.plan.to_json(),
+        "skipped": dict(outcome.skipped),
+        "notes": list(outcome.notes),
+        "epochs": report.epochs,
+    }
+    checkpoint.save(folder, {"model": now.model.state_dict()}, state)
+
+
+def take_up(job: Job, folder: Path) -> tuple[Stand, dict[str, Any]]:
+    """Rebuild what `take` kept in `folder`; also return its state (Any: JSON)."""
+    kept = checkpoint.load(folder)
+    assert kept is not None, folder  # take() has just written it, or an earlier run had
+    parts, state = kept
+    plan = Plan.from_json(state["plan"])
+    return stand(job, plan, parts["model"], state["epochs"]), state
+
+
+def write(job: Job, done: Done, out: Path, reference: Floats) -> lower.Parity:
+    """Write model.onnx, model.safetensors, plan.json and layers.json; return model.onnx's parity
+    with the `reference` logits of the first validation images.
+
+    Raises ModelError when the two diverge.
+    """
+    model, facts = done.after.model, job.facts
+    onnx = out / "model.onnx"
+    lower.lower(model, channels=facts["channels"], size_px=facts["size_px"], out=onnx)
+    first = job.validation.pixels[: len(reference)]
+    parity = lower.parity(onnx, _reading.preprocess(job.params).normalise(first), reference)
+    lower.check_parity(parity, what="the compressed model's ONNX file")
+    weights = {k: v.cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, out / "model.safetensors")
+    manifest.write_json(out / "plan.json", done.after.plan.to_json())
+    manifest.write_json(out / "layers.json", _layers.compare(done.before.layers, done.after.layers))
+    return parity
+
+
+# Any: a plug-in's Params is its own class.
+def parse(plugin: ModuleType, options: Mapping[str, Any]) -> Strict:
+    """Parse options that params.yaml's check already let through."""
+    model: type[Strict] = plugin.Params
+    return model.model_validate_json(json.dumps(dict(options)))
+
+
+def protected(job: Job, model: nn.Module) -> dict[str, str]:
+    """Name the layers that the family protects, with the reason."""
+    family = plugins.resolve("families", job.facts["family"], where="finetune.family")
+    inside = {one for module in family.protected(model) for one in module.modules()}
+    reason = f"protected by fettle/families/{job.facts['family']}.py"
+    return {name: reason for name, module in model.named_modules() if module in inside}
+
+
+def channel_multiple(targets: list[str]) -> int:
+    """Return the largest channel multiple of the targets, as one model serves them all."""
+    found = [
+        plugins.resolve("targets", name, where=f"targets[{at}]").TARGET.channel_multiple
+        for at, name in enumerate(targets)
+    ]
+    return int(max(found))
+
+
+def commonest(images: Images) -> float:
+    """Return the share of the commonest class: the accuracy of a model that learnt nothing."""
+    counts = torch.bincount(torch.from_numpy(images.labels))
+    return float(counts.max()) / len(images.labels)

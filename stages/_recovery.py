@@ -1,0 +1,173 @@
+"""Train a model on its way through the recipe: distillation from the float model, epoch by epoch.
+
+The room of compression and the room of training must not know each other; they meet here, by
+value: a technique is handed `recovery(...)` as its `fit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from fettle.compress import Fit, distil
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.train import plan as training
+from fettle.train import predict
+from fettle.train.augment import Augment
+from fettle.train.loop import Loss, fit
+from stages import _reading
+from stages._reading import Images
+
+BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of images a batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What there is to compress. `facts` and `weights` are finetune's; Any: facts are JSON."""
+
+    params: Params
+    facts: Mapping[str, Any]
+    weights: Path
+    project: Path
+    scratch: Path
+    train: Images
+    validation: Images
+    recorder: Recorder
+
+
+class Report:
+    """Tell the recorder of each epoch of recovery; counts them over the whole recipe."""
+
+    def __init__(self, job: Job, at: int, use: str, epochs: int) -> None:
+        self.recorder, self.at, self.use, self.epochs = job.recorder, at, use, epochs
+        self.steps = len(job.params.compress.recipe)
+
+    def epoch(self, one: training.Epoch, *, phase: str, of: int) -> None:
+        """Record one finished epoch of `phase`, which has `of` of them."""
+        self.epochs += 1
+        self.recorder.scalar("recovery_loss", one.train_loss, step=self.epochs)
+        self.recorder.scalar("validation_accuracy", one.validation_accuracy, step=self.epochs)
+        text = f"{self.use}, {phase}: epoch {one.epoch} of {of}"
+        self.recorder.progress((self.at + one.epoch / of) / self.steps, text)
+
+
+def recovery(job: Job, teacher: nn.Module, folder: Path, report: Report) -> Fit:
+    """Make the callable that techniques train with: distillation from the float model.
+
+    Each phase keeps its epochs in a folder named by what it starts from; a finished phase found
+    there is taken up, not trained again.
+    """
+    data = training_data(job)
+
+    def recover(
+        model: nn.Module,
+        *,
+        phase: str,
+        epochs: int,
+        learning_rate: float,
+        temperature: float,
+        alpha: float,
+    ) -> None:
+        plan = replace(
+            training_plan(job.params),
+            epochs_max=epochs,
+            learning_rate=learning_rate,
+            rate_key=f"compress.recipe[{report.at}].learning_rate",
+            seed=(job.params.seed + zlib.crc32(f"{folder.name}/{phase}".encode())) % 2**31,
+        )
+        fit(
+            model,
+            data=data,
+            plan=plan,
+            loss=towards(teacher, temperature=temperature, alpha=alpha),
+            scratch=folder / f"{phase}-{fingerprint(model)}",
+            on_epoch=lambda one: report.epoch(one, phase=phase, of=epochs),
+        )
+
+    return recover
+
+
+def towards(teacher: nn.Module, *, temperature: float, alpha: float) -> Loss:
+    """Make the loss of a student on a batch: the teacher sees the same augmented images."""
+
+    def loss(student: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            answers = teacher(images)
+        return distil.loss(student(images), answers, labels, temperature=temperature, alpha=alpha)
+
+    return loss
+
+
+def training_data(job: Job) -> training.Data:
+    """Hand both splits and the normalisation to the training room."""
+    preprocess = _reading.preprocess(job.params)
+    return training.Data(
+        train_pixels=job.train.pixels,
+        train_labels=job.train.labels,
+        validation_pixels=job.validation.pixels,
+        validation_labels=job.validation.labels,
+        normalise=preprocess.normalise,
+        std=preprocess.std,
+    )
+
+
+def training_plan(params: Params) -> training.Plan:
+    """Take from finetune what recovery shares with it; rate and epochs are the technique's.
+
+    Class weights and thresholds are not repeated: the teacher's answers carry them.
+    """
+    finetune = params.finetune
+    return training.Plan(
+        epochs_max=1,
+        learning_rate=finetune.learning_rate,
+        seed=params.seed,
+        batch_images=finetune.batch_images,
+        weight_decay=finetune.weight_decay,
+        batchnorm_momentum=finetune.batchnorm_momentum,
+        imbalance="sampler" if finetune.imbalance == "sampler" else "none",
+        mixed_precision=finetune.mixed_precision,
+        augment=Augment(**finetune.augment.model_dump()),
+    )
+
+
+def example(job: Job) -> torch.Tensor:
+    """Return the first validation image, normalised: [1, C, S, S]."""
+    normalise = _reading.preprocess(job.params).normalise
+    return torch.from_numpy(normalise(job.validation.pixels[:1])).to(predict.device())
+
+
+def batches(job: Job) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the training images as they are: (normalised [N, C, S, S], labels [N])."""
+    normalise, where = _reading.preprocess(job.params).normalise, predict.device()
+    for start in range(0, len(job.train.labels), BATCH_IMAGES):
+        rows = slice(start, start + BATCH_IMAGES)
+        images = predict.to_device(normalise(job.train.pixels[rows]), where)
+        yield images, torch.from_numpy(job.train.labels[rows]).to(where)
+
+
+def threads() -> int:
+    """Count the physical cores this process may use, or fewer where OMP_NUM_THREADS says so."""
+    cores = [psutil.cpu_count(logical=False) or 1]
+    if hasattr(os, "sched_getaffinity"):
+        cores.append(len(os.sched_getaffinity(0)))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min([*cores, *([int(asked)] if asked.isdigit() else [])]))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash a model's weights, in short: a training kept on disk is of this start or of no use."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {list(tensor.shape)}\n".encode())
+        found.update(tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

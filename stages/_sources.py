@@ -1,0 +1,88 @@
+"""Find the source files a release must carry: the import closure of its service, by reading it.
+
+Nothing is imported, so nothing runs; an import inside a function counts, one below
+`if TYPE_CHECKING:` does not. What the closure reaches outside our packages is named by its
+top-level module: from that the requirements are made.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fettle.errors import OurFault
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """`files`: {path in the release: file}; `foreign`: top-level modules of other packages."""
+
+    files: Mapping[str, Path]
+    foreign: frozenset[str]
+
+
+def closure(entries: Mapping[str, Path], packages: Mapping[str, Path]) -> Sources:
+    """Follow the imports of `entries` ({path in the release: file}) through `packages`.
+
+    `packages` maps a top-level package name to its folder. Raises OurFault when a module of such a
+    package is not there.
+    """
+    files: dict[str, Path] = {}
+    foreign: set[str] = set()
+    waiting = list(entries.items())
+    while waiting:
+        place, path = waiting.pop()
+        if place in files:
+            continue
+        files[place] = path
+        for module in _imported(path, place):
+            top = module.partition(".")[0]
+            if top in packages:
+                waiting += _module_files(module, packages).items()
+            elif top not in sys.stdlib_module_names:
+                foreign.add(top)
+    return Sources(dict(sorted(files.items())), frozenset(foreign))
+
+
+def _module_files(module: str, packages: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the files that importing `module` runs: its packages' `__init__.py`, then its own.
+
+    The last part may be a name inside a module ("fettle.errors.UserError"): then it is dropped.
+    """
+    top, *rest = module.split(".")
+    folder, found = packages[top], {}
+    place = Path(top)
+    for at, part in enumerate(["", *rest]):
+        folder, place = folder / part, place / part
+        if (folder / "__init__.py").is_file():
+            found[str(place / "__init__.py")] = folder / "__init__.py"
+        elif folder.with_suffix(".py").is_file():
+            found[str(place.with_suffix(".py"))] = folder.with_suffix(".py")
+            return found
+        elif at < len(rest):
+            raise OurFault(f"no module {module} in {packages[top].parent}")
+    return found
+
+
+def _imported(path: Path, place: str) -> Iterator[str]:
+    """Name every module (or name inside one) that a file imports, absolute and dotted."""
+    package = Path(place).parent.parts
+    for node in _nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree without what only a type checker reads."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _nodes(child)

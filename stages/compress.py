@@ -1,0 +1,201 @@
+"""Compress the fine-tuned model by the recipe; end at one fp32 ONNX that answers like the module.
+
+reads     ingest, validate (training images to recover on, validation images to score), finetune
+          (the float model: model.safetensors, or model.onnx when the family does not train)
+writes    model.onnx (input "input", output "logits"), layers.json (what went, layer by layer),
+          reference.safetensors (input_pixels uint8 [n, C, S, S] of the first validation images,
+          logits float32 [n, classes] that every later form of the model is held to);
+          when the family trains also model.safetensors and plan.json: build the family, apply the
+          plan, load the weights
+params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
+          compress.recipe, targets (the largest channel multiple), export.calibration_images
+refuses   a technique for graphs in the recipe; any technique when the model is an ONNX file; a
+          model that cannot be traced, cut, trained to a finite loss, or lowered with parity
+
+measures, all of the compressed model: accuracy, macro_f1, worst_recall, calibration_error and
+accuracy_drop (against the float model) on validation; params_before, params_after, macs_before,
+macs_after.
+facts: steps [{use, params, macs, validation_accuracy, notes, skipped}], classes, trains,
+calibration_digest (over the training images that export calibrates on), parity {cosine, max_abs,
+relative, top1} of model.onnx against the reference.
+
+A kill repeats no finished recipe step and no finished epoch: both are kept in inputs.scratch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from fettle import manifest, plugins
+from fettle.bench import quality
+from fettle.errors import ModelError, ParamsError
+from fettle.measure import Measure
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.serving.preprocess import Floats, Pixels
+from stages import _reading
+from stages._contract import Inputs, Outputs
+from stages._reading import Images
+
+READS = ("ingest", "validate", "finetune")
+SECTIONS = (
+    "seed",
+    "preprocess",
+    "finetune",
+    "compress.recipe",
+    "export.calibration_images",
+    "targets",
+)
+MEASURES = False
+
+REFERENCE_IMAGES_MAX = 256  # above evaluate.parity_images' default; 256 at 64 px RGB is 3 MB
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    facts = manifest.read(inputs["finetune"], verify=False).facts
+    check_kinds(params.compress.recipe)
+    if not facts["trains"]:
+        refuse_recipe(params)
+    validation = _reading.images(inputs, params, "validation")
+    calibrating = params.export.calibration_images
+    if facts["trains"]:
+        train = _reading.images(inputs, params, "train")
+        found = of_module(params, inputs, out, recorder, train, validation)
+    else:
+        train = _reading.images(inputs, params, "train", most=calibrating)
+        found = as_it_is(params, inputs["finetune"] / "model.onnx", out, validation)
+    shared = {
+        "classes": facts["classes"],
+        "trains": facts["trains"],
+        "calibration_digest": digest(train, calibrating),
+    }
+    return Outputs(measures=found.measures, facts={**shared, **found.facts})
+
+
+# Any: the options of a step are whatever its technique's Params says.
+def check_kinds(recipe: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ParamsError for a technique that acts on a graph: export's work, target by target."""
+    for at, step in enumerate(recipe):
+        where = f"compress.recipe[{at}].use"
+        if plugins.resolve("compress", step["use"], where=where).CLAIMS.kind != "module":
+            raise ParamsError(
+                f"{where}: a technique that acts on a finished graph",
+                got=f"'{step['use']}'",
+                rule="the recipe ends at one fp32 model, which export quantizes for each target",
+                fix=f"take '{step['use']}' out of compress.recipe and put an int8 target in "
+                "targets",
+            )
+
+
+def refuse_recipe(params: Params) -> None:
+    """Raise ModelError when the recipe asks for anything of an ONNX file: it holds no module."""
+    if params.compress.recipe:
+        names = ", ".join(step["use"] for step in params.compress.recipe)
+        raise ModelError(
+            "an ONNX file cannot be pruned or trained here",
+            got=f"compress.recipe with {names}",
+            rule=f"family '{params.finetune.family}' has no module to act on: recipe must be []",
+            fix="set compress.recipe to []; int8 targets are still quantized",
+        )
+
+
+def digest(images: Images, most: int) -> str:
+    """Hash (hex) the row ids and pixels of the first `most` images, in order."""
+    found = hashlib.sha256()
+    for row, pixels in zip(images.ids[:most], images.pixels[:most], strict=True):
+        found.update(json.dumps(row).encode())
+        found.update(pixels.tobytes())
+    return found.hexdigest()
+
+
+def of_module(
+    params: Params,
+    inputs: Inputs,
+    out: Path,
+    recorder: Recorder,
+    train: Images,
+    validation: Images,
+) -> Outputs:
+    """Take the float module through the recipe and lower it; torch is imported here."""
+    # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from stages import _recipe, _recovery
+
+    job = _recovery.Job(
+        params=params,
+        facts=manifest.read(inputs["finetune"], verify=False).facts,
+        weights=inputs["finetune"] / "model.safetensors",
+        project=inputs.project,
+        scratch=inputs.scratch,
+        train=train,
+        validation=validation,
+        recorder=recorder,
+    )
+    done = _recipe.follow(job)
+    reference = write_reference(out, validation.pixels, done.after.logits)
+    parity = _recipe.write(job, done, out, reference)
+    drop = quality.drop("accuracy", done.before.logits, done.after.logits, validation.labels)
+    return Outputs(
+        measures={
+            **quality.summary(done.after.logits, validation.labels),
+            "accuracy_drop": drop,
+            **sizes(done.before.size, done.after.size),
+        },
+        facts={"steps": done.steps, "parity": parity.to_dict()},
+    )
+
+
+def as_it_is(params: Params, model: Path, out: Path, validation: Images) -> Outputs:
+    """Hand an ONNX file on without a change; its reference is ONNX Runtime on that very file."""
+    from fettle import lower
+    from fettle.bench import onnx_cost
+    from fettle.runtimes import ort
+
+    shutil.copyfile(model, out / "model.onnx")
+    session = ort.open(out / "model.onnx", threads=1)
+    normalise = _reading.preprocess(params).normalise
+    logits = np.concatenate(
+        [session.run(normalise(batch)) for batch in _batches(validation.pixels)]
+    )
+    reference = write_reference(out, validation.pixels, logits)
+    parity = lower.compare(logits[: len(reference)], reference)
+    manifest.write_json(out / "layers.json", [])
+    pre = params.preprocess
+    cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.size_px, pre.size_px))
+    size = (cost.parameters, cost.macs)
+    return Outputs(
+        measures={**quality.summary(logits, validation.labels), **sizes(size, size)},
+        facts={"steps": [], "parity": parity.to_dict()},
+    )
+
+
+def sizes(before: tuple[int, int], after: tuple[int, int]) -> dict[str, Measure]:
+    """Name (parameters, multiply-accumulates for one image) before and after as Measures."""
+    return {
+        "params_before": Measure(value=before[0], unit="parameters", n=1),
+        "params_after": Measure(value=after[0], unit="parameters", n=1),
+        "macs_before": Measure(value=before[1], unit="macs", n=1),
+        "macs_after": Measure(value=after[1], unit="macs", n=1),
+    }
+
+
+def write_reference(out: Path, pixels: Pixels, logits: Floats) -> Floats:
+    """Write reference.safetensors with the first rows of validation; return their logits."""
+    kept = np.ascontiguousarray(logits[:REFERENCE_IMAGES_MAX], dtype=np.float32)
+    first = np.ascontiguousarray(pixels[:REFERENCE_IMAGES_MAX])
+    save_file({"input_pixels": first, "logits": kept}, out / "reference.safetensors")
+    return kept
+
+
+def _batches(pixels: Pixels, images: int = 64) -> list[Pixels]:
+    return [pixels[start : start + images] for start in range(0, len(pixels), images)]

@@ -1,0 +1,284 @@
+"""Measure one target's file on this machine, and say whether it may ship.
+
+reads     ingest, validate (validation images), finetune (the float model), compress (the plain
+          fp32 form, and the reference answers), this target's export; inputs/machine.json
+writes    measures and facts only
+params    seed, preprocess, evaluate
+refuses   to run on another machine than inputs/machine.json describes. A target that is missing
+          here, belongs to other hardware, or does not pay is no failure: its facts say so
+
+Three contenders are timed in the same rounds: "baseline" (the float model under ONNX Runtime),
+"plain" (the compressed fp32 form under ONNX Runtime) and the candidate. The candidate ships when
+its answers agree with the reference and it is faster or smaller than the plain form (the plain
+form itself: no worse than the baseline). Quality has its budget in `select`.
+
+facts: target, verdict ("ship" | "refused"), evidence ("measured" | "not measured"), reason,
+size_bytes, baseline_size_bytes, plain_size_bytes, parity {cosine, max_abs, top1}, latency_ms {p50,
+p95, p99}, threads, batch_images; None where nothing was measured. measures, quality on validation:
+accuracy, macro_f1, worst_recall, calibration_error, each also with _drop (against the float model,
+same images) and as baseline_…; latency_p50_ms, latency_p95_ms, latency_p99_ms and the same as
+baseline_… and plain_…; throughput_images_per_s, speedup (over baseline), speedup_over_plain,
+speedup_batch (over baseline, a batch), size_bytes, peak_memory_bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from fettle import lower, manifest, plugins
+from fettle.bench import latency, machine, memory, payoff, quality
+from fettle.errors import ModelError, ProjectError
+from fettle.measure import Measure
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.runtimes import Session
+from fettle.serving.preprocess import Floats, Pixels
+from fettle.targets import Target
+from stages import _reading
+from stages._contract import Inputs, Outputs
+from stages._reading import Images
+from stages._scoring import answers
+
+READS = ("ingest", "validate", "finetune", "compress", "export@")
+SECTIONS = ("seed", "preprocess", "evaluate")
+MEASURES = True
+
+Facts = dict[str, Any]  # Any: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One model file with the runtime that loads it."""
+
+    session: Session
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every part of the stage needs. `runtime` is the candidate's module."""
+
+    params: Params
+    inputs: Inputs
+    recorder: Recorder
+    target: Target
+    runtime: ModuleType
+    exported: Mapping[str, Any]  # Any: the export's facts
+
+    @property
+    def entry(self) -> Path:
+        """The candidate's file."""
+        return self.inputs["export"] / str(self.exported["entry"])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the candidate is the form that every other is held against."""
+        return self.target.runtime == "ort" and self.target.precision == "fp32"
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    del out  # all is in the manifest
+    check_machine(inputs.project / "inputs" / "machine.json")
+    name = str(inputs.target)
+    target: Target = plugins.resolve("targets", name, where="targets").TARGET
+    exported = manifest.read(inputs["export"], verify=False).facts
+    absent = why_absent(name, target, exported)
+    if absent:
+        return not_measured(name, absent, exported)
+    runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
+    job = Job(params, inputs, recorder, target, runtime, exported)
+    try:
+        return measure(job, name)
+    except ModelError as err:
+        return not_measured(name, str(err), exported)
+
+
+def check_machine(path: Path) -> None:
+    """Raise ProjectError unless inputs/machine.json describes this machine."""
+    recorded = json.loads(path.read_text()) if path.is_file() else {}
+    here = json.loads(json.dumps(machine.fingerprint()))
+    if recorded != here:
+        raise ProjectError(
+            "inputs/machine.json does not describe this machine",
+            got="; ".join(machine.differences(recorded, here)) if recorded else "no such file",
+            rule="a latency is a fact about a machine, so the measurement depends on that file",
+            fix="start it with `fettle run`, which writes the file first",
+        )
+
+
+def why_absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
+    """Say why the target cannot be measured here, or None (Any: the export's facts)."""
+    if "refused" in exported:
+        return str(exported["refused"])
+    if "unavailable" in exported:
+        return str(exported["unavailable"])
+    if platform.machine() not in target.machine:
+        return (
+            f"{name} runs on {target.hardware} ({' or '.join(target.machine)}), this machine is "
+            f"{platform.machine()}: a latency taken here would say nothing"
+        )
+    return None
+
+
+# Any: the export's facts
+def not_measured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs:
+    """Refuse for want of evidence: missing evidence never ships."""
+    return Outputs(
+        facts={
+            "target": name,
+            "verdict": "refused",
+            "evidence": "not measured",
+            "reason": reason,
+            "size_bytes": exported.get("size_bytes"),
+            "parity": None,
+            "latency_ms": None,
+        }
+    )
+
+
+def measure(job: Job, name: str) -> Outputs:
+    """Take every figure of the candidate and judge it."""
+    contenders = load(job)
+    facts: Facts = {
+        "target": name,
+        "evidence": "measured",
+        "size_bytes": contenders["candidate"].size_bytes,
+        "baseline_size_bytes": contenders["baseline"].size_bytes,
+        "plain_size_bytes": contenders["plain"].size_bytes,
+        "threads": job.params.evaluate.threads,
+        "batch_images": job.params.evaluate.batch_images,
+        "parity": take_parity(job, contenders["candidate"].session),
+    }
+    images = _reading.images(job.inputs, job.params, "validation")
+    job.recorder.progress(0.1, "accuracy on validation")
+    measures = take_quality(job, contenders, images)
+    job.recorder.progress(0.3, f"latency, {job.params.evaluate.rounds} rounds of three models")
+    measures |= take_latency(job, contenders, images.pixels)
+    measures["peak_memory_bytes"] = memory.peak(
+        runtime=job.runtime.__name__,
+        entry=job.entry,
+        threads=job.params.evaluate.threads,
+        shape=(1, *images.pixels.shape[1:]),
+    )
+    measures["size_bytes"] = Measure(value=facts["size_bytes"], unit="bytes", n=1)
+    ships, reason = judge(job, facts, measures)
+    for key, one in measures.items():
+        job.recorder.scalar(key, one.value)
+    facts |= {
+        "verdict": "ship" if ships else "refused",
+        "reason": reason,
+        "latency_ms": {q: measures[f"latency_{q}_ms"].value for q in ("p50", "p95", "p99")},
+    }
+    return Outputs(measures=measures, facts=facts)
+
+
+def load(job: Job) -> dict[str, Contender]:
+    """Load the three contenders, each with the same number of threads."""
+    ort = plugins.resolve("runtimes", "ort", where="the baseline")
+    threads = job.params.evaluate.threads
+    files = {
+        "baseline": (ort, job.inputs["finetune"] / "model.onnx"),
+        "plain": (ort, job.inputs["compress"] / "model.onnx"),
+        "candidate": (job.runtime, job.entry),
+    }
+    sizes = {name: path.stat().st_size for name, (_, path) in files.items()}
+    sizes["candidate"] = job.exported["size_bytes"]  # OpenVINO's is two files
+    return {
+        name: Contender(runtime.open(path, threads=threads), sizes[name])
+        for name, (runtime, path) in files.items()
+    }
+
+
+def take_parity(job: Job, session: Session) -> dict[str, float]:
+    """Compare with the reference answers that compress left: source-of-truth logits.
+
+    Raises ModelError when an answer is no number.
+    """
+    reference = load_file(job.inputs["compress"] / "reference.safetensors")
+    most = job.params.evaluate.parity_images
+    pixels, wanted = reference["input_pixels"][:most], reference["logits"][:most]
+    logits = answers(session, job.params, pixels)
+    if not np.isfinite(logits).all():
+        raise ModelError(
+            "the model answers with values that are no numbers",
+            got=f"{int((~np.isfinite(logits)).sum())} of {logits.size} logits",
+            rule="every logit is finite",
+            fix="look for an overflow in the model, or drop this target",
+        )
+    found = lower.compare(logits, wanted)
+    return {"cosine": found.cosine, "max_abs": found.max_abs, "top1": found.top1}
+
+
+def take_quality(
+    job: Job, contenders: Mapping[str, Contender], images: Images
+) -> dict[str, Measure]:
+    """Score the candidate on validation, and its drops against the float model."""
+    before = answers(contenders["baseline"].session, job.params, images.pixels)
+    after = answers(contenders["candidate"].session, job.params, images.pixels)
+    baseline = quality.summary(before, images.labels)
+    return {
+        **quality.summary(after, images.labels),
+        **{f"baseline_{name}": one for name, one in baseline.items()},
+        **{f"{name}_drop": quality.drop(name, before, after, images.labels) for name in baseline},
+        "churn": quality.churn(before, after),
+    }
+
+
+def take_latency(
+    job: Job, contenders: Mapping[str, Contender], pixels: Pixels
+) -> dict[str, Measure]:
+    """Time the contenders in the same rounds, at batch 1 and at the throughput batch."""
+    section, seed = job.params.evaluate, job.params.seed
+    normalise = _reading.preprocess(job.params).normalise
+
+    def timed(images: int, rounds: int) -> dict[str, latency.Times]:
+        batch = normalise(np.resize(pixels, (images, *pixels.shape[1:])))
+        runs = {name: _bind(one.session, batch) for name, one in contenders.items()}
+        return latency.interleave(runs, rounds=rounds, seed=seed)
+
+    single = timed(1, section.rounds)
+    # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
+    batched = timed(section.batch_images, max(20, section.rounds // 4))
+    measures = {
+        f"{prefix}latency_{label}_ms": latency.quantile(single[name], share)
+        for name, prefix in (("candidate", ""), ("baseline", "baseline_"), ("plain", "plain_"))
+        for label, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+    }
+    ours = single["candidate"]
+    return measures | {
+        "speedup": latency.speedup(single["baseline"], ours, seed=seed),
+        "speedup_over_plain": latency.speedup(single["plain"], ours, seed=seed),
+        "speedup_batch": latency.speedup(batched["baseline"], batched["candidate"], seed=seed),
+        "throughput_images_per_s": latency.throughput(batched["candidate"], section.batch_images),
+    }
+
+
+def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
+    """Decide whether the candidate ships; return that and the sentence that says why."""
+    wrong = payoff.broken(job.target.precision, facts["parity"])
+    if wrong:
+        return False, wrong
+    if job.is_plain:
+        rival = payoff.Rival("the float model", facts["baseline_size_bytes"], measures["speedup"])
+        same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
+        if same:
+            return True, "it is the float model itself: nothing was compressed"
+        return payoff.holds(facts["size_bytes"], rival)
+    plain = payoff.Rival(
+        "the plain fp32 form", facts["plain_size_bytes"], measures["speedup_over_plain"]
+    )
+    return payoff.pays(facts["size_bytes"], plain)
+
+
+def _bind(session: Session, batch: Floats) -> Callable[[], object]:
+    return lambda: session.run(batch)

@@ -1,0 +1,109 @@
+"""Make a target's own file of the compressed model: quantized if the target is int8, then compiled.
+
+reads     ingest, validate (training images, to find the int8 ranges on), compress (model.onnx)
+writes    the runtime's files; where the runtime is missing here, the ONNX it would compile
+params    preprocess, export
+refuses   nothing of its own: a model that cannot be quantized or compiled for this target seals
+          an artefact that says so, so that the other targets go on
+
+inputs/machine.json is a dep: it holds the runtimes' versions, and a runtime that was missing may
+be there next time.
+
+facts: target, hardware, runtime, version (of the runtime), precision, dialect; then either refused
+(why the model cannot be had for this target), or entry (None when the runtime is missing, then
+unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, quantized_ops
+and float_ops {operator: count}.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fettle import plugins
+from fettle.bench import onnx_cost
+from fettle.compress import int8_qdq
+from fettle.errors import ModelError
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.runtimes import Availability
+from fettle.targets import Target
+from stages import _reading
+from stages._contract import Inputs, Outputs
+
+READS = ("ingest", "validate", "compress")
+SECTIONS = ("preprocess", "export")
+MEASURES = False
+
+CALIBRATION_BATCH = 32  # images at once; every activation of one batch is held in memory
+Facts = dict[str, Any]  # Any: JSON
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    name = str(inputs.target)
+    target: Target = plugins.resolve("targets", name, where="targets").TARGET
+    runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
+    available: Availability = runtime.available()
+    facts: Facts = {
+        "target": name,
+        "hardware": target.hardware,
+        "runtime": target.runtime,
+        "version": available.version,
+        "precision": target.precision,
+        "dialect": target.dialect,
+    }
+    try:
+        model, quantized = to_precision(params, inputs, target, recorder)
+        size = params.preprocess.size_px
+        cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
+        recorder.progress(0.7, f"compiling for {target.runtime}")
+        entry = runtime.compile(model, out) if available.ok else None
+    except ModelError as err:
+        for left in out.iterdir():
+            left.unlink()
+        recorder.note("refused", str(err))
+        return Outputs(facts={**facts, "refused": str(err)})
+    if entry is None:
+        shutil.copyfile(model, out / "model.onnx")
+        facts["unavailable"] = f"{available.reason} (install: {available.install})"
+    return Outputs(
+        facts={
+            **facts,
+            **quantized,
+            "entry": entry,
+            "size_bytes": sum(path.stat().st_size for path in out.iterdir()),
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+        }
+    )
+
+
+def to_precision(
+    params: Params, inputs: Inputs, target: Target, recorder: Recorder
+) -> tuple[Path, Facts]:
+    """Return the ONNX in the target's precision, and what quantizing it did."""
+    model = inputs["compress"] / "model.onnx"
+    if target.precision == "fp32":
+        return model, {}
+    recorder.progress(0.1, "finding the int8 ranges on training images")
+    most = params.export.calibration_images
+    pixels = _reading.images(inputs, params, "train", most=most).pixels
+    normalise = _reading.preprocess(params).normalise
+    inputs.scratch.mkdir(parents=True, exist_ok=True)
+    out = inputs.scratch / "model.onnx"
+    coverage = int8_qdq.apply(
+        model,
+        out,
+        batches=(
+            normalise(pixels[at : at + CALIBRATION_BATCH])
+            for at in range(0, len(pixels), CALIBRATION_BATCH)
+        ),
+        calibrate=params.export.calibrate,
+    )
+    return out, {
+        "calibration_images": len(pixels),
+        "quantized_ops": coverage.quantized,
+        "float_ops": coverage.left,
+    }

@@ -1,0 +1,245 @@
+"""Fine-tune a family's network on the training images, or take a trained ONNX file as it is.
+
+reads     ingest, validate (training and validation images)
+writes    model.onnx (float32; input "input" [batch, C, S, S], output "logits" [batch, classes]),
+          curve.json (one entry an epoch; empty when nothing is trained), and when the family
+          trains model.safetensors (the state dict)
+params    seed, preprocess, finetune
+refuses   weights or user code that do not load; a loss that is not finite; a model that does not
+          lower to ONNX with parity; an ONNX file that does not fit the images and classes
+
+measures, all on validation: accuracy, macro_f1, worst_recall, calibration_error, recall.<class>.
+facts: family, options (what rebuilds the network; its weights are model.safetensors), classes,
+channels, size_px, trains, epochs, best_epoch, params, parity, notes.
+
+Each epoch is kept in inputs.scratch: a killed run goes on, and ends with the same weights. Torch
+is imported only for a family that trains.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from fettle import lower, manifest, plugins
+from fettle.bench import quality
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.serving.preprocess import Floats
+from stages import _reading
+from stages._contract import Inputs, Outputs
+from stages._reading import Images
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fettle.train.plan import Data, Epoch, Plan
+
+READS = ("ingest", "validate")
+SECTIONS = ("seed", "preprocess", "finetune")
+MEASURES = False
+
+PARITY_IMAGES_MAX = 64  # of validation; parity is a matter of the graph, not of the data
+# Options that say where weights come from: from here on they come from model.safetensors.
+WEIGHT_OPTIONS = ("path", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What both ways of getting a model need; `options` are the family's own."""
+
+    params: Params
+    family: ModuleType
+    options: Any  # the family's Params: each family has its own class
+    inputs: Inputs
+    out: Path
+    recorder: Recorder
+    train: Images
+    validation: Images
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    family = plugins.resolve("families", params.finetune.family, where="finetune.family")
+    job = Job(
+        params=params,
+        family=family,
+        options=family.Params.model_validate_json(json.dumps(params.finetune.options)),
+        inputs=inputs,
+        out=out,
+        recorder=recorder,
+        train=_reading.images(inputs, params, "train"),
+        validation=_reading.images(inputs, params, "validation"),
+    )
+    logits, facts = fine_tune(job) if family.TRAINS else take_file(job)
+    labels, classes = job.validation.labels, job.validation.classes
+    recalls = quality.recall_measures(logits, labels, classes)
+    return Outputs(
+        measures=quality.summary(logits, labels)
+        | {f"recall.{name}": measure for name, measure in recalls.items()},
+        facts={
+            "family": params.finetune.family,
+            "options": _architecture(params.finetune.options),
+            "classes": classes,
+            "channels": params.preprocess.channels,
+            "size_px": params.preprocess.size_px,
+            "trains": family.TRAINS,
+            **facts,
+        },
+    )
+
+
+def take_file(job: Job) -> tuple[Floats, dict[str, Any]]:
+    """Adopt a trained ONNX file; return its validation logits and its facts (Any: JSON)."""
+    adopted = job.family.adopt(
+        job.family.path(job.options, job.inputs.project),
+        channels=job.params.preprocess.channels,
+        size_px=job.params.preprocess.size_px,
+        classes=job.train.classes,
+        labels=job.options.labels,
+    )
+    model = job.out / "model.onnx"
+    model.write_bytes(adopted.proto.SerializeToString(deterministic=True))
+    manifest.write_json(job.out / "curve.json", [])
+    for note in adopted.notes:
+        job.recorder.note("onnx_file", note)
+    normalise = _reading.preprocess(job.params).normalise
+    logits = np.concatenate(
+        [
+            lower.answers(model, normalise(job.validation.pixels[at : at + 256]))
+            for at in range(0, len(job.validation.pixels), 256)
+        ]
+    )
+    facts = {"epochs": 0, "params": adopted.parameters, "notes": list(adopted.notes)}
+    return logits, facts
+
+
+def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
+    """Train, save and lower; return the validation logits and the facts (Any: JSON)."""
+    # Read when torch loads its thread pool: idle threads sleep instead of spinning, without which
+    # two threads on a busy machine train five times slower than one (measured).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+    from safetensors.torch import save_file
+
+    from fettle.train import predict
+    from fettle.train.loop import fit
+
+    torch.set_num_threads(threads())
+    torch.manual_seed(job.params.seed)
+    model: nn.Module = job.family.build(
+        job.options,
+        classes=len(job.train.classes),
+        channels=job.params.preprocess.channels,
+        size_px=job.params.preprocess.size_px,
+        project=job.inputs.project,
+    )
+    data, plan = training_data(job), training_plan(job.params)
+    fitted = fit(
+        model,
+        data=data,
+        plan=plan,
+        groups=job.family.groups(model),
+        scratch=job.inputs.scratch,
+        on_epoch=lambda one: _report(job.recorder, one, epochs_max=plan.epochs_max),
+    )
+    if plan.imbalance == "thresholds":
+        _fold_thresholds(job, model, data)
+    model.to("cpu")
+    logits = predict.logits(model, data.validation_pixels, data.normalise)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, job.out / "model.safetensors")
+    manifest.write_json(job.out / "curve.json", [one.to_dict() for one in fitted.curve])
+    facts = {
+        "epochs": len(fitted.curve),
+        "best_epoch": fitted.best_epoch,
+        "params": sum(p.numel() for p in model.parameters()),
+        "parity": _lower(job, model, logits).to_dict(),
+        "notes": [],
+    }
+    return logits, facts
+
+
+def threads() -> int:
+    """Count the physical cores this process may use, or fewer where OMP_NUM_THREADS says so."""
+    cores = [psutil.cpu_count(logical=False) or 1]
+    if hasattr(os, "sched_getaffinity"):
+        cores.append(len(os.sched_getaffinity(0)))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min([*cores, *([int(asked)] if asked.isdigit() else [])]))
+
+
+def training_data(job: Job) -> Data:
+    """Hand both splits and the normalisation to the training room."""
+    from fettle.train.plan import Data
+
+    preprocess = _reading.preprocess(job.params)
+    return Data(
+        train_pixels=job.train.pixels,
+        train_labels=job.train.labels,
+        validation_pixels=job.validation.pixels,
+        validation_labels=job.validation.labels,
+        normalise=preprocess.normalise,
+        std=preprocess.std,
+    )
+
+
+def training_plan(params: Params) -> Plan:
+    """Turn the finetune section into the training room's values: the names are the same."""
+    from fettle.train.augment import Augment
+    from fettle.train.plan import Plan
+
+    section = params.finetune.model_dump(exclude={"family", "options", "augment"})
+    augment = Augment(**params.finetune.augment.model_dump())
+    return Plan(seed=params.seed, augment=augment, **section)
+
+
+def _report(recorder: Recorder, one: Epoch, *, epochs_max: int) -> None:
+    """Tell the recorder of a finished epoch."""
+    for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
+        recorder.scalar(name, getattr(one, name), step=one.epoch)
+    text = (
+        f"epoch {one.epoch} of at most {epochs_max} ({one.phase}): "
+        f"validation accuracy {one.validation_accuracy:.1%}"
+    )
+    recorder.progress(one.epoch / epochs_max, text)
+
+
+def _fold_thresholds(job: Job, model: nn.Module, data: Data) -> None:
+    """Move the classes' thresholds by validation, inside the head's bias."""
+    from fettle.train import balance, predict
+
+    logits = predict.logits(model, data.validation_pixels, data.normalise)
+    amounts = balance.offsets(logits, data.validation_labels, data.train_labels)
+    balance.fold(job.family.protected(model)[-1], amounts)
+    shown = ", ".join(
+        f"{name} {amount:+.2f}" for name, amount in zip(job.train.classes, amounts, strict=True)
+    )
+    job.recorder.note("logit_offsets", shown)
+
+
+def _lower(job: Job, model: nn.Module, logits: Floats) -> lower.Parity:
+    """Write model.onnx and hold it to the module's own logits on validation images."""
+    path = job.out / "model.onnx"
+    lower.lower(
+        model,
+        channels=job.params.preprocess.channels,
+        size_px=job.params.preprocess.size_px,
+        out=path,
+    )
+    pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
+    batch = _reading.preprocess(job.params).normalise(pixels)
+    found = lower.parity(path, batch, logits[:PARITY_IMAGES_MAX])
+    lower.check_parity(found, what="model.onnx")
+    return found
+
+
+def _architecture(options: dict[str, Any]) -> dict[str, Any]:  # Any: the family's own options
+    return {key: value for key, value in options.items() if key not in WEIGHT_OPTIONS}

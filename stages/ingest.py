@@ -1,0 +1,166 @@
+"""Bring the images into one table: read, look into each once, and divide into splits.
+
+Reads:   the source's data (inputs/local.yaml `data`, else the source's `path` option, else what
+         it brings itself) and inputs/source.json, which says which content was asked for.
+Writes:  images.parquet (fettle/dataset.py SCHEMA), its rows shuffled by the seed.
+Params:  seed, ingest.
+Facts:   {source, digest, rows, unreadable, groups, classes: {label: {train, validation, test}}}.
+Refuses: a source that no longer has the content of inputs/source.json; data that is missing or
+         empty, or has one class only; a group that the data itself puts in two splits.
+
+An image that cannot be decoded stays in the table with its `error`: validation decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from fettle import dataset, local, plugins
+from fettle.dataset import SPLITS
+from fettle.errors import DataError, OurFault, ProjectError
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.sources import Item
+from fettle.sources._decode import Look, look
+from fettle.sources._split import assign, order_key
+from stages._contract import Inputs, Outputs
+
+READS: tuple[str, ...] = ()
+SECTIONS = ("seed", "ingest")
+MEASURES = False
+
+# A row group ends at either limit: a reader that wants few rows reads little, and writing needs
+# no second copy of the whole set in memory. Felt right: a few dozen groups for 70,000 images.
+GROUP_ROWS = 4096
+GROUP_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One image, looked into."""
+
+    item: Item
+    sha256: str
+    look: Look
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make images.parquet."""
+    name = params.ingest.source
+    source = plugins.resolve("sources", name, where="ingest.source")
+    options = source.Params.model_validate(params.ingest.options, strict=False)
+    place = local.location(inputs.project, options)
+    print_now = source.fingerprint(options, place)
+    refuse_stale(inputs.project / "inputs" / "source.json", name, str(print_now["digest"]))
+    found = look_into(source.read(options, place), int(print_now["images"]), recorder)
+    if not found:
+        raise DataError(
+            f"the source {name} gave no images", fix="name other data in params.yaml: ingest"
+        )
+    refuse_double_rows(found, name)
+    splits = assign(
+        rows=[one.item.row for one in found],
+        labels=[one.item.label for one in found],
+        groups=[one.item.group for one in found],
+        named=[one.item.split for one in found],
+        shares=params.ingest.split.model_dump(),
+        seed=params.seed,
+    )
+    rows = sorted(
+        zip(found, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
+    )
+    dataset.write(out / dataset.IMAGES, dataset.SCHEMA, row_groups(rows))
+    recorder.progress(1.0, f"{len(rows):,} images")
+    return Outputs(
+        facts={
+            "source": name,
+            "digest": print_now["digest"],
+            "rows": len(rows),
+            "unreadable": sum(one.look.error is not None for one in found),
+            "groups": len({one.item.group for one in found} - {None}),
+            "classes": count_classes(rows),
+        }
+    )
+
+
+def refuse_stale(path: Path, source: str, digest: str) -> None:
+    """Compare the source now with what DVC was told.
+
+    Raises ProjectError when the file is missing or names another content.
+    """
+    try:
+        asked = json.loads(path.read_text()) if path.is_file() else {}
+        told = asked.get("source"), asked.get("digest")
+        before = f"{told[0]} {str(told[1])[:12]}" if path.is_file() else "no such file"
+    except (ValueError, AttributeError):
+        told, before = (None, None), "a file that is not JSON as fettle writes it"
+    if told != (source, digest):
+        raise ProjectError(
+            f"inputs/{path.name} is stale",
+            got=before,
+            rule=f"the data is now {source} {digest[:12]}, and the cache is keyed by this file",
+            fix="use `fettle run`, which refreshes it (a plain `dvc repro` cannot)",
+        )
+
+
+def look_into(items: Iterable[Item], expected: int, recorder: Recorder) -> list[Found]:
+    """Decode and digest each image once."""
+    found: list[Found] = []
+    for at, item in enumerate(items):
+        seen = Look(error=item.error) if item.error is not None else look(item.encoded)
+        found.append(Found(item, hashlib.sha256(item.encoded).hexdigest(), seen))
+        if at % GROUP_ROWS == 0:
+            recorder.progress(min(at / max(expected, 1), 0.99), f"{at:,} images read")
+    return found
+
+
+def refuse_double_rows(found: Sequence[Found], source: str) -> None:
+    """Hold the source to its contract: a row's id is unique."""
+    if len({one.item.row for one in found}) != len(found):
+        raise OurFault(f"the source {source} gave two images the same row id")
+
+
+def row_groups(rows: Iterable[tuple[Found, str]]) -> Iterator[pa.Table]:
+    """Cut the rows into tables of bounded size."""
+    group: list[dict[str, object]] = []
+    size = 0
+    for one, split in rows:
+        item = one.item
+        group.append(
+            {
+                "row": item.row,
+                "label": item.label,
+                "group": item.group,
+                "split": split,
+                "sha256": one.sha256,
+                "bytes": item.encoded,
+                "format": one.look.format,
+                "mode": one.look.mode,
+                "width": one.look.width,
+                "height": one.look.height,
+                "low": one.look.low,
+                "high": one.look.high,
+                "error": one.look.error,
+            }
+        )
+        size += len(item.encoded)
+        if len(group) == GROUP_ROWS or size >= GROUP_BYTES:
+            yield pa.Table.from_pylist(group, schema=dataset.SCHEMA)
+            group, size = [], 0
+    if group:
+        yield pa.Table.from_pylist(group, schema=dataset.SCHEMA)
+
+
+def count_classes(rows: Iterable[tuple[Found, str]]) -> dict[str, dict[str, int]]:
+    """Count the images of each class in each split; those without a label are not counted."""
+    counts: dict[str, dict[str, int]] = {}
+    for one, split in rows:
+        if one.item.label is not None:
+            counts.setdefault(one.item.label, dict.fromkeys(SPLITS, 0))[split] += 1
+    return dict(sorted(counts.items()))

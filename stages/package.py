@@ -1,0 +1,275 @@
+"""Write the release folder: all that serving needs, what it was measured to be, and its digests.
+
+reads     ingest, validate, finetune (labels, data, family), export of every target (the chosen
+          file is carried), evaluate of every target, select, verdict (for the card); the project's
+          bentos/SERVICE and requirements.lock
+writes    release/, which is also a Bento's `src`: service.py and the sources it imports, model/,
+          preprocess.json, labels.json, gate.json, validation.json, card.md, sbom.cdx.json,
+          requirements.txt, bentofile.yaml, and release.json with the digests of all the others
+params    preprocess, release, targets
+refuses   a service that does not exist; a package that is missing, or is not the locked version;
+          a release that, loaded again, answers otherwise than the file that was chosen
+
+It packages also when the gate did not pass: gate.json says so, and the flow decides.
+facts: {digest, target, passed, size_bytes}.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fettle import manifest, plugins
+from fettle.adapters import requirements, sbom
+from fettle.adapters.requirements import Package
+from fettle.bench import quality
+from fettle.errors import OurFault, ProjectError
+from fettle.manifest import Manifest
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.report import card
+from fettle.serving import bundle
+from fettle.serving.preprocess import Floats
+from stages import _reading, _sources
+from stages._contract import Inputs, Outputs
+from stages._reading import Images
+
+READS = ("ingest", "validate", "finetune", "export@*", "evaluate@*", "select", "verdict")
+SECTIONS = ("preprocess", "release", "targets")
+MEASURES = False
+
+CHECK_IMAGES = 32  # enough to tell logits from probabilities, and a wrong file from the right one
+STATED = ("bentoml", "numpy", "pillow")  # versions in release.json beside the runtime's own
+# "service" without a class name: BentoML takes the one service of that module
+BENTOFILE = """\
+service: "service"
+description: "file:./card.md"
+include: ["*"]
+python:
+  requirements_txt: "./requirements.txt"
+  lock_packages: false # they are pinned already, and locking would need the network
+"""
+Json = dict[str, Any]  # Any: a JSON object
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    release = out / "release"
+    release.mkdir()
+    read = {name: manifest.read(path, verify=False) for name, path in inputs.folders.items()}
+    choice = json.loads((inputs["select"] / "choice.json").read_text())
+    exported = read[f"export@{choice['target']}"]
+    images = _reading.images(inputs, params, "validation", most=CHECK_IMAGES)
+    recorder.progress(0.1, f"packaging {choice['target']}")
+
+    model_files = copy_model(inputs[f"export@{choice['target']}"], exported, release)
+    code, packages, direct = carry_sources(inputs.project, params, exported, release)
+    logits = answers(inputs[f"export@{choice['target']}"], exported, params, images)
+    kind = "probabilities" if _are_probabilities(logits) else "logits"
+    stated = describe(params, read, exported, images.classes, kind)
+    stated["code"] = code
+    stated["versions"] = {p.name: p.version for p in packages if p.name in {*direct, *STATED}}
+
+    write_facts(release, params, read, images.classes)
+    manifest.write_text(release / "card.md", card.text(the_card(params, read, choice, stated)))
+    bill = the_bill(params, read, stated, model_files)
+    manifest.write_text(release / "sbom.cdx.json", sbom.text(*bill, packages, direct))
+    manifest.write_text(release / "requirements.txt", requirements.text(packages))
+    manifest.write_text(release / "bentofile.yaml", BENTOFILE)
+    digest = seal(release, stated)
+    check(release, digest, images, logits)
+    recorder.file(release / "card.md")
+    size_bytes = sum(f.bytes for f in manifest.list_files(release))
+    passed = bool(read["verdict"].facts["passed"])
+    facts = {"target": choice["target"], "passed": passed, "size_bytes": size_bytes}
+    return Outputs(facts={"digest": digest, **facts})
+
+
+def copy_model(export: Path, exported: Manifest, release: Path) -> dict[str, str]:
+    """Copy the chosen target's files to model/; return {path in the release: sha256}."""
+    for file in exported.files:
+        place = release / "model" / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(export / file.path, place)
+    return {f"model/{file.path}": file.sha256 for file in exported.files}
+
+
+def carry_sources(
+    project: Path, params: Params, exported: Manifest, release: Path
+) -> tuple[str, list[Package], list[str]]:
+    """Copy the service and all it imports; return their digest, every package, the direct ones.
+
+    Raises ProjectError when there is no such service.
+    """
+    folder = project / "bentos" / params.release.service
+    if not (folder / "service.py").is_file():
+        raise ProjectError(
+            "params.yaml: release.service names no service",
+            got=f"'{params.release.service}'",
+            rule="it is a folder in bentos/ with a service.py",
+            fix="set release.service to one of bentos/*",
+        )
+    package = Path(next(iter(import_module("fettle").__path__)))
+    runtime = f"fettle/runtimes/{exported.facts['runtime']}.py"  # loaded by name: no import says so
+    own = {p.stem: p.with_suffix("") for p in folder.glob("*.py")}
+    sources = _sources.closure(
+        {"service.py": folder / "service.py", runtime: package.parent / runtime},
+        {**own, "fettle": package},
+    )
+    for place, path in sources.files.items():
+        (release / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, release / place)
+    digest = manifest.digest_of({at: manifest.sha256_file(release / at) for at in sources.files})
+    direct = requirements.of_modules(sources.foreign)
+    return digest, requirements.closure(direct, project / requirements.LOCK), direct
+
+
+def answers(export: Path, exported: Manifest, params: Params, images: Images) -> Floats:
+    """Run the chosen file, where export left it, on the first validation images."""
+    runtime = plugins.resolve("runtimes", exported.facts["runtime"], where="targets")
+    session = runtime.open(export / exported.facts["entry"], threads=1)
+    logits: Floats = session.run(_reading.preprocess(params).normalise(images.pixels))
+    return logits
+
+
+def _are_probabilities(rows: Floats) -> bool:
+    """Tell whether softmax is already in the model: then quality takes the rows as they are."""
+    return bool(np.array_equal(quality.probabilities(rows), rows.astype(np.float64)))
+
+
+def describe(
+    params: Params, read: Mapping[str, Manifest], exported: Manifest, classes: list[str], kind: str
+) -> Json:
+    """State what the release is: name, target, runtime, typed signature, where it comes from."""
+    facts, size_px = exported.facts, params.preprocess.size_px
+    shape = [None, params.preprocess.channels, size_px, size_px]
+    ingest = read["ingest"]
+    return {
+        "schema": bundle.SCHEMA,
+        "name": params.release.name,
+        "target": facts["target"],
+        "runtime": {
+            "name": facts["runtime"],
+            "entry": f"model/{facts['entry']}",
+            "precision": facts["precision"],
+        },
+        "input": {"dtype": "uint8", "shape": shape, "low": 0, "high": 255},
+        "output": {"kind": kind, "dtype": "float32", "shape": [None, len(classes)]},
+        "data": {
+            "source": ingest.facts["source"],
+            "digest": ingest.facts["digest"],
+            "ingest": ingest.digest,
+            "validate": read["validate"].digest,
+        },
+        "passed": bool(read["verdict"].facts["passed"]),
+    }
+
+
+def write_facts(
+    release: Path, params: Params, read: Mapping[str, Manifest], classes: list[str]
+) -> None:
+    """Write preprocess.json, labels.json, gate.json and validation.json."""
+    preprocess = _reading.preprocess(params).to_dict()
+    manifest.write_json(release / bundle.PREPROCESS, preprocess)
+    manifest.write_json(release / bundle.LABELS, classes)
+    for name, stage in (("gate.json", "verdict"), ("validation.json", "validate")):
+        measures = {key: m.to_dict() for key, m in read[stage].measures.items()}
+        doc = {**read[stage].facts, "measures": measures, "artifact": read[stage].digest}
+        manifest.write_json(release / name, doc)
+
+
+def the_card(
+    params: Params, read: Mapping[str, Manifest], choice: Mapping[str, Any], stated: Json
+) -> card.Card:  # Any: choice.json
+    """Collect the facts of the model card."""
+    ingest, verdict = read["ingest"].facts, read["verdict"]
+    rows = [
+        card.Row(
+            target=name,
+            verdict=read[f"evaluate@{name}"].facts["verdict"],
+            reason=read[f"evaluate@{name}"].facts.get("reason"),
+            size_bytes=read[f"evaluate@{name}"].facts.get("size_bytes"),
+            measures=read[f"evaluate@{name}"].measures,
+        )
+        for name in params.targets
+    ]
+    return card.Card(
+        name=params.release.name,
+        target=choice["target"],
+        why=choice["why"],
+        family=read["finetune"].facts["family"],
+        passed=stated["passed"],
+        reasons=verdict.facts["reasons"],
+        size_px=params.preprocess.size_px,
+        channels=params.preprocess.channels,
+        output=f"{stated['output']['kind']}, turned into probabilities of the classes",
+        source=ingest["source"],
+        data_digest=ingest["digest"],
+        counts=ingest["classes"],
+        quarantined=read["validate"].facts["quarantined"],
+        measures=verdict.measures,
+        rows=rows,
+        licences={
+            "model": read["finetune"].facts.get("licence"),
+            "data": ingest.get("licence"),
+        },
+    )
+
+
+def the_bill(
+    params: Params, read: Mapping[str, Manifest], stated: Json, model_files: Mapping[str, str]
+) -> tuple[sbom.Model, sbom.Data]:
+    """Collect what the bill of materials says of the model and of the data."""
+    ingest, verdict = read["ingest"].facts, read["verdict"]
+    named = [*quality.METRICS, *(f"{name}_drop" for name in quality.METRICS)]
+    model = sbom.Model(
+        name=params.release.name,
+        family=read["finetune"].facts["family"],
+        target=stated["target"],
+        files=model_files,
+        digest=manifest.digest_of(model_files),
+        licence=read["finetune"].facts.get("licence"),
+        inputs=_typed(stated["input"]),
+        outputs=f"{stated['output']['kind']} {_typed(stated['output'])}",
+        measures={name: verdict.measures[name] for name in named if name in verdict.measures},
+    )
+    data = sbom.Data(
+        source=ingest["source"],
+        digest=ingest["digest"],
+        rows=ingest["rows"],
+        licence=ingest.get("licence"),
+    )
+    return model, data
+
+
+def _typed(part: Json) -> str:
+    sizes = ", ".join("N" if size is None else str(size) for size in part["shape"])
+    return f"{part['dtype']} [{sizes}]"
+
+
+def seal(release: Path, stated: Json) -> str:
+    """Write release.json with the digest of every other file; return the folder's digest."""
+    files = {file.path: file.sha256 for file in manifest.list_files(release)}
+    manifest.write_json(release / bundle.RELEASE, {**stated, "files": files})
+    return manifest.tree_digest(release)
+
+
+def check(release: Path, digest: str, images: Images, logits: Floats) -> None:
+    """Load the release as a server would, and compare its answers with the chosen file's.
+
+    Raises OurFault when anything differs.
+    """
+    loaded = bundle.load(release)
+    gap = float(np.abs(loaded.predict(images.pixels) - quality.probabilities(logits)).max())
+    if loaded.digest != digest or gap > 1e-6:
+        raise OurFault(
+            "the release answers otherwise than the file that was chosen",
+            got=f"digest {loaded.digest[:12]}, probabilities up to {gap:.2g} apart",
+            rule=f"digest {digest[:12]}, at most 1e-6 apart",
+        )

@@ -1,0 +1,166 @@
+"""Choose the target to ship: the best by the objective among those inside the budget.
+
+reads     evaluate of every target
+writes    choice.json {target, objective, goal_met, why, budget, candidates: [{target, verdict,
+          reason, value, drop, inside_budget, size_bytes, speedup, accuracy}]}
+params    compress.objective, compress.budget, targets
+refuses   when no target may ship, or the one that objective.on names may not: with every reason
+
+The budget is held against the drop on validation (point estimate; the verdict on test comes once,
+later). Latencies of different targets were taken at different times, so they are compared by their
+speed-up over the float model, which ran in the same rounds. Where the speed-up intervals of two
+targets overlap they are a tie, and the smaller file wins.
+
+When none is inside the budget the smallest drop is chosen, and goal_met is false.
+
+facts: target, goal_met, why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fettle import manifest
+from fettle.errors import TargetError
+from fettle.manifest import Manifest
+from fettle.measure import Measure
+from fettle.params import Params
+from fettle.recorder import Recorder
+from stages._contract import Inputs, Outputs
+
+READS = ("evaluate@*",)
+SECTIONS = ("compress.objective", "compress.budget", "targets")
+MEASURES = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A target that may ship: its speed-up, bytes, and drop of the budget's metric."""
+
+    target: str
+    size_bytes: int
+    speedup: Measure
+    drop: Measure
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    objective, budget = params.compress.objective, params.compress.budget
+    folders = inputs.matrix("evaluate")
+    rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
+    candidates = shippable(rows, budget.metric, on=objective.on)
+    inside = [one for one in candidates if one.drop.value <= budget.drop_max]
+    if inside:
+        chosen, why = best(inside, objective.minimise)
+    else:
+        chosen = min(candidates, key=lambda one: (one.drop.value, one.size_bytes, one.target))
+        why = (
+            f"no target keeps the drop of {budget.metric} within {budget.drop_max:g} on "
+            f"validation: {chosen.target} loses least, {chosen.drop.value:.4f}"
+        )
+    recorder.note("chosen", f"{chosen.target}: {why}")
+    doc = {
+        "target": chosen.target,
+        "objective": objective.model_dump(),
+        "budget": budget.model_dump(),
+        "goal_met": bool(inside),
+        "why": why,
+        "candidates": [
+            describe(name, sealed, budget.metric, objective.minimise, budget.drop_max)
+            for name, sealed in rows.items()
+        ],
+    }
+    manifest.write_json(out / "choice.json", doc)
+    return Outputs(facts={"target": chosen.target, "goal_met": bool(inside), "why": why})
+
+
+def shippable(rows: Mapping[str, Manifest], metric: str, *, on: str | None) -> list[Candidate]:
+    """List the targets that may be chosen, in params.yaml's order.
+
+    Raises TargetError when there is none.
+    """
+    asked = {name: sealed for name, sealed in rows.items() if on in (None, name)}
+    found = [
+        Candidate(
+            name,
+            int(sealed.facts["size_bytes"]),
+            sealed.measures["speedup"],
+            sealed.measures[f"{metric}_drop"],
+        )
+        for name, sealed in asked.items()
+        if sealed.facts["verdict"] == "ship"
+    ]
+    if found:
+        return found
+    reasons = "; ".join(
+        f"{name} is refused ({str(sealed.facts['reason']).rstrip('.')})"
+        for name, sealed in asked.items()
+    )
+    others = [name for name, sealed in rows.items() if sealed.facts["verdict"] == "ship"]
+    if on is not None:
+        raise TargetError(
+            "the target that compress.objective.on names may not ship",
+            got=reasons,
+            rule=f"others that may: {', '.join(others) or 'none'}",
+            fix="set compress.objective.on to one of them or to null, or mend the cause",
+        )
+    raise TargetError(
+        "no target may ship",
+        got=reasons,
+        rule="a file ships when it is sound, and faster or smaller than the plain fp32 one",
+        fix="add x86_ort_fp32 to targets (params.yaml), or mend a cause",
+    )
+
+
+def best(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
+    """Return the best candidate by the objective, and why."""
+    smallest = min(candidates, key=lambda one: (one.size_bytes, one.target))
+    count = f"of {len(candidates)} that may ship" if len(candidates) > 1 else "that may ship"
+    if minimise == "size_bytes":
+        return smallest, f"the smallest {count}: {smallest.size_bytes:,} bytes"
+    fastest = max(candidates, key=lambda one: one.speedup.value)
+    tied = [one for one in candidates if _high(one.speedup) >= _low(fastest.speedup)]
+    chosen = min(tied, key=lambda one: (one.size_bytes, -one.speedup.value, one.target))
+    speed = f"{chosen.speedup.value:.2f}x the float model's speed"
+    if chosen is fastest:
+        return chosen, f"the fastest {count}: {speed}"
+    return chosen, (
+        f"the smallest of the fastest {count}: {speed}, a tie with {fastest.target}'s "
+        f"{fastest.speedup.value:.2f}x, at {chosen.size_bytes:,} bytes"
+    )
+
+
+# Any: a row of choice.json
+def describe(
+    name: str, sealed: Manifest, metric: str, minimise: str, drop_max: float
+) -> dict[str, Any]:
+    """Return one target's row of choice.json; None where nothing was measured."""
+    drop, facts = sealed.measures.get(f"{metric}_drop"), sealed.facts
+    value = sealed.measures.get(minimise)
+    return {
+        "target": name,
+        "verdict": facts["verdict"],
+        "evidence": facts["evidence"],
+        "reason": facts["reason"],
+        "size_bytes": facts["size_bytes"],
+        "value": value.to_dict() if value else None,
+        "drop": drop.to_dict() if drop else None,
+        "inside_budget": drop.value <= drop_max if drop else None,
+        "accuracy": _dict(sealed.measures.get("accuracy")),
+        "speedup": _dict(sealed.measures.get("speedup")),
+    }
+
+
+def _dict(measure: Measure | None) -> dict[str, Any] | None:  # Any: a Measure's JSON form
+    return dict(measure.to_dict()) if measure else None
+
+
+def _low(measure: Measure) -> float:
+    return measure.value if measure.low is None else measure.low
+
+
+def _high(measure: Measure) -> float:
+    return measure.value if measure.high is None else measure.high

@@ -1,0 +1,106 @@
+"""Decide which images are fit to learn from: set bad rows aside, or refuse the data.
+
+Reads:   ingest.
+Writes:  rows.parquet (row: the ids that go on), quarantine.parquet (row, rule, reason),
+         validation.json and validation.html (what Great Expectations found), data_docs/ when
+         validate.data_docs is on (Great Expectations' own pages; they need the network to look
+         as meant).
+Params:  validate.
+Facts:   {passed, rows, quarantined, by_rule: {rule: images}, classes: {label: {train, validation,
+         test}}, checks: [{name, passed, observed, rule, failing}]}.
+Refuses: more rows to set aside than validate.quarantine_max_fraction; fewer than two classes; a
+         class with fewer than validate.class_images_min usable images or none in some split; too
+         many rows without a label.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fettle import dataset, manifest
+from fettle.checks import Limits
+from fettle.checks._examine import Examination, examine, read_frame
+from fettle.checks._page import document, page, to_show
+from fettle.measure import Measure
+from fettle.params import Params
+from fettle.recorder import Recorder
+from stages._contract import Inputs, Outputs
+
+READS = ("ingest",)
+SECTIONS = ("validate",)
+MEASURES = False
+
+PASSED = pa.schema([("row", pa.string())])
+ASIDE = pa.schema([("row", pa.string()), ("rule", pa.string()), ("reason", pa.string())])
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Run every check, then write what goes on, what does not, and why."""
+    section = params.validate_
+    limits = Limits(
+        labels=None if section.labels is None else tuple(section.labels),
+        class_images_min=section.class_images_min,
+        class_imbalance_max=section.class_imbalance_max,
+        size_px_min=section.size_px_min,
+        size_px_max=section.size_px_max,
+        null_max_fraction=section.null_max_fraction,
+    )
+    images = inputs["ingest"] / dataset.IMAGES
+    frame = read_frame(images)
+    recorder.progress(0.1, f"{len(frame):,} images to check")
+    found = examine(
+        frame,
+        limits,
+        quarantine_max_fraction=section.quarantine_max_fraction,
+        docs=out / "data_docs" if section.data_docs else None,
+    )
+    write_rows(out, found)
+    doc = document(found, limits, len(frame))
+    manifest.write_json(out / "validation.json", doc)
+    shown = read_images(images, to_show(found.lines))
+    html = page(doc, found.lines, images=shown, css=stylesheet())
+    manifest.write_text(out / "validation.html", html)
+    recorder.file(out / "validation.html")
+    recorder.note("validation", f"{found.quarantined} of {len(frame)} images set aside")
+    told = ("name", "passed", "observed", "rule", "failing")
+    facts = {key: doc[key] for key in ("passed", "rows", "quarantined", "by_rule", "classes")}
+    return Outputs(
+        measures=measures(found, len(frame)),
+        facts={**facts, "checks": [{key: one[key] for key in told} for one in doc["checks"]]},
+    )
+
+
+def write_rows(out: Path, found: Examination) -> None:
+    """Write the ids that go on, and the rows set aside with their reasons."""
+    lines = [{"row": one.row, "rule": one.rule, "reason": one.reason} for one in found.lines]
+    passed = pa.table({"row": found.kept}, schema=PASSED)
+    dataset.write(out / dataset.ROWS, PASSED, [passed])
+    dataset.write(out / dataset.QUARANTINE, ASIDE, [pa.Table.from_pylist(lines, schema=ASIDE)])
+
+
+def read_images(images: Path, rows: list[str]) -> dict[str, bytes]:
+    """Read the encoded images of a few rows, but for those that cannot be decoded."""
+    chosen = pc.field("row").isin(pa.array(rows, pa.string())) & pc.field("error").is_null()
+    table = pq.read_table(images, columns=["row", "bytes"], filters=chosen)
+    return dict(zip(table["row"].to_pylist(), table["bytes"].to_pylist(), strict=True))
+
+
+def stylesheet() -> str:
+    """Read the stylesheet that all pages share."""
+    return resources.files("fettle.report").joinpath("page.css").read_text("utf-8")
+
+
+def measures(found: Examination, rows: int) -> dict[str, Measure]:
+    """Count shares over all rows: a census, so no interval."""
+    sizes = [sum(splits.values()) for splits in found.classes.values()]
+    missing = found.by_rule.get("label_missing", 0)
+    return {
+        "quarantined_fraction": Measure(value=found.quarantined / rows, unit="1", n=rows),
+        "unlabelled_fraction": Measure(value=missing / rows, unit="1", n=rows),
+        "class_imbalance": Measure(value=max(sizes) / min(sizes), unit="1", n=len(sizes)),
+    }

@@ -1,0 +1,199 @@
+"""Score the chosen file and the float model once on test, and hold the result to every bound.
+
+reads     ingest, validate (test images), finetune (the float model), export of every target (the
+          chosen one's file is run, by its own runtime), select
+writes    verdict.json (all of it, for a person or a script), metrics.json (plain numbers for `dvc
+          metrics show`), confusion.json {classes, counts: row = true class, column = answer, float:
+          the same of the float model}, predictions.parquet (one row a test image: row, label,
+          predicted, probability, float_predicted, float_probability, probabilities and
+          float_probabilities in the order of the classes)
+params    preprocess, compress.budget, verdict, targets
+refuses   nothing of its own: a bound that does not hold makes passed false, with the reason; the
+          flow acts on it
+
+measures, on test: float_METRIC, METRIC and METRIC_drop of each metric; recall.CLASS and
+float_recall.CLASS; churn; params_ratio, macs_ratio, size_ratio, latency_ratio (float model over
+the shipped file).
+facts: passed, reasons, target, metric (the budget's), split, classes, n.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fettle import manifest, plugins
+from fettle.bench import onnx_cost, quality
+from fettle.measure import Measure
+from fettle.params import Budget, Limit, Params
+from fettle.recorder import Recorder
+from fettle.serving.preprocess import Floats
+from stages import _reading
+from stages._contract import Inputs, Outputs
+from stages._reading import Images
+from stages._scoring import answers
+
+READS = ("ingest", "validate", "finetune", "export@*", "select")
+SECTIONS = ("preprocess", "compress.budget", "verdict", "targets")
+MEASURES = False
+
+SPLIT = "test"
+Json = dict[str, Any]  # Any: a JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The chosen target: its folder, its export's facts, and its speed-up over the float model."""
+
+    folder: Path
+    facts: Mapping[str, Any]  # Any: the export's facts
+    speedup: Measure
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    shipped = find_shipped(inputs)
+    images = _reading.images(inputs, params, SPLIT)
+    recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
+    before, after = score(params, inputs, shipped, images)
+    measures = compare(before, after, images) | ratios(params, inputs, shipped)
+    passed, reasons = judge(measures, params.compress.budget, params.verdict.limits)
+    facts = {
+        "passed": passed,
+        "reasons": reasons,
+        "target": shipped.facts["target"],
+        "metric": params.compress.budget.metric,
+        "split": SPLIT,
+        "classes": images.classes,
+        "n": len(images.ids),
+    }
+    for name, one in measures.items():
+        recorder.scalar(f"{SPLIT}_{name}", one.value)
+    write_documents(out, facts, measures)
+    write_confusion(out, images, before, after)
+    write_predictions(out, images, before, after)
+    return Outputs(measures=measures, facts=facts)
+
+
+def find_shipped(inputs: Inputs) -> Shipped:
+    """Read which target select chose, and its export."""
+    choice = json.loads((inputs["select"] / "choice.json").read_text())
+    folder = inputs.matrix("export")[choice["target"]]
+    row = next(one for one in choice["candidates"] if one["target"] == choice["target"])
+    facts = manifest.read(folder, verify=False).facts
+    return Shipped(folder, facts, Measure.from_dict(row["speedup"]))
+
+
+def score(
+    params: Params, inputs: Inputs, shipped: Shipped, images: Images
+) -> tuple[Floats, Floats]:
+    """Return the test logits of the float model (ONNX Runtime) and of the shipped file."""
+    ort = plugins.resolve("runtimes", "ort", where="the float model")
+    runtime = plugins.resolve("runtimes", shipped.facts["runtime"], where="targets")
+    float_model = ort.open(inputs["finetune"] / "model.onnx", threads=1)
+    chosen = runtime.open(shipped.folder / shipped.facts["entry"], threads=1)
+    return answers(float_model, params, images.pixels), answers(chosen, params, images.pixels)
+
+
+def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]:
+    """Take every metric of both models, and the paired drops."""
+    labels = images.labels
+    first = quality.summary(before, labels)
+    recalls = {
+        "recall": quality.recall_measures(after, labels, images.classes),
+        "float_recall": quality.recall_measures(before, labels, images.classes),
+    }
+    return {
+        **quality.summary(after, labels),
+        **{f"float_{name}": one for name, one in first.items()},
+        **{f"{name}_drop": quality.drop(name, before, after, labels) for name in first},
+        **{f"{kind}.{name}": one for kind, found in recalls.items() for name, one in found.items()},
+        "churn": quality.churn(before, after),
+    }
+
+
+def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measure]:
+    """Compare the shipped file with the float model: how many times smaller and faster it is."""
+    model, size = inputs["finetune"] / "model.onnx", params.preprocess.size_px
+    cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
+    sizes = {
+        "params_ratio": cost.parameters / shipped.facts["parameters"],
+        "macs_ratio": cost.macs / shipped.facts["macs"],
+        "size_ratio": model.stat().st_size / shipped.facts["size_bytes"],
+    }
+    counted = {name: Measure(value=value, unit="x", n=1) for name, value in sizes.items()}
+    return counted | {"latency_ratio": shipped.speedup}
+
+
+def judge(
+    measures: Mapping[str, Measure], budget: Budget, limits: Sequence[Limit]
+) -> tuple[bool, list[str]]:
+    """Hold the budget and each limit to the test figures: (all hold, one sentence for each)."""
+    drop = measures[f"{budget.metric}_drop"]
+    held = [drop.value <= budget.drop_max]
+    word = "within" if held[0] else "above"
+    reasons = [
+        f"{budget.metric} drops by {_show(drop)} on {SPLIT}, {word} the budget of "
+        f"{budget.drop_max:g} (compress.budget)"
+    ]
+    for at, limit in enumerate(limits):
+        taken = measures[limit.metric]
+        bounds = (
+            ("at least", limit.min, limit.min is None or taken.value >= limit.min),
+            ("at most", limit.max, limit.max is None or taken.value <= limit.max),
+        )
+        for side, bound, holds in bounds:
+            if bound is not None:
+                held.append(holds)
+                reasons.append(
+                    f"{limit.metric} is {_show(taken)} on {SPLIT}, "
+                    f"{'' if holds else 'not '}{side} {bound:g} (verdict.limits[{at}])"
+                )
+    return all(held), reasons
+
+
+def _show(measure: Measure) -> str:
+    if measure.low is None or measure.high is None:
+        return f"{measure.value:.4f} (n = {measure.n})"
+    return f"{measure.value:.4f} ({measure.low:.4f} to {measure.high:.4f}, n = {measure.n})"
+
+
+def write_documents(out: Path, facts: Json, measures: Mapping[str, Measure]) -> None:
+    """Write verdict.json with everything, and metrics.json with bare numbers for DVC."""
+    doc = {**facts, "measures": {name: one.to_dict() for name, one in measures.items()}}
+    manifest.write_json(out / "verdict.json", doc)
+    plain: Json = {"passed": facts["passed"], "target": facts["target"]}
+    plain |= {name: one.value for name, one in measures.items() if "recall." not in name}
+    manifest.write_json(out / "metrics.json", plain)
+
+
+def write_confusion(out: Path, images: Images, before: Floats, after: Floats) -> None:
+    """Write confusion.json: the shipped file's counts, and the float model's beside them."""
+    doc = {
+        "classes": images.classes,
+        "counts": quality.confusion(after, images.labels).tolist(),
+        "float": quality.confusion(before, images.labels).tolist(),
+    }
+    manifest.write_json(out / "confusion.json", doc)
+
+
+def write_predictions(out: Path, images: Images, before: Floats, after: Floats) -> None:
+    """Write predictions.parquet: what both models say of each test image."""
+    columns: dict[str, Any] = {  # Any: arrow takes each column's own type
+        "row": images.ids,
+        "label": [images.classes[at] for at in images.labels],
+    }
+    for prefix, logits in (("", after), ("float_", before)):
+        chances = quality.probabilities(logits)
+        columns[f"{prefix}predicted"] = [images.classes[at] for at in chances.argmax(axis=1)]
+        columns[f"{prefix}probability"] = chances.max(axis=1)
+        columns[f"{prefix}probabilities"] = pa.array(
+            chances.tolist(), type=pa.list_(pa.float32(), chances.shape[1])
+        )
+    pq.write_table(pa.table(columns), out / "predictions.parquet")

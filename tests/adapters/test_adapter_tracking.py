@@ -1,0 +1,102 @@
+"""MLflow through our door, on a real SQLite file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fettle import manifest
+from fettle.adapters.tracking import Tracker, flatten
+from fettle.measure import Measure
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+def tracker(store: Path) -> Tracker:
+    made = Tracker(f"sqlite:///{store / 'mlflow.db'}", store / "artifacts", "digits")
+    made.start("digits", {"seed": 3, "recipe": [{"use": "prune"}]}, {"git": "abc"})
+    return made
+
+
+def seal(folder: Path, accuracy: float) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "curve.json").write_text("[]")
+    measure = Measure(value=accuracy, unit="1", n=10)
+    manifest.write(folder, "finetune", inputs={}, measures={"accuracy": measure}, facts={})
+    return folder
+
+
+def test_a_stage_becomes_a_child_run_with_its_series_measures_and_files(
+    store: Path, tmp_path: Path
+) -> None:
+    one = tracker(store)
+    child = one.stage_started("finetune")
+    points = [
+        {"kind": "scalar", "name": "loss", "value": 1.0 / (1 + step), "step": step, "time": 1.0}
+        for step in range(3)
+    ]
+    one.events("finetune", [*points, {"kind": "note", "name": "device", "text": "cpu"}])
+    one.stage_done("finetune", seal(tmp_path / "a", 0.5))
+    client = one._client
+    run = client.get_run(child)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == one.parent_run
+    assert run.data.tags["device"] == "cpu"
+    assert run.data.metrics["accuracy"] == 0.5
+    assert [m.value for m in client.get_metric_history(child, "loss")] == [1.0, 0.5, 1 / 3]
+    assert {f.path for f in client.list_artifacts(child)} == {"curve.json", "manifest.json"}
+    assert client.get_run(one.parent_run).data.params["recipe.0.use"] == "prune"
+
+
+def test_a_cached_stage_is_linked_to_the_run_that_made_it(store: Path, tmp_path: Path) -> None:
+    first = tracker(store)
+    made = first.stage_started("finetune")
+    first.stage_done("finetune", seal(tmp_path / "b", 0.75))
+    second = tracker(store)
+    second.stage_cached("finetune", tmp_path / "b")
+    assert second._client.get_run(second.parent_run).data.tags["stage.finetune"] == made
+
+
+def test_a_restored_stage_that_nobody_knows_gets_a_run_from_its_manifest(
+    store: Path, tmp_path: Path
+) -> None:
+    one = tracker(store)
+    one.stage_cached("finetune", seal(tmp_path / "c", 0.25))
+    run = one._client.get_run(one._client.get_run(one.parent_run).data.tags["stage.finetune"])
+    assert (run.data.tags["restored"], run.data.metrics["accuracy"]) == ("true", 0.25)
+
+
+def test_a_failed_stage_is_closed_with_its_error(store: Path) -> None:
+    one = tracker(store)
+    one.stage_failed("finetune", "the disk is full")
+    run = one._client.get_run(one._children["finetune"])
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "the disk is full")
+
+
+def test_a_release_is_registered_once_and_only_a_passing_gate_makes_it_challenger(
+    store: Path, tmp_path: Path
+) -> None:
+    one = tracker(store)
+    tags = {"release_digest": "d1", "bento_tag": "digits:d1"}
+    first = one.register("digits", tmp_path, tags, challenger=True)
+    assert one.register("digits", tmp_path, tags, challenger=True) == first
+    failing = one.register("digits", tmp_path, {**tags, "release_digest": "d2"}, challenger=False)
+    assert failing != first
+    named = one._client.get_model_version_by_alias("digits", "challenger")
+    assert (str(named.version), named.tags["bento_tag"]) == (first, "digits:d1")
+
+
+def test_flatten_names_every_leaf() -> None:
+    assert flatten({"a": {"b": [1, {"c": None}]}, "d": {}}) == {
+        "a.b.0": 1,
+        "a.b.1.c": None,
+        "d": {},
+    }

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from fettle.bench import payoff
+from fettle.measure import Measure
+
+
+def speedup(value: float, low: float | None, high: float | None) -> Measure:
+    return Measure(value=value, unit="x", n=200, low=low, high=high)
+
+
+def plain(
+    value: float, low: float | None, high: float | None, size_bytes: int = 1000
+) -> payoff.Rival:
+    return payoff.Rival("the plain fp32 form", size_bytes, speedup(value, low, high))
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "rival", "ships", "why"),
+    [
+        (400, plain(1.5, 1.4, 1.6), True, "faster and smaller"),
+        (1100, plain(1.5, 1.4, 1.6), True, "faster"),
+        (999, plain(0.7, 0.6, 0.8), True, "smaller"),
+        (1000, plain(1.0, 0.98, 1.02), False, "neither faster nor smaller"),
+        (1000, plain(1.1, 0.99, 1.2), False, "neither faster nor smaller"),
+        (1000, plain(1.5, None, None), False, "neither faster nor smaller"),
+    ],
+)
+def test_a_file_pays_when_it_is_faster_beyond_doubt_or_smaller(
+    size_bytes: int, rival: payoff.Rival, ships: bool, why: str
+) -> None:
+    found, reason = payoff.pays(size_bytes, rival)
+    assert found is ships
+    assert reason.startswith(f"{why}: ")
+
+
+def test_a_refusal_has_its_numbers() -> None:
+    assert payoff.pays(1_200, plain(0.9, 0.85, 0.95)) == (
+        False,
+        "neither faster nor smaller: 0.90x (0.85 to 0.95) the speed of the plain fp32 form, "
+        "1,200 bytes against its 1,000",
+    )
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "rival", "ships"),
+    [
+        (1000, plain(1.0, 0.97, 1.03), True),  # the same again
+        (300, plain(0.9, 0.85, 0.95), True),  # slower, yet smaller
+        (1000, plain(0.9, 0.85, 0.95), False),
+        (1500, plain(2.0, 1.9, 2.1), True),  # larger, yet faster
+        (1500, plain(1.0, 0.97, 1.03), False),
+    ],
+)
+def test_the_plain_form_ships_unless_it_is_worse_than_the_float_model(
+    size_bytes: int, rival: payoff.Rival, ships: bool
+) -> None:
+    assert payoff.holds(size_bytes, rival)[0] is ships
+
+
+def test_a_plain_form_that_is_worse_says_in_what() -> None:
+    rival = payoff.Rival("the float model", 1000, speedup(0.9, 0.85, 0.95))
+    assert payoff.holds(1000, rival)[1] == (
+        "slower and not smaller: 0.90x (0.85 to 0.95) the speed of the float model, "
+        "1,000 bytes against its 1,000"
+    )
+
+
+def test_broken_answers_are_refused_with_their_parity() -> None:
+    parity = {"top1": 0.49, "cosine": 0.9493, "max_abs": 12.3}
+    assert payoff.broken("int8", parity) == (
+        "it answers otherwise than the compressed model: same winner on 49.0% of the parity "
+        "images, at least 80% is wanted of int8 (cosine 0.9493, largest difference 12.3)"
+    )
+
+
+def test_int8_may_differ_more_than_fp32() -> None:
+    parity = {"top1": 0.95, "cosine": 0.999, "max_abs": 0.3}
+    assert payoff.broken("int8", parity) is None
+    assert payoff.broken("fp32", parity) is not None

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_nets import build
+from torch import nn
+
+from fettle.compress import _plan
+from fettle.compress._plan import Kept, Plan
+from fettle.errors import ModelError
+
+
+def test_a_plan_survives_json() -> None:
+    plan = Plan(
+        {"a": Kept(16, (0, 3), 8, (1, 2)), "b": Kept(4, (2,)), "c": Kept(4, None, 8, (0, 7))}
+    )
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_a_plan_of_another_schema_is_refused() -> None:
+    with pytest.raises(ModelError) as caught:
+        Plan.from_json({"schema": 7, "layers": {}})
+    assert str(caught.value) == (
+        "the prune plan has another schema: got 7; this version reads schema 1. Fix: run "
+        "`fettle run` again, which writes a new plan."
+    )
+
+
+def test_a_plan_for_another_width_is_refused_with_the_layer() -> None:
+    with pytest.raises(ModelError) as caught:
+        _plan.apply(build("mobile"), Plan({"expand": Kept(64, (0, 1), 16)}))
+    assert str(caught.value) == (
+        "the prune plan does not fit the model: layer 'expand': got widths (out, in) (48, 16); the "
+        "plan was made for (64, 16). Fix: build the model with the family and options that the "
+        "plan was made with."
+    )
+
+
+def test_a_plan_for_a_layer_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"layer 'gone': got no such layer"):
+        _plan.apply(build("mobile"), Plan({"gone": Kept(64, (0, 1))}))
+
+
+def test_an_empty_plan_changes_nothing() -> None:
+    model = build("mobile")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _plan.apply(model, Plan())
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Conv2d(4, 6, 3), (6, 4)),
+        (nn.Conv1d(4, 6, 3), (6, 4)),
+        (nn.Conv2d(6, 6, 3, groups=6), (6, None)),
+        (nn.Conv2d(6, 12, 3, groups=6), None),
+        (nn.Conv2d(6, 6, 3, groups=2), None),
+        (nn.ConvTranspose2d(4, 6, 3), None),
+        (nn.Linear(4, 6), (6, 4)),
+        (nn.BatchNorm2d(6), (6, None)),
+        (nn.LayerNorm(6), None),
+        (nn.ReLU(), None),
+    ],
+)
+def test_only_layers_with_plain_channels_can_be_cut(
+    layer: nn.Module, expected: tuple[int, int | None] | None
+) -> None:
+    assert _plan.widths(layer) == expected
+
+
+def test_a_cut_layer_states_its_new_widths_and_keeps_the_chosen_weights() -> None:
+    conv = nn.Conv2d(4, 6, 3)
+    weight, bias = conv.weight.detach().clone(), conv.bias.detach().clone()  # type: ignore[union-attr] # it has one
+    _plan.cut(conv, out=(1, 5), in_=(0, 2, 3))
+    assert (conv.out_channels, conv.in_channels) == (2, 3)
+    assert torch.equal(conv.weight, weight[[1, 5]][:, [0, 2, 3]])
+    assert conv.bias is not None
+    assert torch.equal(conv.bias, bias[[1, 5]])
+
+
+def test_a_frozen_layer_stays_frozen_when_it_is_cut() -> None:
+    layer = nn.Linear(4, 6).requires_grad_(False)
+    _plan.cut(layer, out=(1, 5), in_=None)
+    assert not layer.weight.requires_grad
+
+
+@given(st.sets(st.integers(0, 15), max_size=15), st.data())
+def test_narrowing_twice_is_narrowing_once_by_both(first: set[int], data: st.DataObject) -> None:
+    left = [at for at in range(16) if at not in first]
+    second = data.draw(st.sets(st.integers(0, len(left) - 1), max_size=len(left)))
+    layer = nn.Linear(4, 16)
+    modules: dict[str, nn.Module] = {"a": layer}
+    plan = _plan.narrow(Plan(), modules, {("a", "out"): first})
+    kept = plan.layers["a"].out
+    assert kept is not None
+    _plan.cut(layer, out=kept, in_=None)
+    twice = _plan.narrow(plan, modules, {("a", "out"): second})
+    assert twice.layers["a"] == Kept(
+        16, tuple(c for at, c in enumerate(left) if at not in second), 4, None
+    )

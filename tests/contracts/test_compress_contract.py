@@ -1,0 +1,163 @@
+"""Every technique in fettle/compress keeps the same contract, and its own claims."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fettle import plugins
+from fettle.compress import Claims, Outcome, Workshop, _layers, _plan
+from fettle.compress._plan import Plan
+from fettle.families import small_cnn
+from fettle.params import Strict
+
+TECHNIQUES = plugins.names("compress")
+MODULE = [
+    name
+    for name in TECHNIQUES
+    if plugins.resolve("compress", name, where="").CLAIMS.kind == "module"
+]
+EXAMPLE = torch.zeros(1, 1, 8, 8)
+
+
+class Lesson:
+    """A `fit` that takes one plain step of gradient descent, and counts."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+
+    def __call__(
+        self,
+        model: nn.Module,
+        *,
+        phase: str,
+        epochs: int,
+        learning_rate: float,
+        temperature: float,
+        alpha: float,
+    ) -> None:
+        assert epochs >= 1
+        assert min(learning_rate, temperature) > 0
+        assert 0 <= alpha <= 1
+        self.phases.append(phase)
+        model.train()
+        images, labels = next(batches())
+        nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call] # torch
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter -= learning_rate * parameter.grad
+        model.zero_grad()
+        model.eval()
+
+
+def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        yield torch.randn(16, 1, 8, 8, generator=generator), torch.arange(16) % 3
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    options = small_cnn.Params(width=16, depth=2, blocks=2)
+    return small_cnn.build(options, classes=3, channels=1, size_px=8, project=Path()).eval()
+
+
+def apply(name: str, model: nn.Module) -> tuple[Outcome, Lesson]:
+    technique, lesson = plugins.resolve("compress", name, where=""), Lesson()
+    workshop = Workshop(
+        example=EXAMPLE,
+        protected={"classifier": "it is the classifier"},
+        channel_multiple=8,
+        seed=1,
+        batches=batches,
+        fit=lesson,
+    )
+    outcome: Outcome = technique.apply(model, Plan(), technique.Params(), workshop)
+    return outcome, lesson
+
+
+def test_the_techniques_are_these() -> None:
+    assert TECHNIQUES == ["distil", "int8_qdq", "prune"]
+    assert MODULE == ["distil", "prune"]
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_technique_has_strict_params_with_defaults_claims_and_apply(name: str) -> None:
+    technique = plugins.resolve("compress", name, where="")
+    assert issubclass(technique.Params, Strict)
+    assert technique.Params() == technique.Params.model_validate_json("{}")
+    assert isinstance(technique.CLAIMS, Claims)
+    assert inspect.isfunction(technique.apply)
+    assert plugins.summary("compress", name).endswith(".")
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_technique_imports_no_heavy_library_at_the_top(name: str) -> None:
+    tree = ast.parse((plugins.folder_path("compress") / f"{name}.py").read_text())
+    heavy = {"torch", "torch_pruning", "onnx", "onnxruntime", "openvino", "sklearn", "scipy"}
+    found = set()
+    for node in tree.body:  # the top level only: not inside functions, nor under TYPE_CHECKING
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    assert not found & heavy
+
+
+@pytest.mark.parametrize("name", MODULE)
+def test_a_module_technique_does_to_size_and_shapes_what_it_claims(name: str) -> None:
+    claims: Claims = plugins.resolve("compress", name, where="").CLAIMS
+    model = build()
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    before = _layers.totals(_layers.survey(model, EXAMPLE))
+    outcome, lesson = apply(name, model)
+    after = _layers.totals(_layers.survey(model, EXAMPLE))
+    assert (after[0] < before[0]) == claims.shrinks_parameters
+    assert (after[1] < before[1]) == claims.shrinks_macs
+    kept = {key: tensor.shape for key, tensor in model.state_dict().items()} == shapes
+    assert kept == claims.keeps_shapes
+    assert (outcome.plan == Plan()) == claims.keeps_shapes
+    assert bool(lesson.phases) == claims.needs_training
+
+
+@pytest.mark.parametrize("name", MODULE)
+def test_a_module_technique_keeps_the_answer_s_shape_and_the_protected_layer(name: str) -> None:
+    model = build()
+    apply(name, model)
+    images, _ = next(batches())
+    assert model(images).shape == (16, 3)
+    assert dict(model.named_modules())["classifier"].weight.shape[0] == 3  # type: ignore[union-attr, index] # a Linear
+
+
+@pytest.mark.parametrize("name", MODULE)
+def test_a_module_technique_names_each_training_once(name: str) -> None:
+    _, lesson = apply(name, build())
+    assert len(set(lesson.phases)) == len(lesson.phases)
+
+
+@pytest.mark.parametrize("name", MODULE)
+def test_a_module_technique_repeats_itself_exactly(name: str) -> None:
+    first, second = build(), build()
+    assert apply(name, first)[0] == apply(name, second)[0]
+    left, right = first.state_dict(), second.state_dict()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.mark.parametrize("name", MODULE)
+def test_the_plan_of_a_module_technique_rebuilds_its_model(name: str) -> None:
+    model = build()
+    outcome, _ = apply(name, model)
+    fresh = build()
+    _plan.apply(fresh, Plan.from_json(outcome.plan.to_json()))
+    fresh.load_state_dict(copy.deepcopy(model.state_dict()))
+    images, _ = next(batches())
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(images), model.eval()(images))

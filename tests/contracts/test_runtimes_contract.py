@@ -1,0 +1,114 @@
+"""Every runtime answers alike, takes the same calls, and can travel in a release by itself."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import tiny_onnx
+
+from fettle import plugins
+from fettle.errors import ModelError
+from fettle.runtimes import Availability, Shape
+
+NAMES = plugins.names("runtimes")
+
+
+@pytest.fixture(params=NAMES)
+def runtime(request: pytest.FixtureRequest) -> ModuleType:
+    found = plugins.resolve("runtimes", request.param, where="")
+    if not found.available().ok:
+        pytest.skip(f"needs {request.param}: {found.available().reason}")
+    return found
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_onnx.classifier(tmp_path / "given.onnx")
+
+
+def test_all_runtimes_are_found() -> None:
+    assert NAMES == ["openvino", "ort"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_functions_take_the_contracts_arguments(name: str) -> None:
+    module = plugins.resolve("runtimes", name, where="")
+    wanted = {
+        "available": [],
+        "toolkit": [],
+        "compile": ["model", "out"],
+        "open": ["entry", "threads"],
+    }
+    for function, arguments in wanted.items():
+        assert list(inspect.signature(getattr(module, function)).parameters) == arguments
+    threads = inspect.signature(module.open).parameters["threads"]
+    assert threads.kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_looking_whether_it_is_there_imports_nothing(name: str) -> None:
+    code = (
+        f"import sys; from fettle.runtimes import {name} as runtime; found = runtime.available(); "
+        "sys.exit(', '.join(m for m in ('onnxruntime', 'openvino', 'onnx', 'torch', 'pydantic') "
+        "if m in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_installed_runtime_has_a_version_and_no_reason(runtime: ModuleType) -> None:
+    found = runtime.available()
+    assert isinstance(found, Availability)
+    assert found.version
+    assert (found.reason, found.install) == (None, None)
+
+
+def test_the_entry_is_one_of_the_files_it_wrote(runtime: ModuleType, model: Path) -> None:
+    out = model.parent / "out"
+    out.mkdir()
+    assert (out / runtime.compile(model, out)).is_file()
+
+
+def test_every_runtime_gives_the_same_float_logits(runtime: ModuleType, model: Path) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    out = model.parent / "out"
+    out.mkdir()
+    session = runtime.open(out / runtime.compile(model, out), threads=1)
+    batch = tiny_onnx.images(12)
+    (wanted,) = ReferenceEvaluator(str(model)).run(None, {"input": batch})
+    answer = session.run(batch)
+    assert (answer.dtype, answer.shape) == (np.float32, (12, 3))
+    assert answer == pytest.approx(wanted, abs=1e-4)
+    assert session.run(batch[:1]) == pytest.approx(wanted[:1], abs=1e-4)  # the batch is free
+
+
+def test_a_session_knows_its_input(runtime: ModuleType, model: Path) -> None:
+    out = model.parent / "out"
+    out.mkdir()
+    shape: Shape = runtime.open(out / runtime.compile(model, out), threads=1).input_shape
+    assert shape == (None, 1, 8, 8)
+
+
+def test_a_missing_entry_is_a_model_error(runtime: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^no model file gone: got nothing at "):
+        runtime.open(tmp_path / "gone", threads=1)
+
+
+@pytest.mark.parametrize("name", ["__init__", *NAMES])
+def test_a_release_can_carry_it_without_the_rest_of_fettle(name: str) -> None:
+    folder = Path(next(iter(importlib.import_module("fettle.runtimes").__path__)))
+    tree = ast.parse((folder / f"{name}.py").read_text())
+    found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)} | {
+        alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names
+    }
+    own = {module for module in found if module and module.startswith("fettle")}
+    assert own <= {"fettle.errors", "fettle.runtimes"}

@@ -1,0 +1,65 @@
+"""Every target record names a runtime that exists, and says what its precision needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from fettle import plugins
+from fettle.targets import Target
+
+NAMES = plugins.names("targets")
+
+
+def record(name: str) -> Target:
+    target: Target = plugins.resolve("targets", name, where="targets").TARGET
+    return target
+
+
+def test_all_targets_are_found() -> None:
+    assert NAMES == [
+        "x86_openvino_fp32",
+        "x86_openvino_int8",
+        "x86_ort_fp32",
+        "x86_ort_int8",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_targets_runtime_is_a_file(name: str) -> None:
+    assert record(name).runtime in plugins.names("runtimes")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_int8_has_a_dialect_and_fp32_has_none(name: str) -> None:
+    target = record(name)
+    assert (target.dialect is None) == (target.precision == "fp32")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_is_named_after_its_runtime_and_precision(name: str) -> None:
+    target = record(name)
+    assert name.split("_")[-2:] == [target.runtime, target.precision]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_says_what_machine_it_needs_and_how_wide_it_computes(name: str) -> None:
+    target = record(name)
+    assert target.machine
+    assert all(one for one in (target.hardware, *target.machine))
+    assert target.channel_multiple >= 1
+    assert target.channel_multiple & (target.channel_multiple - 1) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_is_data_without_code(name: str) -> None:
+    path = plugins.folder_path("targets") / f"{name}.py"
+    text = path.read_text()
+    assert "def " not in text
+    assert text.count("import ") == 1
+    assert plugins.summary("targets", name).endswith(".")
+
+
+def test_the_plain_target_is_there() -> None:
+    """Every other is held against the compressed fp32 form under ONNX Runtime."""
+    plain = [n for n in NAMES if (record(n).runtime, record(n).precision) == ("ort", "fp32")]
+    assert len(plain) == 1

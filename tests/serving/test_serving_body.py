@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fettle.serving import body
+from fettle.serving.preprocess import PIXELS_MAX, Preprocess
+
+GREY = Preprocess(size_px=4, channels=1, mean=0.5, std=0.5)
+COLOUR = Preprocess(size_px=4, channels=3, mean=0.5, std=0.5)
+JSON = "application/json"
+
+
+def png(level: int = 9) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (5, 5), level).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def posted(doc: object, preprocess: Preprocess = GREY) -> body.Pixels:
+    return body.read(json.dumps(doc).encode(), JSON, preprocess)
+
+
+def refused(data: bytes, kind: str = JSON) -> tuple[int, str]:
+    with pytest.raises(body.BadRequest) as caught:
+        body.read(data, kind, GREY)
+    return caught.value.status, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((6, 7), 1),
+        ((6, 7, 1), 1),
+        ((6, 7, 3), 1),
+        ((2, 6, 7), 2),
+        ((1, 6, 7), 1),
+        ((2, 6, 7, 1), 2),
+        ((2, 6, 7, 3), 2),
+        ((1, 1), 1),
+    ],
+)
+@pytest.mark.parametrize("preprocess", [GREY, COLOUR])
+def test_every_stated_shape_is_taken(
+    shape: tuple[int, ...], count: int, preprocess: Preprocess
+) -> None:
+    pixels = posted(np.full(shape, 77).tolist(), preprocess)
+    assert pixels.shape == (count, preprocess.channels, 4, 4)
+    assert pixels.dtype == np.uint8
+    assert (pixels == 77).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 255), min_size=4, max_size=4), min_size=4, max_size=4))
+def test_an_array_is_the_image_with_these_pixels(rows: list[list[int]]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.array(rows, dtype=np.uint8)).save(buffer, "PNG")
+    as_file = body.read(buffer.getvalue(), "image/png", GREY)
+    np.testing.assert_array_equal(posted(rows), as_file)
+    np.testing.assert_array_equal(as_file[0, 0], rows)
+
+
+def test_fractions_are_rounded() -> None:
+    assert (posted([[0.4, 0.4], [0.4, 0.4]]) == 0).all()
+    assert (posted([[254.6, 254.6], [254.6, 254.6]]) == 255).all()
+
+
+@pytest.mark.parametrize(
+    "kind", ["image/png", "image/jpeg", "IMAGE/*; q=1", "application/octet-stream"]
+)
+def test_an_image_is_known_by_its_bytes(kind: str) -> None:
+    assert (body.read(png(), kind, GREY) == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("doc", "reason"),
+    [
+        ({"a": 1}, "the JSON must be an array of numbers, not an object"),
+        ("x", "the JSON must be an array of numbers, not a string"),
+        (None, "the JSON must be an array of numbers, not null"),
+        (True, "the JSON must be an array of numbers, not a boolean"),
+        (3, "the JSON must be an array of numbers, not a number"),
+        ([], "the array is empty: shape [0]"),
+        ([[], []], "the array is empty: shape [2, 0]"),
+        ([[1, 2], [3]], "the arrays differ in length: every row needs the same"),
+        ([[1, 2], 3], "the arrays differ in length: every row needs the same"),
+        ([["1", "2"]], "the array must hold numbers only, 0 to 255"),
+        ([[True, False]], "the array must hold numbers only, 0 to 255"),
+        ([[None, 1]], "the array must hold numbers only, 0 to 255"),
+        ([[1, 10**40]], "the array must hold numbers only, 0 to 255"),
+        ([[0, 256]], "the values must lie in 0 to 255, they span 0 to 256"),
+        ([[-0.5, 1]], "the values must lie in 0 to 255, they span -0.5 to 1"),
+        (
+            [1, 2, 3],
+            "shape [3] is not taken: an image is [H, W] or [H, W, C], a batch [N, H, W] or "
+            "[N, H, W, C], with C 1 or 3",
+        ),
+        (
+            [[[[1, 2]]]],
+            "shape [1, 1, 1, 2] is not taken: an image is [H, W] or [H, W, C], a batch [N, H, W] "
+            "or [N, H, W, C], with C 1 or 3",
+        ),
+        ([[[0, 0]]] * 257, "the request holds 257 images, at most 256 are taken"),
+    ],
+)
+def test_a_wrong_array_is_refused_with_its_reason(doc: object, reason: str) -> None:
+    assert refused(json.dumps(doc).encode()) == (400, reason)
+
+
+@pytest.mark.parametrize("word", [b"NaN", b"Infinity", b"-Infinity"])
+def test_numbers_that_are_not_finite_are_refused(word: bytes) -> None:
+    reason = "the array holds a value that is not finite (NaN or Infinity)"
+    assert refused(b"[[1, " + word + b"]]") == (400, reason)
+
+
+@pytest.mark.parametrize("data", [b"", b"[[1, 2]", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_is_refused(data: bytes) -> None:
+    status, reason = refused(data)
+    assert status == 400
+    assert reason.startswith("the body is no JSON: ")
+
+
+def test_an_array_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PIXELS_MAX > 10**7
+    monkeypatch.setattr(body, "PIXELS_MAX", 5)
+    assert refused(b"[[1, 2, 3], [4, 5, 6]]") == (400, "an image has 6 pixels, more than 5")
+
+
+def test_another_content_type_is_415() -> None:
+    for kind, shown in (("text/plain; charset=utf-8", "'text/plain'"), ("", "'absent'")):
+        assert refused(b"x", kind) == (
+            415,
+            f"content type {shown} is not taken: send an array as application/json, or an image "
+            "file as image/jpeg, image/png or multipart/form-data",
+        )
+
+
+def test_the_bad_one_of_several_files_is_named() -> None:
+    with pytest.raises(body.BadRequest) as caught:
+        body.from_files([png(), b"text"], GREY)
+    assert str(caught.value) == (
+        "image 1 of 2 cannot be read: UnidentifiedImageError: no image of a known format"
+    )
+
+
+def test_files_keep_their_order() -> None:
+    pixels = body.from_files([png(level) for level in (3, 200, 90)], GREY)
+    assert [int(one.mean()) for one in pixels] == [3, 200, 90]
+
+
+def test_no_file_at_all_is_refused() -> None:
+    with pytest.raises(body.BadRequest, match=r"^the request holds no image$"):
+        body.from_files([], GREY)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tiny_onnx
+from tiny_project import COUNTS, TinyProject, pixels, settings
+
+from fettle.compress import int8_qdq
+from fettle.recorder import Memory
+from fettle.runtimes import Availability, openvino, ort
+from fettle.serving.preprocess import Preprocess
+from stages import export
+from stages._contract import Outputs
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> TinyProject:
+    return TinyProject(tmp_path)
+
+
+def run(project: TinyProject, target: str) -> tuple[Outputs, Path]:
+    out = project.folder(f"export@{target}")
+    inputs = project.inputs("ingest", "validate", "compress", target=target)
+    return export.run(settings(), inputs, out, Memory()), out
+
+
+def test_the_plain_target_gets_the_compressed_onnx_as_it_is(project: TinyProject) -> None:
+    outputs, out = run(project, "x86_ort_fp32")
+    source = project.folder("compress") / "model.onnx"
+    assert (out / "model.onnx").read_bytes() == source.read_bytes()
+    assert outputs.facts["entry"] == "model.onnx"
+    assert outputs.facts["size_bytes"] == source.stat().st_size
+    assert outputs.facts["dialect"] is None
+    assert outputs.facts["version"] == ort.available().version
+
+
+def test_an_int8_target_is_calibrated_on_training_images(project: TinyProject) -> None:
+    outputs, out = run(project, "x86_ort_int8")
+    facts = outputs.facts
+    assert facts["calibration_images"] == 48
+    assert (facts["quantized_ops"], facts["float_ops"]) == ({"Conv": 2, "Gemm": 1}, {})
+    assert (facts["precision"], facts["dialect"]) == ("int8", "qdq_u8s8")
+    normalise = Preprocess(size_px=8, channels=1, mean=0.5, std=0.5).normalise
+    train = normalise(pixels(COUNTS["train"], seed=0))
+    int8_qdq.apply(
+        project.folder("compress") / "model.onnx",
+        project.root / "wanted.onnx",
+        batches=[train[:32], train[32:]],
+        calibrate="minmax",
+    )
+    assert (out / "model.onnx").read_bytes() == (project.root / "wanted.onnx").read_bytes()
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+
+
+def test_the_cost_is_counted_on_the_file_that_ships(project: TinyProject) -> None:
+    plain, _ = run(project, "x86_ort_fp32")
+    int8, _ = run(project, "x86_ort_int8")
+    assert plain.facts["macs"] == int8.facts["macs"] == 64 * (4 * 9 + 4 * 9 + 4 * 3)
+    weights = sum(
+        w.size for w in tiny_onnx.weights(project.folder("compress") / "model.onnx").values()
+    )
+    assert plain.facts["parameters"] == weights
+    assert int8.facts["parameters"] > weights
+
+
+@pytest.mark.skipif(not openvino.available().ok, reason="needs openvino")
+def test_both_int8_targets_of_a_dialect_start_from_the_same_file(project: TinyProject) -> None:
+    outputs, out = run(project, "x86_openvino_int8")
+    assert sorted(path.name for path in out.iterdir()) == ["model.bin", "model.xml"]
+    assert outputs.facts["size_bytes"] == sum(path.stat().st_size for path in out.iterdir())
+    _, other = run(project, "x86_ort_int8")
+    batch = tiny_onnx.images(30, seed=4)
+    ours = openvino.open(out / "model.xml", threads=1).run(batch)
+    theirs = ort.open(other / "model.onnx", threads=1).run(batch)
+    assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("target", ["x86_ort_int8", "x86_openvino_fp32"])
+def test_the_same_inputs_give_the_same_bytes(project: TinyProject, target: str) -> None:
+    if target == "x86_openvino_fp32" and not openvino.available().ok:
+        pytest.skip("needs openvino")
+    files = []
+    for _ in range(2):
+        outputs, out = run(project, target)
+        files.append(({path.name: path.read_bytes() for path in out.iterdir()}, outputs.facts))
+    assert files[0] == files[1]
+
+
+def test_a_model_that_branches_is_refused_for_int8_alone(project: TinyProject) -> None:
+    tiny_onnx.branching(project.folder("compress") / "model.onnx")
+    outputs, out = run(project, "x86_ort_int8")
+    assert outputs.facts["refused"] == (
+        "model.onnx cannot be quantized to int8: it branches on its data: got If (1x); the int8 "
+        "ranges are fixed before the run, so every image must take the same path. Fix: drop the "
+        "int8 targets (params.yaml: targets), or export the model without these operators."
+    )
+    assert list(out.iterdir()) == []
+    plain, _ = run(project, "x86_ort_fp32")
+    assert "refused" not in plain.facts
+
+
+def test_a_missing_runtime_still_gets_what_it_would_compile(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = Availability(False, None, "the package openvino is not installed", "pip install it")
+    monkeypatch.setattr(openvino, "available", lambda: absent)
+    outputs, out = run(project, "x86_openvino_int8")
+    facts = outputs.facts
+    assert facts["entry"] is None
+    assert facts["unavailable"] == "the package openvino is not installed (install: pip install it)"
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+    operators = {node.op_type for node in onnx.load(out / "model.onnx").graph.node}
+    assert "QuantizeLinear" in operators
+
+
+def test_a_model_the_runtime_cannot_compile_leaves_no_files(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.folder("compress") / "model.onnx").write_bytes(b"not a model")
+    outputs, out = run(project, "x86_ort_fp32")
+    assert outputs.facts["refused"].startswith("the cost of model.onnx cannot be counted: got ")
+    assert list(out.iterdir()) == []

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_project import TinyProject, settings
+
+from fettle.errors import TargetError
+from fettle.measure import Measure
+from fettle.recorder import Memory
+from stages import select
+from stages._contract import Outputs
+
+ORDER = ("x86_ort_fp32", "x86_ort_int8", "x86_openvino_fp32", "x86_openvino_int8")
+
+
+def one(value: float, unit: str = "1", spread: float = 0.0) -> Measure:
+    return Measure(value=value, unit=unit, n=60, low=value - spread, high=value + spread)
+
+
+class Rows:
+    """Seal evaluate's artefacts with the figures a test names."""
+
+    def __init__(self, root: Path) -> None:
+        self.project = TinyProject(root)
+
+    def ships(
+        self, target: str, *, speedup: float, size: int, drop: float = 0.0, spread: float = 0.05
+    ) -> None:
+        measures = {
+            "speedup": one(speedup, "x", spread),
+            "latency_p50_ms": one(2 / speedup, "ms"),
+            "size_bytes": one(size, "bytes"),
+            "accuracy": one(0.99 - drop),
+            "accuracy_drop": one(drop, spread=0.02),
+            "worst_recall_drop": one(3 * drop, spread=0.02),
+        }
+        self._seal(target, "ship", "measured", "faster", size, measures)
+
+    def refused(self, target: str, reason: str) -> None:
+        self._seal(target, "refused", "not measured", reason, None, {})
+
+    def _seal(self, target: str, verdict: str, evidence: str, reason: str, *rest: Any) -> None:
+        facts = {"target": target, "verdict": verdict, "evidence": evidence, "reason": reason}
+        self.project.seal(
+            f"evaluate@{target}", facts={**facts, "size_bytes": rest[0]}, measures=rest[1]
+        )
+
+    def choose(self, *overrides: str) -> tuple[Outputs, dict[str, Any]]:
+        out = self.project.folder("select")
+        there = [t for t in ORDER if (self.project.root / "artifacts" / "evaluate" / t).is_dir()]
+        inputs = self.project.inputs(*(f"evaluate@{target}" for target in there))
+        outputs = select.run(settings(*overrides), inputs, out, Memory())
+        return outputs, json.loads((out / "choice.json").read_text())
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Rows:
+    return Rows(tmp_path)
+
+
+def test_the_fastest_is_chosen(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
+    rows.ships("x86_ort_int8", speedup=4.0, size=700)
+    outputs, choice = rows.choose()
+    assert choice["target"] == outputs.facts["target"] == "x86_ort_int8"
+    assert choice["why"] == "the fastest of 2 that may ship: 4.00x the float model's speed"
+    assert choice["goal_met"] is True
+
+
+def test_the_smallest_is_chosen_when_size_is_the_objective(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=9.0, size=1000)
+    rows.ships("x86_ort_int8", speedup=4.0, size=700)
+    _, choice = rows.choose("compress.objective.minimise=size_bytes")
+    assert choice["target"] == "x86_ort_int8"
+    assert choice["why"] == "the smallest of 2 that may ship: 700 bytes"
+
+
+def test_a_tie_in_speed_goes_to_the_smaller_file(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=4.1, size=1000, spread=0.2)
+    rows.ships("x86_ort_int8", speedup=4.0, size=700, spread=0.2)
+    rows.ships("x86_openvino_int8", speedup=2.0, size=300, spread=0.2)
+    _, choice = rows.choose()
+    assert choice["target"] == "x86_ort_int8"
+    assert choice["why"] == (
+        "the smallest of the fastest of 3 that may ship: 4.00x the float model's speed, a tie with "
+        "x86_ort_fp32's 4.10x, at 700 bytes"
+    )
+
+
+def test_a_target_outside_the_budget_is_passed_over(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=1000, drop=0.004)
+    rows.ships("x86_ort_int8", speedup=4.0, size=700, drop=0.011)
+    _, choice = rows.choose()
+    assert choice["target"] == "x86_ort_fp32"
+    inside = {row["target"]: row["inside_budget"] for row in choice["candidates"]}
+    assert inside == {"x86_ort_fp32": True, "x86_ort_int8": False}
+
+
+def test_the_budget_holds_the_metric_it_names(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=1000, drop=0.001)
+    rows.ships("x86_ort_int8", speedup=4.0, size=700, drop=0.005)
+    _, by_recall = rows.choose("compress.budget.metric=worst_recall")
+    _, by_accuracy = rows.choose()
+    assert (by_recall["target"], by_accuracy["target"]) == ("x86_ort_fp32", "x86_ort_int8")
+
+
+def test_when_none_is_inside_the_smallest_drop_is_kept_and_said(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=1000, drop=0.03)
+    rows.ships("x86_ort_int8", speedup=4.0, size=700, drop=0.05)
+    outputs, choice = rows.choose()
+    assert (choice["target"], outputs.facts["goal_met"]) == ("x86_ort_fp32", False)
+    assert choice["why"] == (
+        "no target keeps the drop of accuracy within 0.01 on validation: x86_ort_fp32 loses least, "
+        "0.0300"
+    )
+
+
+def test_a_refused_target_stays_in_the_table_with_its_reason(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
+    rows.refused("x86_ort_int8", "it branches")
+    _, choice = rows.choose()
+    assert choice["why"] == "the fastest that may ship: 3.00x the float model's speed"
+    row = next(one for one in choice["candidates"] if one["target"] == "x86_ort_int8")
+    assert (row["verdict"], row["reason"], row["drop"]) == ("refused", "it branches", None)
+
+
+def test_when_all_are_refused_every_reason_is_said(rows: Rows) -> None:
+    rows.refused("x86_ort_int8", "it branches on its data")
+    rows.refused("x86_openvino_int8", "the package openvino is not installed")
+    with pytest.raises(TargetError) as caught:
+        rows.choose()
+    assert str(caught.value) == (
+        "no target may ship: got x86_ort_int8 is refused (it branches on its data); "
+        "x86_openvino_int8 is refused (the package openvino is not installed); a file ships when "
+        "it is sound, and faster or smaller than the plain fp32 one. Fix: add x86_ort_fp32 to "
+        "targets (params.yaml), or mend a cause."
+    )
+
+
+def test_the_objectives_own_target_alone_counts(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
+    rows.ships("x86_ort_int8", speedup=4.0, size=700)
+    _, choice = rows.choose("compress.objective.on=x86_ort_fp32")
+    assert choice["target"] == "x86_ort_fp32"
+
+
+def test_an_objective_on_a_refused_target_names_the_others(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
+    rows.refused("x86_ort_int8", "it branches on its data")
+    with pytest.raises(TargetError) as caught:
+        rows.choose("compress.objective.on=x86_ort_int8")
+    assert str(caught.value) == (
+        "the target that compress.objective.on names may not ship: got x86_ort_int8 is refused (it "
+        "branches on its data); others that may: x86_ort_fp32. Fix: set compress.objective.on to "
+        "one of them or to null, or mend the cause."
+    )

@@ -1,0 +1,109 @@
+"""Seal a tiny project as the first stages leave it: images, a float model, a compressed model."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tiny_onnx
+from PIL import Image
+from safetensors.numpy import save_file
+
+from fettle import dataset, manifest, params
+from fettle.bench import machine
+from fettle.measure import Measure
+from fettle.params import Params
+from fettle.runtimes import ort
+from fettle.serving.preprocess import Preprocess
+from stages._contract import Inputs
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = ["left", "middle", "right"]  # sorted, as the model's outputs are
+COUNTS = {"train": 48, "validation": 60, "test": 90}
+SETTINGS = (
+    "preprocess.size_px=8",
+    "evaluate.rounds=20",
+    "evaluate.batch_images=4",
+    "evaluate.parity_images=30",
+    "export.calibration_images=48",
+)
+
+
+def settings(*overrides: str) -> Params:
+    """Read the repository's params.yaml with a tiny model's sizes."""
+    return params.load(ROOT / "params.yaml", [*SETTINGS, *overrides])
+
+
+def pixels(
+    count: int, *, seed: int, noise: float = 0.35
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Images uint8 [count, 1, 8, 8]; image i shows class i % 3 of the sorted names."""
+    drawn = tiny_onnx.images(count, seed=seed, noise=noise)
+    return ((drawn + 1) * 127.5).round().astype(np.uint8)
+
+
+class TinyProject:
+    """The folder, the sealed artefacts, and the digests to hand on."""
+
+    def __init__(self, root: Path, *, noise: float = 0.35, width: int = 8, slim: int = 4) -> None:
+        self.root = root
+        self._write_data(noise)
+        manifest.write_json(root / "inputs" / "machine.json", machine.fingerprint())
+        for stage, wide in (("finetune", width), ("compress", slim)):
+            tiny_onnx.classifier(self.folder(stage) / "model.onnx", width=wide)
+        self.write_reference()
+        facts = {"classes": CLASSES, "trains": False}
+        self.seal("finetune", facts=facts)
+        self.seal("compress", facts=facts)
+
+    def folder(self, address: str) -> Path:
+        path = self.root / "artifacts" / address.replace("@", "/")
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def seal(
+        self,
+        address: str,
+        *,
+        facts: dict[str, object] | None = None,
+        measures: dict[str, Measure] | None = None,
+    ) -> None:
+        manifest.write(
+            self.folder(address), address, inputs={}, measures=measures or {}, facts=facts or {}
+        )
+
+    def inputs(self, *reads: str, target: str | None = None) -> Inputs:
+        """Name folders as stages/__main__.py does: "export" of a target, "export@x" of all."""
+        folders = {
+            read: self.folder(f"{read}/{target}" if read == "export" else read) for read in reads
+        }
+        return Inputs(folders, self.root, self.root / ".fettle" / "scratch", target)
+
+    def write_reference(self) -> None:
+        """Keep the compressed model's own answers to the first validation images."""
+        given = pixels(COUNTS["validation"], seed=1)[:40]
+        session = ort.open(self.folder("compress") / "model.onnx", threads=1)
+        logits = session.run(Preprocess(size_px=8, channels=1, mean=0.5, std=0.5).normalise(given))
+        save_file(
+            {"input_pixels": given, "logits": logits},
+            self.folder("compress") / "reference.safetensors",
+        )
+
+    def _write_data(self, noise: float) -> None:
+        rows = []
+        for seed, (split, count) in enumerate(COUNTS.items()):
+            for at, one in enumerate(pixels(count, seed=seed, noise=noise)):
+                buffer = io.BytesIO()
+                Image.fromarray(one[0]).save(buffer, "PNG")
+                row = dict.fromkeys(dataset.SCHEMA.names)
+                row |= {"row": f"{split}-{at:03d}", "label": CLASSES[at % 3], "split": split}
+                rows.append({**row, "bytes": buffer.getvalue()})
+        table = pa.Table.from_pylist(rows, dataset.SCHEMA)
+        pq.write_table(table, self.folder("ingest") / dataset.IMAGES)
+        passed = pa.table({"row": table["row"]})
+        pq.write_table(passed, self.folder("validate") / dataset.ROWS)
+        self.seal("ingest")
+        self.seal("validate")

@@ -1,0 +1,92 @@
+"""Package a tiny project: every artefact from export to verdict, then the release folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tiny_project import CLASSES, COUNTS, ROOT, TinyProject, settings
+
+from fettle import manifest
+from fettle.measure import Measure
+from fettle.recorder import Memory
+from stages import export, package, verdict
+from stages._contract import Outputs
+
+TARGETS = ("x86_ort_fp32", "x86_ort_int8")
+EXPORTS = tuple(f"export@{target}" for target in TARGETS)
+READS = (
+    "ingest",
+    "validate",
+    "finetune",
+    *EXPORTS,
+    *(f"evaluate@{target}" for target in TARGETS),
+    "select",
+    "verdict",
+)
+SETTINGS = (f"targets=[{', '.join(TARGETS)}]", "release.name=tiny")
+
+
+class TinyRelease:
+    """A tiny project up to its verdict; `chosen` is what select took."""
+
+    def __init__(self, root: Path, *, chosen: str = "x86_ort_fp32") -> None:
+        self.project = TinyProject(root)
+        self.chosen = chosen
+        self.release = root / "artifacts" / "package" / "release"
+        shutil.copytree(
+            ROOT / "bentos", root / "bentos", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        shutil.copyfile(ROOT / "requirements.lock", root / "requirements.lock")
+        self._seal_data()
+        for target in TARGETS:
+            self._seal_target(target)
+        self._seal_choice()
+        out = self.project.folder("verdict")
+        inputs = self.project.inputs("ingest", "validate", "finetune", *EXPORTS, "select")
+        judged = verdict.run(settings(*SETTINGS), inputs, out, Memory())
+        self.project.seal("verdict", facts=dict(judged.facts), measures=dict(judged.measures))
+
+    def package(self, *overrides: str) -> Outputs:
+        """Run the stage, from an empty folder as stages/__main__.py does."""
+        shutil.rmtree(self.release.parent, ignore_errors=True)
+        out = self.project.folder("package")
+        inputs = self.project.inputs(*READS)
+        return package.run(settings(*SETTINGS, *overrides), inputs, out, Memory())
+
+    def _seal_data(self) -> None:
+        counts = {split: count // len(CLASSES) for split, count in COUNTS.items()}
+        facts: dict[str, object] = {
+            "source": "shapes",
+            "digest": "ab" * 32,
+            "rows": sum(COUNTS.values()),
+            "classes": dict.fromkeys(CLASSES, counts),
+            "licence": "CC0-1.0",
+        }
+        self.project.seal("ingest", facts=facts)
+        self.project.seal("validate", facts={"passed": True, "quarantined": 2})
+        model = {"family": "onnx_file", "classes": CLASSES, "trains": False, "licence": None}
+        self.project.seal("finetune", facts=dict(model))
+
+    def _seal_target(self, target: str) -> None:
+        out = self.project.folder(f"export@{target}")
+        inputs = self.project.inputs("ingest", "validate", "compress", target=target)
+        made = export.run(settings(*SETTINGS), inputs, out, Memory())
+        self.project.seal(f"export@{target}", facts=dict(made.facts))
+        facts = {
+            "target": target,
+            "verdict": "ship",
+            "evidence": "measured",
+            "reason": "faster",
+            "size_bytes": made.facts["size_bytes"],
+        }
+        accuracy = Measure(value=0.98, unit="1", n=60, low=0.91, high=1.0)
+        self.project.folder(f"evaluate@{target}")
+        self.project.seal(f"evaluate@{target}", facts=facts, measures={"accuracy": accuracy})
+
+    def _seal_choice(self) -> None:
+        speedup = Measure(value=2.5, unit="x", n=20, low=2.0, high=3.0)
+        rows = [{"target": target, "speedup": speedup.to_dict()} for target in TARGETS]
+        choice = {"target": self.chosen, "candidates": rows, "why": "the fastest of 2"}
+        manifest.write_json(self.project.folder("select") / "choice.json", choice)
+        self.project.seal("select")

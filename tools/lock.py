@@ -1,0 +1,59 @@
+"""Write requirements.lock: the whole stack pinned, one resolution for every supported platform.
+
+Run by `make lock` (needs uv). Torch keeps its version but no hash, and its CUDA closure is left
+out: with them a set-up would fetch gigabytes where there is no GPU. tools/bootstrap.py installs
+torch first, as a CPU build where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# nvidia-ml-py is a small pure-Python package that BentoML needs; the rest is torch's closure.
+CUDA = re.compile(r"^(nvidia-(?!ml-py)|cuda-|triton==)")
+# uv repeats the whole list of supported platforms (pyproject's [tool.uv]) on every line.
+PLATFORMS = (
+    "((platform_machine == 'arm64' and sys_platform == 'darwin') or (platform_machine == 'aarch64' "
+    "and sys_platform == 'linux') or (platform_machine == 'x86_64' and sys_platform == 'linux'))"
+)
+PYTHONS = "python_full_version < '3.15'"
+HEAD = """\
+# Made by `make lock`; edit pyproject.toml instead. Linux x86/arm and macOS arm, Python >= 3.11.
+# torch carries no hash and no CUDA packages on purpose: see tools/lock.py.
+"""
+
+
+def main() -> None:
+    """Resolve pyproject.toml with all extras and write the lock."""
+    command = [
+        *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
+        *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),
+        *("--no-annotate", "--quiet"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (ROOT / "requirements.lock").write_text(HEAD + strip_cuda(shorten(done.stdout)))
+
+
+def shorten(lock: str) -> str:
+    """Drop the parts of the markers that hold on every supported platform."""
+    for noise in (f" ; {PYTHONS} and {PLATFORMS}", f" and {PYTHONS}", f" and {PLATFORMS}"):
+        lock = lock.replace(noise, "")
+    return lock
+
+
+def strip_cuda(lock: str) -> str:
+    """Drop torch's CUDA closure and torch's own hashes from a lock's text."""
+    kept: list[str] = []
+    for block in re.split(r"\n(?=[A-Za-z0-9])", lock.strip()):
+        if CUDA.match(block):
+            continue
+        kept.append(block.split(" ")[0] if block.startswith("torch==") else block)
+    return "\n".join(kept) + "\n"
+
+
+if __name__ == "__main__":
+    main()
