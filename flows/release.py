@@ -211,7 +211,6 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     """Run what is stale, then publish the release; returns what `.fettle/last.json` holds."""
     project = Project(Path(root), Path(tree))
     params = params_file.load(project.tree / "params.yaml")
-    graph.clear_dead_locks(project.tree)
     stages, stale = graph.stale(project.tree)
     refuse_tampered(project.tree, stale)
     sources = git.describe(project.tree)

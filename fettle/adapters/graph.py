@@ -212,6 +212,27 @@ def _reproduce(
     os._exit(0)
 
 
+def recover(tree: Path) -> list[str]:
+    """Mend what a killed run can leave behind; return what was done, a line each.
+
+    DVC writes dvc.lock in place, so a kill may leave half of it. It is set aside: the run-cache
+    knows every finished stage by its inputs and brings it back without running it.
+    """
+    done = []
+    if clear_dead_locks(tree):
+        done.append("a lock of a dead process was removed")
+    try:
+        load(tree)
+    except ProjectError as err:
+        lock = tree / "dvc.lock"
+        if "dvc.lock" not in str(err) or not lock.is_file():
+            raise
+        lock.replace(tree / ".fettle" / "dvc.lock.broken")
+        load(tree)
+        done.append("a half-written dvc.lock was set aside; the cache has the finished stages")
+    return done
+
+
 def clear_dead_locks(tree: Path) -> bool:
     """Remove DVC's path locks when no process behind them lives; True if one was removed.
 
@@ -222,10 +243,10 @@ def clear_dead_locks(tree: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        pids = set(_pids(json.loads(path.read_text())))
+        pids = list(_pids(json.loads(path.read_text())))
     except ValueError:
-        pids = set()
-    if any(_lives(pid) for pid in pids):
+        pids = [0]  # broken: nobody holds it
+    if not pids or any(_lives(pid) for pid in pids):
         return False
     path.unlink()
     return True
@@ -245,7 +266,7 @@ def _pids(node: Any) -> Iterator[int]:  # Any: DVC's lock document
 
 def _lives(pid: int) -> bool:
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return pid > 0 and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -253,10 +274,10 @@ def _lives(pid: int) -> bool:
 def restore(tree: Path, name: str) -> bool:
     """Put the last good artefact of a failed stage back from the cache; False if none."""
     try:
-        with Repo(str(tree), _wait_for_lock=True) as repo:  # checkout takes the lock by itself
-            outs = [out.fs_path for out in _find(repo, name).outs if out.hash_info]
-            if outs:
-                repo.checkout(targets=outs, force=True)
+        with _open(tree) as repo:
+            outs = [out for out in _find(repo, name).outs if out.hash_info]
+            for out in outs:
+                out.checkout(force=True)
             return bool(outs)
-    except DvcException:
+    except (DvcException, FettleError):
         return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,10 +31,11 @@ class Tracker:
         with warnings.catch_warnings():
             # MLflow's own imports and models warn under newer pydantic and SQLAlchemy
             warnings.simplefilter("ignore")
-            logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of its own tables
-            logging.getLogger("alembic").setLevel(logging.WARNING)
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
+
+            for chatty in ("mlflow", "alembic"):  # they tell of their own tables
+                logging.getLogger(chatty).setLevel(logging.WARNING)
 
             self._error = MlflowException
             try:
@@ -104,11 +106,11 @@ class Tracker:
         if run is None:
             return
         metrics = [
-            Metric(e["name"], e["value"], int(e["time"] * 1000), e["step"])
+            Metric(allowed(e["name"]), e["value"], int(e["time"] * 1000), e["step"])
             for e in events
             if e["kind"] == "scalar"
         ]
-        tags = [RunTag(e["name"], e["text"][:4000]) for e in events if e["kind"] == "note"]
+        tags = [RunTag(allowed(e["name"]), e["text"][:4000]) for e in events if e["kind"] == "note"]
         for at in range(0, max(len(metrics), 1), 1000):  # MLflow takes 1000 metrics a batch
             if metrics or tags:
                 self._client.log_batch(run, metrics=metrics[at : at + 1000], tags=tags)
@@ -161,7 +163,7 @@ class Tracker:
         from mlflow.entities import Metric, RunTag
 
         now = 0
-        metrics = [Metric(name, m.value, now, 0) for name, m in sealed.measures.items()]
+        metrics = [Metric(allowed(name), m.value, now, 0) for name, m in sealed.measures.items()]
         self._client.log_batch(run, metrics=metrics, tags=[RunTag(DIGEST, sealed.digest)])
         for file in sealed.files:
             if file.path.endswith(KEPT) and file.bytes <= KEPT_MAX_BYTES and "/" not in file.path:
@@ -169,8 +171,7 @@ class Tracker:
         self._client.log_artifact(run, str(folder / manifest.NAME))
 
     def _link(self, stage: str, run: str) -> None:
-        # MLflow's names allow no '@'
-        self._client.set_tag(self.parent_run, f"stage.{stage.replace('@', ':')}", run)
+        self._client.set_tag(self.parent_run, allowed(f"stage.{stage}"), run)
 
     def log_files(self, files: Iterable[Path], folder: str) -> None:
         """Copy files (report, figures) beside the parent run."""
@@ -182,7 +183,7 @@ class Tracker:
         from mlflow.entities import Metric
 
         self._client.log_batch(
-            self.parent_run, metrics=[Metric(k, v, 0, 0) for k, v in measures.items()]
+            self.parent_run, metrics=[Metric(allowed(k), v, 0, 0) for k, v in measures.items()]
         )
 
     def finish(self, status: str = "FINISHED") -> None:
@@ -215,6 +216,12 @@ class Tracker:
         if challenger:
             self._client.set_registered_model_alias(name, CHALLENGER, version)
         return version
+
+
+def allowed(name: str) -> str:
+    """Write a name as MLflow takes it: "export@x" → "export:x", "recipe[0]" → "recipe.0"."""
+    name = re.sub(r"\[(\w+)\]", r".\1", name).replace("@", ":")
+    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:  # Any: a params tree

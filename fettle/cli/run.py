@@ -61,12 +61,21 @@ def run(
                 projects.set_local(place.tree, key, path)
         settings = load(place.tree / "params.yaml")
         projects.refresh_inputs(place, settings)
+        _recover(place)
         if dry_run:
             _plan(place, json_)
         elif force or (last := _up_to_date(place)) is None:
             _run(place, settings, force, json_)
         else:
             _finish(place, last, json_, fresh=False)
+
+
+def _recover(project: Project) -> None:
+    from fettle.adapters import graph
+
+    (project.tree / ".fettle").mkdir(exist_ok=True)
+    for line in graph.recover(project.tree):
+        _say(f"recovered: {line}")
 
 
 def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON

@@ -34,6 +34,7 @@ class Group:
 
     width: int
     members: tuple[Member, ...]
+    norms: frozenset[str]  # members that are normalisations: they have the last word on a channel
     traced: Any  # Any: Torch-Pruning's group, which carries no types; its importances read it
 
     @property
@@ -95,8 +96,11 @@ def find(
 
 # Any: Torch-Pruning carries no types.
 def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     width = len(traced[0].idxs)
     members = []
+    norms = set()
     for item in traced:
         layer = item.dep.target.module
         if layer not in names or None in item.root_idxs:
@@ -108,7 +112,9 @@ def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group:
         for at, root in zip(item.idxs, item.root_idxs, strict=True):
             positions[root].append(at)
         members.append(Member(names[layer], side, tuple(map(tuple, positions))))
-    return Group(width, tuple(members), traced)
+        if isinstance(layer, _BatchNorm):
+            norms.add(names[layer])
+    return Group(width, tuple(members), frozenset(norms), traced)
 
 
 def _obstacle(

@@ -32,8 +32,9 @@ CLAIMS = Claims(
     keeps_shapes=False,
 )
 
-# Felt right: both are averages over images and settle long before these counts.
-GRADIENT_IMAGES_MAX = 1024
+# Averages over images. Gates need many: on photos (30 % removed, no training after) 65 % accuracy
+# with 512 images, 78 % with all 1,440. BatchNorm settles earlier; its count felt right.
+GATE_IMAGES_MAX = 2048
 BATCHNORM_IMAGES_MAX = 2048
 
 
@@ -68,10 +69,11 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
         groups, skipped = _groups.find(model, workshop.example, workshop.protected)
         for group in groups:
             full.setdefault(group.name, group.width)
+        gates = {}
         if options.importance == "taylor":
             batches = workshop.batches()
-            _importance.accumulate_gradients(model, batches, images_max=GRADIENT_IMAGES_MAX)
-        scores, unread = _score(groups, options.importance, generator)
+            gates = _importance.gate_sensitivities(model, batches, images_max=GATE_IMAGES_MAX)
+        scores, unread = _score(groups, options.importance, generator, gates)
         skipped |= unread
         counts = choose_counts(
             scores,
@@ -179,13 +181,16 @@ def _rest(module: nn.Module, side: str, gone: set[int] | None) -> tuple[int, ...
 
 
 def _score(
-    groups: Sequence[Group], importance: Importance, generator: torch.Generator
+    groups: Sequence[Group],
+    importance: Importance,
+    generator: torch.Generator,
+    gates: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return scores by group name, and the layers that this importance cannot read."""
     scores: dict[str, Tensor] = {}
     unread: dict[str, str] = {}
     for group in groups:
-        found = _importance.score(group, importance, generator=generator)
+        found = _importance.score(group, importance, generator=generator, gates=gates)
         if found is None:
             reason = f"importance '{importance}' finds nothing to read in its group"
             unread |= dict.fromkeys(group.producers, reason)

@@ -146,6 +146,19 @@ def processes_mentioning(text: str) -> list[str]:
     return [line for line in listed.stdout.splitlines() if text in line and "ps -eo" not in line]
 
 
+def test_a_half_written_lock_is_set_aside_and_the_cache_brings_the_stage_back(tree: Path) -> None:
+    run(tree, "first")
+    whole = (tree / "dvc.lock").read_text()
+    (tree / "dvc.lock").write_text(whole[: whole.index("params:")].rstrip() + "\n    - path:")
+    (tree / ".fettle").mkdir()
+    assert graph.recover(tree) == [
+        "a half-written dvc.lock was set aside; the cache has the finished stages"
+    ]
+    _, stale = graph.stale(tree)
+    assert stale["first"].restorable
+    assert graph.recover(tree) == []
+
+
 def test_a_broken_dvc_yaml_is_a_project_error(tree: Path) -> None:
     (tree / "dvc.yaml").write_text("stages: [\n")
     with pytest.raises(ProjectError, match="DVC refused"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fettle import manifest
-from fettle.adapters.tracking import Tracker, flatten
+from fettle.adapters.tracking import Tracker, allowed, flatten
 from fettle.measure import Measure
 
 pytestmark = pytest.mark.filterwarnings(
@@ -92,6 +92,12 @@ def test_a_release_is_registered_once_and_only_a_passing_gate_makes_it_challenge
     assert failing != first
     named = one._client.get_model_version_by_alias("digits", "challenger")
     assert (str(named.version), named.tags["bento_tag"]) == (first, "digits:d1")
+
+
+def test_names_are_written_as_mlflow_takes_them() -> None:
+    assert allowed("stage.export@x86") == "stage.export:x86"
+    assert allowed("compress.recipe[0]") == "compress.recipe.0"
+    assert allowed("recall.größe<b>") == "recall.gr__e_b_"
 
 
 def test_flatten_names_every_leaf() -> None:

@@ -1,4 +1,4 @@
-"""What follows from outcomes: rows set aside, classes counted, duplicates ranked; no tool needed."""
+"""What follows from outcomes: rows set aside, classes counted, duplicates ranked, without GX."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def test_of_equal_files_exactly_one_is_kept_and_none_where_labels_disagree(
     table = frame(rows)
     found = duplicates.derive(table)
     for digest, copies in table.groupby("sha256"):
-        kept = copies[found["copy_of"][copies.index].isna() & found["conflict"][copies.index].isna()]
+        kept = copies[
+            found["copy_of"][copies.index].isna() & found["conflict"][copies.index].isna()
+        ]
         assert len(kept) == (1 if copies["label"].nunique() == 1 else 0), digest
         best = max(SPLITS.index(split) for split in copies["split"])
         assert all(SPLITS.index(split) == best for split in kept["split"])
@@ -151,5 +153,3 @@ def test_the_images_themselves_are_not_read(tmp_path: Path) -> None:
     found = read_frame(tmp_path / "images.parquet")
     assert "bytes" not in found.columns
     assert len(found) == 4
-
-

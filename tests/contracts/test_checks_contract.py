@@ -45,7 +45,7 @@ EACH = pytest.mark.parametrize("rule", RULES, ids=[rule.name for rule in RULES])
 def test_the_nine_checks_are_found() -> None:
     assert len(NAMES) == 9
     about_images = ["duplicates", "labels", "modes", "nulls", "readable", "schema", "sizes"]
-    assert NAMES == ["balance", *about_images, "values"]
+    assert ["balance", *about_images, "values"] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -66,9 +66,7 @@ def write_idx(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(params=NAMES)
-def given(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Given:
+def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     locations = {
         "digits": None,
@@ -171,5 +169,3 @@ def test_a_folder_of_something_else_is_refused_with_a_next_step(name: str, tmp_p
         list(source.read(source.Params(), tmp_path / "stranger"))
     assert caught.value.fix
     assert str(tmp_path / "stranger") in str(caught.value)
-
-

@@ -54,6 +54,16 @@ def test_the_report_s_json_has_every_fact_ci_reads(first_run: Finished, box: Box
     assert set(doc["release"]) >= {"bento", "model_version", "git", "data"}
 
 
+def test_no_tool_tried_to_reach_beyond_this_machine(first_run: Finished, box: Box) -> None:
+    del first_run
+    code = "import socket; socket.create_connection(('192.0.2.1', 9), timeout=0.01)"
+    probe = [*box.command()[:1], "-c", code]  # a reserved address: nobody is there
+    subprocess.run(probe, env=box.environment(), capture_output=True, check=False)
+    seen = box.witness.read_text().splitlines()
+    assert seen, "the witness saw not even our own attempt"
+    assert [line for line in seen if "192.0.2.1" not in line] == []
+
+
 def test_from_a_release_one_walks_back_to_the_data(first_run: Finished, box: Box) -> None:
     del first_run
     release = json.loads((box.project / ".fettle" / "last.json").read_text())["release"]

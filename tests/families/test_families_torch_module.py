@@ -159,7 +159,7 @@ def test_a_module_for_another_image_size_is_refused(project: Path, write: Write)
 
 
 def test_a_module_with_another_number_of_classes_is_refused(project: Path, write: Write) -> None:
-    write("net_a.py", NET.replace("classes)\n", "1000)\n"))
+    write("net_a.py", NET.replace("144, classes", "144, 1000"))
     assert refusal(project) == (
         "finetune.options.entry: the module does not return one logit a class: got [2, 1000] for "
         "[2, 1, 8, 8]; it returns a tensor [batch, 3]. Fix: give the function a parameter "

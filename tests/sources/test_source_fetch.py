@@ -82,7 +82,7 @@ def test_without_the_urls_the_debian_package_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_url_that_serves_something_else_is_passed_over(tmp_path: Path) -> None:
-    fetch(tmp_path / "c", download=lambda url: b"<html>login</html>", unpack_package=unpack)
+    fetch(tmp_path / "c", download=lambda _: b"<html>login</html>", unpack_package=unpack)
     assert _fetch.holds(tmp_path / "c", FILES)
 
 
@@ -135,7 +135,7 @@ def test_a_package_is_unpacked_without_root(
             (folder / "images.gz").write_bytes(b"data")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(_fetch.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     _fetch.unpack_debian("some-data", tmp_path)
     assert calls == [
         ["apt-get", "download", "some-data"],
@@ -150,6 +150,6 @@ def test_a_tool_s_last_words_become_the_reason(
     def run(command: list[str], **how: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 100, "", "reading\nE: Unable to locate it\n")
 
-    monkeypatch.setattr(_fetch.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(subprocess.SubprocessError, match=r"^E: Unable to locate it$"):
         _fetch.unpack_debian("some-data", tmp_path)

@@ -17,7 +17,7 @@ from fettle.sources.image_folder import Params
 
 
 def read(location: Path | None, **options: str) -> list[Item]:
-    return list(image_folder.read(Params(**options), location))  # type: ignore[arg-type] # text options
+    return list(image_folder.read(Params(**options), location))
 
 
 def digest(location: Path) -> object:

@@ -53,9 +53,7 @@ def test_unchanged_files_are_not_read_again(
     assert hashed == []
 
 
-def test_a_changed_file_is_read_again(
-    files: list[Path], tmp_path: Path, hashed: list[str]
-) -> None:
+def test_a_changed_file_is_read_again(files: list[Path], tmp_path: Path, hashed: list[str]) -> None:
     digests(files, cache=tmp_path / "stat.json", now_ns=later())
     hashed.clear()
     files[1].write_bytes(b"new")
@@ -98,9 +96,7 @@ def test_a_broken_cache_costs_only_time(files: list[Path], tmp_path: Path, text:
     assert len(json.loads(cache.read_text())) == 3
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(
-    files: list[Path], tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     found = digests(files, cache=tmp_path / "file" / "stat.json", now_ns=later())
     assert len(set(found)) == 3

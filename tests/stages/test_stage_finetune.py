@@ -227,6 +227,7 @@ def test_a_killed_stage_resumes_to_the_same_bytes(
 
     with pytest.raises(Killed):
         run(artefacts, tmp_path, parameters(), recorder=Killing())
+    assert [p.name for p in (tmp_path / "scratch").iterdir()] == ["checkpoint.safetensors"]
     _, out = run(artefacts, tmp_path, parameters())
     assert manifest.list_files(out) == manifest.list_files(trained[1])
 

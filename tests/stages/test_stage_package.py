@@ -51,7 +51,8 @@ from fettle.serving import bundle
 loaded = bundle.load(release)
 preprocess = loaded.preprocess
 pixels = numpy.zeros((2, preprocess.channels, preprocess.size_px, preprocess.size_px), numpy.uint8)
-ours = {n: m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] in ("fettle", "service")}
+tops = ("fettle", "service")
+ours = {n: m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] in tops}
 print(json.dumps({
     "rows": loaded.predict(pixels).tolist(),
     "ours": {name: str(Path(file).relative_to(release)) for name, file in ours.items()},
@@ -203,7 +204,7 @@ def test_requirements_are_a_part_of_the_lock_without_torch(packaged: TinyRelease
     lines = (packaged.release / "requirements.txt").read_text().splitlines()
     wanted = dict(line.split("==") for line in lines)
     locked = requirements.read_lock(ROOT / "requirements.lock")
-    assert lines == sorted(lines)
+    assert list(wanted) == sorted(wanted)
     assert {"bentoml", "onnxruntime", "numpy", "pillow"} <= set(wanted)
     assert {name: locked.get(name) for name in wanted} == wanted
     heavy = {"torch", "mlflow", "prefect", "dvc", "great-expectations", "pandas", "fettle-mlops"}

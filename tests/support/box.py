@@ -12,6 +12,8 @@ from typing import Any
 
 from fettle.project import QUIET
 
+WITNESS = Path(__file__).resolve().parent / "witness"
+
 
 @dataclass(frozen=True)
 class Box:
@@ -19,6 +21,11 @@ class Box:
 
     home: Path
     project: Path
+
+    @property
+    def witness(self) -> Path:
+        """The file with every attempt to reach beyond this machine."""
+        return self.home / "beyond-loopback.log"
 
     def environment(self) -> dict[str, str]:
         """Return an environment with nothing of this machine's user in it."""
@@ -32,16 +39,20 @@ class Box:
             "BENTOML_HOME": str(self.home / "bentoml"),
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": "80",
+            "PYTHONPATH": str(WITNESS),
+            "FETTLE_WITNESS": str(self.witness),
         }
 
     def command(self, *words: str) -> list[str]:
         """Return the argv of `fettle WORDS`."""
         return [sys.executable, "-m", "fettle.cli.main", *words]
 
-    def fettle(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run `fettle WORDS` in the project."""
+    def fettle(
+        self, *words: str, cwd: Path | None = None, before: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `fettle WORDS` in the project; `before` is put in front of the command."""
         return subprocess.run(
-            self.command(*words),
+            [*before, *self.command(*words)],
             cwd=cwd or self.project,
             env=self.environment(),
             capture_output=True,

@@ -1,0 +1,85 @@
+"""Read a stranger's weights without running their code, and load them where they fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fettle.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def load(model: nn.Module, path: Path, *, head: nn.Module) -> None:
+    """Load a file into `model`; where the head's shape differs, the head stays new.
+
+    Raises ModelError when the file is missing, unreadable, no state dict, or another network's.
+    """
+    state = _read(path)
+    own = model.state_dict()
+    name = next(n for n, module in model.named_modules() if module is head)
+    new = {
+        key
+        for key in state.keys() & own.keys()
+        if key.rpartition(".")[0] == name and state[key].shape != own[key].shape
+    }
+    wrong = [
+        key for key in sorted(state.keys() & own.keys() - new) if state[key].shape != own[key].shape
+    ]
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if wrong or missing or extra:
+        told = [
+            f"{len(keys)} {word} ({', '.join(keys[:3])})"
+            for word, keys in (
+                ("missing", missing),
+                ("unknown", extra),
+                ("of another shape", wrong),
+            )
+            if keys
+        ]
+        raise ModelError(
+            f"finetune.options.weights: {path.name} belongs to another network",
+            got="; ".join(told),
+            rule="names and shapes must be those of the module's state dict, but for the last "
+            "layer's shape",
+            fix="save model.state_dict() of the very module that entry makes",
+        )
+    model.load_state_dict({key: own[key] if key in new else state[key] for key in own})
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ModelError(
+            "finetune.options.weights: no such file",
+            got=str(path),
+            fix="give the path of the weights",
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as err:
+        raise ModelError(
+            f"finetune.options.weights: {path.name} cannot be read",
+            got=str(err).splitlines()[0] if str(err) else type(err).__name__,
+            rule="it is a .safetensors file, or a .pt that holds nothing but tensors (a pickle "
+            "with other objects could run code)",
+            fix="save it again: safetensors.torch.save_file(model.state_dict(), PATH)",
+        ) from err
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        keys = ", ".join(map(str, list(state)[:4])) if isinstance(state, dict) else type(state)
+        raise ModelError(
+            f"finetune.options.weights: {path.name} is no state dict",
+            got=f"{keys}",
+            rule="it maps names to tensors and holds nothing else",
+            fix="save model.state_dict() alone",
+        )
+    return state

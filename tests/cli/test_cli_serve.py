@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import served
+from tiny_project import ROOT
+from tiny_release import TinyRelease
+
+from fettle import manifest, project
+from fettle.adapters import bento
+from fettle.cli import serve
+from fettle.errors import ProjectError
+
+
+class Released:
+    """A project whose last release is in a store; `fettle` runs in it with an empty home."""
+
+    def __init__(self, root: Path) -> None:
+        work = TinyRelease(root / "project")
+        self.folder = work.project.root
+        for name in ("params.yaml", "dvc.yaml"):
+            shutil.copyfile(ROOT / name, self.folder / name)
+        version = str(work.package().facts["digest"])[:12]
+        self.env = served.environment(root / "served")
+        self.store = Path(self.env["BENTOML_HOME"])
+        self.tag = bento.build(work.release, name="tiny", version=version, home=self.store)
+        last = {"release": {"bento": self.tag}}
+        manifest.write_json(self.folder / ".fettle" / "last.json", last)
+
+    def command(self, *options: str) -> list[str]:
+        return [sys.executable, "-m", "fettle.cli.main", "serve", *options]
+
+    def run(self, *options: str, **added: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*options),
+            cwd=self.folder,
+            env={**self.env, **added},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    return Released(tmp_path_factory.mktemp("released"))
+
+
+def test_print_only_prints_a_line_that_can_be_run(released: Released) -> None:
+    done = released.run("--print-only", "--port", "3001")
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    own = released.folder / ".fettle" / "serve" / "127.0.0.1-3001"
+    name, _, version = released.tag.partition(":")
+    assert words == [
+        "env",
+        "BENTOML_DO_NOT_TRACK=True",
+        "PYTHONDONTWRITEBYTECODE=1",
+        f"BENTOML_HOME={own}",
+        *(sys.executable, "-m", "bentoml", "serve"),
+        str(released.store / "bentos" / name / version),
+        *("--host", "127.0.0.1", "--port", "3001"),
+    ]
+    assert not own.exists()
+
+
+def test_localhost_is_turned_into_an_address(released: Released) -> None:
+    done = released.run("--print-only", "--host", "localhost")
+    assert done.stdout.endswith(" --host 127.0.0.1 --port 3000\n")
+
+
+def test_another_host_is_refused_without_a_key(released: Released) -> None:
+    done = released.run("--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "fettle: this server has no API key, so it may listen on loopback only: got host 0.0.0.0, "
+        "where anyone who reaches the port could use it; `bentoml serve` listens on every address "
+        "unless told otherwise. Fix: add `--host 127.0.0.1`, or make a key with "
+        "`fettle doctor --make-key` (or set FETTLE_API_KEY) and start again.\n"
+    )
+    assert released.run("--host", "0.0.0.0", "--print-only", FETTLE_API_KEY="k").returncode == 0
+
+
+def test_a_tag_that_is_not_there_is_refused(released: Released) -> None:
+    done = released.run("tiny:none", "--print-only")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fettle: no Bento tiny:none in the store: got nothing in ")
+
+
+def test_the_last_release_is_served_until_ctrl_c(released: Released) -> None:
+    port = served.free_port()
+    command, own = released.command("--port", str(port)), f".fettle/serve/127.0.0.1-{port}"
+    with served.serving(command, port=port, cwd=released.folder, env=released.env) as server:
+        assert server.post(b"[[0, 255], [0, 255]]", "application/json")[1][0]["label"] == "right"
+        metrics = released.folder / own / "prometheus_multiproc_dir"
+        written = {path.name for path in metrics.iterdir()}
+
+        second = released.run("--port", str(port))
+        assert second.returncode == 2
+        assert second.stderr.startswith(
+            f"fettle: the server cannot listen on 127.0.0.1 port {port}: got Address already in use"
+        )
+        assert written
+        assert {path.name for path in metrics.iterdir()} >= written
+
+        assert server.interrupt() == 0
+    said = server.log.read_text()
+    assert said.startswith(
+        f"serving {released.tag}; Ctrl-C ends it. In another terminal:\n"
+        "  curl -H 'content-type: image/jpeg' --data-binary @photo.jpg "
+        f"http://127.0.0.1:{port}/predict\n"
+    )
+    assert "Traceback" not in said
+    bento.check_port("127.0.0.1", port)  # it is free again
+
+
+def last(folder: Path, tag: str, at: float) -> None:
+    path = folder / ".fettle" / "last.json"
+    manifest.write_text(path, json.dumps({"release": {"bento": tag}}))
+    os.utime(path, (at, at))
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> project.Project:
+    return project.Project(tmp_path, tmp_path)
+
+
+def test_the_newest_release_counts_also_of_a_workspace(empty: Any) -> None:
+    last(empty.root, "digits:old", 100)
+    last(empty.state / "ws" / "photos", "photos:new", 200)
+    assert serve.last_tag(empty) == "photos:new"
+    last(empty.root, "digits:newest", 300)
+    assert serve.last_tag(empty) == "digits:newest"
+
+
+def test_before_the_first_release_the_next_step_is_named(empty: Any) -> None:
+    with pytest.raises(ProjectError) as caught:
+        serve.last_tag(empty)
+    assert str(caught.value) == "there is no release to serve yet. Fix: run `fettle run` first."
