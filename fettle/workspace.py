@@ -44,6 +44,9 @@ def prepare(project: Project, params: Path | None, overrides: Sequence[str]) -> 
     text = io.StringIO()
     YAML(typ="rt").dump(composed, text)
     _write(tree / "params.yaml", text.getvalue())
+    inherited = project.root / "inputs" / "local.yaml"  # where the data lies on this machine
+    if inherited.is_file() and not (tree / "inputs" / "local.yaml").exists():
+        _write(tree / "inputs" / "local.yaml", inherited.read_text())
     cache = project.root / ".dvc" / "cache"
     _write(
         tree / ".dvc" / "config",

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import psutil
+
 from fettle import manifest, params
 from fettle.errors import FettleError, OurFault, TransientError
 from fettle.recorder import Jsonl
@@ -85,6 +87,8 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
             "stage": address,
             "started": started,
             "seconds": seconds,
+            # from the interpreter's start: imports, verification and waiting included
+            "process_seconds": time.time() - psutil.Process().create_time(),
             "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
             "host": platform.node(),
             "output_digest": sealed.digest,

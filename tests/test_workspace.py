@@ -6,6 +6,7 @@ import pytest
 
 from fettle import workspace
 from fettle.errors import ParamsError
+from fettle.local import local_settings, set_local
 from fettle.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +49,12 @@ def test_the_same_request_finds_the_same_workspace_and_follows_edits(project: Pr
     assert sorted(p.name for p in (again.tree / "stages").iterdir()) == ["new.py"]
     assert (again.tree / "dvc.lock").read_text() == "kept"
     assert workspace.prepare(project, None, ["seed=4"]) != first
+
+
+def test_a_workspace_knows_where_the_project_s_data_lies(project: Project) -> None:
+    set_local(project.root, "data", project.root / "photos")
+    place = workspace.prepare(project, None, ["seed=5"])
+    assert local_settings(place.tree) == {"data": str(project.root / "photos")}
 
 
 def test_a_params_file_names_its_workspace(project: Project) -> None:

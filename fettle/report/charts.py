@@ -19,10 +19,10 @@ def curve(
     *,
     y_label: str,
     y_percent: bool,
-    phases: Sequence[tuple[float, str]] = (),
+    phases: Sequence[float] = (),
     label: str,
 ) -> str:
-    """Draw lines over epochs; `series` maps a name to (epoch, value), `phases` marks changes."""
+    """Draw lines over epochs; `series` maps a name to (epoch, value), `phases` are marked epochs."""
     values = [value for points in series.values() for _, value in points]
     epochs = [epoch for points in series.values() for epoch, _ in points]
     low, high = min(values), max(values)
@@ -40,10 +40,9 @@ def curve(
         y_format=(lambda v: f"{100 * v:g} %") if y_percent else (lambda v: f"{v:g}"),
         x_ticks=[t for t in x.ticks(8) if t == int(t)],
     )
-    for epoch, name in phases:
+    for epoch in phases:
         dashes = "stroke:currentColor;stroke-opacity:0.4;stroke-dasharray:3 3"
         body.append(svg.line(x(epoch), 34, x(epoch), 230, style=dashes))
-        body.append(svg.text(x(epoch) + 4, 44, name, size_px=10, style=svg.QUIET))
     ends = [(x(points[-1][0]), y(points[-1][1])) for points in series.values()]
     heights = _spread([end[1] for end in ends], gap=15)
     for at, (name, points) in enumerate(series.items()):

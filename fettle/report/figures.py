@@ -43,15 +43,20 @@ def figures(facts: Facts, folder: Path) -> list[Path]:
     return paths
 
 
+def phase_changes(curve: list[Mapping[str, Any]]) -> list[tuple[int, str]]:  # Any: JSON values
+    """List the epochs at which training went on to another phase, with its name."""
+    return [
+        (int(row["epoch"]), str(row["phase"]))
+        for before, row in pairwise(curve)
+        if row["phase"] != before["phase"]
+    ]
+
+
 def _curves(curve: list[Mapping[str, Any]] | None) -> dict[str, str]:  # Any: JSON values
     """Draw loss and accuracy over epochs from curve.json."""
     if not curve:
         return {}
-    phases = [
-        (row["epoch"], str(row["phase"]))
-        for before, row in pairwise(curve)
-        if row["phase"] != before["phase"]
-    ]
+    phases = [epoch for epoch, _ in phase_changes(curve)]
     last = curve[-1]
 
     def series(key: str) -> list[tuple[float, float]]:

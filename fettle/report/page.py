@@ -84,6 +84,7 @@ def view(facts: Facts) -> Json:
         "recalls": sections.recalls(facts),
         "confused": sections.confused(facts.details["confusion"]),
         "mistakes": _mistakes(facts),
+        "phases": sections.phases(facts),
         "steps": sections.steps(facts),
         "layers": facts.details["layers"] or [],
         "checks": sections.checks(facts.details["checks"]),

@@ -8,6 +8,7 @@ from typing import Any
 
 from fettle.measure import Measure
 from fettle.report import words
+from fettle.report.figures import phase_changes
 from fettle.report.interface import RECALL, Facts, Git, Json
 
 CONFUSED_PAIRS = 8
@@ -106,6 +107,16 @@ def _notes(step: Mapping[str, Any]) -> list[str]:  # Any: a step of compress's f
     whole = step.get("skipped") or {}
     kept = [f"{name} kept whole: {reason}" for name, reason in sorted(whole.items())]
     return [*step.get("notes", []), *kept]
+
+
+PHASES = {"unfreezing": "layers are unfrozen group by group", "all": "all layers are trained"}
+
+
+def phases(facts: Facts) -> str:
+    """Say what the dashed lines of the training curves mark; empty when there is none."""
+    changes = phase_changes(facts.details["curve"] or [])
+    said = [f"from epoch {epoch} {PHASES.get(name, name)}" for epoch, name in changes]
+    return f"Dashed lines: {', '.join(said)}." if said else ""
 
 
 def lineage(facts: Facts) -> list[Json]:

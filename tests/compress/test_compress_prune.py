@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_nets import NETS, SIDE, Fits, answer, build, images, workshop
 from torch import nn
 
-from fettle.compress import _groups, _importance, _plan, prune
+from fettle.compress import _groups, _plan, prune
 from fettle.compress._plan import Plan
 from fettle.errors import ModelError
 
@@ -282,11 +282,6 @@ def test_uniform_scope_takes_the_same_share_everywhere() -> None:
         scores, full={"a": 64, "b": 32}, keep_fraction=0.5, multiple=8, scope="uniform"
     )
     assert counts == {"a": 32, "b": 16}
-
-
-def test_normalised_scores_have_mean_one_and_zeros_stay_zero() -> None:
-    assert float(_importance.normalised(torch.tensor([1.0, 5.0])).mean()) == pytest.approx(1.0)
-    assert _importance.normalised(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
 def test_tracing_leaves_the_mode_of_the_model_alone() -> None:

@@ -123,6 +123,7 @@ def test_the_page_shows_what_every_stage_found(read: Reader) -> None:
         "2 of 3 test images are wrong. The float model gets 1 of them right (marked)",
         "float model 78,000 1,080,000 98.9",
         "kept <all>; head kept whole: protected",
+        "Dashed lines: from epoch 2 layers are unfrozen group by group, from epoch 4 all layers",
         "All 12 layers in numbers",
         "every image decodes 1 broken set aside",
         "60 images checked, 1 put in quarantine.",

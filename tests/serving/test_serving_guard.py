@@ -192,6 +192,11 @@ def test_a_body_above_the_limit_is_read_on_before_the_answer_ends() -> None:
     assert server.sent[-1]["body"] == b""
 
 
+def test_a_size_that_is_stated_is_refused_before_anything_is_read() -> None:
+    server = Client(body_timeout_s=0.02)
+    assert server.error(b"x", content_length="101", wait_s=1)[0] == 413
+
+
 def test_a_body_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "DRAIN_MAX_BYTES", 300)
     server = Client()

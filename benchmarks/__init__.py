@@ -1,0 +1,1 @@
+"""Numbers with their machine, n and spread; every figure in README comes from here."""

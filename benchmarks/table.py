@@ -1,0 +1,81 @@
+"""Hold benchmark rows: print them as a table, write them as benchmarks/results/NAME.json."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from fettle.bench import machine
+from fettle.manifest import write_json
+
+RESULTS = Path(__file__).resolve().parent / "results"
+VERSIONS = ("bentoml", "dvc", "mlflow", "onnxruntime", "openvino", "prefect", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure: `low` and `high` are the smallest and largest of n, or a stated interval."""
+
+    what: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    n: int
+    goal: str
+    met: bool
+
+
+def of_times(what: str, seconds: Sequence[float], at_most: float) -> Row:
+    """Make a row of the median of several times, with a goal that it must not exceed."""
+    median = statistics.median(seconds)
+    return Row(
+        what,
+        median,
+        min(seconds),
+        max(seconds),
+        "s",
+        len(seconds),
+        f"<= {at_most:g}",
+        median <= at_most,
+    )
+
+
+def write(name: str, command: str, rows: Sequence[Row]) -> Path:
+    """Merge `rows` (by `what`) into the results file and print the whole table."""
+    path = RESULTS / f"{name}.json"
+    old = json.loads(path.read_text())["rows"] if path.is_file() else []
+    new = {row.what: asdict(row) for row in rows}
+    merged = [new.pop(row["what"], row) for row in old] + list(new.values())
+    write_json(
+        path,
+        {
+            "command": command,
+            "machine": machine.fingerprint(),
+            "versions": {package: metadata.version(package) for package in VERSIONS},
+            "rows": merged,
+        },
+    )
+    show(merged)
+    return path
+
+
+def show(rows: Sequence[dict[str, object]]) -> None:
+    """Print rows as a table, with misses marked."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("what", "value", "low", "high", "unit", "n", "goal", ""):
+        table.add_column(column, justify="left" if column in ("what", "unit", "goal") else "right")
+    for row in rows:
+        numbers = [f"{row[key]:.4g}" for key in ("value", "low", "high")]
+        mark = "" if row["met"] else "missed"
+        table.add_row(
+            str(row["what"]), *numbers, str(row["unit"]), str(row["n"]), str(row["goal"]), mark
+        )
+    Console(highlight=False).print(table)
