@@ -13,180 +13,18 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 
 from fettle import plugins
 from fettle.errors import OurFault, ParamsError
+from fettle.sections import Params, Strict
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
-Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
-
-
-class Strict(BaseModel):
-    """The base of every section and of every plug-in's Params."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Split(Strict):
-    """Shares of the rows; deterministic, stratified by label, whole groups stay together."""
-
-    train: Fraction
-    validation: Fraction
-    test: Fraction
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> Self:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + validation + test must be 1, they are {total:g}")
-        if min(self.train, self.validation, self.test) <= 0:
-            raise ValueError("each of train, validation and test needs a share above 0")
-        return self
-
-
-class Ingest(Strict):
-    """Where the data comes from: `source` is a file in fettle/sources."""
-
-    source: str
-    options: Options = {}
-    split: Split
-
-
-class Validate(Strict):
-    """Limits of the data checks; a row that breaks a rule is quarantined, not fatal."""
-
-    quarantine_max_fraction: Fraction
-    class_images_min: Positive
-    class_imbalance_max: Annotated[float, Field(ge=1)]
-    size_px_min: Positive
-    size_px_max: Positive
-    null_max_fraction: Fraction
-    labels: list[str] | None = None
-    data_docs: bool = False
-
-
-class Preprocess(Strict):
-    """From any image to the model's input; the same code in training and in the release."""
-
-    size_px: Annotated[int, Field(ge=8, le=1024)]
-    channels: Literal[1, 3]
-    mean: Fraction
-    std: Annotated[float, Field(gt=0, le=1)]
-
-
-class Augment(Strict):
-    """Random changes of a training image; all zero or false is none."""
-
-    shift_fraction: Fraction = 0.0
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    scale_fraction: Fraction = 0.0
-    brightness_fraction: Fraction = 0.0
-    contrast_fraction: Fraction = 0.0
-    flip_horizontal: bool = False
-    erase_fraction: Fraction = 0.0
-
-
-class Finetune(Strict):
-    """Transfer learning: `family` is a file in fettle/families."""
-
-    family: str
-    options: Options = {}
-    epochs_head: Annotated[int, Field(ge=0)]
-    epochs_max: Positive
-    patience_epochs: Positive
-    unfreeze_every_epochs: Annotated[int, Field(ge=0)]
-    batch_images: Annotated[int, Field(ge=2)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    learning_rate_decay_per_group: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)]
-    imbalance: Literal["none", "weights", "sampler", "thresholds"]
-    mixed_precision: Literal["auto", "off"]
-    augment: Augment = Augment()
-
-
-class Objective(Strict):
-    """What `select` minimises; `on` names one target, or null for the best of all of them."""
-
-    minimise: Literal["latency_p50_ms", "size_bytes"]
-    on: str | None = None
-
-
-class Budget(Strict):
-    """How much of a metric compression may cost, against the float model on the same images."""
-
-    metric: Metric
-    drop_max: Fraction
-
-
-class Compress(Strict):
-    """The recipe is a list of techniques (files in fettle/compress), done in this order."""
-
-    recipe: list[Options]
-    objective: Objective
-    budget: Budget
-
-
-class Export(Strict):
-    """How int8 ranges are found, on training images."""
-
-    calibration_images: Annotated[int, Field(ge=8)]
-    calibrate: Literal["minmax", "entropy", "percentile"]
-
-
-class Evaluate(Strict):
-    """How a target is measured on validation images."""
-
-    threads: Positive
-    batch_images: Positive
-    rounds: Annotated[int, Field(ge=20)]
-    parity_images: Positive
-
-
-class Limit(Strict):
-    """A bound that the shipped file must meet on test."""
-
-    metric: Metric
-    min: Fraction | None = None
-    max: Fraction | None = None
-
-
-class Verdict(Strict):
-    """Bounds on the shipped file beside compress.budget."""
-
-    limits: list[Limit] = []
-
-
-class Release(Strict):
-    """`name` is the Bento's and the registered model's name, `service` a folder in bentos/."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-    service: str
-
-
-class Params(Strict):
-    """The whole of params.yaml, in the order of the file."""
-
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    ingest: Ingest
-    validate_: Annotated[Validate, Field(alias="validate")]
-    preprocess: Preprocess
-    finetune: Finetune
-    compress: Compress
-    export: Export
-    targets: Annotated[list[str], Field(min_length=1)]
-    evaluate: Evaluate
-    verdict: Verdict
-    release: Release
+__all__ = ["Params", "Strict", "check", "compose", "load", "scope"]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:

@@ -204,8 +204,9 @@ def artifact_folder(tree: Path, stage_name: str) -> Path:
 
 @flow(
     name="release",
-    # Prefect's own runner does not fit its own annotation
-    task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 2),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(  # type: ignore[arg-type]  # not what Prefect annotates
+        max_workers=os.cpu_count() or 2
+    ),
 )
 def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, see _publish
     """Run what is stale, then publish the release; returns what `.fettle/last.json` holds."""

@@ -31,8 +31,9 @@ import pyarrow.parquet as pq
 from fettle import manifest, plugins
 from fettle.bench import onnx_cost, quality
 from fettle.measure import Measure
-from fettle.params import Budget, Limit, Params
+from fettle.params import Params
 from fettle.recorder import Recorder
+from fettle.sections import Budget, Limit
 from fettle.serving.preprocess import Floats
 from stages import _reading
 from stages._contract import Inputs, Outputs

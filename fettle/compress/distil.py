@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from fettle.compress import Claims, Outcome, Workshop
-from fettle.params import Fraction, Positive, Strict
+from fettle.sections import Fraction, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

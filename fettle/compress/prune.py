@@ -15,7 +15,7 @@ from pydantic import Field
 from fettle.compress import Claims, Outcome, Workshop, _batchnorm, _groups, _importance, _plan
 from fettle.compress._importance import Importance
 from fettle.errors import ModelError
-from fettle.params import Fraction, Positive, Strict
+from fettle.sections import Fraction, Positive, Strict
 
 if TYPE_CHECKING:
     import torch

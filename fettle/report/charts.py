@@ -22,7 +22,7 @@ def curve(
     phases: Sequence[float] = (),
     label: str,
 ) -> str:
-    """Draw lines over epochs; `series` maps a name to (epoch, value), `phases` are marked epochs."""
+    """Draw lines over epochs; `series` maps a name to (epoch, value), `phases` get a line each."""
     values = [value for points in series.values() for _, value in points]
     epochs = [epoch for points in series.values() for epoch, _ in points]
     low, high = min(values), max(values)

@@ -86,7 +86,7 @@ def tables(facts: Facts) -> list[Table]:
 
 def _table(title: str, caption: str | None = None) -> Table:
     return Table(
-        title=title,
+        title=f"\n{title}",  # a blank line before each table
         caption=caption,
         title_justify="left",
         caption_justify="left",

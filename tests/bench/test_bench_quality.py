@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, recall_score
 
 from fettle.bench import quality
-from fettle.params import Metric
+from fettle.sections import Metric
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

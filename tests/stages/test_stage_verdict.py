@@ -13,9 +13,9 @@ from tiny_project import CLASSES, COUNTS, TinyProject, pixels, settings
 from fettle import manifest
 from fettle.bench import quality
 from fettle.measure import Measure
-from fettle.params import Budget, Limit
 from fettle.recorder import Memory
 from fettle.runtimes import ort
+from fettle.sections import Budget, Limit
 from fettle.serving.preprocess import Preprocess
 from stages import export, verdict
 from stages._contract import Outputs
