@@ -80,8 +80,11 @@ def _find(repo: Any, name: str) -> Any:  # Any: DVC ships no types
     return next(stage for stage in repo.index.stages if _name(stage) == name)
 
 
-def stale(tree: Path) -> tuple[Graph, dict[str, Stale]]:
-    """Return the graph and every stage whose own deps, params, command or outs changed."""
+def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, Stale]]:
+    """Return the graph and every stage whose own deps, params, command or outs changed.
+
+    `look_in_cache` also asks the run-cache whether a stage can be restored, which hashes its deps.
+    """
     with _open(tree) as repo:
         graph = _graph(repo)
         found: dict[str, Stale] = {}
@@ -90,7 +93,7 @@ def stale(tree: Path) -> tuple[Graph, dict[str, Stale]]:
             if not stage.frozen and stage.changed():
                 known = any(dep.hash_info for dep in stage.deps)
                 reasons = tuple(_reasons(stage.status(), tree)) if known else ("never run here",)
-                found[name] = Stale(reasons, _restorable(repo, stage))
+                found[name] = Stale(reasons, look_in_cache and _restorable(repo, stage))
         return graph, found
 
 
@@ -218,9 +221,8 @@ def recover(tree: Path) -> list[str]:
     DVC writes dvc.lock in place, so a kill may leave half of it. It is set aside: the run-cache
     knows every finished stage by its inputs and brings it back without running it.
     """
-    done = []
-    if clear_dead_locks(tree):
-        done.append("a lock of a dead process was removed")
+    done = ["a lock of a dead process was removed"] if clear_dead_locks(tree) else []
+    (tree / ".fettle").mkdir(exist_ok=True)
     try:
         load(tree)
     except ProjectError as err:

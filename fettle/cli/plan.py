@@ -52,7 +52,7 @@ def plan(tree: Path) -> list[dict[str, Any]]:  # Any: JSON
 
     `will` is run, restore (from the run-cache), maybe (something above it runs) or keep.
     """
-    stages, stale = graph.stale(tree)
+    stages, stale = graph.stale(tree, look_in_cache=True)
     below = graph.downstream(stages, set(stale))
     rows = []
     for name in stages:

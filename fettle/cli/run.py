@@ -61,7 +61,6 @@ def run(
                 projects.set_local(place.tree, key, path)
         settings = load(place.tree / "params.yaml")
         projects.refresh_inputs(place, settings)
-        _recover(place)
         if dry_run:
             _plan(place, json_)
         elif force or (last := _up_to_date(place)) is None:
@@ -70,20 +69,12 @@ def run(
             _finish(place, last, json_, fresh=False)
 
 
-def _recover(project: Project) -> None:
-    from fettle.adapters import graph
-
-    (project.tree / ".fettle").mkdir(exist_ok=True)
-    for line in graph.recover(project.tree):
-        _say(f"recovered: {line}")
-
-
 def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
     """Return the last run's record when nothing is stale and its release still stands."""
-    from fettle.adapters import graph, releases
+    from fettle.adapters import releases
 
     last = project.read_last()
-    _, stale = graph.stale(project.tree)
+    stale = _stale(project)
     if last is None or stale:
         return None
     folder = project.root / last["release"]["folder"]
@@ -94,9 +85,23 @@ def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
     return last if package == last["release"]["digest"] else None
 
 
+def _stale(project: Project) -> set[str]:
+    """Ask what is stale; mend first what a killed run left, if DVC cannot even read it."""
+    from fettle.adapters import graph
+    from fettle.errors import ProjectError
+
+    try:
+        return set(graph.stale(project.tree)[1])
+    except ProjectError:
+        for line in graph.recover(project.tree):
+            _say(f"recovered: {line}")
+        return set(graph.stale(project.tree)[1])
+
+
 def _plan(project: Project, json_: bool) -> None:
     from fettle.cli import plan
 
+    _stale(project)
     plan.show(project, as_json=json_)
 
 
@@ -113,7 +118,8 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     _listen()
-    _say(f"release '{settings.release.name}': {len(graph.load(project.tree))} stages")
+    graph.clear_dead_locks(project.tree)
+    _say(f"release '{settings.release.name}'")
     from flows.release import release
 
     servers.wait(project, server)
