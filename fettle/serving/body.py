@@ -25,6 +25,7 @@ IMAGES_MAX = 256  # one request holds the worker for about as many single infere
 JSON_TYPE = "application/json"
 RAW_TYPE = "application/octet-stream"
 CHANNELS = (1, 3)
+DEPTH_MAX = 4  # [N, H, W, C]
 
 
 class BadRequest(ValueError):
@@ -89,9 +90,11 @@ def from_json(body: bytes, preprocess: Preprocess) -> Pixels:
 def _as_array(doc: Any) -> npt.NDArray[np.float64]:  # Any: parsed JSON
     if not isinstance(doc, list):
         raise BadRequest(f"the JSON must be an array of numbers, not {_json_name(doc)}")
+    if (depth := _depth(doc)) > DEPTH_MAX:
+        raise BadRequest(f"the arrays are nested {depth} deep, at most {DEPTH_MAX} are taken")
     try:
         array = np.asarray(doc)
-    except (ValueError, OverflowError, RecursionError) as err:
+    except (ValueError, OverflowError) as err:
         raise BadRequest("the arrays differ in length: every row needs the same") from err
     if array.size == 0:
         raise BadRequest(f"the array is empty: shape {list(array.shape)}")
@@ -104,6 +107,14 @@ def _as_array(doc: Any) -> npt.NDArray[np.float64]:  # Any: parsed JSON
     if low < 0 or high > 255:
         raise BadRequest(f"the values must lie in 0 to 255, they span {low:g} to {high:g}")
     return numbers
+
+
+def _depth(doc: Any) -> int:  # Any: parsed JSON
+    """Count how deep the first elements are nested; numpy refuses beyond 64 in other words."""
+    depth = 0
+    while isinstance(doc, list):
+        depth, doc = depth + 1, doc[0] if doc else None
+    return depth
 
 
 def _as_images(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

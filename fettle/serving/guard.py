@@ -115,6 +115,9 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return await _answer(send, 400, "the Content-Length is no number")
+        if not headers.get(b"content-type", b"").isascii():
+            # BentoML's access log decodes it, and would cut the answer off with an error
+            return await _answer(send, 400, "the Content-Type is no text")
         if int(length) > self._body_max_bytes:
             return await self._refuse_size(receive, send)
         try:

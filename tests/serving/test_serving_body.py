@@ -106,6 +106,12 @@ def test_an_image_is_known_by_its_bytes(kind: str) -> None:
             "shape [1, 1, 1, 2] is not taken: an image is [H, W] or [H, W, C], a batch [N, H, W] "
             "or [N, H, W, C], with C 1 or 3",
         ),
+        ([[[[[1]]]]], "the arrays are nested 5 deep, at most 4 are taken"),
+        (json.loads("[" * 70 + "]" * 70), "the arrays are nested 70 deep, at most 4 are taken"),
+        (
+            [1, json.loads("[" * 70 + "]" * 70)],
+            "the arrays differ in length: every row needs the same",
+        ),
         ([[[0, 0]]] * 257, "the request holds 257 images, at most 256 are taken"),
     ],
 )

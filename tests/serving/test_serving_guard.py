@@ -208,6 +208,12 @@ def test_a_stated_size_that_is_no_number_is_400() -> None:
     assert Client().error(content_length="-1") == (400, "the Content-Length is no number")
 
 
+def test_a_content_type_that_is_no_text_is_400() -> None:
+    server = Client()
+    assert server.error(content_type="image/ÿ") == (400, "the Content-Type is no text")
+    assert server.reached == []
+
+
 def test_a_body_that_does_not_come_is_408() -> None:
     server = Client(body_timeout_s=0.02)
     assert server.error(b"x", wait_s=1) == (408, "the body did not arrive within 0.02 s")

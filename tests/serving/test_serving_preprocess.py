@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fettle.serving import preprocess as room
 from fettle.serving.preprocess import Preprocess, UnreadableImage
+from fettle.sources import _decode as ingest
 
 # what each mode is saved as: the formats that really carry it
 FORMATS = {
@@ -186,3 +189,25 @@ def test_its_json_form_makes_the_same_preprocessing() -> None:
     one = preprocess(12, 3, 0.4, 0.2)
     assert one.to_dict() == {"size_px": 12, "channels": 3, "mean": 0.4, "std": 0.2}
     assert Preprocess(**one.to_dict()) == one
+
+
+def test_ingest_and_serving_take_the_same_formats_and_sizes() -> None:
+    assert set(room.FORMATS) == set(ingest.FORMATS)
+    assert room.PIXELS_MAX == ingest.PIXELS_MAX
+
+
+@pytest.mark.parametrize("mode", sorted(FORMATS))
+@pytest.mark.parametrize("damage", [0, 1, 40])
+def test_what_ingest_lets_through_can_be_trained_on_and_served(mode: str, damage: int) -> None:
+    draw = np.random.default_rng(damage)
+    whole = encoded(grey_of(mode, 200, 23, 17), FORMATS[mode])
+    for _ in range(1 if damage == 0 else 60):
+        data = bytearray(whole)
+        for at in draw.integers(0, len(data), damage):
+            data[at] = draw.integers(0, 256)
+        if ingest.look(bytes(data)).error is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow warns of oddities that it then reads well
+                assert preprocess().pixels(bytes(data)).shape == (1, 8, 8)
+        else:
+            assert damage > 0
