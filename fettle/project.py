@@ -130,7 +130,7 @@ def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JS
     """Digest the user's own model files and code, when the family has any."""
     family = plugins.resolve("families", params.finetune.family, where="finetune.family")
     options = family.Params.model_validate(params.finetune.options, strict=False)
-    paths = family.files(options, project.root) if hasattr(family, "files") else []
+    paths = family.files(options, project.tree) if hasattr(family, "files") else []
     root = project.root.resolve()
     names = {
         path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
