@@ -114,10 +114,7 @@ def quality_rows(
     quality, ratios = facts["quality"], facts["compression"]
     full, drop, n = quality["float"], quality["drop"], quality["drop"]["n"]
     value = full["value"]
-    params = ratios["params_ratio"]
-    params = params["value"] if isinstance(params, dict) else params
-    speed = ratios["latency_ratio"]
-    speed = speed if isinstance(speed, dict) else {"value": speed, "low": speed, "high": speed}
+    params, speed = ratios["params_ratio"], ratios["latency_ratio_interval"]
     return [
         Row(
             f"{name}: float accuracy on test",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
@@ -59,7 +59,11 @@ class StageRun:
 
 @dataclass
 class Run:
-    """What the tasks of one pipeline run share."""
+    """What the tasks of one pipeline run share.
+
+    All that is told to MLflow goes through one thread: its SQLite file has one writer, and a stage
+    does not wait for it. `settle` waits for the rest and raises what went wrong.
+    """
 
     project: Project
     force: bool
@@ -67,9 +71,19 @@ class Run:
     stale: Mapping[str, graph.Stale]
     tracker: Tracker
     context: ForkServerContext
-    # one writer at a time: MLflow's SQLite file and the lists below
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
+    told: list[Future[object]] = field(default_factory=list)
     done: dict[str, StageRun] = field(default_factory=dict)
+
+    def tell(self, what: Callable[..., object], *words: object) -> None:
+        """Queue one call of the tracker."""
+        self.told.append(self.writer.submit(what, *words))
+
+    def settle(self) -> None:
+        """Wait until all that was told is written."""
+        for one in self.told:
+            one.result()
+        self.told.clear()
 
 
 # One run per process: task arguments are serialised, a tracker and a lock cannot be.
@@ -97,8 +111,7 @@ def stage(name: str) -> str:
         return _finish(run, StageRun(name, "unchanged", 0.0), folder)
     started = time.time()
     watch = Watch(run, name)
-    with run.lock:
-        run.tracker.stage_started(name)
+    run.tell(run.tracker.stage_started, name)
     code, log = graph.run_stage(
         run.context,
         run.project.tree,
@@ -118,12 +131,13 @@ def stage(name: str) -> str:
 
 
 def _finish(run: Run, result: StageRun, folder: Path) -> str:
-    with run.lock:
-        if result.outcome == "ran":
-            run.tracker.stage_done(result.name, folder)
-        else:
-            run.tracker.stage_cached(result.name, folder)
-        run.done[result.name] = result
+    tracker = run.tracker
+    run.tell(
+        tracker.stage_done if result.outcome == "ran" else tracker.stage_cached,
+        result.name,
+        folder,
+    )
+    run.done[result.name] = result
     SAY.info("stage", extra={"stage": result})
     return result.outcome
 
@@ -143,8 +157,7 @@ def _failure(run: Run, name: str, code: int, log: str) -> FettleError:
         )
     if graph.restore(run.project.tree, name):
         get_run_logger().info("the last good artefact of %s was put back", name)
-    with run.lock:
-        run.tracker.stage_failed(name, str(err))
+    run.tell(run.tracker.stage_failed, name, str(err))
     return err
 
 
@@ -166,8 +179,7 @@ class Watch:
         self._next = time.monotonic() + 1.0
         events = self._new_lines()
         if events:
-            with self._run.lock:
-                self._run.tracker.events(self._name, events)
+            self._run.tell(self._run.tracker.events, self._name, events)
         progress = [e for e in events if e["kind"] == "progress"]
         if progress:
             self._show(progress[-1]["fraction"], progress[-1]["text"])
@@ -229,12 +241,13 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     _current.append(run)
     try:
         _run_stages(stages)
+        run.settle()
         return _publish(run, params, sources)
     except BaseException:
-        with run.lock:
-            tracker.finish("FAILED")
+        run.tell(tracker.finish, "FAILED")
         raise
     finally:
+        run.writer.shutdown()
         _current.pop()
 
 

@@ -14,7 +14,7 @@ refuses   nothing of its own: a bound that does not hold makes passed false, wit
 measures, on test: float_METRIC, METRIC and METRIC_drop of each metric; recall.CLASS and
 float_recall.CLASS; churn; params_ratio, macs_ratio, size_ratio, latency_ratio (float model over
 the shipped file).
-facts: passed, reasons, target, metric (the budget's), split, classes, n.
+facts: passed, reasons, failed, target, metric (the budget's), split, classes, n.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
     before, after = score(params, inputs, shipped, images)
     measures = compare(before, after, images) | ratios(params, inputs, shipped)
-    passed, reasons = judge(measures, params.compress.budget, params.verdict.limits)
+    held = judge(measures, params.compress.budget, params.verdict.limits)
     facts = {
-        "passed": passed,
-        "reasons": reasons,
+        "passed": all(holds for holds, _ in held),
+        "reasons": [text for _, text in held],
+        "failed": [text for holds, text in held if not holds],
         "target": shipped.facts["target"],
         "metric": params.compress.budget.metric,
         "split": SPLIT,
@@ -134,15 +135,13 @@ def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measur
 
 def judge(
     measures: Mapping[str, Measure], budget: Budget, limits: Sequence[Limit]
-) -> tuple[bool, list[str]]:
-    """Hold the budget and each limit to the test figures: (all hold, one sentence for each)."""
+) -> list[tuple[bool, str]]:
+    """Hold the budget and each limit to the test figures: whether it holds, and a sentence."""
     drop = measures[f"{budget.metric}_drop"]
-    held = [drop.value <= budget.drop_max]
-    word = "within" if held[0] else "above"
-    reasons = [
-        f"{budget.metric} drops by {_show(drop)} on {SPLIT}, {word} the budget of "
-        f"{budget.drop_max:g} (compress.budget)"
-    ]
+    within = drop.value <= budget.drop_max
+    word = "within" if within else "above"
+    text = f"{budget.metric} drops by {_show(drop)} on {SPLIT}, {word} the budget of "
+    held = [(within, f"{text}{budget.drop_max:g} (compress.budget)")]
     for at, limit in enumerate(limits):
         taken = measures[limit.metric]
         bounds = (
@@ -151,12 +150,12 @@ def judge(
         )
         for side, bound, holds in bounds:
             if bound is not None:
-                held.append(holds)
-                reasons.append(
+                sentence = (
                     f"{limit.metric} is {_show(taken)} on {SPLIT}, "
                     f"{'' if holds else 'not '}{side} {bound:g} (verdict.limits[{at}])"
                 )
-    return all(held), reasons
+                held.append((holds, sentence))
+    return held
 
 
 def _show(measure: Measure) -> str:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -149,9 +150,13 @@ Outcome = Literal["ran", "restored", "unchanged"]
 
 
 def warm_parent() -> ForkServerContext:
-    """Return the context whose server process imports DVC once and forks for each stage."""
+    """Return the context whose server process imports DVC once and forks for each stage.
+
+    That process starts now, in the background, and stays for the life of this one.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fettle.adapters.graph"])
+    forkserver.ensure_running()
     return context
 
 

@@ -113,6 +113,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     if server is None:
         _say("starting Prefect's server (it stays up for the next run; `fettle ui --stop` ends it)")
         server = servers.launch(project, "prefect")
+    graph.warm_parent()  # it imports DVC while the server starts
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"

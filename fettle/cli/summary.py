@@ -32,7 +32,7 @@ def show(project: Project, last: Mapping[str, Any], *, fresh: bool) -> None:  # 
 def gate_reasons(project: Project) -> list[str]:
     """Return why the gate did not pass."""
     facts = manifest.read(project.tree / "artifacts" / "verdict", verify=False).facts
-    return [str(reason) for reason in facts["reasons"]]
+    return [str(reason) for reason in facts["failed"]]
 
 
 def _near(path: Path) -> str:

@@ -110,7 +110,8 @@ def test_a_limit_that_does_not_hold_fails_without_an_error(judged: Judged) -> No
 
 def test_a_drop_above_the_budget_fails() -> None:
     measures = {"accuracy_drop": Measure(value=0.02, unit="1", n=50, low=-0.01, high=0.06)}
-    passed, reasons = verdict.judge(measures, Budget(metric="accuracy", drop_max=0.01), [])
+    held = verdict.judge(measures, Budget(metric="accuracy", drop_max=0.01), [])
+    passed, reasons = all(holds for holds, _ in held), [text for _, text in held]
     assert passed is False
     assert reasons == [
         "accuracy drops by 0.0200 (-0.0100 to 0.0600, n = 50) on test, above the budget of 0.01 "
@@ -127,7 +128,8 @@ def test_one_limit_may_bound_both_sides() -> None:
         Budget(metric="accuracy", drop_max=0.01),
         Limit(metric="accuracy", min=0.8, max=0.8),
     )
-    passed, reasons = verdict.judge(measures, budget, [limit])
+    held = verdict.judge(measures, budget, [limit])
+    passed, reasons = all(holds for holds, _ in held), [text for _, text in held]
     assert passed is False
     assert reasons[1:] == [
         "accuracy is 0.9000 (n = 50) on test, at least 0.8 (verdict.limits[0])",
