@@ -10,6 +10,15 @@ def rules(limits: Limits) -> list[Rule]:
     """Bound the classes' sizes; imbalance only warns, since training can make up for it."""
     return [
         Rule(
+            name="class_count",  # labels.py counts before quarantine: 'cat ' is a class there
+            says="at least two classes are left after quarantine",
+            expectation="ExpectTableRowCountToBeBetween",
+            arguments={"min_value": 2},
+            failing=Failing.REFUSE,
+            fix="mend the labels of the images set aside, or add images of another class",
+            table=Table.CLASSES,
+        ),
+        Rule(
             name="class_images",
             says=f"every class has at least {limits.class_images_min} usable images "
             "(validate.class_images_min)",

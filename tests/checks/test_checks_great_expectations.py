@@ -149,6 +149,20 @@ def test_one_class_only_is_refused() -> None:
     )
 
 
+def test_one_class_left_after_quarantine_is_refused() -> None:
+    rows = [*healthy(classes=("cat",)), good("cat/odd", "cat ", "train")]
+    assert refusal(rows) == (
+        "validation refuses the data: got 1, where at least two classes are left after "
+        "quarantine. Fix: mend the labels of the images set aside, or add images of another "
+        "class."
+    )
+
+
+def test_no_class_left_after_quarantine_is_refused() -> None:
+    rows = [good("a", "cat ", "train"), good("b", " dog", "test")]
+    assert "got 0, where at least two classes are left after quarantine" in refusal(rows)
+
+
 def test_a_small_class_is_refused() -> None:
     assert refusal(healthy(), replace(LIMITS, class_images_min=9)) == (
         "validation refuses the data: got class 'cat' has 8, class 'dog' has 8, where every class "
