@@ -5,10 +5,10 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check bench ui serve graph lock clean
+.PHONY: help setup run test check bench bench-serve ui serve graph lock clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup:  ## make .venv from requirements.lock (done by run and test)
 	@$(PYTHON) tools/bootstrap.py
@@ -24,6 +24,9 @@ check: setup  ## lint, types, import contracts and the tests without torch
 
 bench: setup  ## measure the main job; writes benchmarks/results/main.json
 	@python -m benchmarks.main
+
+bench-serve: setup  ## measure the served release; writes benchmarks/results/serve.json
+	@python -m benchmarks.serve
 
 ui: setup  ## start the UIs of Prefect and MLflow
 	@fettle ui

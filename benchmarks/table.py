@@ -18,16 +18,25 @@ VERSIONS = ("bentoml", "dvc", "mlflow", "onnxruntime", "openvino", "prefect", "t
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: `low` and `high` are the smallest and largest of n, or a stated interval."""
+    """One figure: `low` and `high` are the smallest and largest of n, or a stated interval.
+
+    What could not be measured has no value, is not met, and says why in `note`.
+    """
 
     what: str
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     unit: str
     n: int
     goal: str
     met: bool
+    note: str = ""
+
+
+def not_measured(what: str, unit: str, goal: str, *, why: str) -> Row:
+    """Make the row of a figure that cannot be taken here."""
+    return Row(what, None, None, None, unit, 0, goal, False, f"not measured: {why}")
 
 
 def of_times(what: str, seconds: Sequence[float], at_most: float) -> Row:
@@ -71,11 +80,14 @@ def show(rows: Sequence[dict[str, object]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in ("what", "value", "low", "high", "unit", "n", "goal", ""):
-        table.add_column(column, justify="left" if column in ("what", "unit", "goal") else "right")
+        words = column in ("what", "unit", "goal", "")
+        table.add_column(column, justify="left" if words else "right")
     for row in rows:
-        numbers = [f"{row[key]:.4g}" for key in ("value", "low", "high")]
-        mark = "" if row["met"] else "missed"
+        numbers = [
+            "-" if row[key] is None else f"{row[key]:.4g}" for key in ("value", "low", "high")
+        ]
+        mark = row.get("note") or ("" if row["met"] else "missed")
         table.add_row(
-            str(row["what"]), *numbers, str(row["unit"]), str(row["n"]), str(row["goal"]), mark
+            str(row["what"]), *numbers, str(row["unit"]), str(row["n"]), str(row["goal"]), str(mark)
         )
     Console(highlight=False).print(table)
