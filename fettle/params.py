@@ -135,7 +135,7 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
                 doc, folder, section[key], (*parent, key), options, (*parent, "options")
             )
     recipe = _get(doc, ("compress", "recipe"))
-    for at, step in enumerate(recipe if isinstance(recipe, CommentedSeq) else []):
+    for at, step in enumerate(recipe if isinstance(recipe, list) else []):
         where = ("compress", "recipe", at)
         if not isinstance(step, Mapping) or not isinstance(step.get("use"), str):
             problems.append((_line(doc, where), f"compress.recipe[{at}] needs `use: TECHNIQUE`"))
@@ -143,10 +143,10 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
         options = {k: v for k, v in step.items() if k != "use"}
         problems += _check_plugin(doc, "compress", step["use"], (*where, "use"), options, where)
     targets = _get(doc, ("targets",))
-    for at, target in enumerate(targets if isinstance(targets, CommentedSeq) else []):
+    for at, target in enumerate(targets if isinstance(targets, list) else []):
         problems += _check_name(doc, "targets", str(target), ("targets", at))
     on = _get(doc, ("compress", "objective", "on"))
-    if isinstance(on, str) and isinstance(targets, CommentedSeq) and on not in targets:
+    if isinstance(on, str) and isinstance(targets, list) and on not in targets:
         problems.append(
             (
                 _line(doc, ("compress", "objective", "on")),

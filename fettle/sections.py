@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -98,25 +98,61 @@ class Finetune(Strict):
 
 
 class Objective(Strict):
-    """What `select` minimises; `on` names one target, or null for the best of all of them."""
+    """What the search and `select` minimise; `on` names one target, or null for the best of all."""
 
-    minimise: Literal["latency_p50_ms", "size_bytes"]
+    minimise: Literal["latency_p50_ms", "size_bytes", "macs", "energy_j"]
     on: str | None = None
 
 
 class Budget(Strict):
-    """How much of a metric compression may cost, against the float model on the same images."""
+    """How much of a metric all steps together may cost, against the float model, same images.
+
+    The one-sided upper bound of the drop on test, at `confidence`, must lie within `drop_max`.
+    """
 
     metric: Metric
     drop_max: Fraction
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+
+
+class Also(Strict):
+    """Hard limits beside the objective, each on the file that ships; null is no limit."""
+
+    size_bytes_max: Positive | None = None
+    latency_p50_ms_max: Annotated[float, Field(gt=0)] | None = None
+    params_max: Positive | None = None
+    macs_max: Positive | None = None
+
+
+class Search(Strict):
+    """How far `recipe: auto` looks. Evaluations bound it; the clock is a safety stop only, which
+    marks the result truncated. A trial recovers for `trial_epochs`, a finalist `final_epochs` more.
+    """
+
+    evaluations_max: Positive = 24
+    wall_clock_max_s: Annotated[float, Field(gt=0)] = 900
+    trial_epochs: Annotated[int, Field(ge=0)] = 2
+    final_epochs: Positive = 16
+
+
+def _list_or_auto(value: object) -> object:
+    if value != "auto" and not isinstance(value, list):
+        raise ValueError("either auto, or a list of steps such as [{use: prune}, {use: distil}]")
+    if isinstance(value, list) and not all(isinstance(step, dict) for step in value):
+        raise ValueError("each step of a recipe is a mapping that begins with use: TECHNIQUE")
+    return value
 
 
 class Compress(Strict):
-    """The recipe is a list of techniques (files in fettle/compress), done in this order."""
+    """`recipe` is a list of techniques (files in fettle/compress), done in this order, or auto:
+    the best list found for the objective within the budget.
+    """
 
-    recipe: list[Options]
+    recipe: Annotated[Literal["auto"] | list[Options], BeforeValidator(_list_or_auto)]
     objective: Objective
     budget: Budget
+    also: Also = Also()
+    search: Search = Search()
 
 
 class Export(Strict):

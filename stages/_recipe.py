@@ -65,8 +65,7 @@ def follow(job: Job) -> Done:
     before = stand(job, Plan(), load_file(job.weights))
     before.model.requires_grad_(False)
     now, steps = stand(job, Plan(), load_file(job.weights)), []
-    recipe = job.params.compress.recipe
-    for at, entry in enumerate(recipe):
+    for at, entry in enumerate(job.recipe):
         technique = plugins.resolve("compress", entry["use"], where=f"compress.recipe[{at}].use")
         folder = job.scratch / f"{at}-{entry['use']}"
         if checkpoint.load(folder) is None:

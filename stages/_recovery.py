@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import nn
 from fettle.compress import Fit, distil
 from fettle.params import Params
 from fettle.recorder import Recorder
+from fettle.sections import Options
 from fettle.train import plan as training
 from fettle.train import predict
 from fettle.train.augment import Augment
@@ -36,6 +37,7 @@ class Job:
     """What there is to compress. `facts` and `weights` are finetune's; Any: facts are JSON."""
 
     params: Params
+    recipe: Sequence[Options]
     facts: Mapping[str, Any]
     weights: Path
     project: Path
@@ -50,7 +52,7 @@ class Report:
 
     def __init__(self, job: Job, at: int, use: str, epochs: int) -> None:
         self.recorder, self.at, self.use, self.epochs = job.recorder, at, use, epochs
-        self.steps = len(job.params.compress.recipe)
+        self.steps = len(job.recipe)
 
     def epoch(self, one: training.Epoch, *, phase: str, of: int) -> None:
         """Record one finished epoch of `phase`, which has `of` of them."""

@@ -8,7 +8,7 @@ writes    model.onnx (input "input", output "logits"), layers.json (what went, l
           when the family trains also model.safetensors and plan.json: build the family, apply the
           plan, load the weights
 params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
-          compress.recipe, targets (the largest channel multiple), export.calibration_images
+          compress, targets (the largest channel multiple), export.calibration_images
 refuses   a technique for graphs in the recipe; any technique when the model is an ONNX file; a
           model that cannot be traced, cut, trained to a finite loss, or lowered with parity
 
@@ -51,7 +51,7 @@ SECTIONS = (
     "seed",
     "preprocess",
     "finetune",
-    "compress.recipe",
+    "compress",
     "export.calibration_images",
     "targets",
 )
@@ -63,9 +63,11 @@ REFERENCE_IMAGES_MAX = 256  # above evaluate.parity_images' default; 256 at 64 p
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Make the artefact; see the file's docstring."""
     facts = manifest.read(inputs["finetune"], verify=False).facts
-    check_kinds(params.compress.recipe)
+    recipe = params.compress.recipe
+    assert recipe != "auto"  # the search lands next
+    check_kinds(recipe)
     if not facts["trains"]:
-        refuse_recipe(params)
+        refuse_recipe(params.finetune.family, recipe)
     validation = _reading.images(inputs, params, "validation")
     calibrating = params.export.calibration_images
     if facts["trains"]:
@@ -97,14 +99,15 @@ def check_kinds(recipe: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def refuse_recipe(params: Params) -> None:
+# Any: see check_kinds.
+def refuse_recipe(family: str, recipe: Sequence[Mapping[str, Any]]) -> None:
     """Raise ModelError when the recipe asks for anything of an ONNX file: it holds no module."""
-    if params.compress.recipe:
-        names = ", ".join(step["use"] for step in params.compress.recipe)
+    if recipe:
+        names = ", ".join(step["use"] for step in recipe)
         raise ModelError(
             "an ONNX file cannot be pruned or trained here",
             got=f"compress.recipe with {names}",
-            rule=f"family '{params.finetune.family}' has no module to act on: recipe must be []",
+            rule=f"family '{family}' has no module to act on: recipe must be []",
             fix="set compress.recipe to []; int8 targets are still quantized",
         )
 
@@ -131,8 +134,11 @@ def of_module(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stages import _recipe, _recovery
 
+    recipe = params.compress.recipe
+    assert recipe != "auto"
     job = _recovery.Job(
         params=params,
+        recipe=recipe,
         facts=manifest.read(inputs["finetune"], verify=False).facts,
         weights=inputs["finetune"] / "model.safetensors",
         project=inputs.project,

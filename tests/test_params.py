@@ -134,3 +134,47 @@ def test_checking_params_imports_nothing_heavy() -> None:
         "'great_expectations', 'bentoml', 'dvc'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        (
+            "compress.recipe=automatic",
+            "compress.recipe: either auto, or a list of steps such as [{use: prune}, {use: distil}]"
+            ' (value "automatic")',
+        ),
+        ("compress.recipe=[prune]", "compress.recipe[0] needs `use: TECHNIQUE`"),
+        (
+            "compress.objective.minimise=latency",
+            "compress.objective.minimise: Input should be 'latency_p50_ms', 'size_bytes', 'macs' "
+            "or 'energy_j' (value \"latency\")",
+        ),
+        (
+            "compress.budget.confidence=1",
+            "compress.budget.confidence: Input should be less than 1 (value 1)",
+        ),
+        (
+            "compress.also={size_bytes_max: 0}",
+            "compress.also.size_bytes_max: Input should be greater than or equal to 1 (value 0)",
+        ),
+        (
+            "compress.also={size_max: 5}",
+            "unknown key 'compress.also.size_max' (value 5), did you mean 'size_bytes_max'?",
+        ),
+        (
+            "compress.search={evaluations_max: 0}",
+            "compress.search.evaluations_max: Input should be greater than or equal to 1 (value 0)",
+        ),
+    ],
+)
+def test_a_goal_that_makes_no_sense_is_refused(file: Path, override: str, text: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        params.load(file, [override])
+    assert text in str(caught.value)
+
+
+def test_a_goal_needs_no_recipe(file: Path) -> None:
+    goal = params.load(file, ["compress.recipe=auto"]).compress
+    assert goal.recipe == "auto"
+    assert (goal.budget.confidence, goal.also.size_bytes_max) == (0.95, None)
