@@ -20,7 +20,7 @@ from torch import nn
 from fettle import lower, manifest, plugins
 from fettle.bench import quality
 from fettle.compress import Workshop, _layers, _plan
-from fettle.compress._plan import Plan
+from fettle.compress._plan import Architecture, Plan
 from fettle.compress._remarks import remarks
 from fettle.measure import Measure
 from fettle.params import Strict
@@ -102,14 +102,8 @@ def fact(use: str, now: Stand, notes: list[str], skipped: dict[str, str]) -> dic
 
 def stand(job: Job, plan: Plan, weights: dict[str, torch.Tensor], epochs: int = 0) -> Stand:
     """Build the architecture, cut it to `plan`, load `weights`; look at it in eval mode."""
-    family = plugins.resolve("families", job.facts["family"], where="finetune.family")
-    model: nn.Module = family.build(
-        parse(family, job.facts["options"]),
-        classes=len(job.facts["classes"]),
-        channels=job.facts["channels"],
-        size_px=job.facts["size_px"],
-        project=job.project,
-    )
+    start = plan.architecture or Architecture(job.facts["family"], job.facts["options"])
+    model = build(job, start.family, start.options)
     _plan.apply(model, plan)
     model.load_state_dict(weights)
     model.to(predict.device()).eval()
@@ -123,6 +117,20 @@ def stand(job: Job, plan: Plan, weights: dict[str, torch.Tensor], epochs: int = 
         accuracy=quality.accuracy(logits, job.validation.labels),
         epochs=epochs,
     )
+
+
+# Any: the family's Params checks them.
+def build(job: Job, name: str, options: Mapping[str, Any]) -> nn.Module:
+    """Make a family's network, untrained, for the images and classes at hand."""
+    family = plugins.resolve("families", name, where="finetune.family")
+    model: nn.Module = family.build(
+        parse(family, options),
+        classes=len(job.facts["classes"]),
+        channels=job.facts["channels"],
+        size_px=job.facts["size_px"],
+        project=job.project,
+    )
+    return model
 
 
 def take(
@@ -139,11 +147,12 @@ def take(
     report = Report(job, at, technique.__name__.rpartition(".")[2], now.epochs)
     workshop = Workshop(
         example=example(job),
-        protected=protected(job, now.model),
+        protected=protected(job, now),
         channel_multiple=channel_multiple(job.params.targets),
         seed=job.params.seed,
         batches=lambda: batches(job),
         fit=recovery(job, teacher, folder, report),
+        build=lambda name, options: build(job, name, options),
     )
     outcome = technique.apply(now.model, now.plan, parse(technique, options), workshop)
     state = {
@@ -152,7 +161,8 @@ def take(
         "notes": list(outcome.notes),
         "epochs": report.epochs,
     }
-    checkpoint.save(folder, {"model": now.model.state_dict()}, state)
+    model = now.model if outcome.model is None else outcome.model
+    checkpoint.save(folder, {"model": model.state_dict()}, state)
 
 
 def take_up(job: Job, folder: Path) -> tuple[Stand, dict[str, Any]]:
@@ -190,12 +200,13 @@ def parse(plugin: ModuleType, options: Mapping[str, Any]) -> Strict:
     return model.model_validate_json(json.dumps(dict(options)))
 
 
-def protected(job: Job, model: nn.Module) -> dict[str, str]:
-    """Name the layers that the family protects, with the reason."""
-    family = plugins.resolve("families", job.facts["family"], where="finetune.family")
-    inside = {one for module in family.protected(model) for one in module.modules()}
-    reason = f"protected by fettle/families/{job.facts['family']}.py"
-    return {name: reason for name, module in model.named_modules() if module in inside}
+def protected(job: Job, now: Stand) -> dict[str, str]:
+    """Name the layers that the model's family protects, with the reason."""
+    name = now.plan.architecture.family if now.plan.architecture else job.facts["family"]
+    family = plugins.resolve("families", name, where="finetune.family")
+    inside = {one for module in family.protected(now.model) for one in module.modules()}
+    reason = f"protected by fettle/families/{name}.py"
+    return {layer: reason for layer, module in now.model.named_modules() if module in inside}
 
 
 def channel_multiple(targets: list[str]) -> int:

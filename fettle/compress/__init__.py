@@ -6,6 +6,10 @@ A technique offers `Params` (every field has a default), `CLAIMS`, and `apply`:
                     changes a torch module in place, within the stage `compress`
     kind "graph"    acts on an ONNX file, within the stage `export`; its file states its signature
 
+A module technique may also offer `proposals(survey: Survey, *, multiple: int, seed: int)`: its next
+moves on the model as it stands, from mild to harsh, each a set of its own options. A search asks
+for them; it knows no technique by name.
+
 The maths below each `apply` takes flat keyword arguments. Files that begin with '_' are parts the
 techniques share, not techniques. A contract test holds every file found to its claims.
 """
@@ -16,10 +20,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from fettle.sections import Options
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from fettle.compress._layers import Layer
     from fettle.compress._plan import Plan
 
 
@@ -65,7 +72,8 @@ class Workshop:
     `example` is one normalised image [1, C, S, S]; `protected` maps a layer's name to the reason
     why its outputs must stay; `channel_multiple` is the vector width that channel counts are
     rounded to; `batches` yields (images [N, C, S, S] normalised, labels [N]) over the training
-    images as they are, without augmentation, in a fixed order.
+    images as they are, without augmentation, in a fixed order. `build(family, options)` makes an
+    untrained network of another family, for the same images and classes.
     """
 
     example: torch.Tensor
@@ -74,12 +82,72 @@ class Workshop:
     seed: int
     batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
     fit: Fit
+    build: Callable[[str, Options], nn.Module]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a module technique hands back: the whole plan so far, layers it left, and why."""
+    """What a module technique hands back: the whole plan so far, layers it left, and why.
+
+    `model` is given only when the technique made another network instead of changing the one it
+    got; the plan then names that network's family.
+    """
 
     plan: Plan
+    model: nn.Module | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A part of the model that can be taken out whole: its output has the shape of its input.
+
+    `layers` have parameters; `loss_increase` is the rise of the mean loss (nats an image) when it
+    is bypassed, without any training after.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    params: int
+    macs: int
+    loss_increase: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSensitivity:
+    """What the loss says to fewer channels of one group (see _groups), without training after.
+
+    `losses` are (share of the `width` channels kept, rise of the mean loss in nats an image), the
+    share falling. `layers` are those that run through the group's channels.
+    """
+
+    name: str
+    width: int
+    layers: tuple[str, ...]
+    losses: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A model as it stands, for `proposals`: what each part costs and how much hangs on it.
+
+    `loss` is the mean cross-entropy of `images` training images (nats); `latency_ms` is each
+    layer's predicted share, empty when no table was measured; `skipped` says which layers cannot
+    be pruned, and why.
+    """
+
+    layers: tuple[Layer, ...]
+    blocks: tuple[Block, ...] = ()
+    groups: tuple[GroupSensitivity, ...] = ()
+    loss: float = 0.0
+    images: int = 0
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+class Proposals(Protocol):
+    """The optional function `proposals` of a module technique."""
+
+    def __call__(self, survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+        """Return options for `apply`, mild first; none when the technique has no move left."""

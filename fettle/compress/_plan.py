@@ -1,8 +1,9 @@
-"""Keep what pruning did as data: for each layer, the channels of the full architecture it keeps.
+"""Keep what compression did to the architecture as data: a plan that a fresh network is cut to.
 
-A pruned model travels as this plan (JSON) beside its weights (safetensors), never as a pickle:
-build the family's architecture, `apply` the plan, load the weights. The pruner cuts through the
-same `cut`, so a re-applied plan cannot differ from the model it came from.
+A compressed model travels as this plan (JSON) beside its weights (safetensors), never as a pickle:
+build the architecture the plan names (or the family's own), `apply` the plan, load the weights. The
+techniques change a model through the same `cut` and `replace`, so a re-applied plan cannot differ
+from the model it came from.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fettle.compress import _parts
+from fettle.compress._parts import Part
 from fettle.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1 had kept channels only
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The channels one layer keeps, ascending, in the numbering of the full architecture.
+    """The channels one layer keeps, ascending, in the numbering of the full architecture, or of
+    the part that took the layer's place.
 
     None means all of them. `out_full` and `in_full` are the full widths. A depthwise convolution
     and a normalisation have outputs only: their inputs are the same channels.
@@ -35,15 +40,35 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Architecture:
+    """A family (a file in fettle/families) with its options: the network a plan starts from."""
+
+    family: str
+    options: Mapping[str, Any]  # Any: the family's Params checks them
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Kept channels by layer name; a layer that is not named keeps everything."""
+    """What became of a network, by module name; a module that is not named stays as it was built.
+
+    `architecture` is another network than the fine-tuned one, or None. `replaced` modules gave way
+    to a plain part (nothing at all, a merged convolution, two thin layers), outer ones first;
+    `layers` kept some of their channels after that.
+    """
 
     layers: Mapping[str, Kept] = field(default_factory=dict)
+    replaced: Mapping[str, Part] = field(default_factory=dict)
+    architecture: Architecture | None = None
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON document
         """Return the document that plan.json holds."""
+        start = self.architecture
         return {
             "schema": SCHEMA,
+            "architecture": None
+            if start is None
+            else {"family": start.family, "options": dict(start.options)},
+            "replaced": {name: part.to_json() for name, part in sorted(self.replaced.items())},
             "layers": {
                 name: {
                     "out": None if kept.out is None else list(kept.out),
@@ -58,15 +83,16 @@ class Plan:
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Plan:  # Any: a JSON document
         """Read the document back; raises ModelError for another schema."""
-        if doc.get("schema") != SCHEMA:
+        if doc.get("schema") not in READABLE:
             raise ModelError(
-                "the prune plan has another schema",
+                "the compression plan has another schema",
                 got=json.dumps(doc.get("schema")),
-                rule=f"this version reads schema {SCHEMA}",
+                rule=f"this version reads schema {' and '.join(map(str, READABLE))}",
                 fix="run `fettle run` again, which writes a new plan",
             )
+        start = doc.get("architecture")
         return cls(
-            {
+            layers={
                 name: Kept(
                     out_full=one["out_full"],
                     out=None if one["out"] is None else tuple(one["out"]),
@@ -74,7 +100,9 @@ class Plan:
                     in_=None if one["in"] is None else tuple(one["in"]),
                 )
                 for name, one in doc["layers"].items()
-            }
+            },
+            replaced={name: Part.from_json(one) for name, one in doc.get("replaced", {}).items()},
+            architecture=None if start is None else Architecture(start["family"], start["options"]),
         )
 
 
@@ -101,21 +129,57 @@ def widths(module: nn.Module) -> tuple[int, int | None] | None:
 
 
 def apply(model: nn.Module, plan: Plan) -> None:
-    """Cut a freshly built full `model` in place to `plan`.
+    """Bring a freshly built full `model` to `plan`, in place; build the plan's architecture first.
 
     Raises ModelError when the model is not the architecture the plan was made for.
     """
+    for name in sorted(plan.replaced, key=lambda one: (one.count("."), one)):
+        if name not in dict(model.named_modules()):
+            raise _misfit(name, "no such module", "the plan puts another part in its place")
+        put(model, name, _parts.build(plan.replaced[name]))
     modules = dict(model.named_modules())
     for name, kept in plan.layers.items():
         found = widths(modules[name]) if name in modules else None
         if found != (kept.out_full, kept.in_full):
-            raise ModelError(
-                f"the prune plan does not fit the model: layer '{name}'",
-                got="no such layer" if found is None else f"widths (out, in) {found}",
-                rule=f"the plan was made for {(kept.out_full, kept.in_full)}",
-                fix="build the model with the family and options that the plan was made with",
-            )
+            got = "no such layer" if found is None else f"widths (out, in) {found}"
+            raise _misfit(name, got, f"the plan was made for {(kept.out_full, kept.in_full)}")
         cut(modules[name], out=kept.out, in_=kept.in_)
+
+
+def _misfit(name: str, got: str, rule: str) -> ModelError:
+    return ModelError(
+        f"the compression plan does not fit the model: layer '{name}'",
+        got=got,
+        rule=rule,
+        fix="build the model with the family and options that the plan was made with",
+    )
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Set the submodule `name` of `model` to `module`, in place."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, module)
+
+
+def replace(model: nn.Module, plan: Plan, name: str, module: nn.Module) -> Plan:
+    """Put `module` (plain parts only, see _parts) in the place of submodule `name`, in place.
+
+    Returns the plan that does the same to a fresh network: what it said of `name` and of all
+    inside it is void.
+    """
+    put(model, name, module)
+
+    def outside(other: str) -> bool:
+        return other != name and not other.startswith(f"{name}.")
+
+    return Plan(
+        layers={one: kept for one, kept in plan.layers.items() if outside(one)},
+        replaced={
+            **{one: part for one, part in plan.replaced.items() if outside(one)},
+            name: _parts.of(module),
+        },
+        architecture=plan.architecture,
+    )
 
 
 def cut(module: nn.Module, *, out: tuple[int, ...] | None, in_: tuple[int, ...] | None) -> None:
@@ -173,7 +237,7 @@ def narrow(
             assert old.in_full is not None, name
             in_ = _without(old.in_, old.in_full, gone)
             layers[name] = Kept(old.out_full, old.out, old.in_full, in_)
-    return Plan(layers)
+    return Plan(layers, plan.replaced, plan.architecture)
 
 
 def _without(kept: tuple[int, ...] | None, full: int, gone: set[int]) -> tuple[int, ...]:

@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from fettle.compress import Claims, Outcome, Workshop, _batchnorm, _groups, _importance, _plan
+from fettle.compress import (
+    Claims,
+    Outcome,
+    Survey,
+    Workshop,
+    _batchnorm,
+    _groups,
+    _importance,
+    _plan,
+)
 from fettle.compress._importance import Importance
 from fettle.errors import ModelError
-from fettle.sections import Fraction, Positive, Strict
+from fettle.sections import Fraction, Options, Positive, Strict
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +45,9 @@ CLAIMS = Claims(
 # with 512 images, 78 % with all 1,440. BatchNorm settles earlier; its count felt right.
 GATE_IMAGES_MAX = 2048
 BATCHNORM_IMAGES_MAX = 2048
+# Shares to propose, mild to harsh. A quarter less a move is NetAdapt's pace at the most (Yang et
+# al. 2018, arXiv:1804.03230, lose 2.5 to 5 % a move); fewer, larger moves fit a budget of tens.
+PROPOSED_FRACTIONS = (0.75, 0.5, 0.375, 0.25)
 
 
 class Params(Strict):
@@ -53,6 +65,19 @@ class Params(Strict):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     temperature: Annotated[float, Field(gt=0)] = 4.0
     alpha: Fraction = 0.9
+
+
+def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+    """Propose shares that take channels from at least one group, each fewer than the last."""
+    del seed  # nothing here is drawn
+    found: list[Options] = []
+    before = [group.width for group in survey.groups]
+    for fraction in PROPOSED_FRACTIONS:
+        after = [rounded_count(width, width, fraction, multiple) for width in before]
+        if after < before:
+            found.append({"keep_fraction": fraction})
+        before = after
+    return found
 
 
 def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from tiny_nets import Fits, answer
+from tiny_nets import Fits, answer, student
 from torch import nn
 
 from fettle import plugins
@@ -63,6 +63,7 @@ def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path)
         seed=0,
         batches=lambda: [(images, torch.arange(4))],
         fit=Fits(),
+        build=student,
     )
     outcome = prune.apply(model, Plan(), prune.Params(keep_fraction=0.5), workshop)
     after = _layers.totals(_layers.survey(model, images[:1]))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tiny_nets import build
 from torch import nn
 
-from fettle.compress import _plan
-from fettle.compress._plan import Kept, Plan
+from fettle.compress import _parts, _plan
+from fettle.compress._parts import Part
+from fettle.compress._plan import Architecture, Kept, Plan
 from fettle.errors import ModelError
 
 
@@ -21,12 +22,64 @@ def test_a_plan_survives_json() -> None:
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
+def test_a_plan_of_the_first_schema_still_loads() -> None:
+    old = {"schema": 1, "layers": {"a": {"out": [0], "out_full": 4, "in": None, "in_full": None}}}
+    assert Plan.from_json(old) == Plan({"a": Kept(4, (0,))})
+
+
+def test_a_plan_with_replaced_parts_and_another_architecture_survives_json() -> None:
+    chain = nn.Sequential(nn.Conv2d(4, 2, (3, 1), padding=(1, 0), bias=False), nn.ReLU6())
+    plan = Plan(
+        {"a.0": Kept(2, (1,), 4, None)},
+        {"a": _parts.of(chain), "b": _parts.of(nn.Identity())},
+        Architecture("small_cnn", {"width": 8}),
+    )
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_a_replaced_part_voids_what_the_plan_said_inside_it_and_can_be_cut_later() -> None:
+    model = build("plain")
+    plan = Plan({"block1.0.0": Kept(16, (0, 1), 1), "block1.1.0": Kept(16, None, 16, (0, 1))})
+    _plan.apply(model, plan)
+    part = nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.Conv2d(3, 2, 3, padding=1))
+    plan = _plan.replace(model, plan, "block1.0.0", part)
+    assert set(plan.layers) == {"block1.1.0"}
+    plan = _plan.narrow(plan, dict(model.named_modules()), {("block1.0.0.1", "in"): {1}})
+    _plan.cut(part[1], out=None, in_=(0, 2))  # type: ignore[arg-type] # a Conv2d
+    fresh = build("plain")
+    _plan.apply(fresh, plan)
+    assert fresh.get_submodule("block1.0.0.1").weight.shape == (2, 2, 3, 3)  # type: ignore[union-attr] # as above
+    assert fresh.get_submodule("block1.0.0.0").weight.shape == (3, 1, 1, 1)  # type: ignore[union-attr] # as above
+
+
+def test_a_plan_that_replaces_a_module_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"layer 'gone': got no such module"):
+        _plan.apply(build("plain"), Plan(replaced={"gone": _parts.of(nn.Identity())}))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Identity(),
+        nn.Conv2d(4, 8, (3, 5), stride=2, padding=(1, 2), groups=4, bias=False),
+        nn.Linear(4, 6),
+        nn.BatchNorm2d(6, eps=1e-3),
+        nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU6())),
+    ],
+)
+def test_a_part_builds_the_module_it_was_written_from(module: nn.Module) -> None:
+    made = _parts.build(Part.from_json(json.loads(json.dumps(_parts.of(module).to_json()))))
+    assert repr(made) == repr(module)
+    assert _parts.of(made) == _parts.of(module)
+
+
 def test_a_plan_of_another_schema_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         Plan.from_json({"schema": 7, "layers": {}})
     assert str(caught.value) == (
-        "the prune plan has another schema: got 7; this version reads schema 1. Fix: run "
-        "`fettle run` again, which writes a new plan."
+        "the compression plan has another schema: got 7; this version reads schema 1 and 2. Fix: "
+        "run `fettle run` again, which writes a new plan."
     )
 
 
@@ -34,9 +87,9 @@ def test_a_plan_for_another_width_is_refused_with_the_layer() -> None:
     with pytest.raises(ModelError) as caught:
         _plan.apply(build("mobile"), Plan({"expand": Kept(64, (0, 1), 16)}))
     assert str(caught.value) == (
-        "the prune plan does not fit the model: layer 'expand': got widths (out, in) (48, 16); the "
-        "plan was made for (64, 16). Fix: build the model with the family and options that the "
-        "plan was made with."
+        "the compression plan does not fit the model: layer 'expand': got widths (out, in) "
+        "(48, 16); the plan was made for (64, 16). Fix: build the model with the family and "
+        "options that the plan was made with."
     )
 
 

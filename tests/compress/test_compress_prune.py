@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_nets import NETS, SIDE, Fits, answer, build, images, workshop
 from torch import nn
 
-from fettle.compress import _groups, _plan, prune
+from fettle.compress import GroupSensitivity, Survey, _groups, _plan, prune
 from fettle.compress._plan import Plan
 from fettle.errors import ModelError
 
@@ -374,3 +374,18 @@ def test_a_plan_on_a_fresh_model_with_the_weights_gives_the_same_answers(
     _plan.apply(third, again.plan)
     third.load_state_dict(fresh.state_dict())
     assert torch.equal(answer(third, images()), answer(fresh, images()))
+
+
+def test_proposals_go_from_mild_to_harsh_and_each_takes_channels_from_a_group() -> None:
+    groups = tuple(
+        GroupSensitivity(name=name, width=width, layers=(name,), losses=())
+        for name, width in (("a", 32), ("b", 16))
+    )
+    found = prune.proposals(Survey(layers=(), groups=groups), multiple=8, seed=0)
+    # 32 and 16 channels in eighths: 24 and 16 at 0.75 (12 rounds up), 16 and 8, 16 and 8, 8 and 8
+    assert found == [{"keep_fraction": 0.75}, {"keep_fraction": 0.5}, {"keep_fraction": 0.25}]
+
+
+def test_nothing_is_proposed_where_every_group_is_one_multiple_wide() -> None:
+    group = GroupSensitivity(name="a", width=8, layers=("a",), losses=())
+    assert prune.proposals(Survey(layers=(), groups=(group,)), multiple=8, seed=0) == []

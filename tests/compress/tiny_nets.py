@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fettle import plugins
 from fettle.compress import Workshop
 from fettle.families import small_cnn
+from fettle.sections import Options
 
 SIDE = 8
 
@@ -124,6 +126,15 @@ class Fits:
         self.settings.append((learning_rate, temperature, alpha))
 
 
+def student(name: str, options: Options) -> nn.Module:
+    """Stand in for the stage, which builds any family."""
+    family = plugins.resolve("families", name, where="")
+    model: nn.Module = family.build(
+        family.Params(**options), classes=3, channels=1, size_px=SIDE, project=Path()
+    )
+    return model
+
+
 def workshop(
     *,
     protected: Mapping[str, str] | None = None,
@@ -142,6 +153,7 @@ def workshop(
         seed=seed,
         batches=batches or few,
         fit=fit or Fits(),
+        build=student,
     )
 
 

@@ -16,7 +16,7 @@ from fettle import plugins
 from fettle.compress import Claims, Outcome, Workshop, _layers, _plan
 from fettle.compress._plan import Plan
 from fettle.families import small_cnn
-from fettle.params import Strict
+from fettle.sections import Options, Strict
 
 TECHNIQUES = plugins.names("compress")
 MODULE = [
@@ -70,6 +70,14 @@ def build() -> nn.Module:
     return small_cnn.build(options, classes=3, channels=1, size_px=8, project=Path()).eval()
 
 
+def student(name: str, options: Options) -> nn.Module:
+    family = plugins.resolve("families", name, where="")
+    model: nn.Module = family.build(
+        family.Params(**options), classes=3, channels=1, size_px=8, project=Path()
+    )
+    return model.eval()
+
+
 def apply(name: str, model: nn.Module) -> tuple[Outcome, Lesson]:
     technique, lesson = plugins.resolve("compress", name, where=""), Lesson()
     workshop = Workshop(
@@ -79,6 +87,7 @@ def apply(name: str, model: nn.Module) -> tuple[Outcome, Lesson]:
         seed=1,
         batches=batches,
         fit=lesson,
+        build=student,
     )
     outcome: Outcome = technique.apply(model, Plan(), technique.Params(), workshop)
     return outcome, lesson

@@ -1,0 +1,84 @@
+"""Write down the few plain modules that techniques put in a layer's place, as values.
+
+A plan holds them as JSON: shapes, never weights. Only what every runtime has: nothing at all,
+convolutions, linear layers, normalisation, an activation, and chains of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# kind: (torch.nn class, its arguments that say the shape)
+_KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "identity": ("Identity", ()),
+    "conv2d": (
+        "Conv2d",
+        ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    ),
+    "linear": ("Linear", ("in_features", "out_features")),
+    "batchnorm2d": ("BatchNorm2d", ("num_features", "eps")),
+    "relu": ("ReLU", ()),
+    "relu6": ("ReLU6", ()),
+    "zeropad2d": ("ZeroPad2d", ("padding",)),
+}
+_WITH_BIAS = ("conv2d", "linear")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One module: its kind, torch's arguments for its shape; of a chain, its parts in order."""
+
+    kind: str
+    shape: Mapping[str, Any] = field(default_factory=dict)  # Any: int, float, bool or list of int
+    parts: tuple[Part, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:  # Any: a JSON document
+        """Return the JSON form."""
+        if self.kind == "chain":
+            return {"kind": self.kind, "parts": [one.to_json() for one in self.parts]}
+        return {"kind": self.kind, **self.shape}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Part:  # Any: a JSON document
+        """Read it back."""
+        shape = {key: value for key, value in doc.items() if key not in ("kind", "parts")}
+        return cls(doc["kind"], shape, tuple(cls.from_json(one) for one in doc.get("parts", ())))
+
+
+def of(module: nn.Module) -> Part:
+    """State `module` as a part; it must be one of the kinds above, or a Sequential of them."""
+    from torch import nn
+
+    if isinstance(module, nn.Sequential):
+        return Part("chain", parts=tuple(of(one) for one in module))
+    for kind, (torch_name, arguments) in _KINDS.items():
+        if type(module) is getattr(nn, torch_name):
+            shape = {name: _plain(getattr(module, name)) for name in arguments}
+            if kind in _WITH_BIAS:
+                shape["bias"] = module.bias is not None
+            return Part(kind, shape)
+    raise AssertionError(f"no part stands for {type(module).__name__}")  # our own mistake
+
+
+def _plain(value: Any) -> Any:  # Any: a torch argument
+    return list(value) if isinstance(value, tuple) else value
+
+
+def build(part: Part) -> nn.Module:
+    """Make the module, with new weights."""
+    from torch import nn
+
+    if part.kind == "chain":
+        return nn.Sequential(*(build(one) for one in part.parts))
+    made: nn.Module = getattr(nn, _KINDS[part.kind][0])(
+        **{
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in part.shape.items()
+        }
+    )
+    return made
