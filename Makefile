@@ -5,10 +5,10 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check bench bench-serve ui serve graph lock clean
+.PHONY: help setup run test check bench bench-compress bench-serve ui serve graph lock clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup:  ## make .venv from requirements.lock (done by run and test)
 	@$(PYTHON) tools/bootstrap.py
@@ -27,6 +27,9 @@ bench: setup  ## measure the main job; writes benchmarks/results/main.json
 
 bench-serve: setup  ## measure the served release; writes benchmarks/results/serve.json
 	@python -m benchmarks.serve
+
+bench-compress: setup  ## measure compression against other tools (PHOTOS=folder adds the photos)
+	@python -m benchmarks.compress $(if $(PHOTOS),--photos $(PHOTOS))
 
 ui: setup  ## start the UIs of Prefect and MLflow
 	@fettle ui

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fettle.bench import machine
 from fettle.manifest import write_json
+from fettle.measure import Measure
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VERSIONS = ("bentoml", "dvc", "mlflow", "onnxruntime", "openvino", "prefect", "torch")
@@ -20,7 +21,8 @@ VERSIONS = ("bentoml", "dvc", "mlflow", "onnxruntime", "openvino", "prefect", "t
 class Row:
     """One figure: `low` and `high` are the smallest and largest of n, or a stated interval.
 
-    What could not be measured has no value, is not met, and says why in `note`.
+    What could not be measured has no value, is not met, and says why in `note`; where a goal is
+    missed, the note says what was tried.
     """
 
     what: str
@@ -52,6 +54,14 @@ def of_times(what: str, seconds: Sequence[float], at_most: float) -> Row:
         f"<= {at_most:g}",
         median <= at_most,
     )
+
+
+def of_measure(what: str, measure: Measure, *, goal: str, met: bool, note: str = "") -> Row:
+    """Make a row of a measured value with its interval; without one, the value is both its ends."""
+    value = measure.value
+    low = value if measure.low is None else measure.low
+    high = value if measure.high is None else measure.high
+    return Row(what, value, low, high, measure.unit, measure.n, goal, met, note)
 
 
 def write(name: str, command: str, rows: Sequence[Row]) -> Path:
@@ -86,8 +96,12 @@ def show(rows: Sequence[dict[str, object]]) -> None:
         numbers = [
             "-" if row[key] is None else f"{row[key]:.4g}" for key in ("value", "low", "high")
         ]
-        mark = row.get("note") or ("" if row["met"] else "missed")
+        mark = "" if row["met"] or row["value"] is None else "missed"  # its note is below
         table.add_row(
             str(row["what"]), *numbers, str(row["unit"]), str(row["n"]), str(row["goal"]), str(mark)
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    for row in rows:
+        if row.get("note"):
+            console.print(f"{row['what']}: {row['note']}", style="dim")

@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from fettle.errors import DataError
 from fettle.params import Strict
@@ -45,10 +48,14 @@ CLASSES = (
 
 
 class Params(Strict):
-    """`path`: a folder with the four IDX files, relative to the project; `urls`: where else."""
+    """`path`: a folder with the four IDX files, relative to the project; `urls`: where else.
+
+    `train_images_max`: the first so many of the 60,000 (their order is mixed); null takes all.
+    """
 
     path: str | None = None
     urls: list[str] = URLS
+    train_images_max: Annotated[int, Field(ge=1, le=60_000)] | None = None
 
 
 def fingerprint(options: Params, location: Path | None) -> dict[str, str | int]:
@@ -86,6 +93,8 @@ def read(options: Params, location: Path | None) -> Iterator[Item]:
         images, labels = (
             _idx.parse(_fetch.load(folder, name, FILES[name]), name) for name in names
         )
-        for at, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        most = None if split else options.train_images_max
+        pairs = zip(images[:most], labels[:most], strict=True)
+        for at, (pixels, label) in enumerate(pairs):
             row = f"fashion_mnist/{split or prefix}/{at:05d}"
             yield Item(row, CLASSES[label], None, split, grey_png(pixels))

@@ -58,6 +58,12 @@ def test_a_local_folder_is_read(folder: Path) -> None:
     assert np.array_equal(last, pixels("t10k")[-1])
 
 
+def test_only_the_training_images_are_limited(folder: Path) -> None:
+    items = list(fashion_mnist.read(fashion_mnist.Params(train_images_max=4), folder))
+    assert [item.split for item in items] == [None] * 4 + ["test"] * 5
+    assert items[3].row == "fashion_mnist/train/00003"
+
+
 def test_without_a_folder_the_files_are_fetched_into_the_cache(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
