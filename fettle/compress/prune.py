@@ -71,12 +71,12 @@ def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
     """Propose shares that take channels from at least one group, each fewer than the last."""
     del seed  # nothing here is drawn
     found: list[Options] = []
-    before = [group.width for group in survey.groups]
+    widths = last = [group.width for group in survey.groups]
     for fraction in PROPOSED_FRACTIONS:
-        after = [rounded_count(width, width, fraction, multiple) for width in before]
-        if after < before:
+        counts = [rounded_count(width, width, fraction, multiple) for width in widths]
+        if counts != last:
             found.append({"keep_fraction": fraction})
-        before = after
+        last = counts
     return found
 
 
