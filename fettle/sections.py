@@ -192,6 +192,55 @@ class Release(Strict):
     service: str
 
 
+GateName = Literal["errors", "latency", "accuracy", "disagreement"]
+
+
+class PromoteStep(Strict):
+    """One weight; `margin_times` widens the margins while few requests are at stake."""
+
+    weight_percent: Annotated[float, Field(gt=0, lt=100)]
+    margin_times: Annotated[float, Field(ge=1)] = 1.0
+    gates: Annotated[list[GateName], Field(min_length=1)] = ["errors", "latency"]
+
+
+class Promote(Strict):
+    """How a challenger takes the champion's place; each default's reason is in ADR 0022."""
+
+    shadow_requests: Positive = 2000
+    steps: Annotated[list[PromoteStep], Field(min_length=1)] = [
+        PromoteStep(weight_percent=1, margin_times=20, gates=["errors"]),
+        PromoteStep(weight_percent=5, margin_times=8, gates=["errors"]),
+        PromoteStep(weight_percent=25, margin_times=2),
+        PromoteStep(weight_percent=50),
+    ]
+    step_min_s: Annotated[float, Field(ge=0)] = 60.0
+    step_budget_requests: Positive = 50_000
+    bake_s: Annotated[float, Field(ge=0)] = 600.0
+    bake_requests: Positive = 1000
+    alpha_rollback: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    alpha_promote: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    errors_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    accuracy_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    latency_p95_ratio: Annotated[float, Field(gt=1)] = 1.2
+    disagreement_max: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    both_failing_max: Annotated[float, Field(gt=0, le=1)] = 0.2
+    drift_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    sticky_key: Annotated[str, Field(pattern=r"^(cookie|header):[A-Za-z0-9_-]+$")] | None = None
+    lease_s: Annotated[float, Field(ge=1)] = 10.0
+
+    @model_validator(mode="after")
+    def _climbs_to_the_whole_bar(self) -> Self:
+        weights = [one.weight_percent for one in self.steps]
+        if weights != sorted(set(weights)):
+            raise ValueError(f"the weights of the steps must rise, they are {weights}")
+        last = self.steps[-1]
+        if last.margin_times != 1 or not {"errors", "latency"} <= set(last.gates):
+            raise ValueError(
+                "the last step must hold errors and latency to the whole bar (margin_times 1)"
+            )
+        return self
+
+
 class Params(Strict):
     """The whole of params.yaml, in the order of the file."""
 
@@ -206,3 +255,4 @@ class Params(Strict):
     evaluate: Evaluate
     verdict: Verdict
     release: Release
+    promote: Promote = Promote()

@@ -1,0 +1,75 @@
+"""State what the gates read: attempts from the router's log, shadow pairs, late labels, inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Arm(StrEnum):
+    """Which release answered."""
+
+    CHAMPION = "champion"
+    CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One line of the router's log: one try of one request on one arm.
+
+    `weight` is the challenger's share, 0 to 1, that the router used for this request. `assigned`
+    is the arm that the router drew; `arm` the one that answered (they differ in a replay, which
+    carries no evidence). `key_hash` is the sticky key's hash, None where assignment is random per
+    request. `status` is the HTTP status, 0 where the connection died.
+    """
+
+    request_id: str
+    time_s: float
+    arm: Arm
+    assigned: Arm
+    weight: float
+    status: int
+    latency_ms: float
+    replay: bool = False
+    key_hash: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the arm is to blame: no answer, or a 5xx. A 4xx is the client's own."""
+        return self.status == 0 or self.status >= 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowPair:
+    """One request answered by both arms, no user saw the challenger's; answers are class names.
+
+    None as an answer: that arm failed. `label` where the truth is known (held-out requests).
+    """
+
+    request_id: str
+    time_s: float
+    champion: str | None
+    challenger: str | None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """The truth of one live request, come late, joined by request id to its counted attempt."""
+
+    request_id: str
+    time_s: float
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One input as seen by an arm: `bin_index` of its summary among the training reference's."""
+
+    request_id: str
+    time_s: float
+    arm: Arm
+    bin_index: int
+
+
+Record = Attempt | ShadowPair | Label | Seen
