@@ -180,6 +180,9 @@ class Watch:
         events = self._new_lines()
         if events:
             self._run.tell(self._run.tracker.events, self._name, events)
+        for event in events:
+            if event["kind"] == "note" and event["name"] == "warning":
+                SAY.info("warning", extra={"warning": (self._name, event["text"])})
         progress = [e for e in events if e["kind"] == "progress"]
         if progress:
             self._show(progress[-1]["fraction"], progress[-1]["text"])

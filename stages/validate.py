@@ -5,7 +5,8 @@ Writes:  rows.parquet (row: the ids that go on), quarantine.parquet (row, rule, 
          validation.json and validation.html (what Great Expectations found), data_docs/ when
          validate.data_docs is on (Great Expectations' own pages; they need the network to look
          as meant).
-Params:  validate.
+Params:  validate, compress.budget (said at once when the test set is too small to decide it; no
+         output depends on it).
 Facts:   {passed, rows, quarantined, by_rule: {rule: images}, classes: {label: {train, validation,
          test}}, checks: [{name, passed, observed, rule, failing}]}.
 Refuses: more rows to set aside than validate.quarantine_max_fraction; fewer than two classes; a
@@ -23,16 +24,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fettle import dataset, manifest
+from fettle.bench import budget
 from fettle.checks import Limits
 from fettle.checks._examine import Examination, examine, read_frame
 from fettle.checks._page import document, page, to_show
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
+from fettle.sections import Budget
 from stages._contract import Inputs, Outputs
 
 READS = ("ingest",)
-SECTIONS = ("validate",)
+SECTIONS = ("validate", "compress.budget")
 MEASURES = False
 
 PASSED = pa.schema([("row", pa.string())])
@@ -67,12 +70,23 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     manifest.write_text(out / "validation.html", html)
     recorder.file(out / "validation.html")
     recorder.note("validation", f"{found.quarantined} of {len(frame)} images set aside")
+    tested = sum(splits["test"] for splits in found.classes.values())
+    warn_of_noise(params.compress.budget, tested, recorder)
     told = ("name", "passed", "observed", "rule", "failing")
     facts = {key: doc[key] for key in ("passed", "rows", "quarantined", "by_rule", "classes")}
     return Outputs(
         measures=measures(found, len(frame)),
         facts={**facts, "checks": [{key: one[key] for key in told} for one in doc["checks"]]},
     )
+
+
+def warn_of_noise(asked: Budget, tested: int, recorder: Recorder) -> None:
+    """Note that `tested` images cannot decide an accuracy budget, before any training."""
+    if asked.metric != "accuracy":
+        return
+    text = budget.below_noise(tested, drop_max=asked.drop_max, confidence=asked.confidence)
+    if text:
+        recorder.note("warning", text)
 
 
 def write_rows(out: Path, found: Examination) -> None:

@@ -14,14 +14,15 @@ refuses   nothing of its own: a bound that does not hold makes passed false, wit
 measures, on test: float_METRIC, METRIC and METRIC_drop of each metric; recall.CLASS and
 float_recall.CLASS; churn; params_ratio, macs_ratio, size_ratio, latency_ratio (float model over
 the shipped file).
-facts: passed, reasons, failed, target, metric (the budget's), split, classes, n.
+facts: passed, reasons, failed, target, metric (the budget's), budget {status ("met" | "exceeded" |
+"undecided"), bound (one-sided, at the budget's confidence), n_needed}, split, classes, n.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fettle import manifest, plugins
-from fettle.bench import onnx_cost, quality
+from fettle.bench import budget, onnx_cost, quality
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -64,13 +65,23 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
     before, after = score(params, inputs, shipped, images)
     measures = compare(before, after, images) | ratios(params, inputs, shipped)
-    held = judge(measures, params.compress.budget, params.verdict.limits)
+    asked = params.compress.budget
+    found = budget.judge(
+        asked.metric,
+        before,
+        after,
+        images.labels,
+        drop_max=asked.drop_max,
+        confidence=asked.confidence,
+    )
+    held = [hold_budget(measures, asked, found), *hold_limits(measures, params.verdict.limits)]
     facts = {
         "passed": all(holds for holds, _ in held),
         "reasons": [text for _, text in held],
         "failed": [text for holds, text in held if not holds],
         "target": shipped.facts["target"],
-        "metric": params.compress.budget.metric,
+        "metric": asked.metric,
+        "budget": asdict(found),
         "split": SPLIT,
         "classes": images.classes,
         "n": len(images.ids),
@@ -133,15 +144,29 @@ def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measur
     return counted | {"latency_ratio": shipped.speedup}
 
 
-def judge(
-    measures: Mapping[str, Measure], budget: Budget, limits: Sequence[Limit]
-) -> list[tuple[bool, str]]:
-    """Hold the budget and each limit to the test figures: whether it holds, and a sentence."""
-    drop = measures[f"{budget.metric}_drop"]
-    within = drop.value <= budget.drop_max
-    word = "within" if within else "above"
-    text = f"{budget.metric} drops by {_show(drop)} on {SPLIT}, {word} the budget of "
-    held = [(within, f"{text}{budget.drop_max:g} (compress.budget)")]
+def hold_budget(
+    measures: Mapping[str, Measure], asked: Budget, found: budget.Judgement
+) -> tuple[bool, str]:
+    """Say whether the drop's upper bound lies within the budget, in a sentence."""
+    drop, met = measures[f"{asked.metric}_drop"], found.status == "met"
+    text = (
+        f"{asked.metric} drops by {_show(drop)} on {SPLIT}; the {asked.confidence:.0%} upper bound "
+        f"{found.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
+        "(compress.budget)"
+    )
+    if found.status == "undecided":
+        needs = (
+            f"about {found.n_needed:,} test images would show whether it holds"
+            if found.n_needed
+            else "no number of test images would show it to hold"
+        )
+        text += f": undecidable with n = {drop.n:,}, {needs}"
+    return met, text
+
+
+def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> list[tuple[bool, str]]:
+    """Hold each limit to the test figures: whether it holds, and a sentence."""
+    held = []
     for at, limit in enumerate(limits):
         taken = measures[limit.metric]
         bounds = (

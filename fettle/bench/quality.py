@@ -139,6 +139,18 @@ def drop(metric: str, reference: Floats, candidate: Floats, labels: Labels) -> M
     if metric == "calibration_error":
         before, after = (calibration_error(one, labels).value for one in (reference, candidate))
         return Measure(value=after - before, unit="1", n=len(labels))
+    gap, drawn = _drop_draws(metric, reference, candidate, labels)
+    return _percentiles(gap, drawn, len(labels))
+
+
+def drawn_drops(metric: str, reference: Floats, candidate: Floats, labels: Labels) -> Doubles:
+    """Return the bootstrap's drops of macro_f1 or worst_recall: float [RESAMPLES]."""
+    return _drop_draws(metric, reference, candidate, labels)[1]
+
+
+def _drop_draws(
+    metric: str, reference: Floats, candidate: Floats, labels: Labels
+) -> tuple[float, Doubles]:
     score = _macro_f1 if metric == "macro_f1" else _worst_recall
     classes = reference.shape[1]
     triples = np.stack([labels, reference.argmax(axis=1), candidate.argmax(axis=1)], axis=1)
@@ -148,7 +160,7 @@ def drop(metric: str, reference: Floats, candidate: Floats, labels: Labels) -> M
         before, after = (_counts(kinds[:, 0], kinds[:, at], weights, classes) for at in (1, 2))
         return score(before) - score(after)
 
-    return _percentiles(float(gaps(counts[None])[0]), gaps(_resample(counts)), len(labels))
+    return float(gaps(counts[None])[0]), gaps(_resample(counts))
 
 
 def paired_drop(reference_correct: Bools, candidate_correct: Bools) -> Measure:

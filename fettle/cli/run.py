@@ -166,7 +166,7 @@ def _say(text: str) -> None:
 
 
 class _Progress(logging.Handler):
-    """Print the flow's events as lines: a stage's end always, its progress every few seconds."""
+    """Print the flow's events as lines: a stage's end or warning always, progress now and then."""
 
     EVERY_S = 5.0
 
@@ -178,6 +178,8 @@ class _Progress(logging.Handler):
         if done := getattr(record, "stage", None):
             seconds = f"{done.seconds:7.1f} s" if done.outcome != "unchanged" else " " * 9
             _say(f"  {done.name:<28} {done.outcome:<10} {seconds}")
+        elif warning := getattr(record, "warning", None):
+            _say(f"  {warning[0]:<28} warning: {warning[1]}")
         elif (progress := getattr(record, "progress", None)) and (
             time.monotonic() - self._last > self.EVERY_S
         ):

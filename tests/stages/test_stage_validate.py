@@ -248,3 +248,19 @@ def test_a_class_that_shrinks_below_its_minimum_is_refused(desk: Desk) -> None:
         "class has at least 25 usable images (validate.class_images_min). Fix: add images, drop "
         "the class, or lower validate.class_images_min in params.yaml."
     )
+
+
+def test_a_budget_that_the_test_images_cannot_decide_is_said_and_changes_no_byte(
+    desk: Desk,
+) -> None:
+    small = desk.run("compress.budget.drop_max=0.01", name="small")
+    n = sum(one["test"] for one in small.outputs.facts["classes"].values())
+    said = small.recorder.notes["warning"]
+    assert said.startswith(
+        f"compress.budget is below the noise of the test set: with n = {n} even a lossless model"
+    )
+    assert "0.8 needs about 1,062 test images" in said
+    large = desk.run("compress.budget.drop_max=1", name="large")
+    assert "warning" not in large.recorder.notes
+    assert large.outputs == small.outputs
+    assert manifest.tree_digest(large.out) == manifest.tree_digest(small.out)

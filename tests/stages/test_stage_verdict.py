@@ -11,7 +11,7 @@ import tiny_onnx
 from tiny_project import CLASSES, COUNTS, TinyProject, pixels, settings
 
 from fettle import manifest
-from fettle.bench import quality
+from fettle.bench import budget, quality
 from fettle.measure import Measure
 from fettle.recorder import Memory
 from fettle.runtimes import ort
@@ -88,17 +88,39 @@ def test_the_ratios_describe_the_shipped_file(judged: Judged) -> None:
 
 
 def test_a_drop_inside_the_budget_passes(judged: Judged) -> None:
-    outputs = judged.run()
+    outputs = judged.run("compress.budget.drop_max=0.05")
     assert outputs.facts["passed"] is True
     assert outputs.facts["metric"] == "accuracy"
     (reason,) = outputs.facts["reasons"]
     assert reason.startswith("accuracy drops by 0.0000 (-0.04")
-    assert reason.endswith(", n = 90) on test, within the budget of 0.01 (compress.budget)")
+    assert reason.endswith(
+        ", n = 90) on test; the 95% upper bound 0.0292 is within the budget of 0.05 "
+        "(compress.budget)"
+    )
+    assert outputs.facts["budget"]["status"] == "met"
+    assert outputs.facts["budget"]["bound"] == pytest.approx(2.7055 / (90 + 2.7055), rel=1e-4)
+
+
+def test_a_budget_that_the_test_set_cannot_decide_is_not_passed_and_says_the_n_needed(
+    judged: Judged,
+) -> None:
+    outputs = judged.run("compress.budget.drop_max=0.02")
+    assert outputs.facts["passed"] is False
+    (reason,) = outputs.facts["failed"]
+    assert reason.endswith(
+        "the 95% upper bound 0.0292 is above the budget of 0.02 (compress.budget): undecidable "
+        "with n = 90, about 328 test images would show whether it holds"
+    )
+    assert outputs.facts["budget"] == {
+        "status": "undecided",
+        "bound": pytest.approx(0.0292, abs=1e-4),
+        "n_needed": 328,
+    }
 
 
 def test_a_limit_that_does_not_hold_fails_without_an_error(judged: Judged) -> None:
     limits = "[{metric: calibration_error, max: 0.0}, {metric: worst_recall, min: 0.5}]"
-    outputs = judged.run(f"verdict.limits={limits}")
+    outputs = judged.run(f"verdict.limits={limits}", "compress.budget.drop_max=0.05")
     assert outputs.facts["passed"] is False
     error = outputs.measures["calibration_error"].value
     assert outputs.facts["reasons"][1] == (
@@ -110,30 +132,21 @@ def test_a_limit_that_does_not_hold_fails_without_an_error(judged: Judged) -> No
 
 def test_a_drop_above_the_budget_fails() -> None:
     measures = {"accuracy_drop": Measure(value=0.02, unit="1", n=50, low=-0.01, high=0.06)}
-    held = verdict.judge(measures, Budget(metric="accuracy", drop_max=0.01), [])
-    passed, reasons = all(holds for holds, _ in held), [text for _, text in held]
-    assert passed is False
-    assert reasons == [
-        "accuracy drops by 0.0200 (-0.0100 to 0.0600, n = 50) on test, above the budget of 0.01 "
-        "(compress.budget)"
-    ]
+    asked = Budget(metric="accuracy", drop_max=0.01)
+    found = budget.Judgement("exceeded", 0.0712)
+    assert verdict.hold_budget(measures, asked, found) == (
+        False,
+        "accuracy drops by 0.0200 (-0.0100 to 0.0600, n = 50) on test; the 95% upper bound 0.0712 "
+        "is above the budget of 0.01 (compress.budget)",
+    )
 
 
 def test_one_limit_may_bound_both_sides() -> None:
-    measures = {
-        "accuracy_drop": Measure(value=0.0, unit="1", n=50),
-        "accuracy": Measure(value=0.9, unit="1", n=50),
-    }
-    budget, limit = (
-        Budget(metric="accuracy", drop_max=0.01),
-        Limit(metric="accuracy", min=0.8, max=0.8),
-    )
-    held = verdict.judge(measures, budget, [limit])
-    passed, reasons = all(holds for holds, _ in held), [text for _, text in held]
-    assert passed is False
-    assert reasons[1:] == [
-        "accuracy is 0.9000 (n = 50) on test, at least 0.8 (verdict.limits[0])",
-        "accuracy is 0.9000 (n = 50) on test, not at most 0.8 (verdict.limits[0])",
+    measures = {"accuracy": Measure(value=0.9, unit="1", n=50)}
+    held = verdict.hold_limits(measures, [Limit(metric="accuracy", min=0.8, max=0.8)])
+    assert held == [
+        (True, "accuracy is 0.9000 (n = 50) on test, at least 0.8 (verdict.limits[0])"),
+        (False, "accuracy is 0.9000 (n = 50) on test, not at most 0.8 (verdict.limits[0])"),
     ]
 
 
@@ -173,7 +186,7 @@ def test_the_metrics_for_dvc_are_plain_numbers(judged: Judged) -> None:
 def test_the_verdict_holds_all_of_it_in_one_file(judged: Judged) -> None:
     outputs = judged.run()
     doc = judged.read("verdict.json")
-    assert doc["passed"] is True
+    assert doc["passed"] is outputs.facts["passed"]
     assert Measure.from_dict(doc["measures"]["accuracy_drop"]) == outputs.measures["accuracy_drop"]
 
 
