@@ -184,7 +184,7 @@ class Watch:
             if event["kind"] == "note" and event["name"] == "warning":
                 SAY.info("warning", extra={"warning": (self._name, event["text"])})
         progress = [e for e in events if e["kind"] == "progress"]
-        if progress:
+        if progress and (self._artifact is not None or not last):  # over already: no bar for it
             self._show(progress[-1]["fraction"], progress[-1]["text"])
 
     def _new_lines(self) -> list[dict[str, Any]]:  # Any: recorder events

@@ -8,7 +8,6 @@ every exit code into 255, and nothing half-written under `artifacts/`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import importlib
@@ -18,10 +17,8 @@ import platform
 import resource
 import shutil
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +29,7 @@ from fettle.errors import FettleError, OurFault, TransientError
 from fettle.recorder import Jsonl
 from fettle.tether import die_with_parent
 from stages._contract import Inputs, Stage
+from stages._machine import machine_lock
 
 
 def main(argv: list[str]) -> int:
@@ -71,7 +69,7 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     recorder = Jsonl(project / "records" / f"{address}.jsonl")
-    with machine_lock(alone=stage.MEASURES):
+    with machine_lock(alone=stage.MEASURES, on_wait=lambda text: _say(address, recorder, text)):
         started = time.time()
         outputs = stage.run(scoped, inputs, out, recorder)
         seconds = time.time() - started
@@ -94,6 +92,12 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
             "output_digest": sealed.digest,
         },
     )
+
+
+def _say(address: str, recorder: Jsonl, text: str) -> None:
+    """Tell the flow and the log of something that is no result."""
+    recorder.progress(0.0, text)
+    print(f"{address}: {text}", file=sys.stderr, flush=True)
 
 
 def input_folders(
@@ -142,19 +146,9 @@ def explain(err: BaseException) -> FettleError:
     )
 
 
-@contextlib.contextmanager
-def machine_lock(*, alone: bool) -> Iterator[None]:
-    """Hold a machine-wide lock: shared while working, exclusive while measuring latency.
-
-    Two benchmarks on two cores measure each other. flock is released by the kernel on any death.
-    """
-    import fcntl
-
-    path = Path(tempfile.gettempdir()) / f"fettle-measure-{os.getuid()}.lock"
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # All is written. Taking torch, its threads and its tensors down in order costs up to 1 s.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -7,7 +7,6 @@ alone with all it started.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -23,10 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import networkx as nx
-import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from fettle.adapters import lockfile
 from fettle.errors import FettleError, ProjectError
 from fettle.tether import die_with_owner
 
@@ -209,6 +208,7 @@ def _reproduce(
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    lockfile.write_whole()
     try:
         with Repo(tree, _wait_for_lock=True) as repo:
             repo.reproduce(targets=[name], single_item=True, force=force, run_cache=not force)
@@ -218,64 +218,6 @@ def _reproduce(
         os._exit(255)
     sys.stdout.flush()
     os._exit(0)
-
-
-def recover(tree: Path) -> list[str]:
-    """Mend what a killed run can leave behind; return what was done, a line each.
-
-    DVC writes dvc.lock in place, so a kill may leave half of it. It is set aside: the run-cache
-    knows every finished stage by its inputs and brings it back without running it.
-    """
-    done = ["a lock of a dead process was removed"] if clear_dead_locks(tree) else []
-    (tree / ".fettle").mkdir(exist_ok=True)
-    try:
-        load(tree)
-    except ProjectError as err:
-        lock = tree / "dvc.lock"
-        if "dvc.lock" not in str(err) or not lock.is_file():
-            raise
-        lock.replace(tree / ".fettle" / "dvc.lock.broken")
-        load(tree)
-        done.append("a half-written dvc.lock was set aside; the cache has the finished stages")
-    return done
-
-
-def clear_dead_locks(tree: Path) -> bool:
-    """Remove DVC's path locks when no process behind them lives; True if one was removed.
-
-    DVC drops a lock whose process is gone, but not one of a zombie, nor an empty or broken file
-    left by a crash.
-    """
-    path = tree / ".dvc" / "tmp" / "rwlock"
-    if not path.is_file():
-        return False
-    try:
-        pids = list(_pids(json.loads(path.read_text())))
-    except ValueError:
-        pids = [0]  # broken: nobody holds it
-    if not pids or any(_lives(pid) for pid in pids):
-        return False
-    path.unlink()
-    return True
-
-
-def _pids(node: Any) -> Iterator[int]:  # Any: DVC's lock document
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "pid":
-                yield int(value)
-            else:
-                yield from _pids(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _pids(value)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return pid > 0 and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def restore(tree: Path, name: str) -> bool:

@@ -87,13 +87,13 @@ def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
 
 def _stale(project: Project) -> set[str]:
     """Ask what is stale; mend first what a killed run left, if DVC cannot even read it."""
-    from fettle.adapters import graph
+    from fettle.adapters import graph, leftovers
     from fettle.errors import ProjectError
 
     try:
         return set(graph.stale(project.tree)[1])
     except ProjectError:
-        for line in graph.recover(project.tree):
+        for line in leftovers.recover(project.tree):
             _say(f"recovered: {line}")
         return set(graph.stale(project.tree)[1])
 
@@ -106,7 +106,7 @@ def _plan(project: Project, json_: bool) -> None:
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
-    from fettle.adapters import graph, servers
+    from fettle.adapters import graph, leftovers, servers
 
     started = time.monotonic()
     server = servers.running(project, "prefect")
@@ -119,7 +119,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     _listen()
-    graph.clear_dead_locks(project.tree)
+    leftovers.clear_dead_locks(project.tree)
     _say(f"release '{settings.release.name}'")
     from flows.release import release
 
