@@ -1,15 +1,19 @@
 """Write requirements.lock: the whole stack pinned, one resolution for every supported platform.
 
-Run by `make lock` (needs uv). Torch keeps its version but no hash, and its CUDA closure is left
-out: with them a set-up would fetch gigabytes where there is no GPU. tools/bootstrap.py installs
-torch first, as a CPU build where there is no GPU.
+Run by `make lock` (needs uv). What is pinned already keeps its version, so that a new dependency
+changes its own lines only; `python tools/lock.py --upgrade` lets all of them move. Torch keeps its
+version but no hash, and its CUDA closure is left out: with them a set-up would fetch gigabytes
+where there is no GPU. tools/bootstrap.py installs torch first, as a CPU build where there is no
+GPU.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,13 +33,18 @@ HEAD = """\
 
 def main() -> None:
     """Resolve pyproject.toml with all extras and write the lock."""
-    command = [
-        *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
-        *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),
-        *("--no-annotate", "--quiet"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    (ROOT / "requirements.lock").write_text(HEAD + strip_cuda(shorten(done.stdout)))
+    lock = ROOT / "requirements.lock"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "requirements.lock"
+        if lock.is_file():
+            shutil.copyfile(lock, out)  # uv keeps what it finds in its output file
+        command = [
+            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
+            *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),
+            *("--no-annotate", "--quiet", "--output-file", str(out), *sys.argv[1:]),
+        ]
+        subprocess.run(command, cwd=ROOT, check=True)
+        lock.write_text(HEAD + strip_cuda(shorten(out.read_text())))
 
 
 def shorten(lock: str) -> str:

@@ -1,12 +1,10 @@
-"""State the HTTP interface as OpenAPI: what BentoML's own generator cannot say of one route.
-
-It knows one content type a route, three error codes and no authentication; a client generated from
-that would never send an image. Plain dictionaries, laid over its document.
-"""
+"""State the whole HTTP interface as one OpenAPI document, in plain dictionaries."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from fettle.serving.body import IMAGES_MAX, SHAPE
 
 Json = dict[str, Any]  # Any: an OpenAPI document is free-form JSON
 
@@ -17,7 +15,8 @@ ERRORS = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The content type is not taken.",
-    429: "Too many requests at once.",
+    429: "Too many requests at once; `Retry-After` says when to come again.",
+    500: "The model failed on this request; the server's log says why.",
     504: "No answer in time.",
 }
 SECURITY: list[Json] = [{"bearer": []}, {"api_key": []}]
@@ -26,6 +25,112 @@ SCHEMES = {
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 BINARY = {"type": "string", "format": "binary"}
+REASON = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+RANKED: Json = {
+    "type": "object",
+    "required": ["label", "probability"],
+    "properties": {
+        "label": {"type": "string"},
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+}
+PREDICTION: Json = {
+    "type": "object",
+    "description": "The likeliest class of one image, and the best few in order.",
+    "required": ["label", "probability", "top"],
+    "properties": {
+        **RANKED["properties"],
+        "top": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Ranked"}},
+    },
+}
+NAMED = {
+    "X-Request-Id": {
+        "description": "The request's own, when well-formed, else a new one.",
+        "schema": {"type": "string"},
+    },
+    "X-Fettle-Release": {
+        "description": "The digest of the release that answered.",
+        "schema": {"type": "string"},
+    },
+}
+
+
+def openapi(name: str, version: str) -> Json:
+    """Describe the server of the release `name` of digest `version`."""
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": name,
+            "version": version,
+            "description": "Name what is in an image: the likeliest class and its probability.",
+        },
+        "servers": [{"url": "."}],
+        "paths": {
+            "/predict": {"post": predict()},
+            "/metrics": {"get": page("Prometheus metrics.", "text/plain", SECURITY)},
+            "/docs.json": {"get": page("This document.", "application/json", SECURITY)},
+            "/livez": {"get": page("200 while the process answers.", "text/plain", [])},
+            "/healthz": {"get": page("As /livez.", "text/plain", [])},
+            "/readyz": {
+                "get": page(
+                    "200 once the model is loaded.",
+                    "text/plain",
+                    [],
+                    {503: "The model does not answer."},
+                )
+            },
+        },
+        "components": {
+            "securitySchemes": SCHEMES,
+            "schemas": {"Ranked": RANKED, "Prediction": PREDICTION, "Error": REASON},
+        },
+    }
+
+
+def predict() -> Json:
+    """Describe the one route that answers."""
+    rows = {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}}
+    return {
+        "summary": "Name what is in each image of the request.",
+        "operationId": "predict",
+        "security": SECURITY,
+        "parameters": [shape_header()],
+        "requestBody": {"required": True, "content": contents()},
+        "responses": {
+            "200": {
+                "description": "One prediction an image, in the order of the request.",
+                "headers": NAMED,
+                "content": {"application/json": {"schema": rows}},
+            },
+            **errors(ERRORS),
+        },
+    }
+
+
+def page(
+    text: str, kind: str, security: list[Json], failures: dict[int, str] | None = None
+) -> Json:
+    """Describe a route that is only read."""
+    refused = {401: ERRORS[401], 403: ERRORS[403]} if security else {}
+    ok = {"description": text, "content": {kind: {"schema": {}}}}
+    return {
+        "summary": text,
+        "security": security,
+        "responses": {"200": ok, **errors({**refused, **(failures or {})})},
+    }
+
+
+def shape_header() -> Json:
+    """Describe the header that makes an octet-stream raw samples."""
+    return {
+        "name": "X-Shape",
+        "in": "header",
+        "required": False,
+        "description": "With application/octet-stream: the body is uint8 of this shape, row by "
+        "row: H,W or H,W,C or N,H,W or N,H,W,C. Without it the body is one encoded image.",
+        "schema": {"type": "string", "pattern": f"^{SHAPE.pattern}$"},
+        "example": "32,32,1",
+    }
 
 
 def array_schema() -> Json:
@@ -33,8 +138,8 @@ def array_schema() -> Json:
     return {
         "title": "Images",
         "description": "One image as [H, W] or [H, W, C], or a batch as [N, H, W] or "
-        "[N, H, W, C]; C is 1 or 3, any height and width. In three dimensions a last axis of 1 "
-        "or 3 means channels.",
+        f"[N, H, W, C] with N to {IMAGES_MAX}; C is 1 or 3, any height and width. In three "
+        "dimensions a last axis of 1 or 3 means channels.",
         "oneOf": [_nested(2), _nested(3), _nested(4)],
     }
 
@@ -44,7 +149,7 @@ def contents() -> dict[str, Json]:
     form = {
         "type": "object",
         "required": ["image"],
-        "properties": {"image": {"type": "array", "items": BINARY}},
+        "properties": {"image": {"type": "array", "items": BINARY, "maxItems": IMAGES_MAX}},
     }
     return {
         "application/json": {"schema": array_schema()},
@@ -54,12 +159,12 @@ def contents() -> dict[str, Json]:
     }
 
 
-def errors() -> dict[int, Json]:
-    """Describe every error answer: {"error": reason}."""
-    reason = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+def errors(texts: dict[int, str]) -> dict[str, Json]:
+    """Describe error answers: {"error": reason}."""
+    schema = {"$ref": "#/components/schemas/Error"}
     return {
-        status: {"description": text, "content": {"application/json": {"schema": reason}}}
-        for status, text in ERRORS.items()
+        str(status): {"description": text, "content": {"application/json": {"schema": schema}}}
+        for status, text in texts.items()
     }
 
 
