@@ -1,0 +1,15 @@
+"""Search over recipes: anytime, bounded by evaluations, resumable after kill -9.
+
+A candidate is a recipe, the list of steps that params.yaml could hold; its identity is that list.
+This room knows no technique by name, no torch and no clock: it takes callables and values.
+
+    trial.py      what a move, a result and a trial are
+    descent.py    which recipe to evaluate next, and when to stop
+    surrogate.py  what a recipe will probably lose, learnt from the trials so far
+    journal.py    one fsynced line an evaluation
+    front.py      which trials are beaten by no other
+
+The plan: NetAdapt's progressive descent (Yang et al. 2018, arXiv:1804.03230: short recovery at
+each rung, every rung a model on the front), steered by expected improvement (Mockus 1975; per cost
+as in Snoek et al. 2012, arXiv:1206.2944): the long recoveries go to the rungs that repay them.
+"""

@@ -1,0 +1,217 @@
+"""Decide which recipe to evaluate next, until nothing promises to repay an evaluation.
+
+Of all untried moves from all trials the one of most expected improvement per epoch comes next:
+
+    chance(budget holds after move and recovery) * ln(best value / value after it) / epochs
+
+A shrinking move counts the recovery it would need, in chance and in epochs. So the descent goes
+on while the next rung promises more than finishing this one; a finalist that fails sends the search
+back to a milder rung, and one that passes raises the bar that a harsher one must beat.
+
+Same moves, results and limits give the same trials in the same order. The journal is asked before
+any evaluation, so that an interrupted search takes the same way without repeating any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
+
+from fettle.search import surrogate, trial
+from fettle.search.front import front
+from fettle.search.journal import Journal
+from fettle.search.surrogate import Surrogate
+from fettle.search.trial import Move, Recipe, Result, Trial
+
+SETTLED = 0.02  # an expected improvement below 2 % is within the spread of a latency
+
+
+class Workbench(Protocol):
+    """What a search is lent: the only way it touches models."""
+
+    def moves(self, recipe: Recipe) -> Sequence[Move]:
+        """List the next moves from an evaluated recipe, mild first."""
+
+    def evaluate(self, recipe: Recipe) -> Result:
+        """Make the model of `recipe` and look at it on validation."""
+
+    def chance(self, drop: float) -> float:
+        """Return how likely the budget holds on test for a validation drop: in [0, 1], falling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking move needs."""
+
+    evaluations_max: int
+    chance_min: float
+    final_epochs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """All trials in order (the root first), the best one's number, and whether the goal is met.
+
+    `ended`: settled (nothing promised more), evaluations (the bound), or clock (truncated).
+    """
+
+    trials: tuple[Trial, ...]
+    best: int
+    met: bool
+    ended: Literal["settled", "evaluations", "clock"]
+
+    @property
+    def front(self) -> list[int]:
+        """The numbers of the trials that none beats in value and drop."""
+        whole = [one for one in self.trials if not one.result.refused]
+        points = [(one.result.value, one.result.drop) for one in whole]
+        return [whole[at].number for at in front(points)]
+
+
+def search(
+    root: Result,
+    bench: Workbench,
+    journal: Journal,
+    *,
+    limits: Limits,
+    out_of_time: Callable[[], bool],
+    on_trial: Callable[[Trial], None],
+) -> Found:
+    """Search from the float model, which `root` describes and which costs no evaluation.
+
+    `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
+    before an evaluation only: what the journal holds is taken up whatever the clock says.
+    """
+    memory = _Memory(bench, journal)
+    trials = [Trial(number=0, parent=-1, recipe=(), role="root", result=root)]
+    untried = [(trials[0], move) for move in memory.moves(())]
+    ended: Literal["settled", "evaluations", "clock"] = "settled"
+    while True:
+        picked = choose(trials, untried, bench.chance, limits)
+        if picked is None:
+            break
+        if len(trials) > limits.evaluations_max:
+            ended = "evaluations"
+            break
+        parent, move = picked
+        recipe = (*parent.recipe, move.step)
+        if not memory.knows(recipe) and out_of_time():
+            ended = "clock"
+            break
+        drop, _ = surrogate.fit(trials).after(parent, move)
+        one = Trial(
+            number=len(trials),
+            parent=parent.number,
+            recipe=recipe,
+            role=move.role,
+            result=memory.evaluate(recipe),
+            probe=move.probe,
+            foreseen_value=move.value,
+            foreseen_drop=surrogate.expand_scale(drop),
+        )
+        trials.append(one)
+        on_trial(one)
+        untried = [pair for pair in untried if (*pair[0].recipe, pair[1].step) != recipe]
+        if not one.result.refused and one.role == "shrink":
+            untried += [(one, further) for further in memory.moves(recipe)]
+    best, met = choose_best(trials, limits.chance_min)
+    return Found(trials=tuple(trials), best=best, met=met, ended=ended)
+
+
+def accepted(result: Result, chance_min: float) -> bool:
+    """Tell whether a trial may be the answer."""
+    return not result.refused and result.chance >= chance_min and result.excess <= 1
+
+
+def choose_best(trials: Sequence[Trial], chance_min: float) -> tuple[int, bool]:
+    """Return the number of the best trial, and whether it meets the goal.
+
+    Inside budget and limits the least value wins. Otherwise the nearest miss: the least excess
+    over a limit, then the best chance, then the least value.
+    """
+    good = [one for one in trials if accepted(one.result, chance_min)]
+    if good:
+        return min(good, key=lambda one: (one.result.value, one.number)).number, True
+    whole = [one for one in trials if not one.result.refused]
+
+    def miss(one: Trial) -> tuple[float, float, float, int]:
+        return max(1.0, one.result.excess), -one.result.chance, one.result.value, one.number
+
+    return min(whole, key=miss).number, False
+
+
+def choose(
+    trials: Sequence[Trial],
+    untried: Sequence[tuple[Trial, Move]],
+    chance: Callable[[float], float],
+    limits: Limits,
+) -> tuple[Trial, Move] | None:
+    """Return the untried move of most expected improvement per epoch, None when all are too small.
+
+    Before anything is accepted, every move is held against the float model. Ties go to the move
+    that was offered first.
+    """
+    learnt = surrogate.fit(trials)
+    good = [one.result.value for one in trials if accepted(one.result, limits.chance_min)]
+    bar = min(good, default=trials[0].result.value)
+    best, chosen = 0.0, None
+    for parent, move in untried:
+        improvement, epochs = worth(parent, move, learnt, chance, bar, limits.final_epochs)
+        if improvement > SETTLED and improvement / epochs > best:
+            best, chosen = improvement / epochs, (parent, move)
+    return chosen
+
+
+def worth(
+    parent: Trial,
+    move: Move,
+    learnt: Surrogate,
+    chance: Callable[[float], float],
+    bar: float,
+    final_epochs: int,
+) -> tuple[float, int]:
+    """Return the expected improvement over `bar` (in ln of the value) and the epochs it costs.
+
+    A recovery of what breaks a hard limit improves nothing.
+    """
+    gain = math.log(bar / move.value)
+    epochs = max(1, move.epochs + (final_epochs if move.role == "shrink" else 0))
+    if gain <= 0 or (move.role == "recover" and move.excess > 1):
+        return 0.0, epochs
+    return gain * surrogate.expected(chance, *learnt.final(parent, move)), epochs
+
+
+class _Memory:
+    """Ask the journal first, the workbench second; write down what the workbench says."""
+
+    def __init__(self, bench: Workbench, journal: Journal) -> None:
+        self._bench, self._journal = bench, journal
+        self._results: dict[str, Mapping[str, object]] = {}
+        self._moves: dict[str, list[Move]] = {}
+        for event in journal.events[1:]:
+            if event["kind"] == "result":
+                self._results[event["recipe"]] = event["result"]
+            else:
+                self._moves[event["recipe"]] = [Move(**one) for one in event["moves"]]
+
+    def knows(self, recipe: Recipe) -> bool:
+        return trial.key(recipe) in self._results
+
+    def evaluate(self, recipe: Recipe) -> Result:
+        name = trial.key(recipe)
+        if name not in self._results:
+            kept = trial.result_to_json(self._bench.evaluate(recipe))
+            steps = [dict(step) for step in recipe]
+            self._journal.append({"kind": "result", "recipe": name, "steps": steps, "result": kept})
+            self._results[name] = kept
+        return Result(**self._results[name])  # type: ignore[arg-type] # what result_to_json wrote
+
+    def moves(self, recipe: Recipe) -> list[Move]:
+        name = trial.key(recipe)
+        if name not in self._moves:
+            found = [asdict(move) for move in self._bench.moves(recipe)]
+            self._journal.append({"kind": "moves", "recipe": name, "moves": found})
+            self._moves[name] = [Move(**one) for one in found]
+        return self._moves[name]

@@ -1,0 +1,32 @@
+"""Tell which points are beaten by no other, and how much of the plane they dominate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Point = tuple[float, float]  # both lower is better
+
+
+def front(points: Sequence[Point]) -> list[int]:
+    """Return the positions of the points that none other beats in one and matches in the rest.
+
+    Sorted by the first coordinate; of equal points the first one given stays.
+    """
+    found: list[int] = []
+    best = float("inf")
+    for at in sorted(range(len(points)), key=lambda i: (points[i], i)):
+        if points[at][1] < best:
+            found.append(at)
+            best = points[at][1]
+    return found
+
+
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """Return the area that `points` dominate, up to `reference` (Zitzler, Thiele 1998)."""
+    area, last = 0.0, reference[1]
+    for at in front(points):
+        first, second = points[at]
+        if first < reference[0] and second < last:
+            area += (reference[0] - first) * (last - second)
+            last = second
+    return area

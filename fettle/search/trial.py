@@ -1,0 +1,77 @@
+"""Say what is tried: a move, what its evaluation found, and the trial that keeps both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Step = Mapping[str, Any]  # Any: a step's options are its technique's own
+Recipe = Sequence[Step]
+
+
+def key(recipe: Recipe) -> str:
+    """Hash a recipe (16 hex digits): its identity in the journal and in scratch."""
+    text = json.dumps([dict(step) for step in recipe], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One more step of a recipe, with what is known of it before any training.
+
+    `role` shrink lowers the objective and may be followed by more moves; recover wins accuracy back
+    and ends a recipe. `value` is the objective after the move (> 0, lower is better), `probe` the
+    drop of the budget's metric right after it, untrained; `epochs` what its training costs;
+    `excess` as in Result.
+    """
+
+    step: Step
+    role: Literal["shrink", "recover"]
+    value: float
+    probe: float = 0.0
+    epochs: int = 0
+    excess: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What an evaluation found on validation.
+
+    `value` is the objective (> 0), `drop` the point drop of the budget's metric, `chance` the
+    predictive probability that the budget will hold on test, `excess` the worst ratio of a figure
+    to its hard limit (at most 1: all are met). `refused` says why there is no model at all; the
+    numbers then mean nothing. `figures` is kept for whoever reads the trial.
+    """
+
+    value: float = math.inf
+    drop: float = 1.0
+    chance: float = 0.0
+    excess: float = 0.0
+    refused: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A recipe that was evaluated; `parent` is the number of the trial it goes on from, -1 none.
+
+    `foreseen_drop` is what the surrogate said before the evaluation.
+    """
+
+    number: int
+    parent: int
+    recipe: tuple[Step, ...]
+    role: Literal["root", "shrink", "recover"]
+    result: Result
+    probe: float = 0.0
+    foreseen_value: float | None = None
+    foreseen_drop: float | None = None
+
+
+def result_to_json(result: Result) -> dict[str, Any]:  # Any: JSON
+    """Return the form a journal keeps; infinity has no JSON form, so a refusal keeps its reason."""
+    return {"refused": result.refused} if result.refused else asdict(result)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fettle.errors import ProjectError
+from fettle.search.front import front, hypervolume
+from fettle.search.journal import Journal
+from fettle.search.surrogate import compress_scale, expand_scale, expected, regress, spearman
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path, "a")
+    journal.append({"kind": "one"})
+    path.write_bytes(path.read_bytes() + b'{"kind": "tw')
+    again = Journal(path, "a")
+    assert again.events == [{"kind": "search", "identity": "a"}, {"kind": "one"}]
+    again.append({"kind": "two"})
+    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == [
+        "search",
+        "one",
+        "two",
+    ]
+
+
+def test_the_journal_of_another_search_is_refused(tmp_path: Path) -> None:
+    Journal(tmp_path / "journal", "a")
+    with pytest.raises(ProjectError) as caught:
+        Journal(tmp_path / "journal", "b")
+    assert str(caught.value) == (
+        f'{tmp_path / "journal"} is the journal of another search: got "a"; this one is "b". '
+        "Fix: delete that file: the search starts over."
+    )
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from fettle.search.journal import Journal
+
+journal = Journal(Path(sys.argv[1]), "a")
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))  # a disk with room for a part of a line
+for at in range(9):
+    journal.append({"kind": "result", "at": at, "text": "x" * 60})
+"""
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_a_journal_that_reads(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "OSError: [Errno 27] File too large" in done.stderr
+    text = path.read_text()
+    assert text.endswith("\n")
+    assert len(text) <= 200
+    kept = [json.loads(line) for line in text.splitlines()]
+    assert [event.get("at") for event in kept] == [None, 0]
+    journal = Journal(path, "a")
+    journal.append({"kind": "result", "at": 1})
+    assert Journal(path, "a").events[-1] == {"kind": "result", "at": 1}
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    points = [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 2.5), (3.0, 3.0), (1.0, 3.0)]
+    assert front(points) == [1, 2, 0]
+    assert front([]) == []
+    assert hypervolume(points, (4.0, 4.0)) == 1 * 1 + 1 * 2 + 1 * 3
+    assert hypervolume([(5.0, 0.0)], (4.0, 4.0)) == 0
+
+
+def test_drops_survive_the_scale_both_ways() -> None:
+    for drop in (-0.3, -0.01, 0.0, 0.004, 0.02, 0.9):
+        assert expand_scale(compress_scale(drop)) == pytest.approx(drop)
+    assert expand_scale(1e9) == 1.0
+
+
+def test_the_regression_follows_the_data_over_the_prior() -> None:
+    prior = ((0.5, 0.1), (0.3, 0.3))
+    assert list(regress(prior, []).mean) == pytest.approx([0.5, 0.1])
+    rows = [((x, 1.0), 0.9 * x + 1.0) for x in (0.0, 1.0, 2.0, 4.0)] * 20
+    assert list(regress(prior, rows).mean) == pytest.approx([0.9, 1.0], abs=0.02)
+    assert regress(prior, rows).noise < 0.1 < regress(prior, []).noise
+
+
+def test_an_expected_chance_lies_between_the_certain_ones() -> None:
+    def chance(drop: float) -> float:
+        return 1.0 if drop <= 0.02 else 0.0
+
+    assert expected(chance, compress_scale(0.001), 1e-6) == pytest.approx(1.0)
+    assert expected(chance, compress_scale(0.2), 1e-6) == pytest.approx(0.0)
+    assert 0.1 < expected(chance, compress_scale(0.02), 1.0) < 0.9
+
+
+def test_rank_correlation_averages_ties() -> None:
+    import numpy as np
+
+    up = np.array([1.0, 2.0, 2.0, 3.0])
+    assert spearman(up, up) == pytest.approx(1.0)
+    assert spearman(up, -up) == pytest.approx(-1.0)
+    assert spearman(up, np.zeros(4)) == 0.0
