@@ -28,6 +28,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
@@ -41,6 +42,7 @@ from fettle.project import Project
 from fettle.report import facts as report_facts
 from fettle.report import figures, interface, page
 from fettle.report.markdown import markdown
+from flows import dead_runs
 
 SAY = logging.getLogger("fettle.run")
 STAGE_TIMEOUT_S = 4 * 3600.0
@@ -230,7 +232,10 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     stages, stale = graph.stale(project.tree)
     refuse_tampered(project.tree, stale)
     sources = git.describe(project.tree)
+    mine = FlowRunContext.get()
+    dead_runs.crash("release", but=mine.flow_run.id if mine and mine.flow_run else None)
     tracker = Tracker(project.tracking_uri, project.state / "mlflow-artifacts", params.release.name)
+    tracker.close_dead()
     run = Run(project, force, stages, stale, tracker, graph.warm_parent())
     tracker.start(
         params.release.name,

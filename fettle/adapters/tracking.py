@@ -19,6 +19,7 @@ from fettle.errors import TransientError
 
 DIGEST = "output_digest"
 CHALLENGER = "challenger"
+OURS = ("mlflow.source.name", "fettle run")
 # An artefact's small files are worth a copy in the tracker; models stay in DVC and the release.
 KEPT = (".json", ".html", ".png", ".svg", ".md")
 KEPT_MAX_BYTES = 4_000_000
@@ -63,10 +64,22 @@ class Tracker:
             raise RuntimeError("start() comes first")
         return self._parent
 
+    def close_dead(self) -> int:
+        """Mark the runs that a killed `fettle run` left open as killed; return how many.
+
+        The caller holds the project, so no other run of it lives.
+        """
+        everywhere = [one.experiment_id for one in self._client.search_experiments()]
+        found = self._client.search_runs(everywhere, "attributes.status = 'RUNNING'")
+        dead = [r for r in found if OURS in r.data.tags.items() or "stage" in r.data.tags]
+        for run in dead:
+            self._client.set_terminated(run.info.run_id, "KILLED")
+        return len(dead)
+
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open the parent run with its flat parameters and tags; return its id."""
         run = self._client.create_run(
-            self._experiment, run_name=name, tags={**tags, "mlflow.source.name": "fettle run"}
+            self._experiment, run_name=name, tags={**tags, **dict([OURS])}
         )
         self._parent = run.info.run_id
         from mlflow.entities import Param

@@ -106,3 +106,16 @@ def test_flatten_names_every_leaf() -> None:
         "a.b.1.c": None,
         "d": {},
     }
+
+
+def test_runs_of_a_killed_process_are_closed_and_a_stranger_s_is_not(store: Path) -> None:
+    killed = tracker(store)
+    stage = killed.stage_started("finetune")
+    client = killed._client
+    (home,) = [e for e in client.search_experiments() if e.name == "digits"]
+    stranger = client.create_run(home.experiment_id).info.run_id
+    other = Tracker(f"sqlite:///{store / 'mlflow.db'}", store / "artifacts", "another-release")
+    assert other.close_dead() >= 2
+    states = [client.get_run(r).info.status for r in (killed.parent_run, stage, stranger)]
+    assert states == ["KILLED", "KILLED", "RUNNING"]
+    assert other.close_dead() == 0

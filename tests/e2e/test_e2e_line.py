@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psutil
@@ -194,6 +195,12 @@ def test_a_killed_run_leaves_no_orphan_and_the_next_one_repeats_only_that_stage(
     assert cached["ingest"]
     assert cached["validate"]
     assert not cached["finetune"]
+    assert "KILLED" in states(box, "mlflow.db", "select status from runs")
+    assert "RUNNING" not in states(box, "mlflow.db", "select status from runs")
+    for table in ("flow_run", "task_run"):
+        found = states(box, "prefect/prefect.db", f"select state_type from {table}")
+        assert "CRASHED" in found
+        assert not found & {"RUNNING", "PENDING"}
 
 
 def test_a_failing_stage_says_why_and_keeps_the_last_good_artefact(
@@ -225,6 +232,11 @@ def test_plain_dvc_gives_the_same_and_sees_nothing_to_do(first_run: Finished, bo
         assert done.returncode == 0, done.stderr
         if words == ["repro"]:
             assert "Running stage" not in done.stdout
+
+
+def states(box: Box, database: str, query: str) -> set[str]:
+    with closing(sqlite3.connect(box.project / ".fettle" / database)) as db:
+        return {row[0] for row in db.execute(query)}
 
 
 def stage_process(name: str) -> int | None:
