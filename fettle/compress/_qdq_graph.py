@@ -80,9 +80,6 @@ def bare_answer(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         maker.output[list(maker.output).index(inner)] = answer.name
         graph.node.remove(dequantize)
         graph.node.remove(quantize)
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [t for t in graph.initializer if t.name not in used]:
-        graph.initializer.remove(tensor)
 
 
 def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
@@ -95,16 +92,6 @@ def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
             int8 = all(makers.get(name) == "DequantizeLinear" for name in node.input[:2])
             (quantized if int8 else left)[node.op_type] += 1
     return Coverage(quantized=dict(sorted(quantized.items())), left=dict(sorted(left.items())))
-
-
-def strip(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
-    """Drop what only describes how the file was made."""
-    proto.doc_string = ""
-    del proto.metadata_props[:]
-    del proto.graph.value_info[:]  # inferred shapes: a runtime infers them again
-    for node in proto.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
 
 
 def input_name(proto: Any) -> str:  # Any: onnx.ModelProto, untyped

@@ -8,6 +8,8 @@ come from training images. It is ONNX Runtime's own quantizer, with what was fou
   below 1e-35 gets subnormal scales. Such channels get one weight at the floor of the layer first.
 - The answer's own Q/DQ pair is taken out: 256 steps over the logits make ties between classes,
   and the last Gemm gives float32 at no cost.
+- What stays float at the image, and what is rewritten so that the rest fuses: _placement.py. Bytes
+  that no runtime needs: _compact.py.
 - Entropy and percentile collect each batch by itself: all at once needs memory for every
   activation of every image.
 
@@ -28,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import Claims, _qdq_graph
+from fettle.compress import Claims, _compact, _placement, _qdq_graph
 from fettle.errors import ModelError
 from fettle.params import Strict
 
@@ -56,11 +58,17 @@ class Params(Strict):
 
 
 def apply(
-    model: Path, out: Path, *, batches: Iterable[Floats], calibrate: Calibrate
+    model: Path,
+    out: Path,
+    *,
+    batches: Iterable[Floats],
+    calibrate: Calibrate,
+    keep_float: Iterable[str] = (),
 ) -> _qdq_graph.Coverage:
     """Write the int8 form of the ONNX `model` to `out`; same inputs, same bytes.
 
-    `batches` are normalised training images [n, C, H, W]. Raises ModelError when the graph has
+    `batches` are normalised training images [n, C, H, W]. `keep_float` names operators that stay
+    float beside those at the image (`_placement.float_head`). Raises ModelError when the graph has
     control flow, has no Conv, Gemm or MatMul with constant weights, or does not run afterwards.
     """
     import onnx
@@ -74,13 +82,16 @@ def apply(
             prepared = _prepare(model, folder)
         _refuse_branches(model, prepared)
         _qdq_graph.revive_dead_channels(prepared)
+        _placement.name_nodes(prepared)
+        _placement.pool_whole_maps(prepared)
+        stays = [*_placement.float_head(prepared), *keep_float]
         onnx.save(prepared, folder / "prepared.onnx")
         fitting = _qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
         reader = _Reader(_qdq_graph.input_name(prepared), fitting)
         with _translated(model):
-            _quantize(folder / "prepared.onnx", folder / "int8.onnx", reader, calibrate)
+            _quantize(folder / "prepared.onnx", folder / "int8.onnx", reader, calibrate, stays)
         quantized = onnx.load(folder / "int8.onnx")
     _qdq_graph.bare_answer(quantized)
     coverage = _qdq_graph.cover(quantized)
@@ -92,7 +103,7 @@ def apply(
             rule="int8 buys time in those operators only",
             fix="drop the int8 targets (params.yaml: targets)",
         )
-    _qdq_graph.strip(quantized)
+    _compact.compact(quantized, prepared=prepared)
     out.write_bytes(quantized.SerializeToString(deterministic=True))
     _check_runs(out, reader.batches[0])
     return coverage
@@ -115,7 +126,9 @@ def _prepare(model: Path, folder: Path) -> Any:  # Any: onnx.ModelProto, untyped
     return onnx.load(folder / "folded.onnx")
 
 
-def _quantize(model: Path, out: Path, reader: _Reader, calibrate: Calibrate) -> None:
+def _quantize(
+    model: Path, out: Path, reader: _Reader, calibrate: Calibrate, stays: list[str]
+) -> None:
     from onnxruntime import quantization as q
 
     methods = {
@@ -133,6 +146,7 @@ def _quantize(model: Path, out: Path, reader: _Reader, calibrate: Calibrate) -> 
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
             calibrate_method=methods[calibrate],
+            nodes_to_exclude=stays,
             extra_options={
                 "CalibStridedMinMax": 1,  # for every method: collect batch by batch
                 "CalibTensorRangeSymmetric": False,  # percentile's default wastes half of uint8
