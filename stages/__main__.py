@@ -133,12 +133,13 @@ def explain(err: BaseException) -> FettleError:
     """Map any exception to one of ours: a full disk may pass, the rest is our fault."""
     if isinstance(err, FettleError):
         return err
-    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or os.strerror(errno.ENOSPC) in str(err):  # safetensors' own error is no OSError
         return TransientError(
             "the disk is full",
-            got=str(err.filename or err.strerror),
+            got=f"{type(err).__name__}: {err}",
             rule="an artefact is written whole or not at all; the last good one is kept",
-            fix="free some space (`fettle doctor` shows the largest folders) and run again",
+            fix="free some space (`fettle doctor` says how much is left) and run again",
         )
     return OurFault(
         f"{type(err).__name__}: {err}",

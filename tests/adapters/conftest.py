@@ -17,6 +17,4 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_warm_parent_left() -> Iterator[None]:
     yield
-    from multiprocessing import forkserver
-
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # no public way to end it
+    tiny_graph.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 from fettle.adapters import graph
@@ -44,3 +45,8 @@ def run(tree: Path, name: str, *, timeout_s: float = 60) -> int:
 def make_fast(tree: Path) -> Path:
     (tree / "dvc.yaml").write_text(DVC_YAML.format(python=sys.executable, sleep=0))
     return tree
+
+
+def stop() -> None:
+    """End the warm process that runs stages."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # no public way to end it
