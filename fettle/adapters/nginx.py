@@ -106,12 +106,7 @@ class Nginx:
     @property
     def pid(self) -> int | None:
         """The master's process id, or None when it does not run."""
-        try:
-            pid = int((self.place.folder / "nginx.pid").read_text())
-            # after a reboot the number may be a stranger's
-            return pid if "nginx" in psutil.Process(pid).name() else None
-        except (OSError, ValueError, psutil.Error):
-            return None
+        return running(self.place.folder)
 
     def set_routes(self, routes: Routes) -> None:
         """Serve these routes from the next connection on.
@@ -128,9 +123,11 @@ class Nginx:
         pid = self.pid
         if pid is None:
             self._start()
+            self._await(generation, [])
         else:
+            before = psutil.Process(pid).children()
             os.kill(pid, signal.SIGHUP)
-        self._await(generation)
+            self._await(generation, before)
 
     def set_weight(self, weight_percent: float) -> None:
         """Move only the weight; 0 also throws the stop switch, so that no request waits for it."""
@@ -166,16 +163,9 @@ class Nginx:
         log.rename(attempts.aside(log))
         os.kill(pid, signal.SIGUSR1)
 
-    def stop(self, *, timeout_s: float = 10.0) -> None:
-        """End nginx: open requests are answered first, for at most `timeout_s`."""
-        if (pid := self.pid) is None:
-            return
-        os.kill(pid, signal.SIGQUIT)
-        deadline = time.monotonic() + timeout_s
-        while self.pid is not None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if self.pid is not None:
-            os.kill(pid, signal.SIGTERM)
+    def stop(self) -> None:
+        """End nginx."""
+        end(self.place.folder)
 
     def _check(self, text: str) -> None:
         trial = self._conf.with_suffix(".trial")
@@ -212,9 +202,10 @@ class Nginx:
                 fix="stop that server, or take another port with --port",
             )
 
-    def _await(self, generation: str) -> None:
+    def _await(self, generation: str, before: list[psutil.Process]) -> None:
+        """Wait until a new worker answers and no old one takes connections any more."""
         deadline = time.monotonic() + START_S
-        while self.generation() != generation:
+        while self.generation() != generation or any(_accepts(worker) for worker in before):
             if time.monotonic() > deadline:
                 log = self.place.folder / "error.log"
                 tail = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
@@ -227,6 +218,37 @@ class Nginx:
             time.sleep(0.01)
 
 
+def _accepts(worker: psutil.Process) -> bool:
+    """Say whether a worker of before the reload still takes new connections, by its title."""
+    try:
+        title = " ".join(worker.cmdline())
+    except psutil.Error:
+        return False
+    return title.startswith("nginx: worker process") and "shutting down" not in title
+
+
 def stop(folder: Path) -> None:
     """Throw the stop switch of the router in `folder`."""
     (folder / "stop").touch()
+
+
+def running(folder: Path) -> int | None:
+    """Return the process id of the router in `folder`, None when it does not run."""
+    try:
+        pid = int((folder / "nginx.pid").read_text())
+        # after a reboot the number may be a stranger's
+        return pid if "nginx" in psutil.Process(pid).name() else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def end(folder: Path, *, timeout_s: float = 10.0) -> None:
+    """End the router in `folder`: open requests are answered first, for at most `timeout_s`."""
+    if (pid := running(folder)) is None:
+        return
+    os.kill(pid, signal.SIGQUIT)
+    deadline = time.monotonic() + timeout_s
+    while running(folder) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if running(folder) is not None:
+        os.kill(pid, signal.SIGTERM)

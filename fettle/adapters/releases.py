@@ -47,3 +47,15 @@ def verify(folder: Path, identity: str) -> None:
             rule=f"its files must digest to {identity[:SHORT]}",
             fix=f"delete {folder} and run `fettle run`, which publishes it again",
         )
+
+
+def verify_named(folder: Path) -> None:
+    """Refuse a published release whose bytes do not digest to what its folder is named after."""
+    found = manifest.tree_digest(folder)
+    if not found.startswith(folder.name):
+        raise TamperedError(
+            f"the release {folder.name} was changed after it was published",
+            got=f"digest {found[:SHORT]}",
+            rule="its folder is named after the digest of its files",
+            fix=f"delete {folder} and run `fettle run`, which publishes it again",
+        )

@@ -1,0 +1,95 @@
+"""Know a process again by its number and its birth: a number alone may be a stranger's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from fettle import manifest
+
+# Python warns of a Popen that is dropped while its process lives, which here is the purpose.
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A process: its number, and when it was born (seconds since 1970)."""
+
+    pid: int
+    born: float
+
+    def alive(self) -> bool:
+        """Say whether it still runs."""
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.born) < 1
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
+
+    def end(self, *, timeout_s: float) -> bool:
+        """Send SIGTERM and wait; SIGKILL after `timeout_s`. False when it did not run."""
+        if not self.alive():
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        deadline = time.monotonic() + timeout_s
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self.alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        return True
+
+
+def me() -> Known:
+    """Return this process."""
+    return of(os.getpid())
+
+
+def of(pid: int) -> Known:
+    """Return a process that runs now."""
+    return Known(pid, psutil.Process(pid).create_time())
+
+
+def write(path: Path, known: Known) -> None:
+    """Note a process in a file."""
+    manifest.write_json(path, asdict(known))
+
+
+def read(path: Path) -> Known | None:
+    """Return the process that a file notes, if it runs."""
+    if not path.is_file():
+        return None
+    known = Known(**json.loads(path.read_text()))
+    return known if known.alive() else None
+
+
+def spawn(
+    command: list[str], log: Path, *, cwd: Path, env: Mapping[str, str] | None = None
+) -> Known:
+    """Start a process that outlives this one; its output goes to the end of `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    _CHILDREN[:] = [one for one in (*_CHILDREN, child) if one.poll() is None]
+    return of(child.pid)

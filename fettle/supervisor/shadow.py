@@ -1,0 +1,123 @@
+"""Replay held-out requests on both arms: paired answers, and no user sees the challenger's.
+
+Asks the servers themselves, not the router, so that a replay is no traffic. Needs the test split
+that the challenger was judged on; without it there are no pairs, and no pairs never promote.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fettle import dataset, manifest
+from fettle.supervisor import lines
+
+PER_S = 100.0  # leaves most of two cores to the users; 2,000 pairs take 20 s
+BATCH = 20  # pairs written at once
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One held-out request: an encoded image and its class."""
+
+    body: bytes
+    label: str
+
+
+def held_out(tree: Path, release: Path) -> list[Held]:
+    """Read the test split that `release` was judged on; none when the tree has other data now."""
+    ingest, validate = (tree / "artifacts" / name for name in ("ingest", "validate"))
+    if not (ingest / manifest.NAME).is_file() or not (validate / manifest.NAME).is_file():
+        return []
+    wanted = json.loads((release / "release.json").read_text())["data"]["ingest"]
+    if manifest.read(ingest, verify=False).digest != wanted:
+        return []
+    rows = dataset.read_split(ingest, validate, "test")
+    return [
+        Held(encoded, rows.classes[label])
+        for encoded, label in zip(rows.encoded, rows.labels, strict=True)
+    ]
+
+
+class Shadow:
+    """Replays in a thread of its own until `requests` pairs are written, or it is stopped.
+
+    `ports` returns the loopback ports of champion and challenger as they are now.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        held: list[Held],
+        *,
+        ports: Callable[[], tuple[int, int]],
+        key: str | None,
+        requests: int,
+        per_s: float = PER_S,
+    ) -> None:
+        self._path, self._held, self._ports, self._key = path, held, ports, key
+        self._requests, self._per_s = requests, per_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the replay; what was written stays."""
+        self._stop.set()
+        self._thread.join(timeout=2 * TIMEOUT_S)
+
+    def _run(self) -> None:
+        done = len(lines.read(self._path, 0)[0])  # a controller before this one may have begun
+        batch = []
+        for number in range(done, self._requests if self._held else 0):
+            if self._stop.wait(1 / self._per_s):
+                break
+            batch.append(self._pair(number))
+            if len(batch) == BATCH:
+                lines.append(self._path, batch)
+                batch = []
+        lines.append(self._path, batch)
+
+    def _pair(self, number: int) -> dict[str, object]:
+        held = self._held[number % len(self._held)]
+        champion, challenger = self._ports()
+        return {
+            "request_id": f"shadow-{number}",
+            "time_s": time.time(),
+            "champion": predict(champion, held.body, self._key),
+            "challenger": predict(challenger, held.body, self._key),
+            "label": held.label,
+        }
+
+
+def predict(port: int, body: bytes, key: str | None) -> str | None:
+    """Return the class that the server on this port of loopback names; None when it fails."""
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        link.request("POST", "/predict", body, headers(body, key))
+        answer = link.getresponse()
+        doc = json.loads(answer.read())
+        return str(doc[0]["label"]) if answer.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        link.close()
+
+
+def headers(body: bytes, key: str | None) -> dict[str, str]:
+    """Return the headers of a request with one encoded image."""
+    kinds = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"BM": "image/bmp"}
+    kind = next((kind for magic, kind in kinds.items() if body.startswith(magic)), "image/png")
+    return {"Content-Type": kind} | ({"X-API-Key": key} if key else {})
+
+
+def cycle(held: list[Held]) -> Iterator[Held]:
+    """Give the held-out requests in order, for ever."""
+    while held:
+        yield from held
