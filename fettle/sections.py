@@ -192,7 +192,8 @@ class Release(Strict):
     service: str
 
 
-GateName = Literal["errors", "latency", "accuracy", "disagreement"]
+LiveGate = Literal["errors", "latency", "accuracy"]
+ShadowGate = Literal["accuracy", "disagreement"]
 
 
 class PromoteStep(Strict):
@@ -200,13 +201,14 @@ class PromoteStep(Strict):
 
     weight_percent: Annotated[float, Field(gt=0, lt=100)]
     margin_times: Annotated[float, Field(ge=1)] = 1.0
-    gates: Annotated[list[GateName], Field(min_length=1)] = ["errors", "latency"]
+    gates: Annotated[list[LiveGate], Field(min_length=1)] = ["errors", "latency"]
 
 
 class Promote(Strict):
     """How a challenger takes the champion's place; each default's reason is in ADR 0022."""
 
     shadow_requests: Positive = 2000
+    shadow_gates: list[ShadowGate] = ["accuracy", "disagreement"]
     steps: Annotated[list[PromoteStep], Field(min_length=1)] = [
         PromoteStep(weight_percent=1, margin_times=20, gates=["errors"]),
         PromoteStep(weight_percent=5, margin_times=8, gates=["errors"]),

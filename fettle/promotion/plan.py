@@ -9,9 +9,10 @@ from typing import Self
 
 from fettle.sections import Promote
 
-LIVE_GATES = ("errors", "latency", "accuracy")
-SHADOW_GATES = ("accuracy", "disagreement")
-GATES = ("errors", "latency", "accuracy", "disagreement")  # each may roll back: alpha is split
+# How alpha_rollback is shared out (Bonferroni). Errors have half: they harm at once, and the goal
+# "5x the errors within 500 requests" needs it. Promotion shares nothing out: it needs every gate,
+# so that alpha_promote bounds each and all of them (an intersection-union test, Berger 1982).
+SHARES = {"errors": 0.5, "latency": 0.3, "accuracy": 0.15, "disagreement": 0.05}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Plan:
 
     steps: tuple[Step, ...]
     shadow_requests: int
+    shadow_gates: tuple[str, ...]
     bake_s: float
     bake_requests: int
     step_budget_requests: int
@@ -54,15 +56,18 @@ class Plan:
         """Read the section `promote` of params.yaml."""
         fields = section.model_dump()
         steps = tuple(Step(**{**one, "gates": tuple(one["gates"])}) for one in fields.pop("steps"))
-        return cls(steps=steps, **fields)
+        shadow = tuple(fields.pop("shadow_gates"))
+        return cls(steps=steps, shadow_gates=shadow, **fields)
 
-    def alpha_rollback_each(self) -> float:
-        """Return the rollback alpha of one gate in one step, by Bonferroni over both.
+    def alpha_fail(self, gate: str) -> float:
+        """Return the rollback alpha of this gate in one step (of the whole rollout, or shadow).
 
-        Steps: shadow, each weight, and the bake. Every step starts its evidence anew, because a
-        release that was good an hour ago may leak by now.
+        Errors and latency begin anew in each step, because a release that was good an hour ago
+        may leak by now: their share is split over the steps, and over one comparison after an
+        alarm in the bake. Accuracy is judged once in shadow, and once by late labels.
         """
-        return self.alpha_rollback / (len(GATES) * (len(self.steps) + 2))
+        parts = {"errors": len(self.steps) + 1, "latency": len(self.steps) + 1, "accuracy": 2}
+        return self.alpha_rollback * SHARES[gate] / parts.get(gate, 1)
 
     def digest(self) -> str:
         """Return the sha256 of the plan; the journal pins it."""

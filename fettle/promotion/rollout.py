@@ -78,6 +78,7 @@ class RolloutState:
     entered_s: float = 0.0
     requests: int = 0  # judged since this phase or step began
     paused_from: Phase | None = None
+    alarms: int = 0  # in the bake; the plan's alpha pays for one more comparison, not for two
 
     @property
     def over(self) -> bool:
@@ -182,8 +183,7 @@ def _bake(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float) -> Ou
         case Verdict.FAIL if state.champion is None:
             return _end(state, Phase.ROLLED_BACK, now_s, "the first release failed in its bake")
         case Verdict.FAIL:
-            back = replace(state, step_index=len(plan.steps) - 1)
-            return _enter(back, Phase.STEP, plan, now_s, "alarm in the bake: compare once more")
+            return _alarm(state, plan, now_s)
         case Verdict.ERROR:
             return _error(state, now_s, "the bake")
         case Verdict.PASS:
@@ -196,6 +196,19 @@ def _bake(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float) -> Ou
             return state, (), "the bake gathers evidence"
         case _:
             assert_never(verdict)
+
+
+def _alarm(state: RolloutState, plan: Plan, now_s: float) -> Outcome:
+    """Go back to the last step with a champion beside; a second time, wait there for a person."""
+    last = len(plan.steps) - 1
+    back = replace(state, step_index=last, alarms=state.alarms + 1)
+    new, actions, why = _enter(
+        back, Phase.STEP, plan, now_s, "alarm in the bake: compare once more"
+    )
+    if state.alarms == 0:
+        return new, actions, why
+    held = replace(new, phase=Phase.PAUSED, paused_from=Phase.STEP)
+    return held, actions, "a second alarm in the bake: a person decides"
 
 
 def _paused(state: RolloutState, verdict: Verdict, now_s: float) -> Outcome:

@@ -1,0 +1,142 @@
+"""Compare the slow ends of two arms, on every request's own latency.
+
+Slow means above tau, the champion's running 95th percentile. Rollback evidence: the challenger is
+above tau more often than the champion (`origin`). Promotion evidence against "its p95 is ratio
+times the champion's or more": the challenger is above ratio · tau less often than the champion
+above tau, that is, than a champion slowed down by the ratio would be (`origin`, r < 1). The null
+is on exceedances of a threshold set before the request, so it needs no distribution and no
+stationarity; it is the null on the p95 itself where tau is the champion's p95 (a quantile test by
+its indicator, Howard and Ramdas 2022, "Sequential estimation of quantiles").
+
+What the two arms share (a busy machine, the hour) cancels in `origin`. A stall of one arm alone
+does not: its slow requests come in clusters, and each would count as many. The champion's own
+clusters show how many: the variance of its slow requests a block, over that of a coin, is the
+design effect c of Kish (1965). Each gain is divided by c ≥ 1, known before the request; by
+Jensen's inequality an e-process to the power 1/c stays one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fettle.promotion.evidence import (
+    BETTER,
+    EQUAL_PRIOR,
+    WORSE,
+    WORSE_PRIOR,
+    Bools,
+    Floats,
+    fresh,
+    origin,
+    reaches,
+    sizes,
+)
+
+SLOW = 0.05  # the share above a p95
+# Follows a doubling of the champion's p95 in about 500 of its requests: slower than a stall,
+# faster than a day. The test holds at any value; only its power depends on it.
+GAIN = 0.01
+WARM_UP = 100  # champion requests before tau is a p95 to speak of: five slow ones
+BLOCKS = np.array([32, 256])  # stalls of about so many requests are seen
+PRIOR_BLOCKS = 4  # blocks that count as those of a coin until there are real ones
+
+
+@dataclass
+class Latency:
+    """Sufficient statistics, [rows] or [rows, …]; columns of n, slow: champion, challenger."""
+
+    slower: Floats  # [rows, bets] log wealth against "not slower"
+    quick: Floats  # [rows, bets] log wealth against "slower by the ratio"
+    n: Floats
+    slow: Floats
+    log_tau: Floats
+    seen: Floats  # champion requests since the rollout began
+    block_n: Floats  # [rows, scales]
+    block_slow: Floats
+    blocks: Floats
+    spread: Floats  # Σ over blocks of (slow - expected)² / variance of a coin's
+    passed: Bools
+    failed: Bools
+
+
+def start(rows: int = 1) -> Latency:
+    """Return the state before any request."""
+    scales = len(BLOCKS)
+    return Latency(
+        slower=fresh(rows, WORSE_PRIOR),
+        quick=fresh(rows, EQUAL_PRIOR),
+        n=sizes(rows, 2),
+        slow=sizes(rows, 2),
+        log_tau=sizes(rows),
+        seen=sizes(rows),
+        block_n=sizes(rows, scales),
+        block_slow=sizes(rows, scales),
+        blocks=sizes(rows, scales),
+        spread=sizes(rows, scales),
+        passed=np.zeros(rows, bool),
+        failed=np.zeros(rows, bool),
+    )
+
+
+def update(
+    state: Latency,
+    challenger: Bools,
+    log_ms: Floats,
+    *,
+    propensity: Floats,
+    log_ratio: float | Floats,
+    counts: Bools,
+) -> None:
+    """Take one answered request a row: arrays [rows]; log_ms is the log of its milliseconds."""
+    tells = counts & (propensity > 0) & (propensity < 1) & (state.seen >= WARM_UP)
+    slow = log_ms > state.log_tau
+    too_slow = np.where(challenger, log_ms > state.log_tau + log_ratio, slow)
+    state.n += np.stack([tells & ~challenger, tells & challenger], axis=1)
+    state.slow += np.stack([tells & slow & ~challenger, tells & slow & challenger], axis=1)
+    for events, wealth, bets in ((slow, state.slower, WORSE), (too_slow, state.quick, BETTER)):
+        at = np.flatnonzero(events & tells)
+        if at.size:
+            gain = origin(bets, propensity[at], challenger[at])
+            wealth[at] += gain / design_effect(state, at)[:, None]
+    _follow(state, slow, log_ms, counts & ~challenger)
+
+
+def design_effect(state: Latency, at: np.ndarray) -> Floats:
+    """Return by how much the champion's slow requests cluster, [n], 1 or more."""
+    found = (state.spread[at] + PRIOR_BLOCKS) / (state.blocks[at] + PRIOR_BLOCKS)
+    effect: Floats = np.maximum(1.0, found.max(axis=1))
+    return effect
+
+
+def _follow(state: Latency, slow: Bools, log_ms: Floats, champion: Bools) -> None:
+    """Move tau by stochastic approximation (Robbins and Monro 1951), and close full blocks."""
+    first = champion & (state.seen == 0)
+    rate = np.maximum(GAIN, 1 / (1 + state.seen))
+    move = np.where(champion, rate * (slow - SLOW), 0.0)
+    state.log_tau[:] = np.where(first, log_ms, state.log_tau + move)
+    state.seen += champion
+    ready = champion & (state.seen > WARM_UP)
+    state.block_n += ready[:, None]
+    state.block_slow += (ready & slow)[:, None]
+    at = np.nonzero(state.block_n >= BLOCKS)
+    if at[0].size:
+        size = BLOCKS[at[1]]
+        off = state.block_slow[at] - size * SLOW
+        state.spread[at] += off * off / (size * SLOW * (1 - SLOW))
+        state.blocks[at] += 1
+        state.block_n[at] = state.block_slow[at] = 0
+
+
+def look(state: Latency, *, log_fail: float | Floats, log_pass: float | Floats) -> None:
+    """Let the evidence speak: set `failed` and `passed` where a threshold is reached."""
+    state.failed |= reaches(state.slower, log_fail)
+    state.passed |= reaches(state.quick, log_pass)
+
+
+def renew(state: Latency, rows: Bools) -> None:
+    """Begin a step anew in these rows; tau and the clusters go on."""
+    state.slower[rows], state.quick[rows] = WORSE_PRIOR, EQUAL_PRIOR
+    state.n[rows] = state.slow[rows] = 0
+    state.passed[rows] = state.failed[rows] = False
