@@ -85,6 +85,15 @@ class Preprocess:
         return np.asarray(pixels * scale - np.float32(self.mean / self.std), dtype=np.float32)
 
 
+def brightness(pixels: Pixels) -> list[float]:
+    """Return the mean brightness of each image of uint8 [N, C, S, S], 0 to 1.
+
+    The one measure of an input that is watched for drift: exposure, inversion, blank frames.
+    """
+    means = pixels.reshape(len(pixels), -1).mean(axis=1) / 255
+    return [float(mean) for mean in means]
+
+
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Bring the modes that Pillow would clip, or cannot convert, to 8-bit grey.
 

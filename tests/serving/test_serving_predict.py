@@ -73,6 +73,18 @@ def test_raw_samples_are_answered() -> None:
     assert answer.headers[b"x-fettle-release"] == b"d1" * 32
 
 
+def test_the_router_is_told_what_was_answered_and_how_bright_each_image_was() -> None:
+    answer = asked(predict(), WHITE + BLACK, **{**RAW, "x_shape": "2, 2, 2"})
+    assert answer.headers[b"x-fettle-prediction"] == b"1,0"
+    assert answer.headers[b"x-fettle-input"] == b"1.0000,0.0000"
+
+
+def test_more_images_than_a_proxy_takes_in_a_header_are_not_told() -> None:
+    answer = asked(predict(body_max_bytes=200), BLACK * 33, **{**RAW, "x_shape": "33, 2, 2"})
+    assert answer.status == 200
+    assert b"x-fettle-prediction" not in answer.headers
+
+
 def test_a_batch_of_raw_samples_is_answered_in_its_order() -> None:
     answer = asked(predict(), WHITE + BLACK + WHITE, **{**RAW, "x_shape": "3, 2, 2"})
     assert [one["label"] for one in answer.json] == ["bright", "dark", "bright"]
