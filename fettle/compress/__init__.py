@@ -35,7 +35,9 @@ class Claims:
     """What a technique does to any model, checked over every file by a contract test.
 
     `needs_training`: it asks the workshop to train. `keeps_shapes`: no tensor changes its shape,
-    so the prune plan stays as it was. Input and output shapes of the model never change.
+    so the plan stays as it was. Input and output shapes of the model never change. `serves` are the
+    objectives that it can bring nearer, where it can't bring all: a recipe that holds it for
+    another one is refused before any training, with `reason`.
     """
 
     kind: Literal["module", "graph"]
@@ -43,6 +45,8 @@ class Claims:
     shrinks_parameters: bool
     shrinks_macs: bool
     keeps_shapes: bool
+    serves: tuple[str, ...] | None = None
+    reason: str = ""
 
 
 class Fit(Protocol):

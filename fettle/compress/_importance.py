@@ -65,6 +65,19 @@ def normalised(scores: Tensor) -> Tensor:
     return scores / mean if mean > 0 else scores
 
 
+def gates_for(
+    importance: Importance,
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    images_max: int,
+) -> dict[str, Tensor]:
+    """Return the sensitivities that `score` needs for `importance`: none but for taylor."""
+    if importance != "taylor":
+        return {}
+    return gate_sensitivities(model, batches, images_max=images_max)
+
+
 def gate_sensitivities(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, images_max: int
 ) -> dict[str, Tensor]:

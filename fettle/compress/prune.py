@@ -94,10 +94,9 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
         groups, skipped = _groups.find(model, workshop.example, workshop.protected)
         for group in groups:
             full.setdefault(group.name, group.width)
-        gates = {}
-        if options.importance == "taylor":
-            batches = workshop.batches()
-            gates = _importance.gate_sensitivities(model, batches, images_max=GATE_IMAGES_MAX)
+        gates = _importance.gates_for(
+            options.importance, model, workshop.batches(), images_max=GATE_IMAGES_MAX
+        )
         scores, unread = _score(groups, options.importance, generator, gates)
         skipped |= unread
         counts = choose_counts(

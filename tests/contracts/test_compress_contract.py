@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fettle import plugins
-from fettle.compress import Claims, Outcome, Workshop, _layers, _plan
+from fettle.compress import Claims, Outcome, Workshop, _layers, _plan, _sensitivity
 from fettle.compress._plan import Plan
 from fettle.families import small_cnn
 from fettle.sections import Options, Strict
@@ -78,9 +79,8 @@ def student(name: str, options: Options) -> nn.Module:
     return model.eval()
 
 
-def apply(name: str, model: nn.Module) -> tuple[Outcome, Lesson]:
-    technique, lesson = plugins.resolve("compress", name, where=""), Lesson()
-    workshop = Workshop(
+def workshop(lesson: Lesson) -> Workshop:
+    return Workshop(
         example=EXAMPLE,
         protected={"classifier": "it is the classifier"},
         channel_multiple=8,
@@ -89,13 +89,17 @@ def apply(name: str, model: nn.Module) -> tuple[Outcome, Lesson]:
         fit=lesson,
         build=student,
     )
-    outcome: Outcome = technique.apply(model, Plan(), technique.Params(), workshop)
-    return outcome, lesson
+
+
+def apply(name: str, model: nn.Module) -> tuple[nn.Module, Outcome, Lesson]:
+    technique, lesson = plugins.resolve("compress", name, where=""), Lesson()
+    outcome: Outcome = technique.apply(model, Plan(), technique.Params(), workshop(lesson))
+    return model if outcome.model is None else outcome.model, outcome, lesson
 
 
 def test_the_techniques_are_these() -> None:
-    assert TECHNIQUES == ["distil", "int8_qdq", "prune"]
-    assert MODULE == ["distil", "prune"]
+    assert MODULE == ["depth", "distil", "low_rank", "prune", "qat", "sparse", "student"]
+    assert sorted({*TECHNIQUES} - {*MODULE}) == ["int8_qdq"]
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
@@ -127,7 +131,7 @@ def test_a_module_technique_does_to_size_and_shapes_what_it_claims(name: str) ->
     model = build()
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     before = _layers.totals(_layers.survey(model, EXAMPLE))
-    outcome, lesson = apply(name, model)
+    model, outcome, lesson = apply(name, model)
     after = _layers.totals(_layers.survey(model, EXAMPLE))
     assert (after[0] < before[0]) == claims.shrinks_parameters
     assert (after[1] < before[1]) == claims.shrinks_macs
@@ -139,8 +143,7 @@ def test_a_module_technique_does_to_size_and_shapes_what_it_claims(name: str) ->
 
 @pytest.mark.parametrize("name", MODULE)
 def test_a_module_technique_keeps_the_answer_s_shape_and_the_protected_layer(name: str) -> None:
-    model = build()
-    apply(name, model)
+    model, _, _ = apply(name, build())
     images, _ = next(batches())
     assert model(images).shape == (16, 3)
     assert dict(model.named_modules())["classifier"].weight.shape[0] == 3  # type: ignore[union-attr, index] # a Linear
@@ -148,24 +151,44 @@ def test_a_module_technique_keeps_the_answer_s_shape_and_the_protected_layer(nam
 
 @pytest.mark.parametrize("name", MODULE)
 def test_a_module_technique_names_each_training_once(name: str) -> None:
-    _, lesson = apply(name, build())
+    _, _, lesson = apply(name, build())
     assert len(set(lesson.phases)) == len(lesson.phases)
 
 
 @pytest.mark.parametrize("name", MODULE)
 def test_a_module_technique_repeats_itself_exactly(name: str) -> None:
-    first, second = build(), build()
-    assert apply(name, first)[0] == apply(name, second)[0]
+    (first, one, _), (second, two, _) = apply(name, build()), apply(name, build())
+    assert (one.plan, one.skipped, one.notes) == (two.plan, two.skipped, two.notes)
     left, right = first.state_dict(), second.state_dict()
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
 @pytest.mark.parametrize("name", MODULE)
+def test_the_proposals_of_a_technique_are_options_of_its_own(name: str) -> None:
+    technique = plugins.resolve("compress", name, where="")
+    if not hasattr(technique, "proposals"):
+        assert not technique.CLAIMS.shrinks_parameters, "a search could never take it"
+        return
+    survey = _sensitivity.survey(build(), workshop(Lesson()))
+    proposed = technique.proposals(survey, multiple=8, seed=0)
+    assert proposed == technique.proposals(survey, multiple=8, seed=0)
+    for options in proposed:
+        technique.Params.model_validate_json(json.dumps(options))
+
+
+@pytest.mark.parametrize("name", MODULE)
+def test_a_technique_that_serves_some_objectives_only_says_why(name: str) -> None:
+    claims: Claims = plugins.resolve("compress", name, where="").CLAIMS
+    assert (claims.serves is None) == (claims.reason == "")
+
+
+@pytest.mark.parametrize("name", MODULE)
 def test_the_plan_of_a_module_technique_rebuilds_its_model(name: str) -> None:
-    model = build()
-    outcome, _ = apply(name, model)
-    fresh = build()
-    _plan.apply(fresh, Plan.from_json(outcome.plan.to_json()))
+    model, outcome, _ = apply(name, build())
+    plan = Plan.from_json(json.loads(json.dumps(outcome.plan.to_json())))
+    start = plan.architecture
+    fresh = build() if start is None else student(start.family, start.options)
+    _plan.apply(fresh, plan)
     fresh.load_state_dict(copy.deepcopy(model.state_dict()))
     images, _ = next(batches())
     with torch.no_grad():

@@ -1,0 +1,99 @@
+"""Train a smaller network of another family in the model's place, towards its answers.
+
+The other way to be small: not to cut a large network but never to have had it, with its knowledge
+(Hinton, Vinyals, Dean 2015, arXiv:1503.02531). `family` is a file in fettle/families and `options`
+are that family's; the plan then starts from that network, and later steps of the recipe act on it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from fettle.compress import Claims, Outcome, Survey, Workshop, _layers, _plan
+from fettle.sections import Fraction, Positive, Strict
+from fettle.sections import Options as FamilyOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fettle.compress._plan import Plan
+
+CLAIMS = Claims(
+    kind="module",
+    needs_training=True,
+    shrinks_parameters=True,
+    shrinks_macs=True,
+    keeps_shapes=False,
+)
+
+# Plain networks of few operators, wide to narrow: on small images those are what is fast.
+PROPOSED = (
+    {"width": 32, "depth": 2, "blocks": 3},
+    {"width": 16, "depth": 1, "blocks": 4},
+    {"width": 8, "depth": 1, "blocks": 4},
+)
+
+
+class Params(Strict):
+    """Which network, and how long it learns; `alpha` is the teacher's share of the loss."""
+
+    family: str = "small_cnn"
+    options: FamilyOptions = Field(default_factory=lambda: {"width": 8, "depth": 1, "blocks": 3})
+    epochs: Positive = 20
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    alpha: Fraction = 0.9
+
+
+def proposals(survey: Survey, *, multiple: int, seed: int) -> list[FamilyOptions]:
+    """Propose small_cnn in three sizes, while the model is larger than the smallest of them.
+
+    A student has no blocks of shortcuts, so it is proposed of a large network only.
+    """
+    del multiple, seed
+    parameters = sum(layer.params for layer in survey.layers)
+    return [
+        {"family": "small_cnn", "options": dict(options)}
+        for options in PROPOSED
+        if _parameters(**options) * 2 < parameters
+    ]
+
+
+def _parameters(*, width: int, depth: int, blocks: int) -> int:
+    """Count the weights of small_cnn's convolutions, which have nearly all of them."""
+    total, inside = 0, 1
+    for block in range(blocks):
+        outside = width * 2**block
+        total += 9 * outside * (inside + (depth - 1) * outside)
+        inside = outside
+    return total
+
+
+def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+    """Build the student, train it; return it with the plan that starts from it.
+
+    What the plan said of the old network is void. Raises ParamsError for an unknown family or
+    wrong options, as finetune does.
+    """
+    import torch
+
+    del plan
+    with torch.random.fork_rng():
+        torch.manual_seed(workshop.seed)
+        made = workshop.build(options.family, options.options)
+    made = made.to(workshop.example.device).eval()
+    before, after = (_layers.totals(_layers.survey(one, workshop.example)) for one in (model, made))
+    workshop.fit(
+        made,
+        phase="student",
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        temperature=options.temperature,
+        alpha=options.alpha,
+    )
+    start = _plan.Architecture(options.family, copy.deepcopy(options.options))
+    note = f"{options.family}: {after[0]:,} parameters in place of {before[0]:,}"
+    return Outcome(plan=_plan.Plan(architecture=start), model=made, notes=(note,))
