@@ -16,8 +16,8 @@ setup:  ## make .venv from requirements.lock (done by run and test)
 run: setup  ## run the main job on the digits that ship inside scikit-learn
 	@fettle run
 
-test: setup  ## run all tests
-	@pytest
+test: setup  ## run all tests, a file at a time on each of two workers
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint, types, import contracts and the tests without torch
 	@ruff check . && ruff format --check . && mypy && lint-imports && pytest -q -m "not e2e and not slow" tests

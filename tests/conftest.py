@@ -8,3 +8,5 @@ from fettle.project import QUIET
 
 os.environ.update(QUIET)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: a thread each, for torch too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -185,7 +185,7 @@ def test_a_killed_run_leaves_no_orphan_and_the_next_one_repeats_only_that_stage(
     with subprocess.Popen(
         box.command("run"), cwd=box.project, env=box.environment(), stderr=subprocess.DEVNULL
     ) as run:
-        stage = wait_for(lambda: stage_process("finetune"))
+        stage = wait_for(lambda: stage_process(box, "finetune"))
         time.sleep(1)
         run.send_signal(signal.SIGKILL)
     wait_for(lambda: not psutil.pid_exists(stage) or zombie(stage))
@@ -239,11 +239,11 @@ def states(box: Box, database: str, query: str) -> set[str]:
         return {row[0] for row in db.execute(query)}
 
 
-def stage_process(name: str) -> int | None:
-    """Find the running process of a stage."""
-    for process in psutil.process_iter(["cmdline"]):
+def stage_process(box: Box, name: str) -> int | None:
+    """Find the running process of a stage of this project: other tests may run the same stage."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if words[-2:] == ["stages", name]:
+        if words[-2:] == ["stages", name] and process.info["cwd"] == str(box.project):
             return int(process.pid)
     return None
 
