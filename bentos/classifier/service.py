@@ -21,6 +21,7 @@ import httptools  # noqa: F401  uvicorn takes it when it is there: named, so tha
 import uvloop  # noqa: F401  as above; the two serve 1.5 times the requests
 from bentoml.exceptions import BentoMLException
 
+from fettle import tether
 from fettle.errors import FettleError, TamperedError
 from fettle.serving import apikey, app, bundle, guard
 
@@ -32,6 +33,7 @@ class Served(bentoml.Service[Any]):  # Any: the class that the decorator below w
 
     def to_asgi(self, is_main: bool = True) -> Any:  # Any: an ASGI application
         pages = super().to_asgi(is_main)
+        tether.die_with_parent()  # a killed BentoML leaves no worker behind on its port
         return app.build(bundle.load(HERE), pages=pages, key=apikey.read(os.environ))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import served
 from PIL import Image
@@ -313,3 +314,15 @@ def test_a_release_folder_is_served_without_a_key_on_loopback(line: Line, tmp_pa
         assert one.post(b"[[1]]", JSON, host="evil.example")[0] == 403
         assert one.interrupt() == 0
     assert "Traceback" not in one.log.read_text()
+
+
+def test_a_killed_server_leaves_no_worker_behind(line: Line) -> None:
+    port = served.free_port()
+    command = line.command(line.tag, "--host", "127.0.0.1", "--port", str(port))
+    with served.serving(command, port=port, cwd=line.root, env=line.env) as one:
+        workers = psutil.Process(one.process.pid).children(recursive=True)
+        assert workers
+        one.process.kill()
+        one.process.wait(timeout=20)
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert alive == []
