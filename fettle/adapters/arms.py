@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +38,17 @@ PROBE_PX = 8
 FIRST_PORT, LAST_PORT = 3100, 3999
 
 
+Command = Callable[[str, str, int], list[str]]  # of a release, its tag, and a port
+
+
+def serve(_release: str, tag: str, port: int) -> list[str]:
+    """Return the command that serves a release by its Bento's tag.
+
+    Raises ProjectError when the store has no such Bento.
+    """
+    return bento.serve_command(tag, port=port)
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """A server that was started: `born` tells it from a stranger that got its number."""
@@ -55,10 +66,21 @@ class Serving:
 
 
 class Arms:
-    """The servers below `folder`; `environ` is what they inherit (the API key among it)."""
+    """The servers below `folder`; `environ` is what they inherit (the API key among it).
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], *, key: str | None) -> None:
+    `command` says how a release is served: a rehearsal breaks some on purpose.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        *,
+        key: str | None,
+        command: Command = serve,
+    ) -> None:
         self._folder = folder
+        self._command = command
         self._environ = dict(environ)
         self._key = key
 
@@ -87,7 +109,7 @@ class Arms:
             return running
         known = self.known(release)
         port = known.port if known is not None and free(known.port) else free_port()
-        return self.launch(release, bento.serve_command(tag, port=port), port)
+        return self.launch(release, self._command(release, tag, port), port)
 
     def launch(self, release: str, command: Sequence[str], port: int) -> Serving:
         """Start any command as the server of a release: it must listen on `port` of loopback."""

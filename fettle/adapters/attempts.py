@@ -23,7 +23,7 @@ Arm = Literal["champion", "challenger"]
 CLIENT_GONE = 499  # nginx's own: the caller closed first, so no server is to blame
 NO_ANSWER = 502  # nginx's own, also for a try that was refused, cut off or (504) too slow
 SETTLE_S = 2.0  # nginx writes into a log put aside until its workers have opened the new one
-READ_MAX_BYTES = 8 * 2**20  # a tick takes no more, so that a backlog cannot starve the heartbeat
+READ_MAX_BYTES = 2**18  # about 700 requests a tick: a backlog must not starve the heartbeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,20 @@ def read(log: Path, since: int, arms: Mapping[str, Arm]) -> tuple[list[Logged], 
             break
         since = following
     return out, since
+
+
+def after(log: Path, since: int, request_id: str) -> int:
+    """Return the position after the last line of this request from `since` on, else `since`."""
+    found, needle = since, f'"id":"{request_id}"'.encode()
+    for start, path in _files(log):
+        if not path.is_file() or start + path.stat().st_size <= since:
+            continue
+        with path.open("rb") as handle:
+            handle.seek(max(0, since - start))
+            while line := handle.readline():
+                if needle in line:
+                    found = start + handle.tell()
+    return found
 
 
 def parse(line: bytes, arms: Mapping[str, Arm]) -> Logged:

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from fettle.cli import doctor, init, report, run, serve, targets, ui, why
+from fettle.cli import canary, doctor, init, report, run, serve, targets, ui, why
 from fettle.errors import FettleError, OurFault
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ for command in (
     init.init,
 ):
     app.command()(command)
+app.add_typer(canary.app, name="canary")
 
 
 def main() -> None:

@@ -27,3 +27,13 @@ def read(path: Path, since: int) -> tuple[list[dict[str, Any]], int]:  # Any: JS
         data = handle.read()
     whole = data[: data.rfind(b"\n") + 1]
     return [json.loads(line) for line in whole.splitlines()], since + len(whole)
+
+
+def skip(path: Path, count: int) -> int:
+    """Return the position after the first `count` lines."""
+    if not count or not path.is_file():
+        return 0
+    with path.open("rb") as handle:
+        for _ in range(count):
+            handle.readline()
+        return handle.tell()

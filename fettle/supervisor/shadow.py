@@ -10,11 +10,12 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fettle import dataset, manifest
+from fettle.serving.preprocess import Preprocess, brightness
 from fettle.supervisor import lines
 
 PER_S = 100.0  # leaves most of two cores to the users; 2,000 pairs take 20 s
@@ -30,19 +31,45 @@ class Held:
     label: str
 
 
-def held_out(tree: Path, release: Path) -> list[Held]:
-    """Read the test split that `release` was judged on; none when the tree has other data now."""
-    ingest, validate = (tree / "artifacts" / name for name in ("ingest", "validate"))
-    if not (ingest / manifest.NAME).is_file() or not (validate / manifest.NAME).is_file():
+def held_out(trees: Sequence[Path], release: Path) -> list[Held]:
+    """Read the test split that `release` was judged on, from the first tree that still has it.
+
+    `trees`: the project and its workspaces. None is found when all hold other data by now.
+    """
+    tree = _tree_of(trees, release)
+    if tree is None:
         return []
-    wanted = json.loads((release / "release.json").read_text())["data"]["ingest"]
-    if manifest.read(ingest, verify=False).digest != wanted:
-        return []
-    rows = dataset.read_split(ingest, validate, "test")
+    rows = dataset.read_split(tree / "artifacts/ingest", tree / "artifacts/validate", "test")
     return [
         Held(encoded, rows.classes[label])
         for encoded, label in zip(rows.encoded, rows.labels, strict=True)
     ]
+
+
+def brightness_edges(trees: Sequence[Path], release: Path, bins: int, most: int) -> list[float]:
+    """Return the inner edges of `bins` equally full bins of the training images' brightness.
+
+    Empty when no tree has the release's data, or its images are too alike to be told apart.
+    """
+    tree = _tree_of(trees, release)
+    if tree is None:
+        return []
+    rows = dataset.read_split(tree / "artifacts/ingest", tree / "artifacts/validate", "train")
+    preprocess = Preprocess(**json.loads((release / "preprocess.json").read_text()))
+    step = max(1, len(rows.encoded) // most)
+    values = sorted(brightness(preprocess.batch(rows.encoded[::step])))
+    edges = [values[len(values) * at // bins] for at in range(1, bins)]
+    return edges if len(set(edges)) == len(edges) else []
+
+
+def _tree_of(trees: Sequence[Path], release: Path) -> Path | None:
+    wanted = json.loads((release / "release.json").read_text())["data"]["ingest"]
+    for tree in trees:
+        ingest, validate = (tree / "artifacts" / name for name in ("ingest", "validate"))
+        sealed = all((folder / manifest.NAME).is_file() for folder in (ingest, validate))
+        if sealed and manifest.read(ingest, verify=False).digest == wanted:
+            return tree
+    return None
 
 
 class Shadow:

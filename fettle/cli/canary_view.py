@@ -1,0 +1,84 @@
+"""Lay out a rollout's status for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def text(doc: dict[str, Any]) -> str:  # Any: status.json
+    """Return the whole status: one line about the rollout, one a gate."""
+    if doc["state"] == "idle":
+        serving = doc["champion"] or "nothing"
+        return f"no rollout; serving {serving}. Begin one: fettle canary start"
+    head = (
+        f"{doc['rollout']}  {doc['state']}  {doc['weight_percent']:g} % of the requests to "
+        f"{doc['challenger']}, the rest to {doc['champion'] or 'nobody: it is the first release'}"
+    )
+    why = f"  {doc['reason']}; {doc['requests']} requests judged in this step" + eta(doc["eta_s"])
+    titles = ("gate", "verdict", "champion", "challenger", "evidence", "needs", "why")
+    table = columns([titles, *(row(gate) for gate in doc["gates"])])
+    if doc.get("supervisor") == "stopped":
+        why += "\n  the supervisor is stopped: any order starts it again (fettle canary resume)"
+    return "\n".join([head, why, *(table if doc["gates"] else [])])
+
+
+def rehearsal(docs: Sequence[dict[str, Any]]) -> str:  # Any: outcomes as JSON
+    """Return the table of a rehearsal."""
+    titles = ("challenger", "ended", "after", "user requests", "failed", "p99", "gate", "why")
+    rows = [
+        (
+            doc["case"],
+            doc["state"],
+            f"{doc['seconds']:g} s",
+            f"{doc['sent']} ({doc['challenger_requests']} to it)",
+            str(doc["failed"]),
+            f"{doc['p99_ms']:.0f} ms",
+            doc["gate"],
+            doc["reason"],
+        )
+        for doc in docs
+    ]
+    return "\n".join(columns([titles, *rows]))
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Align rows of cells, indented by two."""
+    widths = [max(len(line[at]) for line in rows) for at in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(cell.ljust(at) for cell, at in zip(line, widths, strict=True)).rstrip()
+        for line in rows
+    ]
+
+
+def row(gate: dict[str, Any]) -> tuple[str, ...]:  # Any: a GateResult as JSON
+    """Return the cells of one gate."""
+    return (
+        gate["name"],
+        gate["verdict"],
+        tally(gate["champion"]),
+        tally(gate["challenger"]),
+        number(gate["evidence"]),
+        number(gate["threshold"]),
+        gate["reason"],
+    )
+
+
+def tally(arm: dict[str, Any] | None) -> str:  # Any: a Tally as JSON
+    """Write "3 of 120", or a dash where the gate does not count."""
+    return "-" if arm is None else f"{arm['events']:g} of {arm['n']}"
+
+
+def number(value: float | None) -> str:
+    """Write a number with three digits, or a dash."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def eta(seconds: float | None) -> str:
+    """Write how long it may take, nothing where that is unknown."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"; about {seconds:.0f} s to go"
+    minutes = seconds / 60
+    return f"; about {minutes:.0f} min to go" if minutes < 90 else f"; about {minutes / 60:.1f} h"

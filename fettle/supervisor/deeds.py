@@ -1,0 +1,184 @@
+"""Do what was decided: traffic, servers, names. Every deed may be repeated without harm.
+
+The routes are a function of what serves and where the rollout stands, so a controller that was
+killed brings the world in step by doing it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fettle import manifest
+from fettle.adapters.arms import Arms
+from fettle.adapters.attempts import Arm
+from fettle.adapters.nginx import Nginx
+from fettle.adapters.nginx_conf import Routes
+from fettle.promotion.rollout import Phase, RolloutState
+from fettle.supervisor.place import Release, Serving
+
+SAY = logging.getLogger("fettle.supervisor")
+WITH_CHALLENGER = (Phase.SHADOW, Phase.STEP, Phase.BAKE, Phase.PROMOTED, Phase.PAUSED)
+READY_S = 60.0
+PROJECT_AGAIN_S = 30.0
+
+
+class Deeds:
+    """The hands of the controller; `renew` is called while one waits."""
+
+    def __init__(
+        self, router: Nginx, arms: Arms, renew: Callable[[], None], tracking_uri: str
+    ) -> None:
+        self._router = router
+        self._arms = arms
+        self._renew = renew
+        self._uri = tracking_uri
+        self._projecting: subprocess.Popen[str] | None = None
+        self._project_next = 0.0
+
+    def bring_up(self, release: Release) -> bool:
+        """Start a release and wait until it answers an inference; False when it does not."""
+        self._arms.start(release.release, release.tag)
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and self._arms.find(release.release) is not None:
+            if self._arms.ready(release.release):
+                return True
+            self._renew()
+            time.sleep(0.1)
+        SAY.warning("not_ready release=%s why=%r", release.release, self._words(release))
+        return False
+
+    def _words(self, release: Release) -> str:
+        return self._arms.last_words(release.release)
+
+    def keep_up(self, release: Release) -> None:
+        """Start a release again if its server is gone: at once, on its old port."""
+        if self._arms.find(release.release) is None:
+            SAY.warning("restart release=%s why=%r", release.release, self._words(release))
+            self._arms.start(release.release, release.tag)
+
+    def take_down(self, release: Release) -> None:
+        """Let a release answer what it began, then end it; returns at once."""
+        threading.Thread(target=self._arms.stop, args=(release.release,), daemon=True).start()
+
+    def stop_challenger(self) -> None:
+        """Throw the stop switch: from now on no request meets the challenger."""
+        self._router.stop_challenger()
+
+    def route(self, serving: Serving, state: RolloutState | None, sticky_key: str | None) -> None:
+        """Bring the router in step with what serves and where the rollout stands."""
+        routes = self.routes(serving, state, sticky_key)
+        if routes is None:
+            return
+        if routes.weight_percent == 0:
+            self._router.stop_challenger()
+        self._router.set_routes(routes)
+        if routes.weight_percent > 0:
+            self._router.place.stop.unlink(missing_ok=True)
+
+    def routes(
+        self, serving: Serving, state: RolloutState | None, sticky_key: str | None
+    ) -> Routes | None:
+        """Return the routes; None while nothing serves.
+
+        Without a champion the challenger stands in for it: a first release is its own fallback.
+        A promoted release takes the champion's place, so that the stop switch does not touch it.
+        """
+        challenger = serving.challenger if state and state.phase in WITH_CHALLENGER else None
+        old, new = self._port(serving.champion), self._port(challenger)
+        if state is not None and state.phase is Phase.PROMOTED:
+            old, new, spare, weight = new, None, old, 0.0
+        else:
+            spare, weight = new, state.weight_percent if state and new else 0.0
+        champion = old or new
+        if champion is None:
+            return None
+        return Routes(
+            champion=champion,
+            challenger=new,
+            # only users who would get no answer meet it; nobody does before the first step
+            spare=spare if spare != champion and (weight or new is None) else None,
+            feedback=serving.feedback,
+            weight_percent=weight,
+            sticky=sticky_key,
+            salt=serving.rollout or "",
+        )
+
+    def arms_by_address(self, serving: Serving) -> Mapping[str, Arm]:
+        """Say which arm the router's log means by an address."""
+        names: dict[str, Arm] = {}
+        for arm, release in (("champion", serving.champion), ("challenger", serving.challenger)):
+            port = self._port(release)
+            if port is not None:
+                names[f"127.0.0.1:{port}"] = "champion" if arm == "champion" else "challenger"
+        return names
+
+    def ports(self, serving: Serving) -> tuple[int, int]:
+        """Return the ports of champion and challenger, 0 for one that never ran."""
+        return self._port(serving.champion) or 0, self._port(serving.challenger) or 0
+
+    def _port(self, release: Release | None) -> int | None:
+        known = self._arms.known(release.release) if release is not None else None
+        return None if known is None else known.port
+
+    def project(self, wanted: Path) -> None:
+        """Show the names that `wanted` states in MLflow, in a process of its own, until it works.
+
+        The file is renamed to `*.done` then; MLflow may be down for as long as it likes.
+        """
+        if self._projecting is not None:
+            if (code := self._projecting.poll()) is None:
+                return
+            said = self._projecting.communicate()[0].strip()
+            self._projecting = None
+            if code == 0:
+                SAY.info("aliases %s", said)
+                wanted.rename(wanted.with_suffix(".done"))
+            else:
+                SAY.warning("aliases_failed why=%r", said.splitlines()[-1:] or code)
+                self._project_next = time.monotonic() + PROJECT_AGAIN_S
+            return
+        if wanted.is_file() and time.monotonic() >= self._project_next:
+            command = [sys.executable, "-m", "fettle.adapters.aliases", self._uri, str(wanted)]
+            self._projecting = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+
+def want_aliases(path: Path, serving: Serving, state: RolloutState, reason: str) -> None:
+    """Write the names that MLflow shall show for a rollout as it stands."""
+    promoted = state.phase is Phase.PROMOTED
+    undone = state.phase is Phase.ROLLED_BACK
+    champion = serving.champion.release if serving.champion else None
+    challenger = serving.challenger.release if serving.challenger else None
+    aliases: dict[str, str | None] = {}
+    if promoted:
+        aliases = {"champion": challenger, "previous_champion": champion}
+    elif undone and champion is not None:
+        aliases = {"champion": champion}
+    elif not state.over:
+        aliases = {"challenger": challenger}
+    named = serving.challenger or serving.champion
+    doc: dict[str, object] = {
+        "model": named.tag.partition(":")[0] if named else "",
+        "aliases": aliases,
+        "tags": {
+            challenger: {
+                "canary": state.phase.value,
+                "canary_rollout": state.rollout_id,
+                "canary_reason": reason,
+            }
+        },
+    }
+    if promoted or state.over:
+        doc["over"] = challenger
+    manifest.write_json(path, doc)

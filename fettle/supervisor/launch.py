@@ -1,0 +1,181 @@
+"""Start, find and stop the supervisor of a project; pin releases before they are handed to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from fettle.adapters import arms, bento, nginx, process, releases
+from fettle.errors import BusyError, ProjectError, TransientError
+from fettle.project import Project
+from fettle.serving import apikey, guard
+from fettle.supervisor import place as places
+from fettle.supervisor.place import Place, Release, Serving
+
+START_S = 20.0  # the warden is up in 0.5 s on an idle core
+STOP_S = 60.0  # the releases answer what they began, at most 35 s
+PORT = 3000
+
+
+def place_of(project: Project) -> Place:
+    """Return the supervisor's folder of a project."""
+    return Place(project.state / "canary")
+
+
+def running(place: Place) -> bool:
+    """Say whether a supervisor watches this project."""
+    return process.read(place.warden) is not None
+
+
+def pin(project: Project, named: str) -> Release:
+    """Find the release that a digest, a Bento tag or a folder names, and verify its bytes.
+
+    Raises ProjectError when there is none, or more than one; TamperedError when it was changed.
+    """
+    short = named.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+    found = [
+        path
+        for path in sorted(project.releases.glob(f"{short}*"))
+        if path.is_dir() and not path.name.startswith(".")
+    ]
+    if not short or len(found) != 1:
+        raise ProjectError(
+            f"{named!r} names {'no' if not found else 'more than one'} release",
+            got=", ".join(path.name for path in found) or "nothing like it in releases/",
+            rule="a release is named by its digest (its first digits suffice), tag or folder",
+            fix="see `ls releases`, or run `fettle run`, which makes one",
+        )
+    folder = found[0]
+    name = json.loads((folder / "release.json").read_text())["name"]
+    releases.verify_named(folder)
+    tag = f"{name}:{folder.name}"
+    bento.bento_folder(tag)  # refuses a release that was never built, or whose Bento was deleted
+    return Release(folder.name, tag, str(folder))
+
+
+def last_release(project: Project) -> Release:
+    """Pin the newest release of the project.
+
+    Raises ProjectError before the first run.
+    """
+    places_of_last = [project.last, *project.state.glob("ws/*/.fettle/last.json")]
+    newest = max(
+        (path for path in places_of_last if path.is_file()),
+        key=lambda path: path.stat().st_mtime,
+        default=None,
+    )
+    if newest is None:
+        raise ProjectError("there is no release yet", fix="run `fettle run` first")
+    last = json.loads(newest.read_text())
+    made = pin(project, str(last["release"]["digest"])[: releases.SHORT])
+    return replace(made, version=str(last["release"]["model_version"]))
+
+
+def begin(
+    project: Project,
+    *,
+    host: str,
+    port: int,
+    champion: Release | None,
+    certificate: str | None = None,
+    certificate_key: str | None = None,
+) -> Serving:
+    """Write what shall serve, and where, unless it is written already; return it.
+
+    Raises UserError when `host` is no loopback and there is no API key, or the port is taken.
+    """
+    place = place_of(project)
+    guard.check_bind(host, apikey.read(os.environ))
+    before = place.serving()
+    if before is not None and nginx_alive(place):
+        if (before.host, before.port) != (host, port):
+            raise BusyError(
+                "this project is served already, at another address",
+                got=f"{host} port {port}",
+                rule=f"one address a project: {before.host} port {before.port}",
+                fix="leave --host and --port out, or stop it first: `fettle canary stop`",
+            )
+        return before
+    bento.check_port(host, port)
+    taken: set[int] = {port}
+    control = _port(taken)
+    feedback = _port(taken)
+    kept = before or Serving(host, port, control, feedback)
+    made = replace(
+        kept,
+        host=host,
+        port=port,
+        control=control,
+        feedback=feedback,
+        champion=kept.champion or champion,
+        certificate=certificate,
+        certificate_key=certificate_key,
+    )
+    place.write_serving(made)
+    return made
+
+
+def _port(taken: set[int]) -> int:
+    """Take a free port near the top, away from those of the releases."""
+    ports = range(arms.LAST_PORT, arms.FIRST_PORT, -1)
+    port = next(port for port in ports if port not in taken and arms.free(port))
+    taken.add(port)
+    return port
+
+
+def nginx_alive(place: Place) -> bool:
+    """Say whether the router runs."""
+    return nginx.running(place.router) is not None
+
+
+def ensure(project: Project) -> None:
+    """Start the supervisor in the background unless it runs.
+
+    Raises TransientError with the end of its log when it does not come up.
+    """
+    place = place_of(project)
+    if running(place):
+        return
+    command = [sys.executable, "-m", "fettle.supervisor.warden", str(project.root)]
+    process.spawn(command, place.folder / "warden.log", cwd=project.root)
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if running(place) and place.lease_age_s() < places.LEASE_S:
+            return
+        time.sleep(0.05)
+    raise TransientError(
+        "the supervisor did not start",
+        got=last_line(place.folder / "controller.log") or last_line(place.folder / "warden.log"),
+        rule=f"within {START_S:g} s",
+        fix=f"read {place.folder / 'controller.log'}",
+    )
+
+
+def stop(project: Project) -> bool:
+    """Stop the supervisor, the router and the releases; False when nothing ran."""
+    place = place_of(project)
+    found = nginx_alive(place)
+    for file in (place.warden, place.controller):
+        if (known := process.read(file)) is not None:
+            found = True
+            known.end(timeout_s=STOP_S)
+        file.unlink(missing_ok=True)
+    nginx.end(place.router)
+    served = arms.Arms(place.arms, os.environ, key=None)
+    for server in served.running():
+        found = True
+        served.stop(server.release)
+    with suppress(FileNotFoundError):
+        place.lease.unlink()
+    return found
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, or say that it is empty."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1] if lines else "an empty log"

@@ -1,0 +1,82 @@
+"""Watch over the controller: start it, start it again, and stop the challenger without it.
+
+The dead man's switch: a controller that is silent for longer than its lease (killed, hanging,
+starved) judges nothing, so the challenger gets no request until it is back. This process does
+nothing else, so that there is little in it that could fail; the controller in turn starts a new
+warden when this one is gone. `python -m fettle.supervisor.warden ROOT` is the whole of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fettle.adapters import nginx, process
+from fettle.supervisor.place import LEASE_S, Place
+
+TICK_S = 0.2
+AGAIN_S = 0.5  # before the first restart; doubled up to AGAIN_MAX_S while it keeps dying
+AGAIN_MAX_S = 10.0
+STOP_S = 20.0
+
+
+class Warden:
+    """Watches the controller of one project; `command` starts it."""
+
+    def __init__(self, place: Place, command: list[str], *, cwd: Path) -> None:
+        self._place = place
+        self._command = command
+        self._cwd = cwd
+        self._again_s = AGAIN_S
+        self._next_start = 0.0
+        self._began = time.time()
+
+    def tick(self) -> None:
+        """Look once."""
+        serving = self._place.serving()
+        lease_s = serving.lease_s if serving else LEASE_S
+        age_s = min(self._place.lease_age_s(), time.time() - self._began)
+        if age_s > lease_s:
+            nginx.stop(self._place.router)
+        controller = process.read(self._place.controller)
+        if controller is not None:
+            if age_s < lease_s:
+                self._again_s = AGAIN_S
+        elif time.monotonic() >= self._next_start:
+            started = process.spawn(
+                self._command, self._place.folder / "controller.log", cwd=self._cwd
+            )
+            process.write(self._place.controller, started)
+            self._next_start = time.monotonic() + self._again_s
+            self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
+
+
+def main() -> None:
+    """Watch until SIGTERM or SIGINT, which also ends the controller."""
+    root = Path(sys.argv[1])
+    place = Place(root / ".fettle" / "canary")
+    place.router.mkdir(parents=True, exist_ok=True)
+    lock = (place.folder / "warden.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # another warden watches already
+    process.write(place.warden, process.me())
+    command = [sys.executable, "-m", "fettle.supervisor.controller", str(root)]
+    warden = Warden(place, command, cwd=root)
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _frame: stopped.append(got))
+    while not stopped:
+        warden.tick()
+        time.sleep(TICK_S)
+    place.warden.unlink(missing_ok=True)
+    if (controller := process.read(place.controller)) is not None:
+        controller.end(timeout_s=STOP_S)
+
+
+if __name__ == "__main__":
+    main()

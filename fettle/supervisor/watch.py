@@ -1,0 +1,299 @@
+"""Watch one rollout: read what came in, ask for the decision, write it down, hand on the actions.
+
+What was seen lies in files that only grow: the router's log, shadow.jsonl, labels.jsonl. The
+journal holds every record that was judged, so after a kill it also says how far each was read.
+
+    rollouts/ID/begin.json     where in the router's log the rollout begins; edges of the input bins
+    rollouts/ID/journal.jsonl  see fettle/promotion/journal.py
+    rollouts/ID/status.json    for who watches
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fettle import manifest
+from fettle.adapters import attempts
+from fettle.adapters.attempts import CLIENT_GONE, Logged
+from fettle.promotion import journal
+from fettle.promotion.engine import Begin, Decision, Event, Observed, Offline, Ordered
+from fettle.promotion.plan import Plan
+from fettle.promotion.records import Arm, Attempt, Label, Record, Seen, ShadowPair
+from fettle.promotion.rollout import Action, Phase, RolloutState, Verb
+from fettle.promotion.verdict import GateResult, Verdict
+from fettle.sections import Promote
+from fettle.supervisor import lines, shadow
+from fettle.supervisor.feedback import Answered, Memory
+from fettle.supervisor.place import Release
+
+# After a promotion attempts are judged this far on, then only labels: the journal must end.
+WATCHED_REQUESTS = 100_000
+# Each part of the offline gate, the release and the training data as bins, is read once.
+BINS = 10
+BIN_IMAGES = 2000  # deciles of brightness from so many training images: within 2 points each
+
+
+def create(
+    folder: Path,
+    *,
+    challenger: Release,
+    champion: Release | None,
+    promote: Mapping[str, Any],  # Any: the section as JSON
+    since: int,
+    trees: Sequence[Path],
+) -> None:
+    """Begin a rollout: its folder, its journal, the plan within."""
+    edges = shadow.brightness_edges(trees, Path(challenger.folder), BINS, BIN_IMAGES)
+    begin = Begin(
+        rollout_id=folder.name,
+        challenger=challenger.release,
+        champion=champion.release if champion else None,
+        plan=Plan.of(Promote.model_validate_json(json.dumps(promote))),
+        reference=(1 / BINS,) * BINS if edges else None,
+    )
+    manifest.write_json(
+        folder / "begin.json", {"since": since, "edges": edges, "release": challenger.folder}
+    )
+    journal.Journal.create(folder / "journal.jsonl", begin)
+
+
+class Watch:
+    """One rollout, from its journal on."""
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        *,
+        trees: Sequence[Path],
+        ports: Callable[[], tuple[int, int]],
+        key: str | None,
+    ) -> None:
+        self.folder = folder
+        self._log, self._trees, self._ports, self._key = log, trees, ports, key
+        begun = json.loads((folder / "begin.json").read_text())
+        self._edges: list[float] = begun["edges"]
+        self._release = Path(begun["release"])
+        self._engine, decisions, self._journal = journal.recover(folder / "journal.jsonl")
+        self._last: Decision | None = decisions[-1] if decisions else None
+        self.memory = Memory(
+            json.loads((self._release / "labels.json").read_text()), folder / "labels.jsonl"
+        )
+        self._cursors = _cursors(folder, log, begun["since"])
+        self._shadow: shadow.Shadow | None = None
+        self.challenger_requests = 0  # drawn for it since this process watches
+
+    @property
+    def state(self) -> RolloutState:
+        """Where the rollout stands."""
+        return self._engine.state
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was pinned at its start."""
+        return self._engine.plan
+
+    @property
+    def reason(self) -> str:
+        """Why it stands there."""
+        return self._last.reason if self._last else "begun"
+
+    def tick(self, arms: Mapping[str, attempts.Arm]) -> tuple[Action, ...]:
+        """Take what came in since the last tick; return what is to be done."""
+        now_s = time.time()
+        if self.state.phase is Phase.PENDING:
+            return self._decide(Offline(now_s=now_s, results=offline(self._release))).actions
+        self._shadowing()
+        records = tuple(self._records(arms))
+        return self._decide(Observed(now_s=now_s, records=records)).actions
+
+    def order(self, verb: Verb) -> tuple[tuple[Action, ...], str]:
+        """Take a person's word; return what is to be done, and what was said to it."""
+        decision = self._decide(Ordered(now_s=time.time(), verb=verb))
+        return decision.actions, decision.reason
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
+        if self._shadow is not None:
+            self._shadow.stop()
+
+    def write_status(self) -> None:
+        """Write status.json for who watches."""
+        manifest.write_json(self.folder / "status.json", self.status())
+
+    def status(self) -> dict[str, Any]:  # Any: JSON
+        """Return where the rollout stands, as `fettle canary status --json` prints it."""
+        gates = self._last.gates if self._last else ()
+        state = self.state
+        doc: dict[str, Any] = {  # Any: JSON
+            "rollout": state.rollout_id,
+            "state": state.phase.value,
+            "weight_percent": state.weight_percent,
+            "champion": state.champion,
+            "challenger": state.challenger,
+            "reason": self.reason,
+            "requests": state.requests,
+            "gates": [gate.to_dict() for gate in gates],
+            "eta_s": self._eta_s(),
+            "time_s": time.time(),
+        }
+        finite: dict[str, Any] = _finite(doc)  # Any: JSON
+        return finite
+
+    def _decide(self, event: Event) -> Decision:
+        """Decide, and write it down before anything is done: unless nothing came and nothing moves.
+
+        An empty look that changes nothing leaves the engine as it was, so it may be forgotten.
+        """
+        before = self._engine.state
+        decision = self._engine.decide(event)
+        idle = isinstance(event, Observed) and not event.records
+        if not (idle and decision.state == before and not decision.actions):
+            self._journal.write(event, decision)
+        if decision.gates or self._last is None or decision.state.phase is not before.phase:
+            self._last = decision
+        return decision
+
+    def _records(self, arms: Mapping[str, attempts.Arm]) -> Iterable[Record]:
+        """Read every source on from where it was left."""
+        at = self._cursors
+        if not (self.state.phase is Phase.PROMOTED and self.state.requests > WATCHED_REQUESTS):
+            found, at.log = attempts.read(self._log, at.log, arms)
+            for line in found:
+                self.challenger_requests += line.drawn == "challenger"
+                yield from attempts_of(line)
+                yield from self._seen(line)
+                self._remember(line)
+        pairs, at.pairs = lines.read(self.folder / "shadow.jsonl", at.pairs)
+        yield from (ShadowPair(**doc) for doc in pairs)
+        labels, at.labels = lines.read(self.folder / "labels.jsonl", at.labels)
+        yield from (Label(**doc) for doc in labels)
+
+    def _seen(self, line: Logged) -> Iterable[Seen]:
+        arm = line.tries[-1].arm if line.tries else None
+        if arm is None or not self._edges:
+            return
+        for value in line.inputs:
+            bin_index = bisect_right(self._edges, value)
+            yield Seen(
+                request_id=line.request_id, time_s=line.time_s, arm=Arm(arm), bin_index=bin_index
+            )
+
+    def _remember(self, line: Logged) -> None:
+        """Keep who answered, for the label; a replay's answer is not the drawn arm's."""
+        if len(line.tries) == 1 and line.tries[0].arm is not None:
+            self.memory.remember(line.request_id, Answered(line.tries[0].arm, line.predicted))
+
+    def _shadowing(self) -> None:
+        """Replay held-out requests while the phase asks for them."""
+        wanted = self.state.phase is Phase.SHADOW
+        if wanted and self._shadow is None:
+            self._shadow = shadow.Shadow(
+                self.folder / "shadow.jsonl",
+                shadow.held_out(self._trees, self._release),
+                ports=self._ports,
+                key=self._key,
+                requests=10 * self.plan.shadow_requests,
+            )
+        elif not wanted and self._shadow is not None:
+            self._shadow.stop()
+            self._shadow = None
+
+    def _eta_s(self) -> float | None:
+        """Return the least time to go by the plan's own waits; None once it is over."""
+        state, plan = self.state, self.plan
+        left = plan.bake_s
+        match state.phase:
+            case Phase.SHADOW:
+                left += plan.step_min_s * (1 + len(plan.steps))
+            case Phase.STEP:
+                left += plan.step_min_s * (len(plan.steps) - state.step_index)
+            case Phase.BAKE:
+                pass
+            case _:
+                return None
+        return max(0.0, left - (time.time() - state.entered_s))
+
+
+def offline(release: Path) -> tuple[GateResult, ...]:
+    """Return what the release's own gate report says."""
+    gate = json.loads((release / "gate.json").read_text())
+    passed = bool(gate["passed"])
+    return (
+        GateResult(
+            name="offline",
+            verdict=Verdict.PASS if passed else Verdict.FAIL,
+            reason="the release's gate report says so",
+        ),
+    )
+
+
+@dataclass
+class Cursors:
+    """How far each source was read, in bytes."""
+
+    log: int
+    pairs: int
+    labels: int
+
+
+def _cursors(folder: Path, log: Path, since: int) -> Cursors:
+    """Find how far the sources were read, by what the journal holds of them.
+
+    The last journalled request is looked for in the log; the others are counted.
+    """
+    last, counts = None, {"p": 0, "l": 0}
+    for doc in lines.read(folder / "journal.jsonl", 0)[0][1:]:
+        for row in doc["event"].get("observed", ()):
+            if row[0] in counts:
+                counts[row[0]] += 1
+            elif row[0] == "a":
+                last = row[1]
+    return Cursors(
+        log=since if last is None else attempts.after(log, since, last),
+        pairs=lines.skip(folder / "shadow.jsonl", counts["p"]),
+        labels=lines.skip(folder / "labels.jsonl", counts["l"]),
+    )
+
+
+def attempts_of(line: Logged) -> Iterable[Attempt]:
+    """Turn one line of the router's log into attempts: the draw's own first, then the replays.
+
+    A try whose client left says nothing about a server. Where a promoted release serves in the
+    champion's place its requests are its own: the draw says champion, the server challenger.
+    """
+    if line.status == CLIENT_GONE or not line.tries or line.tries[0].arm is None:
+        return
+    assigned = Arm(line.tries[0].arm)
+    drawn_so = assigned.value == line.drawn
+    weight = line.weight_percent / 100 if drawn_so else float(assigned is Arm.CHALLENGER)
+    key = hashlib.sha256(line.key.encode()).hexdigest()[:16] if line.key else None
+    for at, one in enumerate(line.tries):
+        if one.arm is not None:
+            yield Attempt(
+                request_id=line.request_id,
+                time_s=line.time_s,
+                arm=Arm(one.arm),
+                assigned=assigned,
+                weight=weight,
+                status=one.status,
+                latency_ms=one.latency_ms,
+                replay=at > 0,
+                key_hash=key,
+            )
+
+
+def _finite(doc: Any) -> Any:  # Any: JSON
+    """Write what is no number as null: JSON has no infinity."""
+    if isinstance(doc, dict):
+        return {key: _finite(value) for key, value in doc.items()}
+    if isinstance(doc, list | tuple):
+        return [_finite(value) for value in doc]
+    return None if isinstance(doc, float) and not abs(doc) < float("inf") else doc
