@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import torch
+from tiny_nets import Fits, answer, build, images, workshop
+
+from fettle.compress import Survey, _layers, student
+from fettle.compress._plan import Architecture, Kept, Plan
+
+SMALL = {"width": 8, "depth": 1, "blocks": 2}
+
+
+def test_the_student_stands_in_the_model_s_place_and_the_old_plan_is_void() -> None:
+    fit, model = Fits(), build("plain")
+    asked = student.Params(family="small_cnn", options=SMALL, epochs=7)
+    old = Plan({"block1.0.0": Kept(16, (0, 1), 1)})
+    outcome = student.apply(model, old, asked, workshop(fit=fit))
+    assert outcome.plan == Plan(architecture=Architecture("small_cnn", SMALL))
+    assert outcome.model is not None
+    assert outcome.model is not model
+    assert fit.models == [outcome.model]
+    assert fit.asked == [("student", 7)]
+    assert answer(outcome.model, images()).shape == (12, 3)
+    assert outcome.notes == ("small_cnn: 1,323 parameters in place of 16,563",)
+
+
+def test_the_same_seed_draws_the_same_student_and_leaves_torch_s_own_draws_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, second = (
+        student.apply(build("plain", seed=5), Plan(), student.Params(), workshop()).model
+        for _ in range(2)
+    )
+    assert first is not None
+    assert second is not None
+    assert torch.equal(answer(first, images()), answer(second, images()))
+    torch.manual_seed(5)
+    student.apply(torch.nn.Identity(), Plan(), student.Params(), workshop())
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_students_are_proposed_while_they_are_half_the_model_or_less() -> None:
+    def widths(params: int) -> list[int]:
+        survey = Survey(layers=(_layers.Layer("a", "Conv2d", 8, params, 1),))
+        found = student.proposals(survey, multiple=8, seed=0)
+        return [one["options"]["width"] for one in found]
+
+    assert widths(3_000_000) == [32, 16, 8]
+    assert widths(200_000) == [16, 8]
+    assert widths(60_000) == [8]
+    assert widths(10_000) == []
