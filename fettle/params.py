@@ -142,6 +142,7 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
             continue
         options = {k: v for k, v in step.items() if k != "use"}
         problems += _check_plugin(doc, "compress", step["use"], (*where, "use"), options, where)
+        problems += _check_serves(doc, step["use"], (*where, "use"))
     targets = _get(doc, ("targets",))
     for at, target in enumerate(targets if isinstance(targets, list) else []):
         problems += _check_name(doc, "targets", str(target), ("targets", at))
@@ -182,6 +183,21 @@ def _check_plugin(
     except ValidationError as err:
         return [_explain(doc, model, e, options_at) for e in err.errors()]
     return []
+
+
+def _check_serves(doc: CommentedMap, name: str, where: Where) -> list[tuple[int, str]]:
+    """Refuse a technique that cannot bring the objective nearer, before training is spent on it."""
+    goal = _get(doc, ("compress", "objective", "minimise"))
+    if name not in plugins.names("compress"):
+        return []
+    claims = plugins.resolve("compress", name, where=_dotted(where)).CLAIMS
+    if claims.serves is None or goal in claims.serves:
+        return []
+    text = (
+        f"{_dotted(where)}: '{name}' does not bring {goal} down: {claims.reason}. Take it out, or "
+        f"minimise {' or '.join(claims.serves)}"
+    )
+    return [(_line(doc, where), text)]
 
 
 def _explain(

@@ -146,6 +146,12 @@ def test_checking_params_imports_nothing_heavy() -> None:
         ),
         ("compress.recipe=[prune]", "compress.recipe[0] needs `use: TECHNIQUE`"),
         (
+            "compress.recipe=[{use: sparse}]",
+            "compress.recipe[0].use: 'sparse' does not bring latency_p50_ms down: zeros in a dense "
+            "weight are multiplied like any number: no runtime here is faster for them, only the "
+            "compressed file is smaller. Take it out, or minimise size_bytes",
+        ),
+        (
             "compress.objective.minimise=latency",
             "compress.objective.minimise: Input should be 'latency_p50_ms', 'size_bytes', 'macs' "
             "or 'energy_j' (value \"latency\")",
