@@ -157,11 +157,13 @@ def survey(
     workshop: Workshop,
     *,
     importance: Importance = "l2",
+    shares: Sequence[float] = SHARES,
     latency_ms: Mapping[str, float] | None = None,
 ) -> Survey:
     """Look at `model` as it stands: costs, blocks and groups, each with the loss that hangs on it.
 
-    Channels go in the order of `importance`. Raises ModelError when the model cannot be traced.
+    Channels go in the order of `importance`, down to each of `shares` (falling); with none the
+    groups are listed, not measured. Raises ModelError when the model cannot be traced.
     """
     import torch
 
@@ -176,7 +178,7 @@ def survey(
     for group in groups:
         scores = _importance.score(group, importance, generator=generator, gates=gates)
         if scores is not None:
-            measured.append(_group(found, group, scores, loss))
+            measured.append(_group(found, group, scores, loss, shares))
     return Survey(
         layers=tuple(layers),
         blocks=tuple(_block(found, name, layers, loss) for name in names),
@@ -188,12 +190,14 @@ def survey(
     )
 
 
-def _group(found: Bench, group: Group, scores: Tensor, loss: float) -> GroupSensitivity:
+def _group(
+    found: Bench, group: Group, scores: Tensor, loss: float, shares: Sequence[float]
+) -> GroupSensitivity:
     import torch
 
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
     rises = []
-    for share in SHARES:
+    for share in shares:
         with silenced(found, group, order[int(group.width * share + 0.5) :]):
             rises.append((share, found.loss(group.producers) - loss))
     return GroupSensitivity(

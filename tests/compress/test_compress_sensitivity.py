@@ -64,6 +64,12 @@ def test_a_survey_measures_every_block_and_group(importance: str) -> None:
     assert found.images == 32
 
 
+def test_without_shares_the_groups_are_listed_and_not_measured() -> None:
+    found = _sensitivity.survey(chain(), workshop(), shares=())
+    assert [(group.width, group.losses) for group in found.groups] == [(16, ())]
+    assert len(found.blocks) == 3
+
+
 def test_a_survey_survives_json() -> None:
     doc = _sensitivity.to_json(_sensitivity.survey(chain(), workshop()))
     assert json.loads(json.dumps(doc))["blocks"][1]["name"] == "1.1"
