@@ -7,7 +7,6 @@ retried. DVC decides what is stale and runs the stage; MLflow gets its events wh
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,14 +16,11 @@ from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
-    create_progress_artifact,
     create_table_artifact,
-    update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
@@ -43,11 +39,13 @@ from fettle.report import facts as report_facts
 from fettle.report import figures, interface, page
 from fettle.report.markdown import markdown
 from flows import dead_runs
+from flows.watch import SAY, Watch
 
-SAY = logging.getLogger("fettle.run")
 STAGE_TIMEOUT_S = 4 * 3600.0
 RETRIES = 2
 TAIL_LINES = 12
+HEADLINE_QUALITY = ("float", "compressed", "drop")
+HEADLINE_RATIOS = ("params_ratio", "size_ratio", "latency_ratio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ def stage(name: str) -> str:
     if not (run.force or changed_above or name in run.stale):
         return _finish(run, StageRun(name, "unchanged", 0.0), folder)
     started = time.time()
-    watch = Watch(run, name)
+    watch = Watch(run.project.tree, name, tell=run.tell, tracker=run.tracker)
     run.tell(run.tracker.stage_started, name)
     code, log = graph.run_stage(
         run.context,
@@ -122,7 +120,7 @@ def stage(name: str) -> str:
         timeout_s=STAGE_TIMEOUT_S,
         on_tick=watch.tick,
     )
-    watch.tick(last=True)
+    watch.end(whole=code == 0)
     text = log.read_text(errors="replace") if log.is_file() else ""
     for line in text.splitlines():
         get_run_logger().info(line)
@@ -161,52 +159,6 @@ def _failure(run: Run, name: str, code: int, log: str) -> FettleError:
         get_run_logger().info("the last good artefact of %s was put back", name)
     run.tell(run.tracker.stage_failed, name, str(err))
     return err
-
-
-class Watch:
-    """Follow a stage's events while it runs: to MLflow in batches, its progress to Prefect."""
-
-    def __init__(self, run: Run, name: str) -> None:
-        self._run, self._name = run, name
-        self._path = run.project.tree / "records" / f"{name}.jsonl"
-        self._started = time.time()
-        self._offset = 0
-        self._next = 0.0
-        self._artifact: UUID | None = None
-
-    def tick(self, *, last: bool = False) -> None:
-        """Hand over the new lines, at most once a second."""
-        if not last and time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + 1.0
-        events = self._new_lines()
-        if events:
-            self._run.tell(self._run.tracker.events, self._name, events)
-        for event in events:
-            if event["kind"] == "note" and event["name"] == "warning":
-                SAY.info("warning", extra={"warning": (self._name, event["text"])})
-        progress = [e for e in events if e["kind"] == "progress"]
-        if progress and (self._artifact is not None or not last):  # over already: no bar for it
-            self._show(progress[-1]["fraction"], progress[-1]["text"])
-
-    def _new_lines(self) -> list[dict[str, Any]]:  # Any: recorder events
-        if not self._path.is_file() or self._path.stat().st_mtime < self._started:
-            return []
-        with self._path.open() as handle:
-            handle.seek(self._offset)
-            text = handle.read()
-        whole = text[: text.rfind("\n") + 1]
-        self._offset += len(whole.encode())
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def _show(self, fraction: float, text: str) -> None:
-        SAY.info("progress", extra={"progress": (self._name, fraction, text)})
-        if self._artifact is None:
-            key = f"progress-{self._name.replace('@', '-').replace('_', '-')}"
-            made = create_progress_artifact(progress=0.0, key=key, description=text)
-            self._artifact = made if isinstance(made, UUID) else None
-        if self._artifact is not None:
-            update_progress_artifact(self._artifact, progress=100 * fraction, description=text)
 
 
 def _ran_since(record: Path, started: float) -> bool:
@@ -332,6 +284,16 @@ def _publish(run: Run, params: params_file.Params, sources: git.Sources) -> dict
     return last
 
 
+def headline(doc: Mapping[str, Any]) -> dict[str, float]:  # Any: the report's JSON
+    """Pick the numbers that MLflow's list of runs shows beside each run; what is unknown is out."""
+    quality, ratios = doc["quality"] or {}, doc["compression"]
+    found = {f"{quality.get('metric')}.{name}": quality.get(name) for name in HEADLINE_QUALITY}
+    return {
+        **{name: one["value"] for name, one in found.items() if one},
+        **{name: ratios[name] for name in HEADLINE_RATIOS if ratios[name] is not None},
+    }
+
+
 def _show(run: Run, last: Mapping[str, Any]) -> None:
     """Render the report and hand its facts to the UIs."""
     facts = report_facts.collect(run.project.tree)
@@ -340,6 +302,7 @@ def _show(run: Run, last: Mapping[str, Any]) -> None:
     doc = interface.to_json(facts)
     manifest.write_json(html.with_name("report.json"), doc)
     pictures = figures.figures(facts, html.parent / "figures")
+    run.tracker.metrics(headline(doc))
     run.tracker.log_files([html, html.with_name("report.json"), *pictures], "report")
     run.tracker.finish()
     create_markdown_artifact(markdown(facts), key="release", description="The release")

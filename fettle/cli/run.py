@@ -124,7 +124,8 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     from flows.release import release
 
     servers.wait(project, server)
-    last = release(str(project.root), str(project.tree), force)
+    named = release.with_options(flow_run_name=settings.release.name)
+    last = named(str(project.root), str(project.tree), force)
     _say(f"done in {time.monotonic() - started:.0f} s")
     _finish(project, last, json_, fresh=True)
 
