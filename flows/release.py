@@ -31,7 +31,7 @@ from prefect.tasks import exponential_backoff
 
 from fettle import manifest
 from fettle import params as params_file
-from fettle.adapters import bento, git, graph, releases
+from fettle.adapters import bento, git, graph, releases, signing
 from fettle.adapters.tracking import Tracker
 from fettle.errors import FettleError, OurFault, TransientError, from_record
 from fettle.project import Project
@@ -251,6 +251,7 @@ def _publish(run: Run, params: params_file.Params, sources: git.Sources) -> dict
     folder, digest = releases.publish(package, project.releases)
     passed = bool(manifest.read(artifact_folder(project.tree, "verdict")).facts["passed"])
     tag = bento.build(folder, name=params.release.name, version=digest[: releases.SHORT])
+    signing.ensure(folder, bento.bento_folder(tag), os.environ)
     data = json.loads((project.tree / "inputs" / "source.json").read_text())
     run.tracker.log_data(params.ingest.source, data["digest"], params.ingest.source)
     tags = {
