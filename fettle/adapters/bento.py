@@ -27,6 +27,8 @@ from fettle.serving import apikey, bundle
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
 PORT = 3000  # BentoML's own
+KEEP_ALIVE_S = 75  # longer than a proxy keeps an idle link (nginx: 60), so that it closes first
+DRAIN_S = 60  # a body may take 20 s to arrive and its answer 30 (fettle/serving)
 BUILD_TIMEOUT_S = 120.0  # a build takes 2 s; a cold disk has been seen to take 8
 
 
@@ -113,7 +115,9 @@ def serve_command(
     Raises ProjectError when there is no such tag.
     """
     command = [sys.executable, "-m", "bentoml", "serve", str(bento_folder(tag, home))]
-    return [*command, "--host", host, "--port", str(port)]
+    command += ["--host", host, "--port", str(port)]
+    command += ["--timeout-keep-alive", str(KEEP_ALIVE_S)]
+    return [*command, "--timeout-graceful-shutdown", str(DRAIN_S)]
 
 
 def serve_environment(environ: Mapping[str, str], run_home: Path) -> dict[str, str]:

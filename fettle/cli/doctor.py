@@ -15,6 +15,7 @@ import typer
 
 from fettle.cli.run import JsonOption
 
+SENT = "clients send it as `Authorization: Bearer KEY`"
 DISK_FREE_MIN_BYTES = 4_000_000_000  # the environment takes 2.5 GB, a run's caches below 1 GB
 
 
@@ -47,7 +48,7 @@ def doctor(
 
         path = bento.make_key()
         print(f"the API key is in {path}\n  {bento.curl_line(port=3000)}", file=sys.stderr)
-    findings = [*_machine(home.root), *_toolchains(), *_servers(home), _key()]
+    findings = [*_machine(home.root), *_toolchains(), *_servers(home), _key(), _signing_key()]
     if json_:
         print(json.dumps([asdict(f) for f in findings], indent=1))
     else:
@@ -128,10 +129,25 @@ def _key() -> Finding:
     path = bento.key_path()
     there = path.is_file() or bool(os.environ.get("FETTLE_API_KEY"))
     loose = path.is_file() and path.stat().st_mode & 0o077 != 0
-    found = "none: the server answers on loopback only"
+    found = (
+        "none yet: `fettle serve` makes one; `bentoml serve` by hand answers loopback only "
+        "(--make-key makes it now)"
+    )
     if there:
-        found = f"readable by others: {path}" if loose else "set"
+        where = "FETTLE_API_KEY" if os.environ.get("FETTLE_API_KEY") else str(path)
+        found = f"readable by others: {path}" if loose else f"set in {where}; {SENT}"
     return Finding("API key", not loose, found, f"chmod 600 {path}")
+
+
+def _signing_key() -> Finding:
+    from fettle.adapters import signing
+
+    path = signing.key_path(os.environ)
+    if not path.is_file():
+        return Finding("signing key", True, "none yet: the first release makes one")
+    loose = path.stat().st_mode & 0o077 != 0
+    found = f"readable by others: {path}" if loose else str(path)
+    return Finding("signing key", not loose, found, f"chmod 600 {path}")
 
 
 def _show(findings: list[Finding]) -> None:

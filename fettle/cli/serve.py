@@ -1,4 +1,4 @@
-"""`fettle serve`: serve the last release with BentoML, on loopback unless told otherwise."""
+"""`fettle serve`: verify the last release and serve it with BentoML, on loopback by default."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ def serve(
         bool, typer.Option("--print-only", help="Print the command, do not run it.")
     ] = False,
 ) -> None:
-    """Serve a release; stop it with Ctrl-C.
+    """Serve a release, once its signature is verified; stop it with Ctrl-C.
+
+    Makes the API key of this user if there is none yet.
 
     Example: fettle serve --port 3001
     """
     from fettle import project as projects
-    from fettle.adapters import bento
+    from fettle.adapters import bento, signing
     from fettle.serving import apikey, guard
 
     home = projects.find()
@@ -43,6 +45,10 @@ def serve(
         print(shlex.join(["env", *(f"{name}={value}" for name, value in added.items()), *command]))
         return
     bento.check_port(host, port)
+    folder = home.releases / chosen.partition(":")[2]
+    signing.verify_release(folder, bento.bento_folder(chosen), os.environ)
+    if apikey.read(os.environ) is None:
+        bento.make_key()
     own.mkdir(parents=True, exist_ok=True)
     line = bento.curl_line(host=host, port=port)
     print(f"serving {chosen}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)

@@ -117,6 +117,7 @@ def test_the_command_names_the_bento_by_its_path(built: Built) -> None:
     assert command == [
         *(sys.executable, "-m", "bentoml", "serve", str(built.folder)),
         *("--host", "127.0.0.1", "--port", "3001"),
+        *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "60"),
     ]
 
 

@@ -15,7 +15,7 @@ from tiny_project import ROOT
 from tiny_release import TinyRelease
 
 from fettle import manifest, project
-from fettle.adapters import bento
+from fettle.adapters import bento, releases, signing
 from fettle.cli import serve
 from fettle.errors import ProjectError
 
@@ -32,6 +32,10 @@ class Released:
         self.env = served.environment(root / "served")
         self.store = Path(self.env["BENTOML_HOME"])
         self.tag = bento.build(work.release, name="tiny", version=version, home=self.store)
+        self.signed, _ = releases.publish(work.release, self.folder / "releases")
+        self.built = bento.bento_folder(self.tag, self.store)
+        self.config = Path(self.env["HOME"]) / ".config"
+        signing.ensure(self.signed, self.built, {"XDG_CONFIG_HOME": str(self.config)})
         last = {"release": {"bento": self.tag}}
         manifest.write_json(self.folder / ".fettle" / "last.json", last)
 
@@ -69,13 +73,14 @@ def test_print_only_prints_a_line_that_can_be_run(released: Released) -> None:
         *(sys.executable, "-m", "bentoml", "serve"),
         str(released.store / "bentos" / name / version),
         *("--host", "127.0.0.1", "--port", "3001"),
+        *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "60"),
     ]
     assert not own.exists()
 
 
 def test_localhost_is_turned_into_an_address(released: Released) -> None:
     done = released.run("--print-only", "--host", "localhost")
-    assert done.stdout.endswith(" --host 127.0.0.1 --port 3000\n")
+    assert done.stdout.partition(" --host ")[2].startswith("127.0.0.1 --port 3000 ")
 
 
 def test_another_host_is_refused_without_a_key(released: Released) -> None:
@@ -101,7 +106,10 @@ def test_the_last_release_is_served_until_ctrl_c(released: Released) -> None:
     port = served.free_port()
     command, own = released.command("--port", str(port)), f".fettle/serve/127.0.0.1-{port}"
     with served.serving(command, port=port, cwd=released.folder, env=released.env) as server:
-        assert server.post(b"[[0, 255], [0, 255]]", "application/json")[1][0]["label"] == "right"
+        image = (b"[[0, 255], [0, 255]]", "application/json")
+        assert server.post(*image)[0] == 401
+        key = (released.config / "fettle" / "api_key").read_text().strip()
+        assert server.post(*image, x_api_key=key)[1][0]["label"] == "right"
         metrics = released.folder / own / "prometheus_multiproc_dir"
         written = {path.name for path in metrics.iterdir()}
 
@@ -117,11 +125,47 @@ def test_the_last_release_is_served_until_ctrl_c(released: Released) -> None:
     said = server.log.read_text()
     assert said.startswith(
         f"serving {released.tag}; Ctrl-C ends it. In another terminal:\n"
-        "  curl -H 'content-type: image/jpeg' --data-binary @photo.jpg "
+        "  curl -H 'content-type: image/jpeg' -H \"Authorization: Bearer "
+        f'$(cat "{released.config}/fettle/api_key")" --data-binary @photo.jpg '
         f"http://127.0.0.1:{port}/predict\n"
     )
     assert "Traceback" not in said
     bento.check_port("127.0.0.1", port)  # it is free again
+
+
+def flipped(file: Path) -> bytes:
+    """Flip one bit; return what it was."""
+    was = file.read_bytes()
+    file.write_bytes(was[:-2] + bytes([was[-2] ^ 1]) + was[-1:])
+    return was
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["release/model/model.onnx", "release/gate.json", "bento/bento.yaml", "bento/src/gate.json"],
+)
+def test_one_flipped_byte_is_not_served(released: Released, name: str) -> None:
+    kind, _, path = name.partition("/")
+    folder = released.signed if kind == "release" else released.built
+    was = flipped(folder / path)
+    done = released.run("--port", str(served.free_port()))
+    (folder / path).write_bytes(was)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"fettle: {folder} is not what was signed: got changed: {path}; ")
+
+
+def test_an_unsigned_release_is_not_served(released: Released) -> None:
+    signature = signing.of_release(released.signed)
+    was = signature.read_bytes()
+    signature.unlink()
+    done = released.run("--port", str(served.free_port()))
+    signature.write_bytes(was)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"fettle: {released.signed.name} has no signature: got no file {signature}; a release is "
+        "verified before it starts. Fix: run `fettle run`, which signs what it publishes.\n"
+    )
 
 
 def last(folder: Path, tag: str, at: float) -> None:
