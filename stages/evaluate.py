@@ -23,7 +23,6 @@ speedup_batch (over baseline, a batch), size_bytes, peak_memory_bytes.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,8 +34,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fettle import lower, manifest, plugins
-from fettle.bench import latency, machine, memory, payoff, quality
-from fettle.errors import ModelError, ProjectError
+from fettle.bench import latency, memory, payoff, quality
+from fettle.errors import ModelError
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -45,6 +44,7 @@ from fettle.serving.preprocess import Floats, Pixels
 from fettle.targets import Target
 from stages import _reading
 from stages._contract import Inputs, Outputs
+from stages._fingerprint import check_machine
 from stages._reading import Images
 from stages._scoring import answers
 
@@ -101,19 +101,6 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         return measure(job, name)
     except ModelError as err:
         return not_measured(name, str(err), exported)
-
-
-def check_machine(path: Path) -> None:
-    """Raise ProjectError unless inputs/machine.json describes this machine."""
-    recorded = json.loads(path.read_text()) if path.is_file() else {}
-    here = json.loads(json.dumps(machine.fingerprint()))
-    if recorded != here:
-        raise ProjectError(
-            "inputs/machine.json does not describe this machine",
-            got="; ".join(machine.differences(recorded, here)) if recorded else "no such file",
-            rule="a latency is a fact about a machine, so the measurement depends on that file",
-            fix="start it with `fettle run`, which writes the file first",
-        )
 
 
 def why_absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:

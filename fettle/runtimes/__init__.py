@@ -7,6 +7,7 @@ A release carries this folder in its sources, so these files import nothing of f
     toolkit() -> module                     import it; TargetError when it is absent
     compile(model, out) -> str              make its file(s) of an ONNX under `out`: entry name
     open(entry, *, threads) -> Session      load that entry
+    profile(entry, *, threads) -> Profiler  optional: load it with the toolchain's own profiler on
 """
 
 from __future__ import annotations
@@ -46,6 +47,26 @@ class Session(Protocol):
 
         Raises ModelError when the batch does not fit the model.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One node as a runtime executed it: `name` as the runtime calls it, `ms` its median time."""
+
+    name: str
+    kind: str
+    int8: bool
+    ms: float
+
+
+class Profiler(Protocol):
+    """A loaded model whose runtime times each node. The times include the profiler's own cost."""
+
+    def run(self, batch: Floats) -> object:
+        """Run a batch float32 [N, C, H, W] once."""
+
+    def kernels(self) -> list[Kernel]:
+        """Stop; return the nodes of the runs so far, in the order they were executed."""
 
 
 def installed(package: str, install: str) -> Availability:

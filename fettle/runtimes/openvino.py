@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from fettle.errors import ModelError, TargetError
-from fettle.runtimes import Availability, Floats, Shape, check_entry, installed, run_checked
+from fettle.runtimes import (
+    Availability,
+    Floats,
+    Profiler,
+    Shape,
+    check_entry,
+    installed,
+    run_checked,
+)
 
 ENTRY = "model.xml"  # the graph; its weights lie beside it in model.bin
 INSTALL = "pip install 'fettle-mlops[openvino]'"
@@ -51,14 +59,9 @@ def open(entry: Path, *, threads: int) -> OpenvinoSession:
     compute in another precision than asked.
     """
     check_entry(entry)
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-    }
     ov = toolkit()
     with translated(f"OpenVINO cannot load {entry.name}"):
-        compiled = ov.Core().compile_model(str(entry), "CPU", options)
+        compiled = ov.Core().compile_model(str(entry), "CPU", compile_options(threads))
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if precision != "f32":
         raise TargetError(
@@ -68,6 +71,22 @@ def open(entry: Path, *, threads: int) -> OpenvinoSession:
             fix=f"install the version this project is tested with: {INSTALL}",
         )
     return OpenvinoSession(compiled)
+
+
+def compile_options(threads: int) -> dict[str, Any]:  # Any: strings, numbers and switches
+    """Set what a model is compiled with, served or measured or profiled."""
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+
+
+def profile(entry: Path, *, threads: int) -> Profiler:
+    """Load a model as `open` does, with OpenVINO's performance counters on."""
+    from fettle.runtimes._openvino_profile import OpenvinoProfiler
+
+    return OpenvinoProfiler(entry, threads)
 
 
 class OpenvinoSession:

@@ -103,7 +103,7 @@ def test_a_missing_entry_is_a_model_error(runtime: ModuleType, tmp_path: Path) -
         runtime.open(tmp_path / "gone", threads=1)
 
 
-@pytest.mark.parametrize("name", ["__init__", *NAMES])
+@pytest.mark.parametrize("name", ["__init__", "_ort_profile", "_openvino_profile", *NAMES])
 def test_a_release_can_carry_it_without_the_rest_of_fettle(name: str) -> None:
     folder = Path(next(iter(importlib.import_module("fettle.runtimes").__path__)))
     tree = ast.parse((folder / f"{name}.py").read_text())
@@ -111,4 +111,18 @@ def test_a_release_can_carry_it_without_the_rest_of_fettle(name: str) -> None:
         alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names
     }
     own = {module for module in found if module and module.startswith("fettle")}
-    assert own <= {"fettle.errors", "fettle.runtimes"}
+    allowed = {"fettle.errors", "fettle.runtimes"}
+    assert {m for m in own if not m.startswith("fettle.runtimes._")} <= allowed  # its own folder
+
+
+def test_a_profile_names_each_kernel_and_its_time(runtime: ModuleType, model: Path) -> None:
+    if not hasattr(runtime, "profile"):
+        pytest.skip(f"needs a profiler in {runtime.__name__}")
+    profiler = runtime.profile(model, threads=1)
+    for _ in range(5):
+        profiler.run(np.zeros((1, 1, 8, 8), np.float32))
+    kernels = profiler.kernels()
+    assert len({kernel.name for kernel in kernels}) == len(kernels)
+    assert any("Conv" in kernel.kind for kernel in kernels)
+    assert sum(kernel.ms for kernel in kernels) > 0
+    assert not any(kernel.int8 for kernel in kernels)

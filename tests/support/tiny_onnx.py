@@ -176,3 +176,42 @@ def _model(
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=min(10, 7 + opset // 13)
     )
+
+
+def pooled(path: Path, *, widths: tuple[int, ...] = (32, 48, 64), seed: int = 0) -> Path:
+    """Write a chain of convolutions, a pool and a Gemm: channels may be cut width by width."""
+    rng = np.random.default_rng(seed)
+    nodes, held, source, before = [], [], "input", 1
+    for at, width in enumerate(widths):
+        weight = rng.normal(scale=0.3, size=(width, before, 3, 3)).astype(np.float32)
+        held += [
+            numpy_helper.from_array(weight, f"w{at}"),
+            numpy_helper.from_array(np.zeros(width, np.float32), f"b{at}"),
+        ]
+        nodes += [
+            helper.make_node(
+                "Conv", [source, f"w{at}", f"b{at}"], [f"c{at}"], f"conv{at}", pads=[1, 1, 1, 1]
+            ),
+            helper.make_node("Relu", [f"c{at}"], [f"r{at}"], f"relu{at}"),
+        ]
+        source, before = f"r{at}", width
+    head = rng.normal(size=(CLASSES, before)).astype(np.float32)
+    held += [
+        numpy_helper.from_array(head, "wg"),
+        numpy_helper.from_array(np.zeros(CLASSES, np.float32), "bg"),
+    ]
+    nodes += [
+        helper.make_node("GlobalAveragePool", [source], ["pool"], "pool"),
+        helper.make_node("Flatten", ["pool"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "wg", "bg"], ["logits"], "head", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pooled",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, SIZE_PX, SIZE_PX])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
+        held,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path

@@ -1,0 +1,293 @@
+"""Predict the latency of a network from measured times of its operators, before it is built.
+
+A table holds, for one target on one machine, what each kind of operator costs as its channels
+change. Its times are of real kernels in their real places (fettle/bench/clones.py says how they are
+taken and docs/decisions/0020 why), and it carries its own error: what it predicts for whole
+networks that it did not learn from, beside what they were measured to take.
+
+An operator's time is linear in its channel counts and their product, with no negative term
+(non-negative least squares on relative errors, Lawson & Hanson 1974, ch. 23): more channels never
+cost less. Three fits, the nearest first: the same operator at the same size ("conv 3x3 at 16x16"),
+the same operator at any size ("conv 3x3"), the same kind ("conv").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fettle import manifest
+from fettle.bench import machine
+from fettle.errors import ProjectError
+from fettle.measure import Measure
+from fettle.operators import Operator
+
+SCHEMA = 1
+NAME = "latency_table.json"
+SAMPLES_MIN = 6  # fewer do not settle four terms: the next wider fit is used
+# Weights and kernels grow together, so without a bound the weights may take it all (seen on a busy
+# machine), and a network of another shape would be predicted from its weights alone.
+KERNEL_SHARE_MIN = 0.5
+FUSED_MS = 1e-4  # a fit below a tenth of a microsecond stands for an operator without a kernel
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One kernel as the runtime's profiler saw it."""
+
+    operator: Operator
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """A whole network: its operators, its median time, and what its profile calls none of theirs.
+
+    `glue_ms` is None when it was timed only, not profiled.
+    """
+
+    operators: tuple[Operator, ...]
+    ms: float
+    glue_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A network the table did not learn from: macs, and its time as predicted and as measured."""
+
+    macs: int
+    predicted_ms: float
+    measured_ms: float
+
+    @property
+    def error(self) -> float:
+        """The signed share by which the prediction is off."""
+        return self.predicted_ms / self.measured_ms - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What operators cost on one target; `fits` maps a place, a form or a kind to its terms.
+
+    `glue_ms` is charged once a network; an operator takes `kernel_share` of its profiled time, and
+    `operator_ms`, and `weight_ms` for each of its weights.
+    """
+
+    fits: Mapping[str, tuple[float, ...]]
+    glue_ms: float
+    kernel_share: float
+    operator_ms: float
+    weight_ms: float
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def error(self) -> float | None:
+        """The largest share by which a check was off; None when none could be made."""
+        return max((abs(check.error) for check in self.checks), default=None)
+
+
+def predict(costs: Costs, operators: Sequence[Operator]) -> Measure:
+    """Predict the latency of one image through `operators`, in ms.
+
+    The interval is the largest error the table made on a network it did not know; n counts these.
+    Without any there is no interval.
+    """
+    value = max(costs.glue_ms + sum(shares(costs, operators)), 1e-3)
+    off = costs.error
+    if off is None:
+        return Measure(value=value, unit="ms", n=1)
+    return Measure(
+        value=value,
+        unit="ms",
+        n=len(costs.checks),
+        low=value / (1 + off),
+        high=value / (1 - min(off, 0.99)),
+    )
+
+
+def shares(costs: Costs, operators: Sequence[Operator]) -> list[float]:
+    """Return each operator's predicted ms, in order; together they are the net without its glue.
+
+    One that the runtime fuses into its neighbour has no kernel and takes none. A share may be a
+    little negative where the profiler cost more than the kernel it timed.
+    """
+    beyond = (costs.kernel_share, costs.operator_ms, costs.weight_ms)
+    return [float(np.dot(beyond, _features(costs.fits, one))) for one in operators]
+
+
+def by_name(costs: Costs, operators: Sequence[Operator]) -> dict[str, float]:
+    """Add the predicted ms of the operators up by name (a torch module's layer)."""
+    found: dict[str, float] = {}
+    for one, ms in zip(operators, shares(costs, operators), strict=True):
+        found[one.name] = found.get(one.name, 0.0) + max(ms, 0.0)
+    return found
+
+
+def fit(samples: Sequence[Sample], nets: Sequence[Net], checks: Sequence[Net]) -> Costs:
+    """Learn the costs from kernels and whole networks; judge them on `checks`, not learnt from."""
+    fits: dict[str, tuple[float, ...]] = {}
+    for key, features in ((_place, _in_place), (_form, _anywhere), (_kind, _anywhere)):
+        groups: dict[str, list[Sample]] = {}
+        for sample in samples:
+            groups.setdefault(key(sample.operator), []).append(sample)
+        for name, group in groups.items():
+            if key is _kind or len({s.operator for s in group}) >= SAMPLES_MIN:
+                rows = np.array([features(s.operator) for s in group])
+                fits[name] = _terms(rows, np.array([s.ms for s in group]))
+    glue = float(np.median([net.glue_ms for net in nets if net.glue_ms is not None]))
+    kernel_share, operator_ms, weight_ms = _beyond(fits, glue, nets)
+    learnt = Costs(
+        fits=fits,
+        glue_ms=glue,
+        kernel_share=kernel_share,
+        operator_ms=operator_ms,
+        weight_ms=weight_ms,
+    )
+    return replace(
+        learnt,
+        checks=tuple(
+            Check(
+                macs=sum(one.macs for one in net.operators),
+                predicted_ms=learnt.glue_ms + sum(shares(learnt, net.operators)),
+                measured_ms=net.ms,
+            )
+            for net in checks
+        ),
+    )
+
+
+def _beyond(
+    fits: Mapping[str, tuple[float, ...]], glue: float, nets: Sequence[Net]
+) -> tuple[float, float, float]:
+    """Relate whole networks to their kernels, operator by operator:
+
+        ms = glue + sum over operators (kernel_share x kernel + operator_ms + weight_ms x weights)
+
+    A profiler slows what it times and does not see the steps between nodes; and a network whose
+    weights outgrow the caches is slower than its kernels by themselves. Least squares on relative
+    errors; networks three deviations off are dropped once, since a hiccup of the machine during
+    one of them would bend all.
+    """
+    from scipy.optimize import lsq_linear
+
+    rows = np.array([np.sum([_features(fits, one) for one in net.operators], 0) for net in nets])
+    ms = np.array([net.ms for net in nets])
+    if len(nets) < 2 * rows.shape[1]:
+        return 1.0, float(((ms - glue - rows[:, 0]) / rows[:, 1]).mean()), 0.0
+    scale = rows.max(axis=0)
+    kept = np.ones(len(nets), dtype=bool)
+    for _ in range(2):
+        found = lsq_linear(
+            (rows / scale)[kept] / ms[kept, None],
+            (ms[kept] - glue) / ms[kept],
+            bounds=([KERNEL_SHARE_MIN * scale[0], -np.inf, 0], np.inf),
+        ).x
+        off = np.abs(((rows / scale) @ found + glue) / ms - 1)
+        kept = off <= 3 * max(float(np.median(off)) * 1.4826, 0.02)
+    terms = found / scale
+    return float(terms[0]), float(terms[1]), float(terms[2])
+
+
+def _features(fits: Mapping[str, tuple[float, ...]], one: Operator) -> tuple[float, float, float]:
+    """Return an operator's kernel ms, 1, and its weights; zeros when it is fused into another."""
+    kernel = _kernel(fits, one)
+    return (kernel, 1.0, float(one.weights)) if kernel > FUSED_MS else (0.0, 0.0, 0.0)
+
+
+def write(path: Path, targets: Mapping[str, Costs], *, threads: int) -> None:
+    """Write the tables of this machine's targets, with its fingerprint.
+
+    Without any, the file says nothing of a machine, and what is made from it holds on all.
+    """
+    doc = {
+        "schema": SCHEMA,
+        "machine": machine.fingerprint() if targets else {},
+        "threads": threads,
+        "targets": {name: asdict(costs) for name, costs in targets.items()},
+    }
+    manifest.write_json(path, doc)
+
+
+def read(path: Path, here: Mapping[str, Any]) -> dict[str, Costs]:  # Any: machine.fingerprint()
+    """Read {target: costs}; empty when nothing was measured.
+
+    Raises ProjectError when the table was measured on another machine than `here`.
+    """
+    import json
+
+    doc = json.loads(path.read_text())
+    if not doc["targets"]:
+        return {}
+    there = machine.differences(doc["machine"], dict(here))
+    if there:
+        raise ProjectError(
+            "the table of latencies was measured on another machine",
+            got="; ".join(there),
+            rule="a latency is a fact about a machine: no prediction here may rest on it",
+            fix="run `fettle run`: it measures the table again",
+        )
+    return {name: _costs(one) for name, one in doc["targets"].items()}
+
+
+def _costs(doc: Mapping[str, Any]) -> Costs:  # Any: JSON
+    return Costs(
+        fits={name: tuple(terms) for name, terms in doc["fits"].items()},
+        glue_ms=doc["glue_ms"],
+        kernel_share=doc["kernel_share"],
+        operator_ms=doc["operator_ms"],
+        weight_ms=doc["weight_ms"],
+        checks=tuple(Check(**check) for check in doc["checks"]),
+    )
+
+
+def _kernel(fits: Mapping[str, tuple[float, ...]], one: Operator) -> float:
+    for key, features in ((_place, _in_place), (_form, _anywhere), (_kind, _anywhere)):
+        terms = fits.get(key(one))
+        if terms is not None:
+            return float(np.dot(terms, features(one)))
+    return 0.0  # the model it was measured on has no operator of that kind
+
+
+def _terms(features: Doubles, ms: Doubles) -> tuple[float, ...]:
+    """Solve min |F t / ms - 1| for t >= 0; features are scaled so that none drowns."""
+    from scipy.optimize import nnls
+
+    weights = 1 / np.maximum(ms, 1e-3)  # profilers count whole microseconds
+    scale = np.maximum(np.abs(features).max(axis=0), 1e-12)
+    found, _ = nnls(features / scale * weights[:, None], ms * weights)
+    return tuple(float(term) for term in found / scale)
+
+
+Key = Callable[[Operator], str]
+
+
+def _place(one: Operator) -> str:
+    return f"place {one.place}"
+
+
+def _form(one: Operator) -> str:
+    return f"form {one.form}"
+
+
+def _kind(one: Operator) -> str:
+    return f"kind {one.kind}{' depthwise' if one.depthwise else ''}"
+
+
+def _in_place(one: Operator) -> list[float]:
+    """Channels alone differ: a + b in + c out + d in out, the last one for dense operators."""
+    dense = one.kind in ("conv", "gemm") and not one.depthwise
+    product = one.inputs * one.outputs if dense else 0
+    return [1.0, float(one.inputs), float(one.outputs), float(product)]
+
+
+def _anywhere(one: Operator) -> list[float]:
+    """Size differs as well: work, what is written, what is read of the input and of the weights."""
+    area = one.height * one.width
+    read = one.inputs * area * one.stride**2
+    return [1.0, float(one.macs), float(one.outputs * area), float(read), float(one.weights)]

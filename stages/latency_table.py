@@ -1,0 +1,149 @@
+"""Measure what operators cost on this machine, so that compress can predict a latency unbuilt.
+
+reads     finetune (the float model: its graph and its shapes)
+writes    latency_table.json (fettle/bench/latency_table.py; no targets when nothing was measured)
+params    seed, preprocess (the image's size), compress.recipe, compress.objective,
+          evaluate.threads, targets
+refuses   when inputs/machine.json does not describe this machine
+
+Measures nothing, and says so, when the recipe is a list (nobody asks the table), when the model
+does not train (nothing can be compressed before export), and on a target whose runtime is absent
+or cannot profile. It measures the target of the objective, or every target when it names none.
+
+measures: error_<target>, the largest share by which a prediction was off on whole networks that
+the table did not learn from. facts: checks {target: [{macs, predicted_ms, measured_ms}]},
+not_measured {target: reason}.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fettle import manifest, plugins
+from fettle.bench import clones, latency_table
+from fettle.bench.latency_table import Costs
+from fettle.errors import ModelError
+from fettle.measure import Measure
+from fettle.params import Params
+from fettle.recorder import Recorder
+from fettle.targets import Target
+from stages._contract import Inputs, Outputs
+from stages._fingerprint import check_machine
+
+READS = ("finetune",)
+SECTIONS = (
+    "seed",
+    "preprocess",
+    "compress.recipe",
+    "compress.objective",
+    "evaluate.threads",
+    "targets",
+)
+MEASURES = True
+
+ROUNDS = 30  # of whole networks; their medians' interval is then about 5 % wide on a quiet machine
+RANDOM_IMAGES = 8  # int8 ranges from noise: a latency does not depend on them
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    """Make the artefact; see the file's docstring."""
+    check_machine(inputs.project / "inputs" / "machine.json")
+    names = [params.compress.objective.on] if params.compress.objective.on else params.targets
+    needless = why_needless(params, manifest.read(inputs["finetune"], verify=False).facts)
+    tables: dict[str, Costs] = {}
+    absent: dict[str, str] = {}
+    for at, name in enumerate(names):
+        target: Target = plugins.resolve("targets", name, where="targets").TARGET
+        runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
+        reason = needless or why_absent(target, runtime)
+        if reason:
+            absent[name] = reason
+            continue
+        recorder.progress(at / len(names), f"kernels of {name}")
+        try:
+            tables[name] = table(params, inputs["finetune"] / "model.onnx", target, runtime)
+        except ModelError as err:
+            absent[name] = str(err)
+            continue
+        recorder.note(f"predictor.{name}", said(tables[name]))
+    latency_table.write(out / latency_table.NAME, tables, threads=params.evaluate.threads)
+    return Outputs(
+        measures={
+            f"error_{name}": Measure(value=costs.error, unit="1", n=len(costs.checks))
+            for name, costs in tables.items()
+            if costs.error is not None
+        },
+        facts={
+            "checks": {
+                name: [asdict(check) for check in costs.checks] for name, costs in tables.items()
+            },
+            "not_measured": absent,
+        },
+    )
+
+
+def why_needless(params: Params, facts: Mapping[str, Any]) -> str | None:  # Any: finetune's facts
+    """Say why nobody will ask the table, or None."""
+    if params.compress.recipe != "auto":
+        return "compress.recipe is a list, so nothing is predicted"
+    if not facts["trains"]:
+        return f"family '{params.finetune.family}' does not train, so nothing is searched"
+    return None
+
+
+def why_absent(target: Target, runtime: ModuleType) -> str | None:
+    """Say why this target's kernels cannot be timed here, or None."""
+    if platform.machine() not in target.machine:
+        return f"it runs on {' or '.join(target.machine)}, this machine is {platform.machine()}"
+    found = runtime.available()
+    if not found.ok:
+        return f"{found.reason}: {found.install}"
+    if not hasattr(runtime, "profile"):
+        return f"the runtime '{target.runtime}' has no profiler"
+    return None
+
+
+def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> Costs:
+    """Time copies of the float model, or of its int8 form, as this target runs them."""
+    pre, threads = params.preprocess, params.evaluate.threads
+    shape = (pre.channels, pre.size_px, pre.size_px)
+    with tempfile.TemporaryDirectory(prefix="fettle-table-") as folder:
+        if target.precision == "int8":
+            model = quantized(model, Path(folder) / "int8.onnx", shape, params.seed)
+        taken = clones.take(
+            model,
+            shape=shape,
+            multiple=target.channel_multiple,
+            seed=params.seed,
+            rounds=ROUNDS,
+            open_=lambda path: runtime.open(path, threads=threads),
+            profile=lambda path: runtime.profile(path, threads=threads),
+        )
+    return latency_table.fit(taken.samples, taken.nets, taken.checks)
+
+
+def quantized(model: Path, out: Path, shape: tuple[int, int, int], seed: int) -> Path:
+    """Write the int8 form as export would, with ranges from noise."""
+    from fettle.compress import int8_qdq
+
+    noise = np.random.default_rng(seed).standard_normal((RANDOM_IMAGES, *shape))
+    int8_qdq.apply(model, out, batches=[noise.astype(np.float32)], calibrate="minmax")
+    return out
+
+
+def said(costs: Costs) -> str:
+    """State the predictor's error beside its claim."""
+    if costs.error is None:
+        return "not checked: the widths of this network cannot be changed one by one"
+    checks = ", ".join(
+        f"{check.predicted_ms:.3f} for {check.measured_ms:.3f} ms" for check in costs.checks
+    )
+    return f"off by at most {costs.error:.0%} on {len(costs.checks)} networks: {checks}"
