@@ -2,7 +2,8 @@
 
 reads     ingest, validate (validation images), finetune (the float model), compress (the plain
           fp32 form, and the reference answers), this target's export; inputs/machine.json
-writes    measures and facts only
+writes    profile.json {before, after}: where the time goes in the float model (under ONNX
+          Runtime) and in the candidate (fettle/bench/profile.py); all else is in the manifest
 params    seed, preprocess, evaluate
 refuses   to run on another machine than inputs/machine.json describes. A target that is missing
           here, belongs to other hardware, or does not pay is no failure: its facts say so
@@ -34,7 +35,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fettle import lower, manifest, plugins
-from fettle.bench import latency, memory, payoff, quality
+from fettle.bench import latency, memory, payoff, profile, quality
 from fettle.errors import ModelError
 from fettle.measure import Measure
 from fettle.params import Params
@@ -53,6 +54,8 @@ SECTIONS = ("seed", "preprocess", "evaluate")
 MEASURES = True
 
 Facts = dict[str, Any]  # Any: JSON
+
+PROFILED_RUNS = 50  # medians of whole microseconds: shares move by under a point beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,6 @@ class Job:
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Make the artefact; see the file's docstring."""
-    del out  # all is in the manifest
     check_machine(inputs.project / "inputs" / "machine.json")
     name = str(inputs.target)
     target: Target = plugins.resolve("targets", name, where="targets").TARGET
@@ -98,7 +100,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
     job = Job(params, inputs, recorder, target, runtime, exported)
     try:
-        return measure(job, name)
+        found = measure(job, name)
+        write_profiles(job, out)
+        return found
     except ModelError as err:
         return not_measured(name, str(err), exported)
 
@@ -248,6 +252,28 @@ def take_latency(
         "speedup_batch": latency.speedup(batched["baseline"], batched["candidate"], seed=seed),
         "throughput_images_per_s": latency.throughput(batched["candidate"], section.batch_images),
     }
+
+
+def write_profiles(job: Job, out: Path) -> None:
+    """Write profile.json: where the time goes in the float model and in the candidate.
+
+    A runtime without a profiler leaves its part out.
+    """
+    ort = plugins.resolve("runtimes", "ort", where="the baseline")
+    pre, threads = job.params.preprocess, job.params.evaluate.threads
+    batch = np.zeros((1, pre.channels, pre.size_px, pre.size_px), np.float32)
+    files = {
+        "before": (ort, job.inputs["finetune"] / "model.onnx"),
+        "after": (job.runtime, job.entry),
+    }
+    profiles = {}
+    for name, (runtime, path) in files.items():
+        if hasattr(runtime, "profile"):
+            profiler = runtime.profile(path, threads=threads)
+            for _ in range(PROFILED_RUNS):
+                profiler.run(batch)
+            profiles[name] = profile.of_kernels(profiler.kernels()).to_json()
+    manifest.write_json(out / "profile.json", profiles)
 
 
 def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:

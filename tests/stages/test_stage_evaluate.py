@@ -232,3 +232,12 @@ def test_the_three_models_are_timed_in_the_same_rounds(
     outputs = run(project, "x86_ort_fp32")
     assert calls == [(("baseline", "candidate", "plain"), 20, 20)] * 2
     assert isinstance(outputs.measures["speedup"], Measure)
+
+
+def test_where_the_time_goes_is_written_before_and_after(project: TinyProject) -> None:
+    int8(project)
+    run(project, "x86_ort_int8")
+    doc = json.loads((project.root / "profile.json").read_text())
+    assert doc["before"]["int8_share"] == 0
+    assert doc["after"]["int8_share"] > 0
+    assert sum(kind["ms"] for kind in doc["after"]["kinds"]) == pytest.approx(doc["after"]["ms"])
