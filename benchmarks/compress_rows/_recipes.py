@@ -1,0 +1,60 @@
+"""Make compressed models in this process, by the stage `compress`, from recipes set by hand.
+
+The recipes are what trials by hand reached (each file's docstring says where); the search's own are
+measured by other rows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.context import Prepared
+from fettle.params import Params, load
+from fettle.recorder import Null
+from fettle.runtimes import ort
+from fettle.serving.preprocess import Floats
+from stages import compress
+from stages._contract import Inputs
+from stages._reading import Images
+
+Recipe = Sequence[Mapping[str, Any]]  # Any: options of techniques
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A compressed model and what it took to make it from the float model."""
+
+    onnx: Path
+    seconds: float
+
+
+def with_recipe(one: Prepared, recipe: Recipe) -> Params:
+    """Return the data set's params with another recipe."""
+    return load(one.tree / "params.yaml", [f"compress.recipe={json.dumps(list(recipe))}"])
+
+
+def make(one: Prepared, recipe: Recipe, folder: Path) -> Made:
+    """Take the float model through `recipe`, from nothing kept, into `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    out, scratch = folder / "out", folder / "scratch"
+    out.mkdir(parents=True)
+    scratch.mkdir()
+    inputs = Inputs(one.inputs.folders, one.inputs.project, scratch)
+    started = time.perf_counter()
+    compress.run(with_recipe(one, recipe), inputs, out, Null())
+    return Made(out / "model.onnx", time.perf_counter() - started)
+
+
+def answers(onnx: Path, one: Prepared, images: Images) -> Floats:
+    """Run a model file over images in ONNX Runtime: logits [n, classes]."""
+    session = ort.open(onnx, threads=1)
+    batch = one.batch(images)
+    return np.concatenate([session.run(batch[at : at + 64]) for at in range(0, len(batch), 64)])

@@ -1,0 +1,110 @@
+"""The error of the predictor that screens cuts before anything is trained.
+
+Seeded random cuts of the digits' float model: a share of each group's channels, some blocks out.
+Predicted: the rise of the loss, added up from what was measured part by part. Got: the loss right
+after the cut, and the accuracy on validation after a short recovery.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from benchmarks.context import Context, Prepared
+from benchmarks.table import Row
+from fettle.compress import Workshop
+
+WHAT = "predicted against measured loss after a cut, and the order of accuracies after recovery"
+GOAL = "rank correlation >= 0.8 with the loss, printed with its error"
+
+CUTS = 12
+SHARES = (1.0, 0.75, 0.5, 0.25)
+RECOVER_EPOCHS = 2
+RANK_MIN = 0.8
+
+
+def run(context: Context) -> list[Row]:
+    """Measure on digits, where a recovery takes seconds."""
+    if "digits" not in context.data:
+        return []
+    one = context.prepare("digits")
+    found = _cuts(context, one)
+    predicted, lost, accuracy = (np.array(column) for column in zip(*found, strict=True))
+    with_loss, with_accuracy = _rank(predicted, lost), _rank(predicted, -accuracy)
+    error = float(np.median(np.abs(predicted - lost) / np.maximum(lost, 1e-3)))
+    n = len(found)
+    return [
+        _row("rank correlation with the loss after the cut", with_loss, n, RANK_MIN),
+        _row("rank correlation with the accuracy lost after recovery", with_accuracy, n, None),
+        Row(
+            "predictor, digits: median relative error of the rise", error, None, None, "1", n,
+            "printed", True, "parts are taken to be independent",
+        ),
+    ]  # fmt: skip
+
+
+def _row(what: str, value: float, n: int, least: float | None) -> Row:
+    goal = "printed" if least is None else f">= {least:g}"
+    met = least is None or value >= least
+    note = f"{CUTS} seeded random cuts, {RECOVER_EPOCHS} epochs of recovery"
+    return Row(f"predictor, digits: {what}", value, None, None, "1", n, goal, met, note)
+
+
+def _rank(left: Any, right: Any) -> float:  # Any: numpy arrays
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(left, right).statistic)
+
+
+def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
+    """Return (predicted rise, measured rise, accuracy after recovery) of each random cut."""
+    from benchmarks.compress_rows import _training
+    from fettle.compress import _sensitivity
+
+    model = _training.float_model(one)
+    shop = _training.workshop(one, model, seed=context.seed)
+    survey = _sensitivity.survey(model, shop)
+    rng = np.random.default_rng(context.seed)
+    found = []
+    for _ in range(CUTS):
+        mild = rng.uniform(0, 1)  # cuts from mild to harsh
+        shares = {
+            group.name: float(rng.choice(SHARES)) if rng.uniform() < mild else 1.0
+            for group in survey.groups
+        }
+        gone = [block.name for block in survey.blocks if rng.uniform() < mild / 2]
+        predicted = _sensitivity.predicted_increase(survey, shares=shares, removed=gone)
+        cut = copy.deepcopy(model)
+        loss = _cut(cut, shop, shares, gone)
+        shop.fit(cut, phase="", epochs=RECOVER_EPOCHS, learning_rate=2e-3, temperature=4, alpha=0.9)
+        found.append((predicted, loss - survey.loss, _training.accuracy(one, cut)))
+    return found
+
+
+def _cut(
+    model: Any,  # Any: nn.Module; torch is imported late
+    shop: Workshop,
+    shares: dict[str, float],
+    gone: list[str],
+) -> float:
+    """Cut `model` in place; return the loss it has before any training."""
+    import torch
+
+    from fettle.compress import _batchnorm, _blocks, _groups, _importance, _sensitivity, prune
+    from fettle.compress._plan import Plan
+
+    groups, _ = _groups.find(model, shop.example, shop.protected)
+    generator = torch.Generator().manual_seed(shop.seed)
+    scores, counts = {}, {}
+    for group in groups:
+        score = _importance.score(group, "l2", generator=generator)
+        if score is not None:
+            scores[group.name] = score
+            counts[group.name] = max(1, int(group.width * shares[group.name] + 0.5))
+    plan = prune.cut(model, Plan(), groups, scores=scores, counts=counts)
+    _blocks.take_out(model, plan, gone)
+    loss = _sensitivity.bench(model, shop.batches(), images_max=_sensitivity.IMAGES).loss([""])
+    _batchnorm.reestimate(model, shop.batches(), images_max=2048)
+    return loss

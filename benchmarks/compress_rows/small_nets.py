@@ -1,0 +1,152 @@
+"""Shrinking a large network against never having had it: small nets trained from scratch.
+
+Each of five sizes trains alone, with the data set's own augmentation and schedule, for as many
+seconds as fine-tuning the large network and compressing it took; its learning rate is the better of
+two, on validation. All run as fp32 in ONNX Runtime. Ours are a few recipes, mild to harsh.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import table
+from benchmarks.compress_rows import _recipes
+from benchmarks.compress_rows._recipes import Recipe
+from benchmarks.context import Context, Prepared
+from benchmarks.table import Row
+from fettle.bench import latency, quality
+from fettle.measure import Measure
+from fettle.runtimes import ort
+
+WHAT = "our front against five small nets trained from scratch for as long"
+GOAL = "no small net is as accurate and as fast; >= 1.5x lower latency at equal accuracy on photos"
+
+SIZES = (
+    {"width": 8, "depth": 1, "blocks": 4},
+    {"width": 16, "depth": 1, "blocks": 4},
+    {"width": 16, "depth": 2, "blocks": 4},
+    {"width": 32, "depth": 1, "blocks": 4},
+    {"width": 32, "depth": 2, "blocks": 4},
+)
+LEARNING_RATES = (2e-3, 8e-3)
+OURS: tuple[Recipe, ...] = tuple(
+    (
+        {"use": "depth", "remove": remove, "recover_epochs": 4},
+        {"use": "prune", "keep_fraction": keep, "steps": 2, "importance": "taylor"},
+        {"use": "distil", "epochs": 16},
+    )
+    for remove, keep in ((4, 0.5), (9, 0.375), (12, 0.25))
+) + tuple(
+    ({"use": "student", "options": dict(size), "epochs": 40},) for size in (SIZES[1], SIZES[0])
+)
+GOALS = {"photos": 1.5}
+EPOCHS_MAX = 400  # beyond it a small set has nothing left to teach
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One model on the two axes; latency is the median of the rounds."""
+
+    name: str
+    accuracy: Measure
+    latency_ms: float
+
+
+def run(context: Context) -> list[Row]:
+    """Measure each data set but Fashion-MNIST, whose float model is itself a small net."""
+    names = [name for name in context.data if name != "fashion"]
+    return [row for name in names for row in _of(context, context.prepare(name))]
+
+
+def _of(context: Context, one: Prepared) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        made = [_recipes.make(one, recipe, place / f"o{at}") for at, recipe in enumerate(OURS)]
+        seconds = _finetune_seconds(one) + max(each.seconds for each in made)
+        files = {f"recipe {at + 1}": each.onnx for at, each in enumerate(made)}
+        for at, size in enumerate(SIZES):
+            files[f"scratch {at + 1}"] = _from_scratch(one, size, seconds, place / f"s{at}.onnx")
+        points = _measure(context, one, files)
+    ours = [point for point in points if point.name.startswith("recipe")]
+    goal = GOALS.get(one.name, 1.0)
+    rows = [_row(one, point, ours, goal, seconds) for point in points if point not in ours]
+    return [*rows, *(_listed(one, point) for point in points)]
+
+
+def _row(one: Prepared, small: Point, ours: Sequence[Point], goal: float, seconds: float) -> Row:
+    """Compare one small net with the fastest of ours that is at least as accurate."""
+    what = f"{one.name}: latency of {small.name} over ours at equal accuracy"
+    equal = [point for point in ours if point.accuracy.value >= small.accuracy.value]
+    if not equal:
+        best = max(point.accuracy.value for point in ours)
+        note = f"none of ours is as accurate: {best:.4f}, {small.accuracy.value:.4f} from scratch"
+        return Row(what, 0.0, 0.0, 0.0, "x", 0, f">= {goal:g}", False, note)
+    fastest = min(equal, key=lambda point: point.latency_ms)
+    gain = small.latency_ms / fastest.latency_ms
+    note = f"{fastest.name}; {seconds:.0f} s of training for each small net"
+    return Row(what, gain, gain, gain, "x", 1, f">= {goal:g}", gain >= goal, note)
+
+
+def _listed(one: Prepared, point: Point) -> Row:
+    note = f"p50 {point.latency_ms:.4f} ms in ONNX Runtime, fp32"
+    what = f"{one.name}: accuracy on test of {point.name}"
+    return table.of_measure(what, point.accuracy, goal="none", met=True, note=note)
+
+
+def _measure(context: Context, one: Prepared, files: dict[str, Path]) -> list[Point]:
+    test = one.images("test")
+    single = one.batch(one.images("test", most=1))
+    sessions = {name: ort.open(path, threads=context.threads) for name, path in files.items()}
+    times = latency.interleave(
+        {name: lambda s=session: s.run(single) for name, session in sessions.items()},
+        rounds=context.rounds,
+        seed=context.seed,
+    )
+    return [
+        Point(
+            name,
+            quality.accuracy(_recipes.answers(path, one, test), test.labels),
+            float(np.median(times[name])),
+        )
+        for name, path in files.items()
+    ]
+
+
+def _finetune_seconds(one: Prepared) -> float:
+    """Time one epoch of fine-tuning the large network; multiply by the epochs it took."""
+    from benchmarks.compress_rows import _training
+
+    return _epoch_seconds(one, _training.float_model(one)) * _training.epochs_taken(one)
+
+
+def _from_scratch(one: Prepared, size: dict[str, int], seconds: float, out: Path) -> Path:
+    """Train one small net within `seconds` over all learning rates; write the better as ONNX."""
+    from benchmarks.compress_rows import _training
+    from fettle import lower
+
+    epoch = _epoch_seconds(one, _training.build(one, "small_cnn", size))
+    epochs = max(1, min(EPOCHS_MAX, int(seconds / len(LEARNING_RATES) / epoch)))
+    found = []
+    for rate in LEARNING_RATES:
+        model = _training.build(one, "small_cnn", size)
+        found.append((_training.train(one, model, epochs=epochs, rate=rate), rate, model))
+    _, _, best = max(found, key=lambda each: each[:2])
+    lower.lower(best, channels=one.shape[0], size_px=one.shape[1], out=out)
+    return out
+
+
+def _epoch_seconds(one: Prepared, model: Any) -> float:  # Any: nn.Module
+    """Time one epoch, after one that warms torch up; the model is spent."""
+    from benchmarks.compress_rows import _training
+
+    _training.train(one, model, epochs=1, rate=1e-3)
+    started = time.perf_counter()
+    _training.train(one, model, epochs=1, rate=1e-3)
+    return time.perf_counter() - started
