@@ -24,11 +24,21 @@ from fettle.compress._plan import Architecture, Plan
 from fettle.compress._remarks import remarks
 from fettle.measure import Measure
 from fettle.params import Strict
+from fettle.search import trial
 from fettle.serving.preprocess import Floats
 from fettle.train import checkpoint, predict
 from stages import _reading
 from stages._reading import Images
-from stages._recovery import Job, Report, batches, example, recovery, threads
+from stages._recovery import (
+    Answer,
+    Job,
+    Report,
+    batches,
+    example,
+    recovery,
+    teacher_of,
+    threads,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +72,12 @@ class Done:
 def follow(job: Job) -> Done:
     """Take every step of the recipe, or take it up from scratch where it was already taken."""
     torch.set_num_threads(threads())
-    before = stand(job, Plan(), load_file(job.weights))
-    before.model.requires_grad_(False)
-    now, steps = stand(job, Plan(), load_file(job.weights)), []
+    before = begin(job)
+    teacher = teacher_of(job.weights, before.model)
+    now, steps = begin(job), []
     for at, entry in enumerate(job.recipe):
-        technique = plugins.resolve("compress", entry["use"], where=f"compress.recipe[{at}].use")
-        folder = job.scratch / f"{at}-{entry['use']}"
-        if checkpoint.load(folder) is None:
-            options = {key: value for key, value in entry.items() if key != "use"}
-            take(job, now, technique, options, at=at, folder=folder, teacher=before.model)
-        last, (now, state) = now, take_up(job, folder)
+        last, (now, state) = now, advance(job, now, at, teacher=teacher)
+        technique = technique_of(job, at)
         said = remarks(
             technique.CLAIMS,
             before=last.size,
@@ -85,6 +91,32 @@ def follow(job: Job) -> Done:
             job.recorder.note(f"compress.recipe[{at}]", text)
         steps.append(fact(entry["use"], now, notes, state["skipped"]))
     return Done(before, now, steps)
+
+
+def begin(job: Job) -> Stand:
+    """Return the float model: the start of every recipe, and its teacher."""
+    found = stand(job, Plan(), load_file(job.weights))
+    found.model.requires_grad_(False)
+    return found
+
+
+def technique_of(job: Job, at: int) -> ModuleType:
+    """Find the file of the recipe's step `at`."""
+    return plugins.resolve("compress", job.recipe[at]["use"], where=f"compress.recipe[{at}].use")
+
+
+# Any: a state is JSON.
+def advance(job: Job, now: Stand, at: int, *, teacher: Answer) -> tuple[Stand, dict[str, Any]]:
+    """Take step `at` of the recipe from `now`, whose model is spent, unless scratch has it."""
+    folder = folder_of(job, at)
+    if checkpoint.load(folder) is None:
+        take(job, now, at=at, teacher=teacher)
+    return take_up(job, folder)
+
+
+def folder_of(job: Job, at: int) -> Path:
+    """Name the folder of the recipe up to and with step `at`: recipes that begin alike share it."""
+    return job.scratch / trial.key(job.recipe[: at + 1])
 
 
 # Any: one entry of the manifest's `steps`, JSON.
@@ -133,18 +165,11 @@ def build(job: Job, name: str, options: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def take(
-    job: Job,
-    now: Stand,
-    technique: ModuleType,
-    options: Mapping[str, Any],  # Any: the technique's Params checks them
-    *,
-    at: int,
-    folder: Path,
-    teacher: nn.Module,
-) -> None:
-    """Apply one technique to `now.model` and keep the result in `folder`, whole or not at all."""
-    report = Report(job, at, technique.__name__.rpartition(".")[2], now.epochs)
+def take(job: Job, now: Stand, *, at: int, teacher: Answer) -> None:
+    """Apply step `at` to `now.model` and keep the result in its folder, whole or not at all."""
+    entry, folder = job.recipe[at], folder_of(job, at)
+    now.model.requires_grad_(True)
+    report = Report(job, at, entry["use"], now.epochs)
     workshop = Workshop(
         example=example(job),
         protected=protected(job, now),
@@ -154,6 +179,8 @@ def take(
         fit=recovery(job, teacher, folder, report),
         build=lambda name, options: build(job, name, options),
     )
+    technique = technique_of(job, at)
+    options = {key: value for key, value in entry.items() if key != "use"}
     outcome = technique.apply(now.model, now.plan, parse(technique, options), workshop)
     state = {
         "plan": outcome.plan.to_json(),

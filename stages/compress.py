@@ -1,10 +1,11 @@
-"""Compress the fine-tuned model by the recipe; end at one fp32 ONNX that answers like the module.
+"""Compress the model by the recipe, given or searched for; end at one fp32 ONNX that answers alike.
 
 reads     ingest, validate (training images to recover on, validation images to score), finetune
           (the float model: model.safetensors, or model.onnx when the family does not train)
 writes    model.onnx (input "input", output "logits"), layers.json (what went, layer by layer),
           reference.safetensors (input_pixels uint8 [n, C, S, S] of the first validation images,
-          logits float32 [n, classes] that every later form of the model is held to);
+          logits float32 [n, classes] that every later form of the model is held to); with
+          `recipe: auto` also search.json (every recipe tried, see stages/_found.py);
           when the family trains also model.safetensors and plan.json: build the family, apply the
           plan, load the weights
 params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
@@ -17,7 +18,8 @@ accuracy_drop (against the float model) on validation; params_before, params_aft
 macs_after.
 facts: steps [{use, params, macs, validation_accuracy, notes, skipped}], classes, trains,
 calibration_digest (over the training images that export calibrates on), parity {cosine, max_abs,
-relative, top1} of model.onnx against the reference.
+relative, top1} of model.onnx against the reference; with `recipe: auto` search {goal_met, why,
+truncated, evaluations, recipe_yaml, predictor}.
 
 A kill repeats no finished recipe step and no finished epoch: both are kept in inputs.scratch.
 """
@@ -29,6 +31,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +67,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     """Make the artefact; see the file's docstring."""
     facts = manifest.read(inputs["finetune"], verify=False).facts
     recipe = params.compress.recipe
-    assert recipe != "auto"  # the search lands next
-    check_kinds(recipe)
-    if not facts["trains"]:
-        refuse_recipe(params.finetune.family, recipe)
+    if recipe != "auto":
+        check_kinds(recipe)
+        if not facts["trains"]:
+            refuse_recipe(params.finetune.family, recipe)
     validation = _reading.images(inputs, params, "validation")
     calibrating = params.export.calibration_images
     if facts["trains"]:
@@ -134,11 +137,10 @@ def of_module(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stages import _recipe, _recovery
 
-    recipe = params.compress.recipe
-    assert recipe != "auto"
+    asked = params.compress.recipe
     job = _recovery.Job(
         params=params,
-        recipe=recipe,
+        recipe=[] if asked == "auto" else asked,
         facts=manifest.read(inputs["finetune"], verify=False).facts,
         weights=inputs["finetune"] / "model.safetensors",
         project=inputs.project,
@@ -147,6 +149,15 @@ def of_module(
         validation=validation,
         recorder=recorder,
     )
+    facts: dict[str, Any] = {}  # Any: JSON
+    if asked == "auto":
+        from stages import _search
+
+        searched = _search.find(job, count_tested(inputs))
+        job = replace(job, recipe=searched.recipe)
+        manifest.write_json(out / "search.json", searched.document)
+        told = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
+        facts = {"search": {name: searched.document[name] for name in told}}
     done = _recipe.follow(job)
     reference = write_reference(out, validation.pixels, done.after.logits)
     parity = _recipe.write(job, done, out, reference)
@@ -157,8 +168,14 @@ def of_module(
             "accuracy_drop": drop,
             **sizes(done.before.size, done.after.size),
         },
-        facts={"steps": done.steps, "parity": parity.to_dict()},
+        facts={"steps": done.steps, "parity": parity.to_dict(), **facts},
     )
+
+
+def count_tested(inputs: Inputs) -> int:
+    """Count the test images that passed validation: all that is known here of the test set."""
+    classes = manifest.read(inputs["validate"], verify=False).facts["classes"]
+    return sum(int(splits["test"]) for splits in classes.values())
 
 
 def as_it_is(params: Params, model: Path, out: Path, validation: Images) -> Outputs:

@@ -43,8 +43,8 @@ EXACT_MAX = 20_000  # images; the normal law is within 1 % of the exact sum ther
 class Pairs:
     """Discordant pairs: images that only the reference, only the candidate got right; out of n."""
 
-    lost: int
-    gained: int
+    lost: float
+    gained: float
     n: int
 
     @property
@@ -155,6 +155,34 @@ def chance(seen: Pairs, n: int, *, drop_max: float, confidence: float) -> float:
         whole=_rising(whole, n)[n],
     )
     return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
+
+
+def foresee(
+    metric: str,
+    reference: Floats,
+    candidate: Floats,
+    labels: Labels,
+    n: int,
+    *,
+    drop_max: float,
+    confidence: float,
+) -> float:
+    """Return how likely `n` fresh images will pass, given logits [v, classes] and labels [v].
+
+    accuracy: `chance`. The others: the drop on fresh images is normal around the drop seen, with
+    the bootstrap's spread s here and s_n = s sqrt(v / n) there, so that it passes with probability
+    Phi((drop_max - drop - z s_n) / sqrt(s^2 + s_n^2)); s is never below one image's worth.
+    """
+    if metric == "accuracy":
+        right = (quality.correct(one, labels) for one in (reference, candidate))
+        return chance(pairs(*right), n, drop_max=drop_max, confidence=confidence)
+    drop, seen = quality.drop(metric, reference, candidate, labels).value, len(labels)
+    if metric == "calibration_error":  # judged by the point itself, see drop_bound
+        return float(drop <= drop_max)
+    spread = max(float(quality.drawn_drops(metric, reference, candidate, labels).std()), 1 / seen)
+    there = spread * math.sqrt(seen / n)
+    gap = drop_max - drop - quantile(confidence) * there
+    return NormalDist().cdf(gap / math.hypot(spread, there))
 
 
 def chance_at(

@@ -184,7 +184,7 @@ def paired_drop(reference_correct: Bools, candidate_correct: Bools) -> Measure:
     return Measure(value=value, unit="1", n=n, low=min(low, value), high=max(high, value))
 
 
-def tango_interval(b: int, c: int, n: int, *, z: float = Z) -> tuple[float, float]:
+def tango_interval(b: float, c: float, n: int, *, z: float = Z) -> tuple[float, float]:
     """Return Tango's interval of (b - c) / n by bisection: the score falls as the drop grows."""
 
     def score(d: float) -> float:

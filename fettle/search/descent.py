@@ -4,7 +4,8 @@ Of all untried moves from all trials the one of most expected improvement per ep
 
     chance(budget holds after move and recovery) * ln(best value / value after it) / epochs
 
-A shrinking move counts the recovery it would need, in chance and in epochs. So the descent goes
+A shrinking move counts the recovery it would need, in chance and in epochs, and is not expected to
+recover better than what it is cut from did. So the descent goes
 on while the next rung promises more than finishing this one; a finalist that fails sends the search
 back to a milder rung, and one that passes raises the bar that a harsher one must beat.
 
@@ -153,15 +154,32 @@ def choose(
     Before anything is accepted, every move is held against the float model. Ties go to the move
     that was offered first.
     """
-    learnt = surrogate.fit(trials)
+    learnt, floors = surrogate.fit(trials), recovered_drops(trials)
     good = [one.result.value for one in trials if accepted(one.result, limits.chance_min)]
     bar = min(good, default=trials[0].result.value)
     best, chosen = 0.0, None
     for parent, move in untried:
-        improvement, epochs = worth(parent, move, learnt, chance, bar, limits.final_epochs)
+        epochs = max(1, move.epochs + (limits.final_epochs if move.role == "shrink" else 0))
+        floor = floors.get(parent.number, -1.0)
+        improvement = worth(parent, move, learnt, chance, bar=bar, floor=floor)
         if improvement > SETTLED and improvement / epochs > best:
             best, chosen = improvement / epochs, (parent, move)
     return chosen
+
+
+def recovered_drops(trials: Sequence[Trial]) -> dict[int, float]:
+    """Return by trial number the worst drop that it, or what it was cut from, had once recovered.
+
+    What is cut further is not expected to recover better than that.
+    """
+    floors: dict[int, float] = {}
+    for one in trials:
+        if one.role == "recover" and not one.result.refused:
+            floors[one.parent] = one.result.drop
+    for one in trials:  # a parent comes before its children
+        if one.parent in floors and one.role == "shrink":
+            floors[one.number] = max(floors[one.parent], floors.get(one.number, -1.0))
+    return floors
 
 
 def worth(
@@ -169,18 +187,21 @@ def worth(
     move: Move,
     learnt: Surrogate,
     chance: Callable[[float], float],
+    *,
     bar: float,
-    final_epochs: int,
-) -> tuple[float, int]:
-    """Return the expected improvement over `bar` (in ln of the value) and the epochs it costs.
+    floor: float,
+) -> float:
+    """Return the expected improvement over `bar`, in ln of the value.
 
-    A recovery of what breaks a hard limit improves nothing.
+    The drop is expected at `floor` or above. A recovery of what breaks a hard limit improves
+    nothing.
     """
     gain = math.log(bar / move.value)
-    epochs = max(1, move.epochs + (final_epochs if move.role == "shrink" else 0))
     if gain <= 0 or (move.role == "recover" and move.excess > 1):
-        return 0.0, epochs
-    return gain * surrogate.expected(chance, *learnt.final(parent, move)), epochs
+        return 0.0
+    mean, variance = learnt.final(parent, move)
+    mean = max(mean, surrogate.compress_scale(floor))
+    return gain * surrogate.expected(chance, mean, variance)
 
 
 class _Memory:

@@ -114,8 +114,9 @@ def _epoch(
     )
     optim.open_for_learning(groups, count)
     # Seeded anew each epoch, so that a resumed run draws what an unbroken one draws.
-    generator = torch.Generator().manual_seed(plan.seed * 100_003 + number)
-    torch.manual_seed(plan.seed * 100_003 + number)  # dropout and stochastic depth
+    seed = plan.seed * 100_003 + plan.epochs_before + number
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # dropout and stochastic depth
     train_loss = _train(run, data, plan, loss, generator)
     answers = predict.logits(run.model, data.validation_pixels, data.normalise)
     rate = run.optimizer.param_groups[0]["lr"]

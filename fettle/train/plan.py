@@ -25,7 +25,9 @@ class Data:
 class Plan:
     """How to train; the names and meanings are those of params.yaml's finetune section.
 
-    `patience_epochs` None trains to the end. The weights of the best epoch on validation are kept.
+    `epochs_before` are epochs that another training of the model took: seeds go on from there, so
+    that it sees other images. `patience_epochs` None trains to the end. The weights of the best
+    epoch on validation are kept.
     """
 
     epochs_max: int
@@ -34,6 +36,7 @@ class Plan:
     rate_key: str = "finetune.learning_rate"  # where params.yaml holds the rate, for the error
     batch_images: int = 64
     weight_decay: float = 1e-4
+    epochs_before: int = 0
     epochs_head: int = 0
     unfreeze_every_epochs: int = 0
     learning_rate_decay_per_group: float = 1.0

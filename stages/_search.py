@@ -1,0 +1,297 @@
+"""Search for the recipe: what stages/compress.py does when params.yaml says `recipe: auto`.
+
+Lends fettle/search a workbench of real models. A move is what a technique proposes for the model as
+it stands; before any training it is tried on a copy, so that its cost is counted, not guessed, and
+the drop of the copy on training images is what the surrogate reads. A trial recovers for
+search.trial_epochs, a finalist for search.final_epochs more. Only training and validation images
+are looked at; of the test set its size alone is known.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from fettle import plugins
+from fettle.bench import budget, quality
+from fettle.bench.budget import Pairs
+from fettle.compress import GroupSensitivity, Survey, Workshop, _groups
+from fettle.errors import ModelError
+from fettle.search.descent import Limits, accepted, search
+from fettle.search.journal import Journal
+from fettle.search.trial import Move, Recipe, Result, Trial, key
+from fettle.sections import Options
+from fettle.train import predict
+from stages import _found, _reading, _recipe
+from stages._price import Price
+from stages._recipe import Stand
+from stages._recovery import Job, batches, example, teacher_of, threads
+
+JOURNAL = "search.jsonl"  # in scratch: it outlives a kill
+RECOVERY = "distil"  # what a finalist is finished with
+# A technique's mildest, middle and harshest proposal: the surrogate reads between them.
+PROPOSALS_MAX = 3
+PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
+# Accept what is at least this likely to pass on test as a truly lossless model would be: so a
+# budget below the noise still gets the best there is, and the verdict says it is undecidable.
+ACCEPT_SHARE = 0.75
+PAIRS_PER_DROP = 1.5  # discordant pairs of a worse model per lost one: 1.2 to 2 on digits
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """The recipe found, and search.json's document (Any: JSON)."""
+
+    recipe: list[Options]
+    document: dict[str, Any]
+
+
+def find(job: Job, tested: int) -> Searched:
+    """Search within `job.scratch`, which keeps the journal and every model tried.
+
+    `tested` is the number of test images.
+    """
+    torch.set_num_threads(threads())
+    goal, started = job.params.compress, time.monotonic()
+    price = Price(
+        minimise=goal.objective.minimise,
+        also=goal.also,
+        bytes_per_weight=bytes_per_weight(goal.objective.on, job.params.targets),
+        example=example(job),
+    )
+    bench = Bench(replace(job, trials=goal.search.evaluations_max), price, tested)
+    root = bench.look(bench.root)
+    limits = Limits(
+        evaluations_max=goal.search.evaluations_max,
+        chance_min=ACCEPT_SHARE * bench.chance(0.0),
+        final_epochs=goal.search.final_epochs,
+    )
+    best = root.value
+
+    def on_trial(one: Trial) -> None:
+        nonlocal best
+        if accepted(one.result, limits.chance_min):
+            best = min(best, one.result.value)
+        job.recorder.note(f"trial {one.number}", told(one, price.unit))
+        job.recorder.scalar("search_best_value", best, step=one.number)
+        if not one.result.refused:
+            job.recorder.scalar("search_value", one.result.value, step=one.number)
+            job.recorder.scalar("search_drop", one.result.drop, step=one.number)
+
+    found = search(
+        root,
+        bench,
+        Journal(job.scratch / JOURNAL, "recipe: auto"),
+        limits=limits,
+        out_of_time=lambda: time.monotonic() - started > goal.search.wall_clock_max_s,
+        on_trial=on_trial,
+    )
+    chosen = found.trials[found.best]
+    doc = _found.document(found, goal, limits, unit=price.unit, priced_by=price.source)
+    return Searched([dict(step) for step in chosen.recipe], doc)
+
+
+class Bench:
+    """The workbench of fettle/search/descent.py, on real models."""
+
+    def __init__(self, job: Job, price: Price, tested: int) -> None:
+        self.job, self.price, self.tested = job, price, tested
+        self.root = _recipe.begin(job)
+        self._teacher = teacher_of(job.weights, self.root.model)
+        self._last: tuple[str, Stand] = (key(()), self.root)
+        self._trial = 0
+
+    def moves(self, recipe: Recipe) -> Sequence[Move]:
+        """Ask every technique, try each proposal on a copy, and add the recovery."""
+        now, found = self._stand(recipe), []
+        searching = self.job.params.compress.search
+        for step in proposals(self.job, now, searching.trial_epochs):
+            tried = self._probe(now, step)
+            if tried is None:
+                continue
+            value, drop, excess = tried
+            found.append(
+                Move(
+                    step=step,
+                    role="shrink",
+                    value=value,
+                    probe=drop,
+                    excess=excess,
+                    epochs=searching.trial_epochs,
+                )
+            )
+        if recipe:
+            final = {"use": RECOVERY, "epochs": searching.final_epochs}
+            value, excess = self.price.of(now.model, now.layers)
+            epochs = searching.final_epochs
+            found.append(
+                Move(step=final, role="recover", value=value, excess=excess, epochs=epochs)
+            )
+        return found
+
+    def evaluate(self, recipe: Recipe) -> Result:
+        """Make the model of `recipe`, from what scratch keeps of its beginning."""
+        parent = self._stand(recipe[:-1])
+        spent = replace(parent, model=copy.deepcopy(parent.model))
+        steps = [dict(step) for step in recipe]
+        job = replace(self.job, recipe=steps, trial=self._trial)
+        self._trial += 1
+        try:
+            now, _ = _recipe.advance(job, spent, len(steps) - 1, teacher=self._teacher)
+        except ModelError as err:
+            return Result(refused=str(err))
+        self._last = (key(recipe), now)
+        return self.look(now)
+
+    def chance(self, drop: float) -> float:
+        """Foretell test for a drop on validation, with as many flips as such a drop comes with."""
+        asked, n = self.job.params.compress.budget, len(self.job.validation.labels)
+        flips = min(1.0, max(budget.FLIP_SHARE, PAIRS_PER_DROP * abs(drop)))
+        seen = Pairs(lost=(flips + drop) / 2 * n, gained=(flips - drop) / 2 * n, n=n)
+        return budget.chance(
+            seen, self.tested, drop_max=asked.drop_max, confidence=asked.confidence
+        )
+
+    def look(self, now: Stand) -> Result:
+        """Hold a model's answers to the validation images against the float model's."""
+        asked, labels = self.job.params.compress.budget, self.job.validation.labels
+        value, excess = self.price.of(now.model, now.layers)
+        drop = quality.drop(asked.metric, self.root.logits, now.logits, labels).value
+        chance = budget.foresee(
+            asked.metric,
+            self.root.logits,
+            now.logits,
+            labels,
+            self.tested,
+            drop_max=asked.drop_max,
+            confidence=asked.confidence,
+        )
+        return Result(
+            value=value,
+            drop=drop,
+            chance=chance,
+            excess=excess,
+            figures={
+                "params": float(now.size[0]),
+                "macs": float(now.size[1]),
+                "accuracy": now.accuracy.value,
+                "epochs": float(now.epochs),
+            },
+        )
+
+    def _stand(self, recipe: Recipe) -> Stand:
+        name = key(recipe)
+        if not recipe:
+            return self.root
+        if self._last[0] != name:
+            kept, _ = _recipe.take_up(self.job, self.job.scratch / name)
+            self._last = (name, kept)
+        return self._last[1]
+
+    def _probe(self, now: Stand, step: Options) -> tuple[float, float, float] | None:
+        """Return value, drop and excess of an untrained copy after `step`; None if it cannot be."""
+        spent = copy.deepcopy(now.model)
+        spent.requires_grad_(True)
+        plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
+        options = {name: value for name, value in step.items() if name != "use"}
+        workshop = replace(lent(self.job, now), fit=untrained)
+        try:
+            outcome = plugin.apply(spent, now.plan, _recipe.parse(plugin, options), workshop)
+            model = (outcome.model or spent).eval()
+            value, excess = self.price.of(model, None)
+        except ModelError:
+            return None
+        return value, self._probe_drop(model), excess
+
+    def _probe_drop(self, model: torch.nn.Module) -> float:
+        train, normalise = self.job.train, _reading.preprocess(self.job.params).normalise
+        pixels, labels = train.pixels[:PROBE_IMAGES], train.labels[:PROBE_IMAGES]
+        before, after = (
+            quality.accuracy(predict.logits(one, pixels, normalise), labels).value
+            for one in (self.root.model, model)
+        )
+        return before - after
+
+
+def lent(job: Job, now: Stand) -> Workshop:
+    """Lend a probe a workshop with few images; the caller sets how it trains."""
+    few = replace(
+        job.train, pixels=job.train.pixels[:PROBE_IMAGES], labels=job.train.labels[:PROBE_IMAGES]
+    )
+    small = replace(job, train=few)
+
+    def some() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return batches(small)
+
+    return Workshop(
+        example=example(job),
+        protected=_recipe.protected(job, now),
+        channel_multiple=_recipe.channel_multiple(job.params.targets),
+        seed=job.params.seed,
+        batches=some,
+        fit=untrained,
+        build=lambda name, options: _recipe.build(job, name, options),
+    )
+
+
+def untrained(model: torch.nn.Module, **_asked: object) -> None:
+    """Stand in for training where a copy is only looked at: the model stays as it is."""
+
+
+def proposals(job: Job, now: Stand, trial_epochs: int) -> list[Options]:
+    """List whole steps that techniques propose for the model, each to recover `trial_epochs`."""
+    survey, found = look_over(job, now), []
+    multiple = _recipe.channel_multiple(job.params.targets)
+    for name in plugins.names("compress"):
+        plugin = plugins.resolve("compress", name, where="compress.recipe")
+        propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
+        if propose is None:
+            continue
+        offered = propose(survey, multiple=multiple, seed=job.params.seed)
+        for options in spread(offered, PROPOSALS_MAX):
+            step = {"use": name, **options}
+            if "recover_epochs" in plugin.Params.model_fields:
+                step["recover_epochs"] = trial_epochs
+            found.append(step)
+    return found
+
+
+def look_over(job: Job, now: Stand) -> Survey:
+    """Survey the model for the techniques: its layers and the groups that can be cut."""
+    model = copy.deepcopy(now.model).requires_grad_(True)  # the tracer follows gradients
+    groups, skipped = _groups.find(model, example(job), _recipe.protected(job, now))
+    found = tuple(
+        GroupSensitivity(name=one.name, width=one.width, layers=(), losses=()) for one in groups
+    )
+    return Survey(layers=tuple(now.layers), groups=found, skipped=skipped)
+
+
+def spread(offered: Sequence[Options], most: int) -> list[Options]:
+    """Take at most `most` of the proposals, mild to harsh, the first and the last among them."""
+    if len(offered) <= most:
+        return list(offered)
+    last = len(offered) - 1
+    return [offered[round(at * last / (most - 1))] for at in range(most)]
+
+
+def bytes_per_weight(on: str | None, targets: Sequence[str]) -> int:
+    """Return what a weight takes in the file that will ship: 1 where that may be int8, else 4."""
+    names = targets if on is None else [on]
+    found = [plugins.resolve("targets", name, where="targets").TARGET.precision for name in names]
+    return 1 if "int8" in found else 4
+
+
+def told(one: Trial, unit: str) -> str:
+    """Say what a trial was and found, in one line."""
+    steps = " > ".join(str(step["use"]) for step in one.recipe)
+    if one.result.refused:
+        return f"{steps}: refused, {one.result.refused}"
+    return (
+        f"{steps}: {one.result.value:.4g} {unit}, {100 * one.result.drop:+.2f} points lost on "
+        f"validation, the budget holds on test with probability {one.result.chance:.2f}"
+    )
