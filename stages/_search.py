@@ -20,7 +20,7 @@ import torch
 from fettle import plugins
 from fettle.bench import budget, quality
 from fettle.bench.budget import Pairs
-from fettle.compress import GroupSensitivity, Survey, Workshop, _groups
+from fettle.compress import Claims, Workshop, _sensitivity
 from fettle.errors import ModelError
 from fettle.search.descent import Limits, accepted, search
 from fettle.search.journal import Journal
@@ -109,8 +109,7 @@ class Bench:
     def moves(self, recipe: Recipe) -> Sequence[Move]:
         """Ask every technique, try each proposal on a copy, and add the recovery."""
         now, found = self._stand(recipe), []
-        searching = self.job.params.compress.search
-        for step in proposals(self.job, now, searching.trial_epochs):
+        for step in proposals(self.job, now):
             tried = self._probe(now, step)
             if tried is None:
                 continue
@@ -122,13 +121,13 @@ class Bench:
                     value=value,
                     probe=drop,
                     excess=excess,
-                    epochs=searching.trial_epochs,
+                    epochs=epochs_of(step),
                 )
             )
         if recipe:
-            final = {"use": RECOVERY, "epochs": searching.final_epochs}
+            epochs = self.job.params.compress.search.final_epochs
+            final = {"use": RECOVERY, "epochs": epochs}
             value, excess = self.price.of(now.model, now.layers)
-            epochs = searching.final_epochs
             found.append(
                 Move(step=final, role="recover", value=value, excess=excess, epochs=epochs)
             )
@@ -243,32 +242,36 @@ def untrained(model: torch.nn.Module, **_asked: object) -> None:
     """Stand in for training where a copy is only looked at: the model stays as it is."""
 
 
-def proposals(job: Job, now: Stand, trial_epochs: int) -> list[Options]:
-    """List whole steps that techniques propose for the model, each to recover `trial_epochs`."""
-    survey, found = look_over(job, now), []
+def proposals(job: Job, now: Stand) -> list[Options]:
+    """List whole steps that techniques propose for the model; a step that recovers does so for
+    search.trial_epochs. A technique that shrinks nothing of the module is not asked.
+    """
+    # the tracer follows gradients, which the teacher has none of
+    model = copy.deepcopy(now.model).requires_grad_(True)
+    survey = _sensitivity.survey(model, lent(job, now), shares=())
     multiple = _recipe.channel_multiple(job.params.targets)
+    found: list[Options] = []
     for name in plugins.names("compress"):
         plugin = plugins.resolve("compress", name, where="compress.recipe")
         propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
-        if propose is None:
+        claims: Claims = plugin.CLAIMS
+        if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
             continue
         offered = propose(survey, multiple=multiple, seed=job.params.seed)
         for options in spread(offered, PROPOSALS_MAX):
             step = {"use": name, **options}
             if "recover_epochs" in plugin.Params.model_fields:
-                step["recover_epochs"] = trial_epochs
+                step["recover_epochs"] = job.params.compress.search.trial_epochs
             found.append(step)
     return found
 
 
-def look_over(job: Job, now: Stand) -> Survey:
-    """Survey the model for the techniques: its layers and the groups that can be cut."""
-    model = copy.deepcopy(now.model).requires_grad_(True)  # the tracer follows gradients
-    groups, skipped = _groups.find(model, example(job), _recipe.protected(job, now))
-    found = tuple(
-        GroupSensitivity(name=one.name, width=one.width, layers=(), losses=()) for one in groups
-    )
-    return Survey(layers=tuple(now.layers), groups=found, skipped=skipped)
+def epochs_of(step: Options) -> int:
+    """Count the epochs that a step trains for, its technique's default where it does not say."""
+    plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
+    options = _recipe.parse(plugin, {name: one for name, one in step.items() if name != "use"})
+    own = options.model_dump()
+    return int(own.get("recover_epochs", own.get("epochs", 0)))
 
 
 def spread(offered: Sequence[Options], most: int) -> list[Options]:

@@ -4,8 +4,8 @@ Of all untried moves from all trials the one of most expected improvement per ep
 
     chance(budget holds after move and recovery) * ln(best value / value after it) / epochs
 
-A shrinking move counts the recovery it would need, in chance and in epochs, and is not expected to
-recover better than what it is cut from did. So the descent goes
+A shrinking move counts the recovery it would need, in chance and in epochs. Below a model whose own
+recovery failed nothing is tried. So the descent goes
 on while the next rung promises more than finishing this one; a finalist that fails sends the search
 back to a milder rung, and one that passes raises the bar that a harsher one must beat.
 
@@ -154,32 +154,34 @@ def choose(
     Before anything is accepted, every move is held against the float model. Ties go to the move
     that was offered first.
     """
-    learnt, floors = surrogate.fit(trials), recovered_drops(trials)
+    learnt, failed = surrogate.fit(trials), not_recovered(trials, limits.chance_min)
     good = [one.result.value for one in trials if accepted(one.result, limits.chance_min)]
     bar = min(good, default=trials[0].result.value)
     best, chosen = 0.0, None
     for parent, move in untried:
+        if parent.number in failed:
+            continue
         epochs = max(1, move.epochs + (limits.final_epochs if move.role == "shrink" else 0))
-        floor = floors.get(parent.number, -1.0)
-        improvement = worth(parent, move, learnt, chance, bar=bar, floor=floor)
+        improvement = worth(parent, move, learnt, chance, bar=bar)
         if improvement > SETTLED and improvement / epochs > best:
             best, chosen = improvement / epochs, (parent, move)
     return chosen
 
 
-def recovered_drops(trials: Sequence[Trial]) -> dict[int, float]:
-    """Return by trial number the worst drop that it, or what it was cut from, had once recovered.
+def not_recovered(trials: Sequence[Trial], chance_min: float) -> set[int]:
+    """Return the numbers of the trials whose long recovery failed, and of all cut from them.
 
-    What is cut further is not expected to recover better than that.
+    What is cut further would not recover better, so nothing below them is tried.
     """
-    floors: dict[int, float] = {}
-    for one in trials:
-        if one.role == "recover" and not one.result.refused:
-            floors[one.parent] = one.result.drop
+    failed = {
+        one.parent
+        for one in trials
+        if one.role == "recover" and one.result.chance < chance_min and not one.result.refused
+    }
     for one in trials:  # a parent comes before its children
-        if one.parent in floors and one.role == "shrink":
-            floors[one.number] = max(floors[one.parent], floors.get(one.number, -1.0))
-    return floors
+        if one.parent in failed:
+            failed.add(one.number)
+    return failed
 
 
 def worth(
@@ -189,19 +191,15 @@ def worth(
     chance: Callable[[float], float],
     *,
     bar: float,
-    floor: float,
 ) -> float:
     """Return the expected improvement over `bar`, in ln of the value.
 
-    The drop is expected at `floor` or above. A recovery of what breaks a hard limit improves
-    nothing.
+    A recovery of what breaks a hard limit improves nothing.
     """
     gain = math.log(bar / move.value)
     if gain <= 0 or (move.role == "recover" and move.excess > 1):
         return 0.0
-    mean, variance = learnt.final(parent, move)
-    mean = max(mean, surrogate.compress_scale(floor))
-    return gain * surrogate.expected(chance, mean, variance)
+    return gain * surrogate.expected(chance, *learnt.final(parent, move))
 
 
 class _Memory:

@@ -267,30 +267,28 @@ def test_a_recovery_of_what_breaks_a_hard_limit_is_not_worth_an_epoch() -> None:
         ("shrink", 2, True),
     ):
         move = Move(step={}, role=role, value=50.0, excess=excess)  # type: ignore[arg-type] # a Literal
-        found = descent.worth(parent, move, learnt, lambda _: 1.0, bar=100.0, floor=-1.0)
+        found = descent.worth(parent, move, learnt, lambda _: 1.0, bar=100.0)
         assert (found > 0.5) == pays
 
 
-def test_what_is_cut_further_is_not_expected_to_recover_better(tmp_path: Path) -> None:
-    def made(number: int, parent: int, role: str, drop: float, value: float) -> Trial:
-        result = Result(value=value, drop=drop)
+def test_nothing_is_tried_below_a_model_whose_recovery_failed() -> None:
+    def made(number: int, parent: int, role: str, chance: float) -> Trial:
+        result = Result(value=100.0 / (number + 1), drop=0.1, chance=chance)
         return Trial(number=number, parent=parent, recipe=(), role=role, result=result)  # type: ignore[arg-type] # a Literal
 
     trials = [
-        made(0, -1, "root", 0.0, 100.0),
-        made(1, 0, "shrink", 0.1, 50.0),
-        made(2, 1, "shrink", 0.2, 25.0),
-        made(3, 1, "recover", 0.05, 50.0),
-        made(4, 2, "shrink", 0.3, 12.0),
+        made(0, -1, "root", 1.0),
+        made(1, 0, "shrink", 0.0),
+        made(2, 1, "shrink", 0.0),
+        made(3, 1, "recover", 0.2),
+        made(4, 2, "shrink", 0.0),
+        made(5, 0, "shrink", 0.0),
+        made(6, 5, "recover", 0.9),
     ]
-    assert descent.recovered_drops(trials) == {1: 0.05, 2: 0.05, 4: 0.05}
-    move = Move(step={}, role="recover", value=12.0, epochs=1)
-    learnt = descent.surrogate.fit(trials[:1])
-    free, bound = (
-        descent.worth(trials[4], move, learnt, Toy().chance, bar=100.0, floor=floor)
-        for floor in (-1.0, 0.3)
-    )
-    assert free > 2 * bound
+    assert descent.not_recovered(trials, 0.7) == {1, 2, 3, 4}
+    move = Move(step={}, role="shrink", value=1.0)
+    untried = [(trials[at], move) for at in (4, 5)]
+    assert descent.choose(trials, untried, lambda _: 1.0, LIMITS) == (trials[5], move)
 
 
 def test_the_surrogate_s_error_is_reported(tmp_path: Path) -> None:
