@@ -48,19 +48,19 @@ def start(rows: int = 1) -> Bound:
     )
 
 
-def update(state: Bound, event: Bools, *, limit: Floats, counts: Bools) -> None:
-    """Take one request a row; arrays [rows]."""
+def update(state: Bound, event: Bools, *, limit: Floats, counts: Bools, log_fail: float) -> None:
+    """Take one request a row, arrays [rows], and set `failed` where the evidence reaches it."""
     at = np.flatnonzero(counts)
     if at.size:
         state.over[at] += origin(WORSE, limit[at], event[at])
         state.expected[at] += limit[at]
         state.events[at] += event[at]
         state.n[at] += 1
+        state.failed[at] |= reaches(state.over[at], log_fail)
 
 
-def look(state: Bound, *, log_fail: float, log_pass: float) -> None:
-    """Let the evidence speak: set `failed` and `passed` where a threshold is reached."""
-    state.failed |= reaches(state.over, log_fail)
+def look(state: Bound, *, log_pass: float) -> None:
+    """Set `passed` where the share is proved to lie under the limit."""
     wealth = excess(state.expected, state.events, state.events)
     state.passed |= reaches(wealth, log_pass)
 

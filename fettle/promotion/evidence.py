@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
 
 # Rate ratios to bet on, from half as many again to dead, and the share of the first wealth on each.
 # Tuned on "requests until rollback" (p95 at 10 % weight, 1 % base rate; 6,000 runs each): equal
@@ -79,18 +80,17 @@ def log_e(wealth: Floats) -> Floats:
     return total
 
 
-def reaches(wealth: Floats, log_threshold: float | Floats) -> Bools:
+def reaches(wealth: Floats, log_threshold: float) -> Bools:
     """Say which rows' mixtures reach the threshold; the sum is taken only where it may."""
-    limit = np.broadcast_to(log_threshold, len(wealth))
-    near: Bools = wealth.max(axis=1) >= limit - np.log(wealth.shape[1])
+    near: Bools = wealth.max(axis=1) >= log_threshold - np.log(wealth.shape[1])
     if near.any():
-        near[near] = log_e(wealth[near]) >= limit[near]
+        near[near] = log_e(wealth[near]) >= log_threshold
     return near
 
 
 def fresh(rows: int, prior: Floats) -> Floats:
-    """Return the log wealth before any bet: [rows, bets]."""
-    return np.tile(prior, (rows, 1))
+    """Return the log wealth before any bet: [rows, bets], by columns (5 times faster to scan)."""
+    return np.asfortranarray(np.tile(prior, (rows, 1)))
 
 
 def sizes(rows: int, *shape: int) -> Floats:

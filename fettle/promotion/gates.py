@@ -22,7 +22,6 @@ from fettle.promotion.rate import Rate
 from fettle.promotion.verdict import Verdict
 
 Ints = npt.NDArray[np.int64]
-NEVER = float("inf")
 
 
 class Code(IntEnum):
@@ -127,6 +126,7 @@ def take_request(
         failed,
         propensity=propensity,
         margin=bars.errors_margin[step],
+        log_fail=bars.log_fail["errors"],
     )
     latency.update(
         gates.latency,
@@ -135,15 +135,11 @@ def take_request(
         propensity=propensity,
         log_ratio=bars.log_ratio[step],
         counts=answered,
+        log_fail=bars.log_fail["latency"],
+        log_pass=bars.log_pass,
     )
     gates.reference += np.stack([~challenger, ~challenger & failed], axis=1)
-    rate.look(
-        gates.errors,
-        log_fail=bars.log_fail["errors"],
-        log_pass=bars.log_pass,
-        hold_above=plan.both_failing_max,
-    )
-    latency.look(gates.latency, log_fail=bars.log_fail["latency"], log_pass=bars.log_pass)
+    rate.look(gates.errors, log_pass=bars.log_pass, hold_above=plan.both_failing_max)
 
 
 def take_pair(
@@ -158,11 +154,18 @@ def take_pair(
     """Take one shadow request a row, answered by both; wrong is None where no label is known."""
     limit = np.full(len(disagree), plan.disagreement_max)
     everywhere = np.ones(len(disagree), bool)
-    bound.update(gates.disagreement, disagree, limit=limit, counts=everywhere)
-    bound.look(gates.disagreement, log_fail=bars.log_fail["disagreement"], log_pass=bars.log_pass)
+    log_fail = bars.log_fail["disagreement"]
+    bound.update(gates.disagreement, disagree, limit=limit, counts=everywhere, log_fail=log_fail)
+    bound.look(gates.disagreement, log_pass=bars.log_pass)
     if champion_wrong is not None and challenger_wrong is not None:
-        rate.update_pairs(gates.accuracy, champion_wrong, challenger_wrong, plan.accuracy_margin)
-        rate.look(gates.accuracy, log_fail=bars.log_fail["accuracy"], log_pass=bars.log_pass)
+        rate.update_pairs(
+            gates.accuracy,
+            champion_wrong,
+            challenger_wrong,
+            margin=plan.accuracy_margin,
+            log_fail=bars.log_fail["accuracy"],
+        )
+        rate.look(gates.accuracy, log_pass=bars.log_pass)
 
 
 def take_label(
@@ -176,10 +179,16 @@ def take_label(
     known = np.stack([gates.labels.n[:, 0], gates.labels.bad[:, 0]], axis=1)
     limit = np.minimum(upper_rate(known) + plan.accuracy_margin, 0.999)
     alone = (propensity >= 1) & (known[:, 0] > 0)
-    bound.update(gates.alarm_labels, wrong, limit=limit, counts=alone)
-    bound.look(gates.alarm_labels, log_fail=bars.log_alarm, log_pass=NEVER)
-    rate.update(gates.labels, challenger, wrong, propensity=propensity, margin=plan.accuracy_margin)
-    rate.look(gates.labels, log_fail=bars.log_fail["accuracy"], log_pass=bars.log_pass)
+    bound.update(gates.alarm_labels, wrong, limit=limit, counts=alone, log_fail=bars.log_alarm)
+    rate.update(
+        gates.labels,
+        challenger,
+        wrong,
+        propensity=propensity,
+        margin=plan.accuracy_margin,
+        log_fail=bars.log_fail["accuracy"],
+    )
+    rate.look(gates.labels, log_pass=bars.log_pass)
 
 
 def take_alone(
@@ -189,13 +198,14 @@ def take_alone(
 
     counts: masks the rows that are not in their bake.
     """
+    if not counts.any():
+        return
     limit = np.minimum(upper_rate(gates.reference) + plan.errors_margin, 0.999)
-    bound.update(gates.alarm_errors, failed, limit=limit, counts=counts)
-    bound.look(gates.alarm_errors, log_fail=bars.log_alarm, log_pass=NEVER)
+    bound.update(gates.alarm_errors, failed, limit=limit, counts=counts, log_fail=bars.log_alarm)
     slow = log_ms > gates.latency.log_tau + np.log(plan.latency_p95_ratio)
     known = counts & ~failed & (gates.latency.seen >= latency.WARM_UP)
-    bound.update(gates.alarm_latency, slow, limit=np.full(len(failed), SLOW), counts=known)
-    bound.look(gates.alarm_latency, log_fail=bars.log_alarm, log_pass=NEVER)
+    limit = np.full(len(failed), SLOW)
+    bound.update(gates.alarm_latency, slow, limit=limit, counts=known, log_fail=bars.log_alarm)
 
 
 def upper_rate(record: Floats) -> Floats:

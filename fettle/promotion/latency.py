@@ -28,6 +28,7 @@ from fettle.promotion.evidence import (
     WORSE_PRIOR,
     Bools,
     Floats,
+    Rows,
     fresh,
     origin,
     reaches,
@@ -88,22 +89,31 @@ def update(
     propensity: Floats,
     log_ratio: float | Floats,
     counts: Bools,
+    log_fail: float,
+    log_pass: float,
 ) -> None:
-    """Take one answered request a row: arrays [rows]; log_ms is the log of its milliseconds."""
+    """Take one request a row, arrays [rows], and set `failed`, `passed` where evidence reaches.
+
+    log_ms: log of its milliseconds. counts: whether it was answered; a failure is no latency.
+    """
     tells = counts & (propensity > 0) & (propensity < 1) & (state.seen >= WARM_UP)
     slow = log_ms > state.log_tau
     too_slow = np.where(challenger, log_ms > state.log_tau + log_ratio, slow)
     state.n += np.stack([tells & ~challenger, tells & challenger], axis=1)
     state.slow += np.stack([tells & slow & ~challenger, tells & slow & challenger], axis=1)
-    for events, wealth, bets in ((slow, state.slower, WORSE), (too_slow, state.quick, BETTER)):
+    for events, wealth, bets, log_bar, reached in (
+        (slow, state.slower, WORSE, log_fail, state.failed),
+        (too_slow, state.quick, BETTER, log_pass, state.passed),
+    ):
         at = np.flatnonzero(events & tells)
         if at.size:
             gain = origin(bets, propensity[at], challenger[at])
             wealth[at] += gain / design_effect(state, at)[:, None]
+            reached[at] |= reaches(wealth[at], log_bar)
     _follow(state, slow, log_ms, counts & ~challenger)
 
 
-def design_effect(state: Latency, at: np.ndarray) -> Floats:
+def design_effect(state: Latency, at: Rows) -> Floats:
     """Return by how much the champion's slow requests cluster, [n], 1 or more."""
     found = (state.spread[at] + PRIOR_BLOCKS) / (state.blocks[at] + PRIOR_BLOCKS)
     effect: Floats = np.maximum(1.0, found.max(axis=1))
@@ -127,12 +137,6 @@ def _follow(state: Latency, slow: Bools, log_ms: Floats, champion: Bools) -> Non
         state.spread[at] += off * off / (size * SLOW * (1 - SLOW))
         state.blocks[at] += 1
         state.block_n[at] = state.block_slow[at] = 0
-
-
-def look(state: Latency, *, log_fail: float | Floats, log_pass: float | Floats) -> None:
-    """Let the evidence speak: set `failed` and `passed` where a threshold is reached."""
-    state.failed |= reaches(state.slower, log_fail)
-    state.passed |= reaches(state.quick, log_pass)
 
 
 def renew(state: Latency, rows: Bools) -> None:

@@ -16,6 +16,7 @@ from fettle.promotion.evidence import (
     WORSE_PRIOR,
     Bools,
     Floats,
+    Rows,
     excess,
     fresh,
     origin,
@@ -65,12 +66,10 @@ def update(
     *,
     propensity: Floats,
     margin: float | Floats,
-    counts: Bools | None = None,
+    log_fail: float,
 ) -> None:
-    """Take one request a row: all arrays [rows]; `counts` masks rows that have none."""
+    """Take one request a row, arrays [rows], and set `failed` where the evidence reaches it."""
     tells = (propensity > 0) & (propensity < 1)
-    if counts is not None:
-        tells &= counts
     exposure = np.where(tells, propensity, 0.0)
     _tally(state, challenger, bad, tells)
     champion = tells & ~challenger
@@ -79,11 +78,13 @@ def update(
     at = np.flatnonzero(bad & tells)
     if at.size:
         w, c = propensity[at], challenger[at]
-        state.worse[at] += origin(WORSE, w, c)
+        _bet(state, at, w, c, log_fail)
         _add(state, at, np.where(c, 1.0, -w / (1 - w)))
 
 
-def update_pairs(state: Rate, champion_bad: Bools, challenger_bad: Bools, margin: float) -> None:
+def update_pairs(
+    state: Rate, champion_bad: Bools, challenger_bad: Bools, *, margin: float, log_fail: float
+) -> None:
     """Take one request a row that both arms answered: only a discordant pair tells.
 
     Given that one arm alone is wrong, it is the challenger with a chance of one half at most
@@ -95,28 +96,23 @@ def update_pairs(state: Rate, champion_bad: Bools, challenger_bad: Bools, margin
     at = np.flatnonzero(champion_bad != challenger_bad)
     if at.size:
         c = challenger_bad[at]
-        state.worse[at] += origin(WORSE, np.full(at.size, 0.5), c)
+        _bet(state, at, np.full(at.size, 0.5), c, log_fail)
         _add(state, at, np.where(c, 1.0, -1.0))
 
 
-def look(
-    state: Rate, *, log_fail: float | Floats, log_pass: float | Floats, hold_above: float = 1.0
-) -> None:
-    """Let the evidence speak: set `failed` and `passed` where a threshold is reached.
+def look(state: Rate, *, log_pass: float, hold_above: float = 1.0) -> None:
+    """Set `passed` where the evidence reaches the threshold.
 
     A pass stays: an e-process is valid at the first moment it crosses. Where the champion's own
     recent rate lies above `hold_above`, both may be failing together, and nothing passes.
     """
-    if state.squared.any():
-        state.failed |= reaches(state.worse, log_fail)
-    limit = np.broadcast_to(log_pass, state.passed.shape)
     # no bet can be worth more than its whole stake on the gap: spares most looks
-    near = ~state.passed & ((state.expected - state.surplus) * STAKES[-1] >= limit)
+    near = ~state.passed & ((state.expected - state.surplus) * STAKES[-1] >= log_pass)
     near &= state.recent <= hold_above
     at = np.flatnonzero(near)
     if at.size:
         wealth = excess(state.expected[at], state.surplus[at], state.squared[at])
-        state.passed[at] = reaches(wealth, limit[at])
+        state.passed[at] = reaches(wealth, log_pass)
 
 
 def _tally(state: Rate, challenger: Bools, bad: Bools, tells: Bools) -> None:
@@ -126,7 +122,12 @@ def _tally(state: Rate, challenger: Bools, bad: Bools, tells: Bools) -> None:
         state.bad[:, column] += rows & bad
 
 
-def _add(state: Rate, at: np.ndarray, d: Floats) -> None:
+def _bet(state: Rate, at: Rows, propensity: Floats, challenger: Bools, log_fail: float) -> None:
+    state.worse[at] += origin(WORSE, propensity, challenger)
+    state.failed[at] |= reaches(state.worse[at], log_fail)
+
+
+def _add(state: Rate, at: Rows, d: Floats) -> None:
     state.surplus[at] += d
     state.squared[at] += d * d
 
