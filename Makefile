@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check lint-ci bench bench-compress bench-serve ui serve graph lock clean
+.PHONY: help setup run test check lint-ci bench bench-compress bench-serve sim-canary ui serve graph lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ bench: setup  ## measure the main job; writes benchmarks/results/main.json
 
 bench-serve: setup  ## measure the served release; writes benchmarks/results/serve.json
 	@python -m benchmarks.serve
+
+sim-canary: setup  ## simulate rollouts: how often a wrong one is promoted, a right one rolled back
+	@python -m benchmarks.sim_canary
 
 bench-compress: setup  ## measure compression against other tools (PHOTOS=folder adds the photos)
 	@python -m benchmarks.compress $(if $(PHOTOS),--photos $(PHOTOS))

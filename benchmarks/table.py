@@ -64,8 +64,8 @@ def of_measure(what: str, measure: Measure, *, goal: str, met: bool, note: str =
     return Row(what, value, low, high, measure.unit, measure.n, goal, met, note)
 
 
-def write(name: str, command: str, rows: Sequence[Row]) -> Path:
-    """Merge `rows` (by `what`) into the results file and print the whole table."""
+def write(name: str, command: str, rows: Sequence[Row], *, quiet: bool = False) -> Path:
+    """Merge `rows` (by `what`) into the results file and print the whole table unless quiet."""
     path = RESULTS / f"{name}.json"
     old = json.loads(path.read_text())["rows"] if path.is_file() else []
     new = {row.what: asdict(row) for row in rows}
@@ -79,7 +79,8 @@ def write(name: str, command: str, rows: Sequence[Row]) -> Path:
             "rows": merged,
         },
     )
-    show(merged)
+    if not quiet:
+        show(merged)
     return path
 
 

@@ -32,6 +32,7 @@ class Outcomes:
     canary_requests: Ints
     pairs: Ints
     reached: Ints  # the highest step entered
+    whole: Ints  # requests until all traffic first was the challenger's, 0 for never
 
     def share(self, end: int) -> float:
         """Return the share of rollouts that ended so."""
@@ -53,7 +54,7 @@ def roll(
     """Roll out `world.rows` challengers; what is undecided by `requests_max` is held."""
     bars, rows = Bars.of(plan), world.rows
     gates = g.start(rows)
-    out = Outcomes(*(np.zeros(rows, np.int64) for _ in range(5)))
+    out = Outcomes(*(np.zeros(rows, np.int64) for _ in range(6)))
     out.end[:] = HELD
     live = np.arange(rows)
     if shadow:
@@ -145,6 +146,7 @@ def _live(
         if new.any():
             g.renew_step(gates, new)
         out.reached[live] = np.maximum(out.reached[live], step)
+        out.whole[live[rises & (step == bake) & ~baking & (out.whole[live] == 0)]] = t + 1
         done = end > 0
         if done.any():
             at = live[done]

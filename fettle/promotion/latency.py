@@ -24,8 +24,6 @@ import numpy as np
 from fettle.promotion.evidence import (
     BETTER,
     EQUAL_PRIOR,
-    WORSE,
-    WORSE_PRIOR,
     Bools,
     Floats,
     Rows,
@@ -36,12 +34,20 @@ from fettle.promotion.evidence import (
 )
 
 SLOW = 0.05  # the share above a p95
-# Follows a doubling of the champion's p95 in about 500 of its requests: slower than a stall,
+# A stall makes even equal arms differ by large ratios for a while, so none is bet on: at 1.5 times
+# the latency 2.7 is the best bet, at 3 times it still needs but some 40 slow requests.
+SLOWER = np.array([1.6, 2.7, 5.0])
+SLOWER_PRIOR = np.log(np.full(3, 1 / 3))
+# Follows a doubling of the champion's p95 in about 700 of its requests: slower than a stall,
 # faster than a day. The test holds at any value; only its power depends on it.
-GAIN = 0.01
+GAIN = 0.007
 WARM_UP = 100  # champion requests before tau is a p95 to speak of: five slow ones
-BLOCKS = np.array([32, 256])  # stalls of about so many requests are seen
-PRIOR_BLOCKS = 4  # blocks that count as those of a coin until there are real ones
+BLOCKS = np.array([16, 128])  # stalls of about so many requests are seen
+# Until there are real blocks, PRIOR_BLOCKS count as those of requests in sixes; two standard errors
+# of a variance, sqrt(2/n), lie on top; and WIDER carries what clusters longer than a block add. Set
+# on stalls correlated over 50 requests, whose true effect is 7.9 (32-request blocks show 2.9, 128
+# 5.5): with less, 1 to 5 % of equal challengers were rolled back there (benchmarks/sim_canary.py).
+PRIOR_BLOCKS, PRIOR_EFFECT, WIDER = 4, 6.0, 1.4
 
 
 @dataclass
@@ -66,7 +72,7 @@ def start(rows: int = 1) -> Latency:
     """Return the state before any request."""
     scales = len(BLOCKS)
     return Latency(
-        slower=fresh(rows, WORSE_PRIOR),
+        slower=fresh(rows, SLOWER_PRIOR),
         quick=fresh(rows, EQUAL_PRIOR),
         n=sizes(rows, 2),
         slow=sizes(rows, 2),
@@ -102,7 +108,7 @@ def update(
     state.n += np.stack([tells & ~challenger, tells & challenger], axis=1)
     state.slow += np.stack([tells & slow & ~challenger, tells & slow & challenger], axis=1)
     for events, wealth, bets, log_bar, reached in (
-        (slow, state.slower, WORSE, log_fail, state.failed),
+        (slow, state.slower, SLOWER, log_fail, state.failed),
         (too_slow, state.quick, BETTER, log_pass, state.passed),
     ):
         at = np.flatnonzero(events & tells)
@@ -115,8 +121,9 @@ def update(
 
 def design_effect(state: Latency, at: Rows) -> Floats:
     """Return by how much the champion's slow requests cluster, [n], 1 or more."""
-    found = (state.spread[at] + PRIOR_BLOCKS) / (state.blocks[at] + PRIOR_BLOCKS)
-    effect: Floats = np.maximum(1.0, found.max(axis=1))
+    n = state.blocks[at] + PRIOR_BLOCKS
+    found = (state.spread[at] + PRIOR_BLOCKS * PRIOR_EFFECT) / n * (1 + np.sqrt(2 / n))
+    effect: Floats = 1 + WIDER * np.maximum(0.0, found.max(axis=1) - 1)
     return effect
 
 
@@ -141,6 +148,6 @@ def _follow(state: Latency, slow: Bools, log_ms: Floats, champion: Bools) -> Non
 
 def renew(state: Latency, rows: Bools) -> None:
     """Begin a step anew in these rows; tau and the clusters go on."""
-    state.slower[rows], state.quick[rows] = WORSE_PRIOR, EQUAL_PRIOR
+    state.slower[rows], state.quick[rows] = SLOWER_PRIOR, EQUAL_PRIOR
     state.n[rows] = state.slow[rows] = 0
     state.passed[rows] = state.failed[rows] = False
