@@ -95,6 +95,17 @@ def _shadow(world: World, plan: Plan, bars: Bars, gates: Gates, out: Outcomes) -
     return passed
 
 
+@dataclass
+class Walk:
+    """Where the live rollouts stand, [rows]: step (one past the last is the bake), counts."""
+
+    row: Ints
+    step: Ints
+    since: Ints
+    canary: Ints
+    alarms: Ints
+
+
 def _live(
     world: World,
     plan: Plan,
@@ -106,54 +117,59 @@ def _live(
     first_step: int,
 ) -> None:
     """Send users' requests until each row ends."""
-    weights = np.array([*(one.weight for one in plan.steps), 1.0])
-    bake = len(plan.steps)
-    step = np.full(len(live), first_step)
-    since, canary, alarms = (np.zeros(len(live), np.int64) for _ in range(3))
-    for t in range(requests_max):
-        if not live.size:
+    weights, bake = np.array([*(one.weight for one in plan.steps), 1.0]), len(plan.steps)
+    none = [np.zeros(len(live), np.int64) for _ in range(3)]
+    walk = Walk(live, np.full(len(live), first_step), *none)
+    for t in range(1, requests_max + 1):
+        if not walk.row.size:
             return
-        weight = weights[step]
-        challenger, chance = world.assign(weight)
-        failed, log_ms = world.draw(t, challenger)
-        baking = step == bake
+        challenger, chance = world.assign(weights[walk.step])
+        failed, log_ms = world.draw(t - 1, challenger)
+        baking, step = walk.step == bake, np.minimum(walk.step, bake - 1)
         g.take_request(
             gates,
             plan,
             bars,
-            np.minimum(step, bake - 1),
+            step,
             challenger=challenger,
             propensity=chance,
             failed=failed,
             log_ms=log_ms,
         )
         g.take_alone(gates, plan, bars, failed=failed, log_ms=log_ms, counts=baking)
-        since, canary = since + 1, canary + challenger
-        code = g.code_of_step(gates, bars, np.minimum(step, bake - 1))
-        code = np.where(baking, g.code_of_bake(gates), code)
-        if not baking.any() and not code.any():
+        walk.since += 1
+        walk.canary += challenger
+        code = np.where(baking, g.code_of_bake(gates), g.code_of_step(gates, bars, step))
+        if not code.any():
             continue
-        rises = (code == Code.PASS) & (~baking | (since >= plan.bake_requests))
-        alarm = baking & (code == Code.FAIL)
-        end = np.zeros(len(live), np.int64)
-        end[rises & baking] = PROMOTED
-        end[(code == Code.FAIL) & ~baking] = ROLLED_BACK
-        end[(alarm & (alarms > 0)) | (code == Code.ERROR)] = HELD
-        step = np.where(rises & ~baking, step + 1, np.where(alarm, bake - 1, step))
-        alarms += alarm
-        new = rises | alarm
-        since = np.where(new, 0, since)
+        end, new = _move(walk, code, plan, out, t)
         if new.any():
             g.renew_step(gates, new)
-        out.reached[live] = np.maximum(out.reached[live], step)
-        out.whole[live[rises & (step == bake) & ~baking & (out.whole[live] == 0)]] = t + 1
         done = end > 0
         if done.any():
-            at = live[done]
-            out.end[at], out.requests[at], out.canary_requests[at] = end[done], t + 1, canary[done]
-            keep = ~done
-            world.take(keep)
-            gates = take(gates, keep)
-            live, step, since = live[keep], step[keep], since[keep]
-            canary, alarms = canary[keep], alarms[keep]
-    out.requests[live], out.canary_requests[live] = requests_max, canary
+            at = walk.row[done]
+            out.end[at], out.requests[at] = end[done], t
+            out.canary_requests[at] = walk.canary[done]
+            world.take(~done)
+            gates, walk = take(gates, ~done), take(walk, ~done)
+    out.requests[walk.row], out.canary_requests[walk.row] = requests_max, walk.canary
+
+
+def _move(walk: Walk, code: Ints, plan: Plan, out: Outcomes, t: int) -> tuple[Ints, Mask]:
+    """Move each row on by its code, as rollout.step does; return the ends and the new steps."""
+    bake = len(plan.steps)
+    baking = walk.step == bake
+    rises = (code == Code.PASS) & (~baking | (walk.since >= plan.bake_requests))
+    alarm = baking & (code == Code.FAIL)
+    end = np.zeros(len(code), np.int64)
+    end[rises & baking] = PROMOTED
+    end[(code == Code.FAIL) & ~baking] = ROLLED_BACK
+    end[(alarm & (walk.alarms > 0)) | (code == Code.ERROR)] = HELD
+    walk.step = np.where(rises & ~baking, walk.step + 1, np.where(alarm, bake - 1, walk.step))
+    walk.alarms += alarm
+    new = rises | alarm
+    walk.since[new] = 0
+    out.reached[walk.row] = np.maximum(out.reached[walk.row], walk.step)
+    whole = rises & (walk.step == bake) & ~baking & (out.whole[walk.row] == 0)
+    out.whole[walk.row[whole]] = t
+    return end, new
