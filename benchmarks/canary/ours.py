@@ -61,7 +61,7 @@ def roll(
         passed = _shadow(world, plan, bars, gates, out)
         live, gates = live[passed], take(gates, passed)
         world.take(passed)
-    _live(world, plan, bars, gates, out, live, requests_max, first_step)
+    _live(world, plan, gates, out, live, requests_max, first_step)
     return out
 
 
@@ -109,7 +109,6 @@ class Walk:
 def _live(
     world: World,
     plan: Plan,
-    bars: Bars,
     gates: Gates,
     out: Outcomes,
     live: Ints,
@@ -117,6 +116,7 @@ def _live(
     first_step: int,
 ) -> None:
     """Send users' requests until each row ends."""
+    bars = Bars.of(plan)
     weights, bake = np.array([*(one.weight for one in plan.steps), 1.0]), len(plan.steps)
     none = [np.zeros(len(live), np.int64) for _ in range(3)]
     walk = Walk(live, np.full(len(live), first_step), *none)
