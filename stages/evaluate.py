@@ -8,24 +8,29 @@ params    seed, preprocess, evaluate
 refuses   to run on another machine than inputs/machine.json describes. A target that is missing
           here, belongs to other hardware, or does not pay is no failure: its facts say so
 
-Three contenders are timed in the same rounds: "baseline" (the float model under ONNX Runtime),
-"plain" (the compressed fp32 form under ONNX Runtime) and the candidate. The candidate ships when
-its answers agree with the reference and it is faster or smaller than the plain form (the plain
-form itself: no worse than the baseline). Quality has its budget in `select`.
+The contenders are timed in the same rounds: "baseline" (the float model under ONNX Runtime), the
+float model under every other runtime that is here, "plain" (the compressed fp32 form under ONNX
+Runtime) and the candidate. The candidate ships when its answers agree with the reference, it is
+faster than the float model under the best of the runtimes (the interval of the speed-up lies above
+1; where it straddles 1, more rounds are taken once), and it is faster or smaller than the plain
+form. Quality has its budget in `select`.
 
 facts: target, verdict ("ship" | "refused"), evidence ("measured" | "not measured"), reason,
 size_bytes, baseline_size_bytes, plain_size_bytes, parity {cosine, max_abs, top1}, latency_ms {p50,
-p95, p99}, threads, batch_images; None where nothing was measured. measures, quality on validation:
-accuracy, macro_f1, worst_recall, calibration_error, each also with _drop (against the float model,
-same images) and as baseline_…; latency_p50_ms, latency_p95_ms, latency_p99_ms and the same as
-baseline_… and plain_…; throughput_images_per_s, speedup (over baseline), speedup_over_plain,
-speedup_batch (over baseline, a batch), size_bytes, peak_memory_bytes.
+p95, p99}, best_float (the float model's best runtime), threads, batch_images; None where nothing
+was measured.
+
+measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_error, each also
+with _drop (against the float model, same images) and as baseline_…; churn. Speed:
+latency_p50_ms, latency_p95_ms, latency_p99_ms, the same as baseline_…, plain_… and best_float_…;
+speedup (over baseline), speedup_over_best_float, speedup_over_plain, speedup_batch (over baseline,
+a batch), throughput_images_per_s. size_bytes, peak_memory_bytes.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,19 +40,19 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fettle import lower, manifest, plugins
-from fettle.bench import latency, memory, payoff, profile, quality
+from fettle.bench import memory, payoff, profile, quality
 from fettle.errors import ModelError
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.runtimes import Session
-from fettle.serving.preprocess import Floats, Pixels
 from fettle.targets import Target
-from stages import _reading
+from stages import _reading, _timing
 from stages._contract import Inputs, Outputs
 from stages._fingerprint import check_machine
 from stages._reading import Images
 from stages._scoring import answers
+from stages._timing import Contender
 
 READS = ("ingest", "validate", "finetune", "compress", "export@")
 SECTIONS = ("seed", "preprocess", "evaluate")
@@ -56,14 +61,6 @@ MEASURES = True
 Facts = dict[str, Any]  # Any: JSON
 
 PROFILED_RUNS = 50  # medians of whole microseconds: shares move by under a point beyond
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One model file with the runtime that loads it."""
-
-    session: Session
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +150,15 @@ def measure(job: Job, name: str) -> Outputs:
     images = _reading.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
     measures = take_quality(job, contenders, images)
-    job.recorder.progress(0.3, f"latency, {job.params.evaluate.rounds} rounds of three models")
-    measures |= take_latency(job, contenders, images.pixels)
+    section = job.params.evaluate
+    job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
+    timed = _timing.take(contenders, job.params, images.pixels)
+    measures |= timed.measures
+    facts["best_float"] = timed.best_float
     measures["peak_memory_bytes"] = memory.peak(
         runtime=job.runtime.__name__,
         entry=job.entry,
-        threads=job.params.evaluate.threads,
+        threads=section.threads,
         shape=(1, *images.pixels.shape[1:]),
     )
     measures["size_bytes"] = Measure(value=facts["size_bytes"], unit="bytes", n=1)
@@ -174,7 +174,7 @@ def measure(job: Job, name: str) -> Outputs:
 
 
 def load(job: Job) -> dict[str, Contender]:
-    """Load the three contenders, each with the same number of threads."""
+    """Load the contenders, each with the same number of threads."""
     ort = plugins.resolve("runtimes", "ort", where="the baseline")
     threads = job.params.evaluate.threads
     files = {
@@ -187,7 +187,7 @@ def load(job: Job) -> dict[str, Contender]:
     return {
         name: Contender(runtime.open(path, threads=threads), sizes[name])
         for name, (runtime, path) in files.items()
-    }
+    } | _timing.float_models(files["baseline"][1], threads=threads)
 
 
 def take_parity(job: Job, session: Session) -> dict[str, float]:
@@ -225,35 +225,6 @@ def take_quality(
     }
 
 
-def take_latency(
-    job: Job, contenders: Mapping[str, Contender], pixels: Pixels
-) -> dict[str, Measure]:
-    """Time the contenders in the same rounds, at batch 1 and at the throughput batch."""
-    section, seed = job.params.evaluate, job.params.seed
-    normalise = _reading.preprocess(job.params).normalise
-
-    def timed(images: int, rounds: int) -> dict[str, latency.Times]:
-        batch = normalise(np.resize(pixels, (images, *pixels.shape[1:])))
-        runs = {name: _bind(one.session, batch) for name, one in contenders.items()}
-        return latency.interleave(runs, rounds=rounds, seed=seed)
-
-    single = timed(1, section.rounds)
-    # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
-    batched = timed(section.batch_images, max(20, section.rounds // 4))
-    measures = {
-        f"{prefix}latency_{label}_ms": latency.quantile(single[name], share)
-        for name, prefix in (("candidate", ""), ("baseline", "baseline_"), ("plain", "plain_"))
-        for label, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-    }
-    ours = single["candidate"]
-    return measures | {
-        "speedup": latency.speedup(single["baseline"], ours, seed=seed),
-        "speedup_over_plain": latency.speedup(single["plain"], ours, seed=seed),
-        "speedup_batch": latency.speedup(batched["baseline"], batched["candidate"], seed=seed),
-        "throughput_images_per_s": latency.throughput(batched["candidate"], section.batch_images),
-    }
-
-
 def write_profiles(job: Job, out: Path) -> None:
     """Write profile.json: where the time goes in the float model and in the candidate.
 
@@ -281,17 +252,18 @@ def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool
     wrong = payoff.broken(job.target.precision, facts["parity"])
     if wrong:
         return False, wrong
-    if job.is_plain:
-        rival = payoff.Rival("the float model", facts["baseline_size_bytes"], measures["speedup"])
-        same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
-        if same:
-            return True, "it is the float model itself: nothing was compressed"
-        return payoff.holds(facts["size_bytes"], rival)
+    same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
+    if job.is_plain and same:
+        return True, "it is the float model itself: nothing was compressed"
+    floats = payoff.Rival(
+        f"the float model in {facts['best_float']}",
+        facts["baseline_size_bytes"],
+        measures["speedup_over_best_float"],
+    )
+    faster, reason = payoff.faster(facts["size_bytes"], floats)
+    if job.is_plain or not faster:
+        return faster, reason
     plain = payoff.Rival(
         "the plain fp32 form", facts["plain_size_bytes"], measures["speedup_over_plain"]
     )
     return payoff.pays(facts["size_bytes"], plain)
-
-
-def _bind(session: Session, batch: Floats) -> Callable[[], object]:
-    return lambda: session.run(batch)

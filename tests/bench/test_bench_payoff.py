@@ -44,26 +44,27 @@ def test_a_refusal_has_its_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "rival", "ships"),
-    [
-        (1000, plain(1.0, 0.97, 1.03), True),  # the same again
-        (300, plain(0.9, 0.85, 0.95), True),  # slower, yet smaller
-        (1000, plain(0.9, 0.85, 0.95), False),
-        (1500, plain(2.0, 1.9, 2.1), True),  # larger, yet faster
-        (1500, plain(1.0, 0.97, 1.03), False),
-    ],
+    ("low", "high", "ships"),
+    [(1.4, 1.6, True), (1.001, 1.2, True), (1.0, 1.2, False), (0.9, 0.95, False)],
 )
-def test_the_plain_form_ships_unless_it_is_worse_than_the_float_model(
-    size_bytes: int, rival: payoff.Rival, ships: bool
+def test_nothing_ships_that_is_not_shown_to_be_faster_than_the_best_float_model(
+    low: float, high: float, ships: bool
 ) -> None:
-    assert payoff.holds(size_bytes, rival)[0] is ships
+    best = payoff.Rival("the float model in ort", 1000, speedup((low + high) / 2, low, high))
+    assert payoff.faster(10, best)[0] is ships  # however small it is
 
 
-def test_a_plain_form_that_is_worse_says_in_what() -> None:
-    rival = payoff.Rival("the float model", 1000, speedup(0.9, 0.85, 0.95))
-    assert payoff.holds(1000, rival)[1] == (
-        "slower and not smaller: 0.90x (0.85 to 0.95) the speed of the float model, "
-        "1,000 bytes against its 1,000"
+def test_a_speed_up_without_an_interval_shows_nothing() -> None:
+    best = payoff.Rival("the float model in ort", 1000, speedup(3.0, None, None))
+    assert payoff.faster(10, best)[0] is False
+
+
+def test_a_slower_file_is_refused_with_its_numbers() -> None:
+    best = payoff.Rival("the float model in openvino", 1_000, speedup(0.9, 0.85, 0.95))
+    assert payoff.faster(500, best) == (
+        False,
+        "not shown to be faster: 0.90x (0.85 to 0.95) the speed of the float model in openvino, "
+        "500 bytes against its 1,000",
     )
 
 

@@ -1,0 +1,111 @@
+"""Time an evaluation's contenders in the same rounds, the float model in every runtime here.
+
+The float model's best runtime is what a compressed file has to beat: a speed-up over a slow way of
+running the same network is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fettle import plugins
+from fettle.bench import latency
+from fettle.errors import ModelError
+from fettle.measure import Measure
+from fettle.params import Params
+from fettle.runtimes import Session
+from fettle.serving.preprocess import Floats, Pixels
+from stages import _reading
+
+PLAIN_RUNTIME = "ort"
+FLOAT = "float_"  # a contender's name: the float model in another runtime than PLAIN_RUNTIME
+# Rounds taken once more, where the interval straddles 1. A second look lets a file that is exactly
+# as fast pass in at most twice 2.5 % of the cases instead of once.
+MORE = 3
+QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One model file with the runtime that loads it."""
+
+    session: Session
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """The measures of one evaluation, and the runtime in which the float model is fastest."""
+
+    measures: dict[str, Measure]
+    best_float: str
+
+
+def float_models(model: Path, *, threads: int) -> dict[str, Contender]:
+    """Open the float model in each runtime that is here beside ONNX Runtime, and takes it."""
+    found = {}
+    for name in plugins.names("runtimes"):
+        runtime = plugins.resolve("runtimes", name, where="the float model")
+        if name == PLAIN_RUNTIME or not runtime.available().ok:
+            continue
+        try:
+            session = runtime.open(model, threads=threads)
+        except ModelError:
+            continue  # it cannot be the best runtime of a model it does not take
+        found[f"{FLOAT}{name}"] = Contender(session, model.stat().st_size)
+    return found
+
+
+def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) -> Timed:
+    """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch."""
+    section, seed = params.evaluate, params.seed
+    normalise = _reading.preprocess(params).normalise
+
+    def timed(images: int, rounds: int) -> dict[str, latency.Times]:
+        batch = normalise(np.resize(pixels, (images, *pixels.shape[1:])))
+        runs = {name: _bind(one.session, batch) for name, one in contenders.items()}
+        return latency.interleave(runs, rounds=rounds, seed=seed)
+
+    single = timed(1, section.rounds)
+    best = min(_floats(single), key=lambda name: (np.median(single[name]), name))
+    gain = latency.speedup(single[best], single["candidate"], seed=seed)
+    if (gain.low or 0) <= 1 < (gain.high or 0):
+        more = timed(1, MORE * section.rounds)
+        single = {name: np.concatenate([ms, more[name]]) for name, ms in single.items()}
+        gain = latency.speedup(single[best], single["candidate"], seed=seed)
+    # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
+    throughput = ("baseline", "candidate")
+    contenders = {name: contenders[name] for name in throughput}
+    batched = timed(section.batch_images, max(20, section.rounds // 4))
+    ours = single["candidate"]
+    measures = quantiles(single, best) | {
+        "speedup": latency.speedup(single["baseline"], ours, seed=seed),
+        "speedup_over_best_float": gain,
+        "speedup_over_plain": latency.speedup(single["plain"], ours, seed=seed),
+        "speedup_batch": latency.speedup(batched["baseline"], batched["candidate"], seed=seed),
+        "throughput_images_per_s": latency.throughput(batched["candidate"], section.batch_images),
+    }
+    return Timed(measures, PLAIN_RUNTIME if best == "baseline" else best.removeprefix(FLOAT))
+
+
+def quantiles(single: Mapping[str, latency.Times], best: str) -> dict[str, Measure]:
+    """Return p50, p95 and p99 of the candidate, the baseline, the plain form and the best float."""
+    shown = {"candidate": "", "baseline": "baseline_", "plain": "plain_"}
+    taken = [(prefix, single[name]) for name, prefix in shown.items()]
+    return {
+        f"{prefix}latency_{label}_ms": latency.quantile(times, share)
+        for prefix, times in (*taken, ("best_float_", single[best]))
+        for label, share in QUANTILES
+    }
+
+
+def _floats(single: Mapping[str, latency.Times]) -> list[str]:
+    return [name for name in single if name == "baseline" or name.startswith(FLOAT)]
+
+
+def _bind(session: Session, batch: Floats) -> Callable[[], object]:
+    return lambda: session.run(batch)
