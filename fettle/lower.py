@@ -72,6 +72,8 @@ def lower(
     import torch
 
     frozen = copy.deepcopy(model).to("cpu").eval().requires_grad_(False)
+    # weights that were trained channels_last make a Gather over a computed index of a Flatten
+    frozen.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # missing in stubs
     example = torch.zeros(batch_example, channels, size_px, size_px)
     _check_answer(frozen, example)
     _fold_norms(frozen)

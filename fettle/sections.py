@@ -156,10 +156,17 @@ class Compress(Strict):
 
 
 class Export(Strict):
-    """How int8 ranges are found, on training images."""
+    """How int8 files are made, on training images.
+
+    Layers go back to float until the int8 file differs from the float one in no more than
+    `disagreement_max` of its answers; 1 keeps all of them int8. 7 bits a weight are for CPUs
+    without VNNI.
+    """
 
     calibration_images: Annotated[int, Field(ge=8)]
-    calibrate: Literal["minmax", "entropy", "percentile"]
+    calibrate: Literal["auto", "minmax", "entropy", "percentile"]
+    weight_bits: Literal[7, 8] = 8
+    disagreement_max: Fraction = 0.02
 
 
 class Evaluate(Strict):
@@ -183,6 +190,7 @@ class Verdict(Strict):
     """Bounds on the shipped file beside compress.budget."""
 
     limits: list[Limit] = []
+    class_drop_max: Fraction | None = 0.1
 
 
 class Release(Strict):

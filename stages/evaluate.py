@@ -17,14 +17,16 @@ form. Quality has its budget in `select`.
 
 facts: target, verdict ("ship" | "refused"), evidence ("measured" | "not measured"), reason,
 size_bytes, baseline_size_bytes, plain_size_bytes, parity {cosine, max_abs, top1}, latency_ms {p50,
-p95, p99}, best_float (the float model's best runtime), threads, batch_images; None where nothing
-was measured.
+p95, p99}, best_float (the float model's best runtime), without_vnni (int8 ONNX files only: reason,
+and where measured images, agreement, layers, loses; see stages/_guards.py), threads, batch_images;
+None where nothing was measured.
 
 measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_error, each also
 with _drop (against the float model, same images) and as baseline_…; churn. Speed:
 latency_p50_ms, latency_p95_ms, latency_p99_ms, the same as baseline_…, plain_… and best_float_…;
 speedup (over baseline), speedup_over_best_float, speedup_over_plain, speedup_batch (over baseline,
-a batch), throughput_images_per_s. size_bytes, peak_memory_bytes.
+a batch), throughput_images_per_s. size_bytes, peak_memory_bytes. For int8 also
+accuracy_without_vnni and accuracy_drop_without_vnni (emulated, on the first validation images).
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.runtimes import Session
 from fettle.targets import Target
-from stages import _reading, _timing
+from stages import _guards, _reading, _timing
 from stages._contract import Inputs, Outputs
 from stages._fingerprint import check_machine
 from stages._reading import Images
@@ -150,6 +152,10 @@ def measure(job: Job, name: str) -> Outputs:
     images = _reading.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
     measures = take_quality(job, contenders, images)
+    if job.target.precision == "int8" and job.entry.suffix == ".onnx":
+        found, more = take_other_cpu(job, contenders["candidate"].session, images)
+        facts["without_vnni"] = found
+        measures |= more
     section = job.params.evaluate
     job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
     timed = _timing.take(contenders, job.params, images.pixels)
@@ -247,11 +253,40 @@ def write_profiles(job: Job, out: Path) -> None:
     manifest.write_json(out / "profile.json", profiles)
 
 
+def localise(job: Job) -> str:
+    """Name the step and the layer at which the answers part from the reference."""
+    reference = load_file(job.inputs["compress"] / "reference.safetensors")
+    most = job.params.evaluate.parity_images
+    return _guards.localise(
+        job.inputs["compress"] / "model.onnx",
+        job.entry,
+        _reading.preprocess(job.params).normalise(reference["input_pixels"][:most]),
+        reference["logits"][:most],
+    )
+
+
+def take_other_cpu(
+    job: Job, session: Session, images: Images
+) -> tuple[Facts, Mapping[str, Measure]]:
+    """Score the int8 file as a CPU without VNNI answers."""
+    job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
+    found, measures = _guards.without_vnni(
+        job.entry,
+        images=images,
+        batch=_reading.preprocess(job.params).normalise(images.pixels),
+        logits=answers(session, job.params, images.pixels),
+        macs=int(job.exported["macs"]),
+    )
+    if found.get("loses"):
+        job.recorder.note("other_cpu", str(found["reason"]))
+    return found, measures
+
+
 def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
     """Decide whether the candidate ships; return that and the sentence that says why."""
     wrong = payoff.broken(job.target.precision, facts["parity"])
     if wrong:
-        return False, wrong
+        return False, f"{wrong}; {localise(job)}"
     same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
     if job.is_plain and same:
         return True, "it is the float model itself: nothing was compressed"

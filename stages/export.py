@@ -3,16 +3,19 @@
 reads     ingest, validate (training images, to find the int8 ranges on), compress (model.onnx)
 writes    the runtime's files; where the runtime is missing here, the ONNX it would compile
 params    preprocess, export
-refuses   nothing of its own: a model that cannot be quantized or compiled for this target seals
-          an artefact that says so, so that the other targets go on
+refuses   calibration images that are constant, of one class, mislabelled or too few. A model that
+          cannot be quantized or compiled for this target seals an artefact that says so, so that
+          the other targets go on
 
 inputs/machine.json is a dep: it holds the runtimes' versions, and a runtime that was missing may
 be there next time.
 
 facts: target, hardware, runtime, version (of the runtime), precision, dialect; then either refused
 (why the model cannot be had for this target), or entry (None when the runtime is missing, then
-unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, quantized_ops
-and float_ops {operator: count}.
+unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, calibrate (the
+method), calibrate_errors {method: mean squared error of the logits}, kept_float (layers that went
+back to float), disagreement (share of answers that differ from float, on disagreement_images),
+quantized_ops and float_ops {operator: count}.
 """
 
 from __future__ import annotations
@@ -23,20 +26,23 @@ from typing import Any
 
 from fettle import plugins
 from fettle.bench import onnx_cost
-from fettle.compress import int8_qdq
+from fettle.compress import _calibration
 from fettle.errors import ModelError
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.runtimes import Availability
+from fettle.serving.preprocess import Pixels
 from fettle.targets import Target
 from stages import _reading
 from stages._contract import Inputs, Outputs
+from stages._scoring import answers
 
 READS = ("ingest", "validate", "compress")
 SECTIONS = ("preprocess", "export")
 MEASURES = False
 
 CALIBRATION_BATCH = 32  # images at once; every activation of one batch is held in memory
+HELD_OUT_MIN = 32  # fewer say little of a share of changed answers
 Facts = dict[str, Any]  # Any: JSON
 
 
@@ -88,22 +94,44 @@ def to_precision(
     if target.precision == "fp32":
         return model, {}
     recorder.progress(0.1, "finding the int8 ranges on training images")
-    most = params.export.calibration_images
-    pixels = _reading.images(inputs, params, "train", most=most).pixels
+    section = params.export
+    images = _reading.images(inputs, params, "train", most=2 * section.calibration_images)
+    pixels, held_out = split(images.pixels, section.calibration_images)
     normalise = _reading.preprocess(params).normalise
+    batches = [
+        normalise(pixels[at : at + CALIBRATION_BATCH])
+        for at in range(0, len(pixels), CALIBRATION_BATCH)
+    ]
+    plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
+    labels = images.labels[: len(pixels)]
+    _calibration.check(pixels, labels, answers(plain, params, pixels))
     inputs.scratch.mkdir(parents=True, exist_ok=True)
     out = inputs.scratch / "model.onnx"
-    coverage = int8_qdq.apply(
+    tuned = _calibration.tune(
         model,
         out,
-        batches=(
-            normalise(pixels[at : at + CALIBRATION_BATCH])
-            for at in range(0, len(pixels), CALIBRATION_BATCH)
-        ),
-        calibrate=params.export.calibrate,
+        batches=batches,
+        held_out=normalise(held_out),
+        calibrate=section.calibrate,
+        weight_bits=section.weight_bits,
+        disagreement_max=section.disagreement_max,
     )
     return out, {
         "calibration_images": len(pixels),
-        "quantized_ops": coverage.quantized,
-        "float_ops": coverage.left,
+        "calibrate": tuned.calibrate,
+        "calibrate_errors": dict(tuned.errors),
+        "kept_float": list(tuned.kept_float),
+        "disagreement": tuned.disagreement,
+        "disagreement_images": tuned.images,
+        "quantized_ops": tuned.coverage.quantized,
+        "float_ops": tuned.coverage.left,
     }
+
+
+def split(pixels: Pixels, count: int) -> tuple[Pixels, Pixels]:
+    """Take the first `count` images for the ranges, and the others to measure the answers on.
+
+    Where too few are left the ranges' own images are measured on: their figures are optimistic.
+    """
+    rest = pixels[count:]
+    return pixels[:count], rest if len(rest) >= HELD_OUT_MIN else pixels[:count]

@@ -110,7 +110,7 @@ def shippable(rows: Mapping[str, Manifest], metric: str, *, on: str | None) -> l
     raise TargetError(
         "no target may ship",
         got=reasons,
-        rule="a file ships when it is sound, and faster or smaller than the plain fp32 one",
+        rule="a file ships when it is sound, faster than the float model, and pays for itself",
         fix="add x86_ort_fp32 to targets (params.yaml), or mend a cause",
     )
 

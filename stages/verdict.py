@@ -11,9 +11,9 @@ params    preprocess, compress.budget, verdict, targets
 refuses   nothing of its own: a bound that does not hold makes passed false, with the reason; the
           flow acts on it
 
-measures, on test: float_METRIC, METRIC and METRIC_drop of each metric; recall.CLASS and
-float_recall.CLASS; churn; params_ratio, macs_ratio, size_ratio, latency_ratio (float model over
-the shipped file).
+measures, on test: float_METRIC, METRIC and METRIC_drop of each metric; recall.CLASS,
+float_recall.CLASS and recall_drop.CLASS; churn; params_ratio, macs_ratio, size_ratio, latency_ratio
+(float model over the shipped file).
 facts: passed, reasons, failed, target, metric (the budget's), budget {status ("met" | "exceeded" |
 "undecided"), bound (one-sided, at the budget's confidence), n_needed}, split, classes, n.
 """
@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fettle import manifest, plugins
-from fettle.bench import budget, onnx_cost, quality
+from fettle.bench import budget, onnx_cost, quality, slices
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -74,7 +74,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         drop_max=asked.drop_max,
         confidence=asked.confidence,
     )
-    held = [hold_budget(measures, asked, found), *hold_limits(measures, params.verdict.limits)]
+    drops = slices.recall_drops(before, after, images.labels, images.classes)
+    measures |= {f"recall_drop.{name}": one for name, one in drops.items()}
+    held = [
+        hold_budget(measures, asked, found),
+        *hold_limits(measures, params.verdict.limits),
+        *hold_classes(drops, params.verdict.class_drop_max),
+    ]
     facts = {
         "passed": all(holds for holds, _ in held),
         "reasons": [text for _, text in held],
@@ -183,6 +189,18 @@ def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> lis
     return held
 
 
+def hold_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
+    """Hold every class to the recall it may lose: one sentence, about those that lost more."""
+    if drop_max is None:
+        return []
+    rule = f"{drop_max:g} (verdict.class_drop_max)"
+    gone = slices.lost(drops, drop_max)
+    if not gone:
+        return [(True, f"no class is shown to lose more recall on {SPLIT} than {rule}")]
+    shown = ", ".join(f"'{name}' {_show(drops[name])}" for name in gone)
+    return [(False, f"recall drops on {SPLIT} by more than {rule}: {shown}")]
+
+
 def _show(measure: Measure) -> str:
     if measure.low is None or measure.high is None:
         return f"{measure.value:.4f} (n = {measure.n})"
@@ -194,7 +212,7 @@ def write_documents(out: Path, facts: Json, measures: Mapping[str, Measure]) -> 
     doc = {**facts, "measures": {name: one.to_dict() for name, one in measures.items()}}
     manifest.write_json(out / "verdict.json", doc)
     plain: Json = {"passed": facts["passed"], "target": facts["target"]}
-    plain |= {name: one.value for name, one in measures.items() if "recall." not in name}
+    plain |= {name: one.value for name, one in measures.items() if "." not in name}
     manifest.write_json(out / "metrics.json", plain)
 
 

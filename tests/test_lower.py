@@ -228,3 +228,18 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     broken.write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"^ONNX Runtime does not run broken\.onnx: got "):
         lower.answers(broken, batch(1))
+
+
+def test_a_network_trained_channels_last_gets_no_gather(tmp_path: Path) -> None:
+    """Seen: Flatten after pooling became Range, Mul and Gather over Shape of the input."""
+    pooled = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+    lower.lower(
+        pooled.to(memory_format=torch.channels_last),
+        channels=1,
+        size_px=8,
+        out=tmp_path / "model.onnx",
+    )
+    kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert kinds == ["Conv", "ReduceMean", "Reshape", "Gemm"]

@@ -46,7 +46,7 @@ def test_a_number_such_as_2e_3_is_read_as_a_number(file: Path) -> None:
 
 def test_all_errors_come_at_once_with_line_value_and_nearest_name(file: Path) -> None:
     edit(file, "epochs_max:", "epoch_max:")
-    edit(file, "calibrate: minmax", "calibrate: minmx")
+    edit(file, "calibrate: auto", "calibrate: minmx")
     edit(file, "source: digits", "source: digit")
     with pytest.raises(ParamsError) as caught:
         params.load(file)

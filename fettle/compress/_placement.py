@@ -34,7 +34,7 @@ def float_head(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
     readers: dict[str, list[Any]] = {}  # Any: onnx.NodeProto
     for node in graph.node:
-        for name in node.input:
+        for name in node.input if node.op_type != "Shape" else ():  # it reads no values
             readers.setdefault(name, []).append(node)
     at = next(i.name for i in graph.input if i.name not in weights)
     found = []

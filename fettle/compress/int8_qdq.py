@@ -18,29 +18,29 @@ Per-tensor weights are not offered: they broke EfficientNet-Lite0 (49 % of answe
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import Claims, _compact, _placement, _qdq_graph
+from fettle.compress import Claims, _compact, _mixed, _placement, _qdq_graph
+from fettle.compress._ort_quantizer import (
+    Calibrate,
+    Reader,
+    WeightBits,
+    prepare,
+    quantize,
+    translated,
+)
 from fettle.errors import ModelError
 from fettle.params import Strict
 
 Floats = npt.NDArray[np.float32]
-Calibrate = Literal["minmax", "entropy", "percentile"]
-
-OPSET = 13  # the first with scales per channel; older files (PaddlePaddle writes 11) are raised
-# Ten in a million activations may be clipped, ONNX Runtime's own default. 99.99 was tried on the
-# project's trial model and gave about the same answers.
-PERCENTILE = 99.999
 
 CLAIMS = Claims(
     kind="graph",
@@ -64,13 +64,41 @@ def apply(
     batches: Iterable[Floats],
     calibrate: Calibrate,
     keep_float: Iterable[str] = (),
+    weight_bits: WeightBits = 8,
 ) -> _qdq_graph.Coverage:
     """Write the int8 form of the ONNX `model` to `out`; same inputs, same bytes.
 
     `batches` are normalised training images [n, C, H, W]. `keep_float` names operators that stay
-    float beside those at the image (`_placement.float_head`). Raises ModelError when the graph has
-    control flow, has no Conv, Gemm or MatMul with constant weights, or does not run afterwards.
+    float beside those at the image (`_placement.float_head`). `weight_bits` 7 keeps sums of two
+    products within 16 bits, for CPUs without VNNI (fettle/bench/saturation.py). Raises ModelError
+    when the graph has control flow, has no Conv, Gemm or MatMul with constant weights, or does not
+    run afterwards.
     """
+    made = draft(model, batches=batches, calibrate=calibrate, weight_bits=weight_bits)
+    return finish(made, out, keep_float=keep_float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A quantized graph before it is made compact, and the float graph it was made from.
+
+    Both are onnx.ModelProto with the same names; `batch` is what it was calibrated with first.
+    """
+
+    name: str
+    prepared: Any  # Any: onnx is untyped
+    quantized: Any
+    batch: Floats
+
+
+def draft(
+    model: Path,
+    *,
+    batches: Iterable[Floats],
+    calibrate: Calibrate,
+    weight_bits: WeightBits = 8,
+) -> Draft:
+    """Quantize the ONNX `model`; see `apply`."""
     import onnx
 
     images = list(batches)
@@ -78,99 +106,42 @@ def apply(
         raise ValueError("calibration needs at least one batch")
     with tempfile.TemporaryDirectory(prefix="fettle-int8-") as name:
         folder = Path(name)
-        with _translated(model):
-            prepared = _prepare(model, folder)
+        with translated(model):
+            prepared = prepare(model, folder)
         _refuse_branches(model, prepared)
         _qdq_graph.revive_dead_channels(prepared)
         _placement.name_nodes(prepared)
         _placement.pool_whole_maps(prepared)
-        stays = [*_placement.float_head(prepared), *keep_float]
+        stays = _placement.float_head(prepared)
         onnx.save(prepared, folder / "prepared.onnx")
         fitting = _qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
-        reader = _Reader(_qdq_graph.input_name(prepared), fitting)
-        with _translated(model):
-            _quantize(folder / "prepared.onnx", folder / "int8.onnx", reader, calibrate, stays)
-        quantized = onnx.load(folder / "int8.onnx")
+        reader = Reader(_qdq_graph.input_name(prepared), fitting)
+        with translated(model):
+            written = folder / "int8.onnx"
+            quantize(folder / "prepared.onnx", written, reader, calibrate, stays, weight_bits)
+        quantized = onnx.load(written)
     _qdq_graph.bare_answer(quantized)
-    coverage = _qdq_graph.cover(quantized)
+    return Draft(name=model.name, prepared=prepared, quantized=quantized, batch=fitting[0])
+
+
+def finish(made: Draft, out: Path, *, keep_float: Iterable[str] = ()) -> _qdq_graph.Coverage:
+    """Make the named layers float again, write the compact file, and run it once."""
+    proto = _mixed.reverted(made.quantized, made.prepared, frozenset(keep_float))
+    coverage = _qdq_graph.cover(proto)
     if not coverage.quantized:
         raise ModelError(
-            f"{model.name} cannot be quantized to int8",
+            f"{made.name} cannot be quantized to int8",
             got=f"no {', '.join(_qdq_graph.HEAVY)} with constant weights among its "
-            f"{len(prepared.graph.node)} operators",
+            f"{len(made.prepared.graph.node)} operators",
             rule="int8 buys time in those operators only",
             fix="drop the int8 targets (params.yaml: targets)",
         )
-    _compact.compact(quantized, prepared=prepared)
-    out.write_bytes(quantized.SerializeToString(deterministic=True))
-    _check_runs(out, reader.batches[0])
+    _compact.compact(proto, prepared=made.prepared)
+    out.write_bytes(proto.SerializeToString(deterministic=True))
+    _check_runs(out, made.batch)
     return coverage
-
-
-def _prepare(model: Path, folder: Path) -> Any:  # Any: onnx.ModelProto, untyped
-    """Fold constants and BatchNorms and infer shapes, with ONNX Runtime's basic optimiser."""
-    import onnx
-    from onnx import version_converter
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    proto = onnx.load(model)
-    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
-    if opset < OPSET:
-        proto = version_converter.convert_version(proto, OPSET)
-        onnx.save(proto, folder / "newer.onnx")
-        model = folder / "newer.onnx"
-    with _quiet():
-        quant_pre_process(str(model), str(folder / "folded.onnx"), skip_symbolic_shape=True)
-    return onnx.load(folder / "folded.onnx")
-
-
-def _quantize(
-    model: Path, out: Path, reader: _Reader, calibrate: Calibrate, stays: list[str]
-) -> None:
-    from onnxruntime import quantization as q
-
-    methods = {
-        "minmax": q.CalibrationMethod.MinMax,
-        "entropy": q.CalibrationMethod.Entropy,
-        "percentile": q.CalibrationMethod.Percentile,
-    }
-    with _quiet():
-        q.quantize_static(
-            str(model),
-            str(out),
-            reader,
-            quant_format=q.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=q.QuantType.QUInt8,
-            weight_type=q.QuantType.QInt8,
-            calibrate_method=methods[calibrate],
-            nodes_to_exclude=stays,
-            extra_options={
-                "CalibStridedMinMax": 1,  # for every method: collect batch by batch
-                "CalibTensorRangeSymmetric": False,  # percentile's default wastes half of uint8
-                "CalibPercentile": PERCENTILE,
-            },
-        )
-
-
-class _Reader:
-    """Feed batches to the quantizer by its own protocol: `set_range`, then `get_next` to None."""
-
-    def __init__(self, name: str, batches: list[Floats]) -> None:
-        self.name, self.batches = name, batches
-        self._left = iter(batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self._left = iter(self.batches[start_index:end_index])
-
-    def get_next(self) -> dict[str, Floats] | None:
-        batch = next(self._left, None)
-        return None if batch is None else {self.name: batch}
 
 
 def _refuse_branches(model: Path, proto: Any) -> None:  # Any: onnx.ModelProto, untyped
@@ -201,7 +172,7 @@ def _check_runs(path: Path, batch: Floats) -> None:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    with _translated(path):
+    with translated(path):
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         answer = session.run(None, {session.get_inputs()[0].name: batch})[0]
     if not np.isfinite(answer).all():
@@ -215,28 +186,3 @@ def _check_runs(path: Path, batch: Floats) -> None:
 
 def _show(counts: Counter[str]) -> str:
     return ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantizer's progress prints off stdout; a numpy warning means a bad scale: raise."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        yield
-
-
-@contextlib.contextmanager
-def _translated(model: Path) -> Iterator[None]:
-    """Turn whatever the quantizer raises into ModelError, with the operators it had to handle."""
-    try:
-        yield
-    except Exception as err:  # its errors share no base: ValueError, KeyError, pybind classes…
-        lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-        operators = _qdq_graph.operators(model)
-        raise ModelError(
-            f"{model.name} cannot be quantized to int8",
-            got=f"{type(err).__name__}: {(lines or ['no message'])[0][:300]}",
-            rule=f"its operators are {operators}" if operators else None,
-            fix="drop the int8 targets (params.yaml: targets), or export the model again with "
-            "fixed image sizes and a newer opset",
-        ) from err

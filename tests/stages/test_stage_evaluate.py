@@ -35,14 +35,15 @@ def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> TinyProject:
     # a float model so wide that the compressed one is faster whatever else the machine does
-    return TinyProject(tmp_path, noise=0.9, width=1024)
+    return TinyProject(tmp_path, noise=0.9, width=512)
 
 
 def exported(project: TinyProject, target: str, **facts: Any) -> Path:
     """Seal an export by hand; its model.onnx is there already unless facts say otherwise."""
     folder = project.folder(f"export@{target}")
     size = sum(path.stat().st_size for path in folder.iterdir() if path.name != manifest.NAME)
-    project.seal(f"export@{target}", facts={"entry": "model.onnx", "size_bytes": size, **facts})
+    given = {"entry": "model.onnx", "size_bytes": size, "macs": 10_000, **facts}
+    project.seal(f"export@{target}", facts=given)
     return folder
 
 
@@ -87,9 +88,17 @@ def test_every_figure_has_its_unit_sample_and_split(project: TinyProject) -> Non
     names = {f"{a}{b}" for a in ("", "baseline_") for b in quality.METRICS}
     names |= {f"{name}_drop" for name in quality.METRICS}
     names |= {
-        f"{a}latency_{q}_ms" for a in ("", "baseline_", "plain_", "best_float_") for q in ("p50", "p95", "p99")
+        f"{a}latency_{q}_ms"
+        for a in ("", "baseline_", "plain_", "best_float_")
+        for q in ("p50", "p95", "p99")
     }
-    names |= {"speedup", "speedup_over_best_float", "speedup_over_plain", "speedup_batch", "throughput_images_per_s"}
+    names |= {
+        "speedup",
+        "speedup_over_best_float",
+        "speedup_over_plain",
+        "speedup_batch",
+        "throughput_images_per_s",
+    }
     names |= {"size_bytes", "peak_memory_bytes", "churn"}
     assert set(measures) == names
     assert measures["accuracy"].n == measures["accuracy_drop"].n == 60  # validation's images
@@ -113,7 +122,7 @@ def test_a_sound_smaller_int8_file_ships(project: TinyProject) -> None:
 
 def test_a_slower_and_larger_candidate_is_refused_with_the_numbers(project: TinyProject) -> None:
     folder = project.folder("export@x86_ort_int8")
-    tiny_onnx.classifier(folder / "model.onnx", width=4000)
+    tiny_onnx.classifier(folder / "model.onnx", width=2000)
     exported(project, "x86_ort_int8")
     # the reference is the candidate's own: nothing but speed and size speaks against it
     small = project.folder("compress") / "model.onnx"
@@ -125,8 +134,9 @@ def test_a_slower_and_larger_candidate_is_refused_with_the_numbers(project: Tiny
     assert outputs.facts["verdict"] == "refused"
     assert outputs.facts["evidence"] == "measured"
     assert outputs.facts["reason"].startswith("not shown to be faster: 0.")
-    assert f"the speed of the float model in {outputs.facts['best_float']}, " in (
-        outputs.facts["reason"]
+    assert (
+        f"the speed of the float model in {outputs.facts['best_float']}, "
+        in (outputs.facts["reason"])
     )
     high = outputs.measures["speedup_over_best_float"].high
     assert high is not None
@@ -142,6 +152,10 @@ def test_broken_answers_are_refused_though_smaller(project: TinyProject) -> None
     assert outputs.facts["verdict"] == "refused"
     assert outputs.facts["reason"].startswith(
         "it answers otherwise than the compressed model: same winner on "
+    )
+    assert (
+        "; from fp32 ONNX to this file, the first layer that diverges is 'gemm' (-"
+        in (outputs.facts["reason"])
     )
 
 
@@ -285,3 +299,21 @@ def test_where_the_time_goes_is_written_before_and_after(project: TinyProject) -
     assert doc["before"]["int8_share"] == 0
     assert doc["after"]["int8_share"] > 0
     assert sum(kind["ms"] for kind in doc["after"]["kinds"]) == pytest.approx(doc["after"]["ms"])
+
+
+def test_int8_is_also_scored_as_a_cpu_without_vnni_answers(project: TinyProject) -> None:
+    int8(project)
+    outputs = run(project, "x86_ort_int8")
+    facts = outputs.facts["without_vnni"]
+    assert (facts["images"], facts["loses"]) == (60, False)
+    assert facts["agreement"] > 0.9
+    assert outputs.measures["accuracy_without_vnni"].n == 60
+    assert facts["reason"].startswith("on x86 without VNNI no loss is shown (")
+
+
+def test_a_model_too_large_to_emulate_says_so(project: TinyProject) -> None:
+    int8(project)
+    exported(project, "x86_ort_int8", macs=10**9)
+    outputs = run(project, "x86_ort_int8")
+    assert outputs.facts["without_vnni"] == {"reason": "not measured: only 1 images, it takes 32"}
+    assert "accuracy_without_vnni" not in outputs.measures

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_onnx
 from tiny_project import COUNTS, TinyProject, pixels, settings
 
+from fettle import dataset
 from fettle.compress import int8_qdq
+from fettle.errors import DataError
 from fettle.recorder import Memory
 from fettle.runtimes import Availability, openvino, ort
 from fettle.serving.preprocess import Preprocess
@@ -49,7 +53,7 @@ def test_an_int8_target_is_calibrated_on_training_images(project: TinyProject) -
         project.folder("compress") / "model.onnx",
         project.root / "wanted.onnx",
         batches=[train[:32], train[32:]],
-        calibrate="minmax",
+        calibrate=facts["calibrate"],
     )
     assert (out / "model.onnx").read_bytes() == (project.root / "wanted.onnx").read_bytes()
     assert [path.name for path in out.iterdir()] == ["model.onnx"]
@@ -123,3 +127,33 @@ def test_a_model_the_runtime_cannot_compile_leaves_no_files(
     outputs, out = run(project, "x86_ort_fp32")
     assert outputs.facts["refused"].startswith("the cost of model.onnx cannot be counted: got ")
     assert list(out.iterdir()) == []
+
+
+def test_the_method_is_chosen_by_measurement_and_said(project: TinyProject) -> None:
+    out = project.folder("export@x86_ort_int8")
+    inputs = project.inputs("ingest", "validate", "compress", target="x86_ort_int8")
+    facts = export.run(settings("export.calibrate=auto"), inputs, out, Memory()).facts
+    assert set(facts["calibrate_errors"]) == {"minmax", "entropy", "percentile"}
+    assert facts["calibrate_errors"][facts["calibrate"]] == min(facts["calibrate_errors"].values())
+    assert facts["disagreement"] <= 0.02
+    assert facts["disagreement_images"] == 48
+
+
+def test_mislabelled_calibration_images_are_refused(project: TinyProject) -> None:
+    path = project.folder("ingest") / dataset.IMAGES
+    table = pq.read_table(path)
+    turned = {"left": "middle", "middle": "right", "right": "left"}
+    labels = pa.array([turned[one] for one in table["label"].to_pylist()])
+    at = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(at, "label", labels), path)
+    project.seal("ingest")
+    with pytest.raises(DataError, match=r"got labels of which the float model knows 0%; it was"):
+        run(project, "x86_ort_int8")
+
+
+def test_seven_bits_are_offered(project: TinyProject) -> None:
+    out = project.folder("export@x86_ort_int8")
+    inputs = project.inputs("ingest", "validate", "compress", target="x86_ort_int8")
+    export.run(settings("export.weight_bits=7"), inputs, out, Memory())
+    held = [w for w in tiny_onnx.weights(out / "model.onnx").values() if w.dtype == np.int8]
+    assert {int(np.abs(w.astype(int)).max()) for w in held if w.ndim > 1} == {64}

@@ -135,7 +135,7 @@ def test_when_all_are_refused_every_reason_is_said(rows: Rows) -> None:
     assert str(caught.value) == (
         "no target may ship: got x86_ort_int8 is refused (it branches on its data); "
         "x86_openvino_int8 is refused (the package openvino is not installed); a file ships when "
-        "it is sound, and faster or smaller than the plain fp32 one. Fix: add x86_ort_fp32 to "
+        "it is sound, faster than the float model, and pays for itself. Fix: add x86_ort_fp32 to "
         "targets (params.yaml), or mend a cause."
     )
 

@@ -91,7 +91,10 @@ def test_a_drop_inside_the_budget_passes(judged: Judged) -> None:
     outputs = judged.run("compress.budget.drop_max=0.05")
     assert outputs.facts["passed"] is True
     assert outputs.facts["metric"] == "accuracy"
-    (reason,) = outputs.facts["reasons"]
+    reason, classes = outputs.facts["reasons"]
+    assert classes == (
+        "no class is shown to lose more recall on test than 0.1 (verdict.class_drop_max)"
+    )
     assert reason.startswith("accuracy drops by 0.0000 (-0.04")
     assert reason.endswith(
         ", n = 90) on test; the 95% upper bound 0.0292 is within the budget of 0.05 "
@@ -196,3 +199,24 @@ def test_the_same_inputs_give_the_same_bytes(judged: Judged) -> None:
     judged.run()
     assert {path.name: path.read_bytes() for path in judged.out.iterdir()} == first
     assert len(first) == 4
+
+
+def test_a_class_given_up_fails_though_the_mean_passes(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = verdict.score
+
+    def gives_one_up(*args: Any) -> Any:
+        before, after = real(*args)
+        after[::9] = before[::9, [1, 0, 2]]  # every third image of the class "left" is mistaken
+        return before, after
+
+    monkeypatch.setattr(verdict, "score", gives_one_up)
+    outputs = judged.run("compress.budget.drop_max=0.5")
+    assert outputs.facts["passed"] is False
+    (failed,) = outputs.facts["failed"]
+    assert failed.startswith(
+        "recall drops on test by more than 0.1 (verdict.class_drop_max): 'left' 0.3333 (0.1"
+    )
+    assert outputs.measures["recall_drop.left"].n == 30
+    assert judged.run("compress.budget.drop_max=0.5", "verdict.class_drop_max=null").facts["passed"]

@@ -29,6 +29,7 @@ SETTINGS = (
     "evaluate.batch_images=4",
     "evaluate.parity_images=30",
     "export.calibration_images=48",
+    "export.calibrate=minmax",
 )
 
 
