@@ -85,7 +85,7 @@ def tune(folder: Path, *, disagreement_max: float, spoil: bool = False) -> _cali
         folder / "int8.onnx",
         batches=[tiny_onnx.images(48)],
         held_out=between(),
-        calibrate="auto",
+        calibrate="minmax" if spoil else "auto",
         weight_bits=8,
         disagreement_max=disagreement_max,
     )
@@ -102,7 +102,7 @@ def test_the_method_with_the_least_error_is_taken(tmp_path: Path) -> None:
 def test_layers_go_back_to_float_until_the_bound_holds(tmp_path: Path) -> None:
     free = tune(tmp_path, disagreement_max=1.0, spoil=True)
     held = tune(tmp_path, disagreement_max=free.disagreement - 1e-9, spoil=True)
-    assert free.disagreement > 0.005
+    assert free.disagreement > 0.004
     assert held.kept_float
     assert held.disagreement < free.disagreement
     assert sum(held.coverage.left.values()) == len(held.kept_float)
