@@ -26,6 +26,7 @@ from fettle.errors import FettleError, TamperedError
 from fettle.serving import apikey, app, bundle, guard
 
 HERE = Path(__file__).parent
+PARENT = "FETTLE_SERVE_PID"  # told to the workers: the process that started them
 WORKERS = 2  # one serves on while the other is made again; each takes 0.2 GB and starts in 3 s
 
 
@@ -34,7 +35,7 @@ class Served(bentoml.Service[Any]):  # Any: the class that the decorator below w
 
     def to_asgi(self, is_main: bool = True) -> Any:  # Any: an ASGI application
         pages = super().to_asgi(is_main)
-        tether.die_with_parent()  # a killed BentoML leaves no worker behind on its port
+        tie_to_parent()
         return app.build(bundle.load(HERE), pages=pages, key=apikey.read(os.environ))
 
 
@@ -54,6 +55,7 @@ class Classifier:
     def check() -> None:
         """Refuse to start, in one paragraph, before any worker is made."""
         be_quiet()
+        os.environ[PARENT] = str(os.getpid())
         try:
             guard.check_bind(host(), apikey.read(os.environ))
             _, digest = bundle.verify(HERE)
@@ -86,6 +88,13 @@ def check_version(digest: str) -> None:
                 rule=f"it is named {named}, after the digest of what it held",
                 fix="delete it and run `fettle run`, which makes it again",
             )
+
+
+def tie_to_parent() -> None:
+    """End with BentoML: a killed one leaves no worker behind on its port, nor one yet to start."""
+    tether.die_with_parent()
+    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+        raise SystemExit("BentoML was gone before this worker was ready")
 
 
 def be_quiet() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
 
 from fettle.serving import document
 from fettle.serving.asgi import App, Message, Receive, Send, answer, refuse
@@ -19,14 +20,19 @@ from fettle.serving.bundle import SHORT, Bundle
 from fettle.serving.guard import Guard
 from fettle.serving.metrics import KIND, Metrics
 from fettle.serving.predict import Predict
-from fettle.serving.telemetry import Telemetry
+from fettle.serving.telemetry import Telemetry, to_stdout
 
 OURS = frozenset({"/predict", "/metrics", "/docs.json"})
 THEIRS = frozenset({"/", "/livez", "/readyz", "/healthz"})
 
 
-def build(served: Bundle, *, pages: App, key: str | None) -> App:
-    """Return the whole server of one worker; `served` answers once here, to be warm."""
+def build(
+    served: Bundle, *, pages: App, key: str | None, write: Callable[[str], None] = to_stdout
+) -> App:
+    """Return the whole server of one worker; `served` answers once here, to be warm.
+
+    `write` takes the log's lines.
+    """
     name = str(served.release["name"])
     metrics = Metrics(name=name, digest=served.digest[:SHORT])
     predict = Predict(served, on_batch=metrics.batch)
@@ -50,4 +56,4 @@ def build(served: Bundle, *, pages: App, key: str | None) -> App:
             return await answer(send, 200, docs)
         return await pages(scope, receive, send)
 
-    return Telemetry(Guard(route, key=key), routes=OURS | THEIRS, metrics=metrics)
+    return Telemetry(Guard(route, key=key), routes=OURS | THEIRS, metrics=metrics, write=write)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fettle.serving.body import IMAGES_MAX, SHAPE
+from fettle.serving.preprocess import FORMATS
 
 Json = dict[str, Any]  # Any: an OpenAPI document is free-form JSON
 
@@ -153,7 +154,7 @@ def contents() -> dict[str, Json]:
     }
     return {
         "application/json": {"schema": array_schema()},
-        "image/*": {"schema": BINARY},
+        **{f"image/{name.lower()}": {"schema": BINARY} for name in FORMATS},
         "application/octet-stream": {"schema": BINARY},
         "multipart/form-data": {"schema": form},
     }

@@ -1,0 +1,85 @@
+"""Images a second at 32 images a request, as a share of ONNX Runtime alone on the same cores."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from benchmarks import table
+from benchmarks.serve_rows import _load, _servers
+from benchmarks.table import Row
+
+if TYPE_CHECKING:
+    from benchmarks.serve import Context
+
+WHAT = "images/s at 32 a request, as a share of the bare runtime's"
+GOAL = ">= 0.6 of bare"
+SHARE = 0.6
+IMAGES = 32
+WORKERS = 2  # as many processes run the bare model as serve it
+CONNECTIONS = 4
+ROUNDS = 5
+
+# The bare model in a process of its own: float batches ready in memory, nothing else.
+BARE = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from fettle.serving import bundle
+served = bundle.load(Path(sys.argv[1]))
+pre = served.preprocess
+shape = ({images}, pre.channels, pre.size_px, pre.size_px)
+batch = pre.normalise(np.random.default_rng(20).integers(0, 256, shape, dtype=np.uint8))
+end, done = time.monotonic() + float(sys.argv[2]), 0
+while time.monotonic() < end:
+    served.session.run(batch)
+    done += len(batch)
+print(done / float(sys.argv[2]))
+"""
+
+
+def run(context: Context) -> list[Row]:
+    """Measure both in turn, `ROUNDS` times."""
+    if not _load.available():
+        return [table.not_measured(WHAT, "1", GOAL, why=_load.MISSING)]
+    shares, served, bare = [], [], []
+    with _servers.fettle(context.release, context.scratch) as server:
+        assert server.raw is not None
+        sizes = server.raw.headers["x-shape"]
+        request = replace(
+            server.raw,
+            body=server.raw.body * IMAGES,
+            headers={**server.raw.headers, "x-shape": f"{IMAGES},{sizes}"},
+        )
+        assert len(json.loads(_servers.answers(request) or b"[]")) == IMAGES
+        for _ in range(ROUNDS):
+            load = _load.measure(
+                request, connections=CONNECTIONS, seconds=context.seconds, scratch=context.scratch
+            )
+            assert load.refused == load.broken == 0
+            served.append(load.per_second * IMAGES)
+            bare.append(alone(context))
+            shares.append(served[-1] / bare[-1])
+    share = statistics.median(shares)
+    return [
+        Row(
+            f"images/s at {IMAGES} a request, share of bare",
+            share, min(shares), max(shares), "1", ROUNDS, f">= {SHARE}", share >= SHARE,
+            f"{statistics.median(served):.0f} of {statistics.median(bare):.0f} images/s",
+        )
+    ]  # fmt: skip
+
+
+def alone(context: Context) -> float:
+    """Return the images/s of `WORKERS` bare processes at once."""
+    words = [sys.executable, "-c", BARE.format(images=IMAGES)]
+    words += [str(context.release), str(context.seconds)]
+    processes = [
+        subprocess.Popen(words, cwd=context.root, stdout=subprocess.PIPE, text=True)
+        for _ in range(WORKERS)
+    ]
+    return sum(float(process.communicate()[0]) for process in processes)

@@ -1,0 +1,62 @@
+"""Requests a second and p99 of the served release, by the number of connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks import table
+from benchmarks.serve_rows import _load, _servers
+from benchmarks.table import Row
+
+if TYPE_CHECKING:
+    from benchmarks.serve import Context
+
+WHAT = "requests/s with one image as raw bytes, key, logs and metrics on"
+GOAL = ">= 1500 requests/s, 0 refused at 64 connections"
+AT_LEAST = 1500.0
+CONNECTIONS = (1, 4, 8, 16, 32, 64)  # 64: what the server states to take at once
+ROUNDS = 3
+
+
+def run(context: Context) -> list[Row]:
+    """Sweep the connections `ROUNDS` times; the best point and the highest are rows."""
+    if not _load.available():
+        return [table.not_measured(WHAT, "requests/s", GOAL, why=_load.MISSING)]
+    with _servers.fettle(context.release, context.scratch) as server:
+        assert server.raw is not None
+        _load.measure(server.raw, connections=8, seconds=2, scratch=context.scratch)  # warm
+        found = {
+            connections: [
+                _load.measure(
+                    server.raw,
+                    connections=connections,
+                    seconds=context.seconds,
+                    scratch=context.scratch,
+                )
+                for _ in range(ROUNDS)
+            ]
+            for connections in CONNECTIONS
+        }
+    rows = [point(loads) for loads in found.values()]
+    refused = sum(one.refused + one.broken for loads in found.values() for one in loads)
+    sent = sum(one.requests for loads in found.values() for one in loads)
+    lost = Row("requests refused or broken", refused, refused, refused, "1", sent, "0", not refused)
+    return [*rows, lost]
+
+
+def point(loads: list[_load.Load]) -> Row:
+    """Make the row of one number of connections: the median round, its p99 as a note."""
+    ranked = sorted(loads, key=lambda one: one.per_second)
+    middle = ranked[len(ranked) // 2]
+    goal = f">= {AT_LEAST:g}" if middle.connections >= 8 else ""
+    return Row(
+        f"raw image, {middle.connections} connections",
+        middle.per_second,
+        ranked[0].per_second,
+        ranked[-1].per_second,
+        "requests/s",
+        sum(one.requests for one in loads),
+        goal,
+        not goal or middle.per_second >= AT_LEAST,
+        f"p50 {middle.p50_ms:.2f} ms, p99 {middle.p99_ms:.2f} ms",
+    )
