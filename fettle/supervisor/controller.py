@@ -113,12 +113,9 @@ class Controller:
         """Return how many requests the challenger was drawn for since the rollout began."""
         return self._watch.challenger_requests if self._watch else 0
 
-    def kill_challenger(self) -> bool:
-        """Kill the challenger with its workers, as a rehearsal wants; True when it was there."""
-        if self.serving.challenger is None:
-            return False
-        self._arms.kill(self.serving.challenger.release)
-        return True
+    def kill(self, release: str) -> None:
+        """Kill a release with its workers, as a rehearsal wants."""
+        self._arms.kill(release)
 
     def _needed(self) -> list[Release]:
         """List the releases that must answer now."""
@@ -278,7 +275,9 @@ class Controller:
                     self._deeds.take_down(challenger)
             case Kind.STOP_CHAMPION if champion is not None:
                 self._deeds.take_down(champion)
-            case _:  # the aliases: see _act
+            case Kind.MOVE_ALIASES | Kind.RESTORE_ALIASES:
+                self._route()  # a promoted release takes the champion's place; names: see _act
+            case _:  # there is no such release
                 return
 
 

@@ -1,15 +1,14 @@
 """Serve a release broken on purpose, for rehearsals and chaos tests: real server, real fault.
 
-`python -m fettle.supervisor.faulty MODE PORT TAG` starts the release behind itself and passes every
-request on; `slow` adds SLOW_S to each answer, `wrong` names the next class, `failing` answers one
-in FAILING with 500. The model and its files stay as they were signed.
+`python -m fettle.supervisor.faulty MODE PORT BEHIND COMMAND …` starts the release by COMMAND on the
+port BEHIND and passes every request on; `slow` adds SLOW_S to each answer, `wrong` names the next
+class, `failing` answers one in FAILING with 500. The release's files stay as they were signed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -92,21 +91,18 @@ def wrong(answer: bytes) -> bytes:
 
 def command(mode: Mode, tag: str, port: int) -> list[str]:
     """Return the command that serves a release so."""
-    return [sys.executable, "-m", "fettle.supervisor.faulty", mode.value, str(port), tag]
+    behind = next(one for one in range(port + 1, arms.LAST_PORT) if arms.free(one))
+    front = [sys.executable, "-m", "fettle.supervisor.faulty", mode.value, str(port), str(behind)]
+    return [*front, *bento.serve_command(tag, port=behind)]
 
 
 async def main() -> None:
     """Start the release, then stand before it."""
-    mode, port, tag = Mode(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    behind = arms.free_port()
-    server = subprocess.Popen(
-        bento.serve_command(tag, port=behind),
-        env=dict(os.environ),  # already one server's own, with its BENTOML_HOME
-        preexec_fn=tether.die_with_parent,
-    )
+    mode, port, behind, server_command = Mode(sys.argv[1]), *sys.argv[2:4], sys.argv[4:]
+    server = subprocess.Popen(server_command, preexec_fn=tether.die_with_parent)
     try:
-        front = Front(mode, behind)
-        listener = await asyncio.start_server(front.serve, "127.0.0.1", port)
+        front = Front(mode, int(behind))
+        listener = await asyncio.start_server(front.serve, "127.0.0.1", int(port))
         await listener.serve_forever()
     finally:
         server.terminate()

@@ -39,10 +39,15 @@ class Answered:
 
 
 class Memory:
-    """The last requests that were answered, and which of them have their label."""
+    """The last requests that were answered, and which of them have their label.
 
-    def __init__(self, classes: Sequence[str], path: Path, most: int = REMEMBERED) -> None:
-        self.classes = tuple(classes)
+    `classes`: the names that an arm's class numbers mean; two releases may order them differently.
+    """
+
+    def __init__(
+        self, classes: Mapping[str, Sequence[str]], path: Path, most: int = REMEMBERED
+    ) -> None:
+        self.classes = {arm: tuple(names) for arm, names in classes.items()}
         self.path = path
         self._most = most
         self._answered: OrderedDict[str, Answered] = OrderedDict()
@@ -75,17 +80,20 @@ class Memory:
                 else:
                     counts["accepted"] += 1
                     self._labelled.add(request_id)
-                    right = tuple(self.classes[at] for at in answered.predicted) == labels
+                    right = self._names(answered) == labels
                     docs.append({"request_id": request_id, "time_s": now_s, "correct": right})
             lines.append(self.path, docs, durable=True)
         return counts
 
+    def _names(self, answered: Answered) -> tuple[str | None, ...]:
+        names = self.classes.get(answered.arm, ())
+        return tuple(names[at] if at < len(names) else None for at in answered.predicted)
+
     def _check(self, request_id: str, labels: tuple[str, ...], answered: Answered | None) -> None:
-        strange = [label for label in labels if label not in self.classes]
+        known = sorted({name for names in self.classes.values() for name in names})
+        strange = [label for label in labels if label not in known]
         if strange:
-            raise ValueError(
-                f"{strange[0]!r} is no class; the classes are {', '.join(self.classes[:20])}"
-            )
+            raise ValueError(f"{strange[0]!r} is no class; the classes are {', '.join(known[:20])}")
         if answered is not None and answered.predicted and len(answered.predicted) != len(labels):
             raise ValueError(
                 f"request {request_id} had {len(answered.predicted)} images, not {len(labels)}"

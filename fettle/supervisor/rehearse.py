@@ -123,7 +123,7 @@ class Stage:
     """One case: its controller in this process, its users in another."""
 
     def __init__(self, project: Project, where: Place, release: Release, case: Case) -> None:
-        self._case, self._place = case, where
+        self._case, self._place, self._release = case, where, release.release
         taken = [port for port in range(arms.LAST_PORT, arms.FIRST_PORT, -1) if arms.free(port)]
         champion = replace(release, release=f"{release.release}-champion")
         serving = Serving("127.0.0.1", taken[0], taken[1], taken[2], champion=champion)
@@ -158,8 +158,9 @@ class Stage:
             if (line := f"{status['state']} {status['weight_percent']:g} %") != last:
                 say(f"{self._case.value:<8} {line:<14} {status['reason']}")
                 last = line
-            if self._case is Case.DEAD and status["state"] == Phase.STEP.value and not killed:
-                killed = self._controller.kill_challenger()
+            if self._case is Case.DEAD and status["state"] == Phase.STEP and not killed:
+                self._controller.kill(f"{self._release}-{self._case.value}")
+                killed = True
             if status["state"] in (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED, Phase.PAUSED):
                 break
             time.sleep(TICK_S)

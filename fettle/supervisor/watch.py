@@ -58,8 +58,14 @@ def create(
         plan=Plan.of(Promote.model_validate_json(json.dumps(promote))),
         reference=(1 / BINS,) * BINS if edges else None,
     )
+    pinned = {"champion": champion, "challenger": challenger}
     manifest.write_json(
-        folder / "begin.json", {"since": since, "edges": edges, "release": challenger.folder}
+        folder / "begin.json",
+        {
+            "since": since,
+            "edges": edges,
+            "folders": {arm: one.folder for arm, one in pinned.items() if one is not None},
+        },
     )
     journal.Journal.create(folder / "journal.jsonl", begin)
 
@@ -80,12 +86,14 @@ class Watch:
         self._log, self._trees, self._ports, self._key = log, trees, ports, key
         begun = json.loads((folder / "begin.json").read_text())
         self._edges: list[float] = begun["edges"]
-        self._release = Path(begun["release"])
+        self._release = Path(begun["folders"]["challenger"])
         self._engine, decisions, self._journal = journal.recover(folder / "journal.jsonl")
         self._last: Decision | None = decisions[-1] if decisions else None
-        self.memory = Memory(
-            json.loads((self._release / "labels.json").read_text()), folder / "labels.jsonl"
-        )
+        names = {
+            arm: json.loads((Path(release) / "labels.json").read_text())
+            for arm, release in begun["folders"].items()
+        }
+        self.memory = Memory(names, folder / "labels.jsonl")
         self._cursors = _cursors(folder, log, begun["since"])
         self._shadow: shadow.Shadow | None = None
         self.challenger_requests = 0  # drawn for it since this process watches
@@ -107,6 +115,8 @@ class Watch:
 
     def tick(self, arms: Mapping[str, attempts.Arm]) -> tuple[Action, ...]:
         """Take what came in since the last tick; return what is to be done."""
+        if self.state.over:
+            return ()
         now_s = time.time()
         if self.state.phase is Phase.PENDING:
             return self._decide(Offline(now_s=now_s, results=offline(self._release))).actions

@@ -1,0 +1,198 @@
+"""A project whose releases are played by arm_server.py: a real router, controller and journal.
+
+Every test image is of class "1"; a release answers the class that `answers` says.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import arm_server
+import pyarrow as pa
+import pyarrow.parquet as pq
+from served import free_port
+
+from fettle import dataset, manifest
+from fettle.adapters import arms, nginx
+from fettle.project import Project
+from fettle.supervisor import rehearse
+from fettle.supervisor.controller import Controller
+from fettle.supervisor.place import Place, Release, Serving
+
+CLASSES = ["0", "1", "2", "3"]  # arm_server.py says that it named 3, then 1
+IMAGE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
+# Margins so wide that a few dozen requests decide: the rehearsal's plan, shortened once more.
+PLAN: dict[str, Any] = {
+    **rehearse.PLAN,
+    "shadow_requests": 10,
+    "shadow_gates": ["disagreement"],
+    "steps": [{"weight_percent": 50.0, "margin_times": 1.0, "gates": ["errors", "latency"]}],
+    "step_min_s": 0.0,
+    "bake_s": 0.2,
+    "bake_requests": 20,
+    "alpha_rollback": 1e-6,  # on a loaded machine one arm may well be slower for a second
+    "alpha_promote": 0.2,
+    "errors_margin": 0.5,
+    "accuracy_margin": 0.5,
+    "latency_p95_ratio": 50.0,
+    "disagreement_max": 0.5,
+    "lease_s": 5.0,
+}
+
+
+class Theatre:
+    """The project; `tick_until` plays the controller's loop."""
+
+    def __init__(self, root: Path) -> None:
+        self.project = Project(root, root)
+        self.place = Place(root / ".fettle" / "canary")
+        self.place.folder.mkdir(parents=True)
+        self._data(root)
+        self.answers: dict[str, str] = {}
+        self.serving = Serving("127.0.0.1", free_port(), free_port(), free_port())
+        self.controller: Controller | None = None
+
+    def _data(self, root: Path) -> None:
+        rows = [
+            {**dict.fromkeys(dataset.SCHEMA.names), "row": str(at), "label": label}
+            | {"split": "test" if label == "1" else "train", "bytes": IMAGE}
+            for at, label in enumerate(["0", "1", "1"])
+        ]
+        table = pa.Table.from_pylist(rows, dataset.SCHEMA)
+        for name, content in (("ingest", table), ("validate", pa.table({"row": table["row"]}))):
+            folder = root / "artifacts" / name
+            folder.mkdir(parents=True)
+            file = dataset.IMAGES if name == "ingest" else dataset.ROWS
+            pq.write_table(content, folder / file)
+            manifest.write(folder, name, inputs={}, measures={}, facts={})
+
+    def release(self, number: int, *, answer: str = "1", passed: bool = True) -> Release:
+        """Publish a release that answers this class."""
+        ingest = manifest.read(self.project.tree / "artifacts" / "ingest").digest
+        draft = self.project.releases / f"draft-{number}"
+        manifest.write_json(draft / "release.json", {"data": {"ingest": ingest}, "name": "tiny"})
+        manifest.write_json(draft / "labels.json", CLASSES)
+        manifest.write_json(draft / "gate.json", {"passed": passed, "number": number})
+        preprocess = {"size_px": 2, "channels": 1, "mean": 0.5, "std": 0.5}
+        manifest.write_json(draft / "preprocess.json", preprocess)
+        name = manifest.tree_digest(draft)[:12]
+        folder = draft.rename(self.project.releases / name)
+        self.answers[name] = answer
+        return Release(name, f"tiny:{name}", str(folder))
+
+    def fail(self, release: Release) -> Path:
+        """The file whose presence makes this release answer 500."""
+        return self.place.folder / f"fail-{release.release}"
+
+    def start(self, champion: Release | None) -> Controller:
+        """Start a controller on what is written, as after a kill; `champion` the first time."""
+        known = self.place.serving()
+        if known is None:
+            known = Serving(**{**asdict(self.serving), "champion": champion})
+            self.place.write_serving(known)
+        self.controller = Controller(
+            self.project, self.place, known, command=self._command, alone=True
+        )
+        self.controller.start()
+        return self.controller
+
+    def _command(self, release: str, _tag: str, port: int) -> list[str]:
+        answer = json.dumps([{"label": self.answers[release]}])
+        fail = str(self.place.folder / f"fail-{release}")
+        return [sys.executable, arm_server.__file__, str(port), answer, fail]
+
+    def order(self, challenger: Release, **changed: Any) -> dict[str, Any]:
+        """The order that begins a rollout."""
+        return {"verb": "start", "challenger": asdict(challenger), "plan": {**PLAN, **changed}}
+
+    def tick_until(self, *states: str, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Tick until the rollout is in one of these states; return its status."""
+        assert self.controller is not None
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.controller.tick()
+            status = self.controller.status()
+            if status["state"] in states:
+                return status
+            time.sleep(0.02)
+        raise AssertionError(f"not {states} within {timeout_s} s, but {status}")
+
+    def promote(self, challenger: Release) -> dict[str, Any]:
+        """Begin a rollout and promote it by order; users must be asking. Return its status."""
+        assert self.controller is not None
+        self.controller.obey(self.order(challenger))
+        self.tick_until("shadow", "step", "bake")
+        self.controller.obey({"verb": "promote"})
+        return self.tick_until("promoted")
+
+    def tick_while(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Tick as long as something holds."""
+        assert self.controller is not None
+        deadline = time.monotonic() + timeout_s
+        while condition():
+            assert time.monotonic() < deadline, "it never ended"
+            self.controller.tick()
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        if self.controller is not None:
+            self.controller.close()
+        nginx.end(self.place.router, timeout_s=1)
+        served = arms.Arms(self.place.arms, {}, key=None)
+        for server in served.running():
+            served.kill(server.release)
+
+
+class Users:
+    """Ask in threads until the block ends; `statuses` counts what they got."""
+
+    def __init__(self, port: int, count: int = 2) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.last_id = ""
+        self._port = port
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+
+    def __enter__(self) -> Users:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        link = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        while not self._stop.is_set():
+            try:
+                link.request("POST", "/predict", IMAGE, {"X-API-Key": "k"})
+                answer = link.getresponse()
+                answer.read()
+                self.statuses[answer.status] += 1
+                self.last_id = answer.headers["X-Request-Id"]
+            except OSError:
+                self.statuses[0] += 1
+                link.close()
+        link.close()
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
