@@ -81,6 +81,8 @@ def tables(facts: Facts) -> list[Table]:
         found.append(_targets(facts))
     if facts.quality:
         found.append(_quality(facts))
+    if facts.details["steps"]:
+        found.append(_steps(facts))
     return [*found, _ratios(facts)]
 
 
@@ -129,7 +131,7 @@ def _columns(table: Table, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
     if sum(widths) + 2 * (len(heads) - 1) > NARROW:
         table.padding = 0
     for head in heads:
-        left = head in ("target", "metric", "verdict")
+        left = head in ("target", "metric", "verdict", "step")
         table.add_column(head, justify="left" if left else "right", no_wrap=True)
     return table
 
@@ -164,6 +166,28 @@ def _quality_row(metric: Metric) -> tuple[str, str, str, str, str]:
         words.points_interval(metric.drop),
         words.count(known.n) if known else words.DASH,
     )
+
+
+def _steps(facts: Facts) -> Table:
+    """Say what each step left, and how the search that found them ended."""
+    rows = [
+        (
+            str(step["use"]),
+            words.DASH if step["params"] is None else words.count(step["params"]),
+            words.DASH if step["macs"] is None else words.count(step["macs"]),
+            words.DASH
+            if step["validation_accuracy"] is None
+            else words.percent_bare(step["validation_accuracy"]),
+        )
+        for step in facts.details["steps"]
+    ]
+    searched = facts.details["search"]
+    tried = f"{searched['evaluations']} recipes tried: {searched['why']}" if searched else None
+    heads = ("step", "parameters", "multiply-adds", "accuracy")
+    table = _columns(_table("The recipe, accuracy in % on validation", tried), heads, rows)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def ratio_rows(facts: Facts) -> list[tuple[str, str]]:

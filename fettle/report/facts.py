@@ -216,7 +216,24 @@ def _details(tree: Tree) -> Json:
         "checks": tree.document("validate", "validation.json"),
         "choice": tree.document("select", "choice.json"),
         "steps": _steps(tree),
+        "search": tree.document("compress", "search.json"),
+        "recipe": _recipe(tree),
+        "profile": _profile(tree),
     }
+
+
+def _recipe(tree: Tree) -> list[Json] | None:
+    """Return the recipe that made the model: the one found, else the one given."""
+    found: Json = tree.document("compress", "search.json") or {}
+    recipe: list[Json] | None = found.get("recipe") or tree.facts("compress").get("recipe")
+    return recipe
+
+
+def _profile(tree: Tree) -> Json | None:
+    """Return where the time goes in the float model and in the chosen target's file."""
+    chosen = (tree.document("select", "choice.json") or {}).get("target")
+    doc: Json | None = tree.document(f"evaluate@{chosen}", "profile.json") if chosen else None
+    return doc
 
 
 def _steps(tree: Tree) -> list[Json]:

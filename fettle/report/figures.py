@@ -9,8 +9,8 @@ from typing import Any
 
 from fettle import manifest
 from fettle.measure import Measure
-from fettle.report import charts, svg, words
-from fettle.report.interface import Facts
+from fettle.report import charts, compression_charts, evidence, search_chart, svg, words
+from fettle.report.interface import RECALL, Facts
 from fettle.report.tradeoff import Point, tradeoff
 
 
@@ -21,6 +21,7 @@ def draw(facts: Facts) -> dict[str, str]:
         **_curves(details["curve"]),
         **_layers(details["layers"]),
         **_tradeoffs(facts),
+        **_compression(facts),
     }
     confusion = details["confusion"]
     if confusion:
@@ -105,6 +106,7 @@ def _layers(rows: list[Mapping[str, Any]] | None) -> dict[str, str]:  # Any: JSO
 def _tradeoffs(facts: Facts) -> dict[str, str]:
     """Draw accuracy against latency and against size, for every target that was measured."""
     by_latency, by_size = [], []
+    least = _least(facts)
     for name, kind, accuracy, latency, size_bytes in _files(facts):
         y = _ends(accuracy)
         if latency is not None:
@@ -121,6 +123,7 @@ def _tradeoffs(facts: Facts) -> dict[str, str]:
             x_label="median latency of one image, ms (log scale)",
             x_format=lambda value: f"{value:g}",
             label=_spoken("latency", by_latency),
+            least=least,
         )
     if by_size:
         found["accuracy_size"] = tradeoff(
@@ -128,8 +131,68 @@ def _tradeoffs(facts: Facts) -> dict[str, str]:
             x_label="size of the model file (log scale)",
             x_format=words.size_tick,
             label=_spoken("size", by_size),
+            least=least,
         )
     return found
+
+
+def _compression(facts: Facts) -> dict[str, str]:
+    """Draw what compression did, from what its stages left."""
+    found: dict[str, str | None] = {}
+    searched, sensitive = facts.details["search"], evidence.sensitivity(facts)
+    if searched:
+        found["search"] = search_chart.draw(searched, label=_spoken_search(searched))
+    if sensitive and (sensitive.get("groups") or sensitive.get("blocks")):
+        found["sensitivity"] = compression_charts.sensitivity(
+            sensitive,
+            label=f"Rise of the loss when {len(sensitive.get('groups', []))} groups lose channels "
+            f"or {len(sensitive.get('blocks', []))} blocks are removed",
+        )
+    weights = evidence.histograms(facts)
+    if weights:
+        found["weights"] = compression_charts.histograms(
+            weights, label=f"Weights of {len(weights)} layers before and after compression"
+        )
+    found |= _answers(facts)
+    spent = facts.details["profile"]
+    if spent and "before" in spent and "after" in spent:
+        before, after = spent["before"], spent["after"]
+        found["operators"] = compression_charts.operators(
+            before,
+            after,
+            names=("float model, ONNX Runtime", str(facts.verdict.chosen)),
+            label=f"Time by operator: {words.milliseconds(before['ms'])} ms before, "
+            f"{words.milliseconds(after['ms'])} ms after, "
+            f"{words.percent(after['int8_share'])} of it in int8",
+        )
+    return {name: drawn for name, drawn in found.items() if drawn}
+
+
+def _answers(facts: Facts) -> dict[str, str]:
+    """Draw each class's recall before and after, and how honest the confidences are."""
+    found = {}
+    metrics = facts.quality.metrics if facts.quality else {}
+    recalls = [
+        (name.removeprefix(RECALL), m.float_.value, m.compressed.value)
+        for name, m in metrics.items()
+        if name.startswith(RECALL) and m.float_ and m.compressed
+    ]
+    if recalls:
+        lost = sum(after < before for _, before, after in recalls)
+        found["classes"] = compression_charts.classes(
+            recalls, label=f"Recall of {len(recalls)} classes before and after: {lost} lost some"
+        )
+    bins = evidence.reliability(facts)
+    if bins:
+        found["reliability"] = compression_charts.reliability(
+            bins, label=f"Confidence against the share that is right: {' and '.join(bins)}"
+        )
+    return found
+
+
+def _spoken_search(doc: Mapping[str, Any]) -> str:  # Any: JSON values
+    met = "goal met" if doc["goal_met"] else "goal not met"
+    return f"{doc['evaluations']} recipes tried, {len(doc['front'])} on the front; {met}"
 
 
 Row = tuple[str, str, Measure, Measure | None, int | None]
@@ -148,6 +211,14 @@ def _files(facts: Facts) -> list[Row]:
             latency = (target.latency_ms or {}).get("p50")
             rows.append((target.name, kind, target.accuracy, latency, target.size_bytes))
     return rows
+
+
+def _least(facts: Facts) -> float | None:
+    """Return the accuracy on validation that the budget leaves; None for another metric's."""
+    budget = (facts.details["choice"] or {}).get("budget") or {}
+    if budget.get("metric") != "accuracy" or facts.baseline.accuracy is None:
+        return None
+    return facts.baseline.accuracy.value - float(budget["drop_max"])
 
 
 def _ends(measure: Measure) -> tuple[float, float, float]:

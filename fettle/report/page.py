@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fettle import dataset, manifest
-from fettle.report import console, pictures, sections, words
+from fettle.report import console, evidence, pictures, sections, trials, words
 from fettle.report.figures import draw
 from fettle.report.interface import Facts, Json
 from fettle.report.markdown import markdown
@@ -38,6 +38,12 @@ CHARTS = (
     "loss",
     "accuracy",
     "stages",
+    "search",
+    "sensitivity",
+    "weights",
+    "operators",
+    "classes",
+    "reliability",
 )
 
 
@@ -86,6 +92,10 @@ def view(facts: Facts) -> Json:
         "mistakes": _mistakes(facts),
         "phases": sections.phases(facts),
         "steps": sections.steps(facts),
+        "search": trials.view(facts.details["search"]),
+        "recipe_yaml": trials.recipe_yaml(facts),
+        "profile": facts.details["profile"],
+        "flips": evidence.flips(facts),
         "layers": facts.details["layers"] or [],
         "checks": sections.checks(facts.details["checks"]),
         "lineage": sections.lineage(facts),

@@ -88,19 +88,44 @@ def confused(confusion: Json | None) -> list[Json]:
 
 
 def steps(facts: Facts) -> list[Json]:
-    """List what was left after each step of the recipe; the float model first."""
+    """List what was left after each step of the recipe, and what it bought; the float model first.
+
+    `bought` and `cost` compare with the step before.
+    """
+    rows = facts.details["steps"]
     return [
         {
             "use": step["use"],
             "params": step["params"],
             "macs": step["macs"],
+            "bought": _bought(rows[at - 1], step) if at else words.DASH,
+            "cost": _lost(rows[at - 1], step) if at else words.DASH,
             "accuracy": words.DASH
             if step["validation_accuracy"] is None
             else words.percent_bare(step["validation_accuracy"]),
             "notes": _notes(step),
         }
-        for step in facts.details["steps"]
+        for at, step in enumerate(rows)
     ]
+
+
+def _bought(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:  # Any: JSON
+    """Say what a step took away: "2.1x parameters, 1.8x multiply-adds"; a dash for nothing."""
+    named = (("params", "parameters"), ("macs", "multiply-adds"))
+    gains = [
+        f"{words.ratio(before[key] / after[key])}x fewer {what}"
+        for key, what in named
+        if before[key] and after[key] and before[key] > after[key]
+    ]
+    return ", ".join(gains) or words.DASH
+
+
+def _lost(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:  # Any: JSON
+    """Say what a step cost in accuracy on validation, in points with a sign; gains are positive."""
+    if before["validation_accuracy"] is None or after["validation_accuracy"] is None:
+        return words.DASH
+    change = 100 * (after["validation_accuracy"] - before["validation_accuracy"])
+    return f"{change:+.1f}" if abs(change) >= 0.05 else "0.0"
 
 
 def _notes(step: Mapping[str, Any]) -> list[str]:  # Any: a step of compress's facts

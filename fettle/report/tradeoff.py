@@ -28,11 +28,20 @@ class Point:
 
 
 def tradeoff(
-    points: Sequence[Point], *, x_label: str, x_format: Callable[[float], str], label: str
+    points: Sequence[Point],
+    *,
+    x_label: str,
+    x_format: Callable[[float], str],
+    label: str,
+    least: float | None = None,
 ) -> str:
-    """Draw the points with whiskers and the front of those that none other beats in both."""
+    """Draw the points with whiskers and the front of those that none other beats in both.
+
+    `least` is the accuracy that the budget leaves, a line across.
+    """
     x_low, x_high = svg.log_range([end for p in points for end in p.x])
     low, high = min(p.y[1] for p in points), max(p.y[2] for p in points)
+    low = low if least is None else min(low, least)
     room = max(0.06 * (high - low), 0.002)
     x = svg.Scale(low=x_low, high=x_high, start=52, end=WIDTH_PX - 12, log=True)
     y = svg.Scale(low=max(low - room, 0), high=high + room, start=HEIGHT_PX - 46, end=34)
@@ -51,6 +60,13 @@ def tradeoff(
             style="stroke:currentColor;stroke-opacity:0.35;stroke-dasharray:4 3",
         )
     )
+    if least is not None:
+        ink = svg.colour(1)
+        dashes = f"stroke:{ink};stroke-width:1.2;stroke-dasharray:6 4;stroke-opacity:0.8"
+        body.append(svg.line(x.start, y(least), x.end, y(least), style=dashes))
+        body.append(
+            svg.text(x.end, y(least) + 13, "budget", anchor="end", style=f"fill:{ink}", size_px=11)
+        )
     marks, taken = [], []
     for point in points:
         drawn, boxes = _mark(point, x, y)

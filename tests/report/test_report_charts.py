@@ -19,11 +19,17 @@ NAMES = (
     "accuracy",
     "accuracy_latency",
     "accuracy_size",
+    "classes",
     "confusion",
     "layer_channels",
     "layer_params",
     "loss",
+    "operators",
+    "reliability",
+    "search",
+    "sensitivity",
     "stages",
+    "weights",
 )
 
 
@@ -38,8 +44,15 @@ def test_the_figures_are_files_of_their_own(finished: Path, tmp_path: Path) -> N
 
 def test_a_picture_without_its_facts_is_left_out(tree: object, finished: Path) -> None:
     known = facts.collect(finished)
-    known.details.update(curve=[], layers=None, confusion=None)
-    assert set(draw(known)) == {"accuracy_latency", "accuracy_size", "stages"}
+    known.details.update(curve=[], layers=None, confusion=None, search=None, profile=None)
+    assert set(draw(known)) == {
+        "accuracy_latency",
+        "accuracy_size",
+        "classes",
+        "reliability",
+        "sensitivity",
+        "stages",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

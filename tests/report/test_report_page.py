@@ -98,7 +98,7 @@ def test_names_and_reasons_cannot_break_out(text: str, read: Reader) -> None:
 
 def test_every_picture_says_in_words_what_it_shows(read: Reader) -> None:
     labels = [a.get("aria-label") or "" for tag, a in read.tags if tag == "svg"]
-    assert len(labels) == 8
+    assert len(labels) == 14
     assert all(len(label) > 20 for label in labels)
     assert all(a.get("alt") for tag, a in read.tags if tag == "img")
 

@@ -1,0 +1,99 @@
+"""Draw every recipe the search tried: the drop it cost over the objective it reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fettle.report import svg
+from fettle.report.interface import Json
+from fettle.report.tradeoff import front
+
+WIDTH_PX, HEIGHT_PX = 1080, 420
+STYLES = {
+    "chosen": f"fill:{svg.colour(1)}",
+    "kept": f"fill:{svg.colour(0)}",
+    "beaten": f"fill:{svg.colour(0)};fill-opacity:0.35",
+    "refused": f"fill:none;stroke:{svg.colour(5)};stroke-width:1.5",
+}
+UNITS = {"latency_p50_ms": "ms, predicted", "size_bytes": "bytes", "macs": "multiply-adds"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A trial that gave a model."""
+
+    number: int
+    value: float
+    drop: float
+    verdict: str
+    tip: str
+
+
+def dots(doc: Json) -> list[Dot]:
+    """Take the trials that have figures."""
+    return [
+        Dot(
+            int(one["number"]),
+            float(one["value"]),
+            float(one["drop"]),
+            str(one["verdict"]),
+            f"trial {one['number']}, {spoken(one['recipe'])}: {one['value']:.4g} {doc['unit']}, "
+            f"drop {100 * one['drop']:+.2f} points; {one['verdict']}: {one['reason']}",
+        )
+        for one in doc["trials"]
+        if one.get("value") is not None
+    ]
+
+
+def spoken(recipe: Sequence[Json]) -> str:
+    """Say a recipe in few words: "prune 0.5 → distil"; the empty one is the float model."""
+    return " → ".join(_step(step) for step in recipe) or "float model"
+
+
+def _step(step: Json) -> str:
+    named = [str(v) for k, v in step.items() if k != "use" and isinstance(v, int | float)]
+    return f"{step['use']} {named[0]}" if named else str(step["use"])
+
+
+def draw(doc: Json, *, label: str) -> str | None:
+    """Draw the trials, the front of those within none beats, and the line of the budget."""
+    found = dots(doc)
+    if not found:
+        return None
+    budget = float(doc["budget"]["drop_max"])
+    lows = [min(one.drop for one in found), 0.0]
+    highs = [max(one.drop for one in found), budget]
+    room = max(0.08 * (max(highs) - min(lows)), 0.002)
+    x_low, x_high = svg.log_range([one.value for one in found])
+    x = svg.Scale(low=x_low, high=x_high, start=58, end=WIDTH_PX - 16, log=True)
+    y = svg.Scale(
+        low=min(lows) - room, high=min(max(highs), 0.5) + room, start=HEIGHT_PX - 46, end=34
+    )
+    body = svg.axes(
+        x, y, x_label=f"{doc['objective']['minimise']} ({doc['unit']}, log scale)",
+        y_label="drop on validation, points (lower is better)",
+        x_format=lambda v: f"{v:g}", y_format=lambda v: f"{100 * v:g}",
+    )  # fmt: skip
+    line = f"stroke:{svg.colour(1)};stroke-width:1.2;stroke-dasharray:6 4"
+    body.append(svg.line(x.start, y(budget), x.end, y(budget), style=line))
+    body.append(
+        svg.text(x.end, y(budget) - 6, "budget", anchor="end", style=f"fill:{svg.colour(1)}")
+    )
+    steps = [(cost, -gain) for cost, gain in front([(one.value, -one.drop) for one in found])]
+    path = []
+    for at, (value, drop) in enumerate(steps):
+        if at:
+            path.append((x(value), y(steps[at - 1][1])))
+        path.append((x(value), y(drop)))
+    body.append(
+        svg.polyline(path, style="stroke:currentColor;stroke-opacity:0.35;stroke-dasharray:4 3")
+    )
+    for one in sorted(found, key=lambda one: one.verdict == "chosen"):
+        radius = 7 if one.verdict == "chosen" else 5
+        style = STYLES.get(one.verdict, STYLES["beaten"])
+        body.append(svg.dot(x(one.value), y(one.drop), radius, style=style, title=one.tip))
+        if one.verdict in ("chosen", "kept"):
+            said = "chosen" if one.verdict == "chosen" else str(one.number)
+            body.append(svg.text(x(one.value) + 9, y(one.drop) - 7, said, size_px=11))
+    return svg.picture(WIDTH_PX, HEIGHT_PX, label=label, body=body)
