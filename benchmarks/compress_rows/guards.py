@@ -1,0 +1,83 @@
+"""The guards' own errors: true wins that "never slower" refuses, and true losses it lets pass.
+
+Simulated from measured times: the float model's rounds are resampled in blocks, once as they are
+and once divided by a known speed-up, and judged as stages/evaluate.py judges them (with its second
+look). A win is 1.1x and more; a loss is 0.95x and less.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks import table
+from benchmarks.context import Context, Prepared
+from benchmarks.table import Row
+from fettle.bench import latency, payoff, quality
+from fettle.runtimes import ort
+from stages._timing import MORE
+
+WHAT = "true wins refused by the latency guard, and true losses let pass, seeded"
+GOAL = "<= 5 % of wins refused"
+
+TRIALS = 200
+WINS, LOSSES = (1.1, 1.2, 1.5), (0.95, 0.9)
+REFUSED_MAX = 0.05
+POOL_ROUNDS, BLOCK = 3000, 6
+
+
+def run(context: Context) -> list[Row]:
+    """Judge seeded artefacts on each data set's float model."""
+    rows = []
+    for name in context.data:
+        one = context.prepare(name)
+        pool = _pool(context, one)
+        refused = sum(not _ships(pool, gain, t, context) for gain in WINS for t in range(TRIALS))
+        passed = sum(_ships(pool, gain, t, context) for gain in LOSSES for t in range(TRIALS))
+        wins = quality.proportion(refused, len(WINS) * TRIALS)
+        losses = quality.proportion(passed, len(LOSSES) * TRIALS)
+        rows += [
+            table.of_measure(
+                f"{name}: true wins refused by the latency guard",
+                wins,
+                goal=f"<= {REFUSED_MAX:g}",
+                met=wins.value <= REFUSED_MAX,
+                note=f"speed-ups of {', '.join(map(str, WINS))}, {context.rounds} rounds",
+            ),
+            table.of_measure(
+                f"{name}: true losses let pass by the latency guard",
+                losses,
+                goal=f"<= {REFUSED_MAX:g}",
+                met=losses.value <= REFUSED_MAX,
+                note=f"speed-ups of {', '.join(map(str, LOSSES))}",
+            ),
+        ]
+    return rows
+
+
+def _pool(context: Context, one: Prepared) -> np.ndarray:
+    """Time the float model twice in the same rounds: ms [2, rounds]."""
+    batch = one.batch(one.images("test", most=1))
+    sessions = [ort.open(one.onnx, threads=context.threads) for _ in range(2)]
+    times = latency.interleave(
+        {str(at): lambda s=session: s.run(batch) for at, session in enumerate(sessions)},
+        rounds=POOL_ROUNDS,
+        seed=context.seed,
+    )
+    return np.stack([times["0"], times["1"]])
+
+
+def _ships(pool: np.ndarray, gain: float, trial: int, context: Context) -> bool:
+    """Draw one artefact's rounds and judge it, with the second look where it is in doubt."""
+    rng = np.random.default_rng([context.seed, trial, round(1000 * gain)])
+
+    def judged(rounds: int) -> tuple[bool, bool]:
+        starts = rng.integers(0, pool.shape[1] - BLOCK, size=-(-rounds // BLOCK))
+        rows = (starts[:, None] + np.arange(BLOCK)).ravel()[:rounds]
+        slow, fast = pool[0, rows], pool[1, rows] / gain
+        measure = latency.speedup(slow, fast, seed=trial)
+        ships, _ = payoff.faster(1, payoff.Rival("the float model", 1, measure))
+        doubt = (measure.low or 0) <= 1 < (measure.high or 0)
+        return ships, doubt
+
+    ships, doubt = judged(context.rounds)
+    return judged((1 + MORE) * context.rounds)[0] if doubt else ships

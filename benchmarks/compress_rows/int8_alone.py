@@ -1,0 +1,240 @@
+"""Int8 alone, nothing pruned: ours against ONNX Runtime's own quantizer and NNCF's, same run.
+
+Every rival gets the same float model, the same calibration images and one thread; all are timed in
+the same rounds. Ours runs in both runtimes, NNCF's in OpenVINO (its own), ONNX Runtime's in ONNX
+Runtime. The bound is Amdahl's: only the time spent in convolutions and linear layers can gain, by
+four at most (AVX512-VNNI).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import table, toolbox
+from benchmarks.context import Context, Prepared
+from benchmarks.table import Row
+from fettle.bench import latency, profile, quality
+from fettle.compress import _calibration
+from fettle.measure import Measure
+from fettle.runtimes import Session, openvino, ort
+
+WHAT = "int8 alone, over the best fp32 runtime, and accuracy-controlled quantization's time"
+GOAL = ">= the better of ONNX Runtime's and NNCF's int8; <= 0.5x NNCF's time at the same drop"
+
+NNCF = ("nncf==3.4.0", "openvino==2026.4.1", "numpy==2.4.6", "onnx==1.23.2")
+CALIBRATION_IMAGES, CONTROL_IMAGES, BATCH = 256, 1000, 32
+DROP_MAX, TIME_MAX = 0.01, 0.5
+# class: what is set beside the data set's own params
+CLASSES: dict[str, tuple[str, ...]] = {
+    "MobileNet class": (),
+    "ResNet class": ("finetune.family=resnet", "finetune.options={depth: 20}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One int8 file: where it runs, and the seconds it took to make."""
+
+    session: Session
+    seconds: float
+
+
+def run(context: Context) -> list[Row]:
+    """Measure each class of network on each data set."""
+    rows = []
+    for name in context.data:
+        for kind, overrides in CLASSES.items():
+            rows += _of(context, context.prepare(name, *overrides), kind)
+    return rows
+
+
+def _of(context: Context, one: Prepared, kind: str) -> list[Row]:
+    with tempfile.TemporaryDirectory() as name:
+        folder, threads = Path(name), context.threads
+        _write_images(one, folder)
+        floats = {
+            f"{tool.__name__.rpartition('.')[2]} fp32": tool.open(one.onnx, threads=threads)
+            for tool in (ort, openvino)
+        }
+        made = {
+            **_ours(one, folder, threads),
+            "ONNX Runtime's": _rivals_ort(one, folder, threads),
+            "NNCF's": _rivals_nncf(one, folder, threads, drop_max=None),
+        }
+        controlled = _rivals_nncf(one, folder, threads, drop_max=DROP_MAX)
+        sessions = {**floats, **{label: item.session for label, item in made.items()}}
+        test = one.images("test")
+        single = one.batch(one.images("test", most=1))
+        times = latency.interleave(
+            {label: _bind(session, single) for label, session in sessions.items()},
+            rounds=context.rounds,
+            seed=context.seed,
+        )
+        batch = one.batch(test)
+        logits = {label: _answers(session, batch) for label, session in sessions.items()}
+        logits["NNCF's, controlled"] = _answers(controlled.session, batch)
+        best = min(floats, key=lambda label: float(np.median(times[label])))
+        gains = {
+            label: latency.speedup(times[best], times[label], seed=context.seed) for label in made
+        }
+        drops = {
+            label: quality.drop("accuracy", logits[best], found, test.labels)
+            for label, found in logits.items()
+        }
+        title = f"{one.name}, {kind}"
+        return [
+            *_speed_rows(title, best, gains, drops),
+            _bound_row(title, one, gains, threads),
+            _time_row(title, made, controlled, drops),
+        ]
+
+
+def _speed_rows(
+    title: str, best: str, gains: Mapping[str, Measure], drops: Mapping[str, Measure]
+) -> list[Row]:
+    ours = {label: one for label, one in gains.items() if label.startswith("ours")}
+    rivals = {label: one for label, one in gains.items() if label not in ours}
+    to_beat = max(rivals, key=lambda label: rivals[label].value)
+    rows = []
+    for label, gain in gains.items():
+        first = label == max(ours, key=lambda name: ours[name].value)
+        goal = f">= {rivals[to_beat].value:.2f} ({to_beat})" if first else "none"
+        met = not first or gain.value >= rivals[to_beat].value
+        drop = drops[label]
+        note = f"over {best}; accuracy drops by {drop.value:.4f} (n = {drop.n})"
+        what = f"{title}: int8 alone, {label}"
+        rows.append(table.of_measure(what, gain, goal=goal, met=met, note=note))
+    return rows
+
+
+def _bound_row(title: str, one: Prepared, gains: Mapping[str, Measure], threads: int) -> Row:
+    """Say how much of what int8 could gain by the float model's profile it gains."""
+    profiler = ort.profile(one.onnx, threads=threads)
+    batch = np.zeros((1, *one.shape), np.float32)
+    for _ in range(50):
+        profiler.run(batch)
+    bound = profile.of_kernels(profiler.kernels()).int8_bound
+    gain = gains["ours in ort"]
+    share = [None if x is None else x / bound for x in (gain.value, gain.low, gain.high)]
+    measure = Measure(value=share[0] or 0.0, unit="1", n=gain.n, low=share[1], high=share[2])
+    note = f"of {bound:.2f}x, ours in ort; over the best fp32"
+    what = f"{title}: int8 alone, share of Amdahl's bound"
+    return table.of_measure(what, measure, goal="none", met=True, note=note)
+
+
+def _time_row(
+    title: str, made: Mapping[str, Made], controlled: Made, drops: Mapping[str, Measure]
+) -> Row:
+    seconds = made["ours in ort"].seconds
+    ours, theirs = drops["ours in ort"], drops["NNCF's, controlled"]
+    ratio = seconds / controlled.seconds
+    no_worse = ours.value <= theirs.value
+    note = (
+        f"{seconds:.1f} s against {controlled.seconds:.1f} s; accuracy drops by {ours.value:.4f} "
+        f"against {theirs.value:.4f} (n = {ours.n})"
+    )
+    return table.of_measure(
+        f"{title}: accuracy-controlled quantization, our time over NNCF's",
+        Measure(value=ratio, unit="x", n=1),
+        goal=f"<= {TIME_MAX:g}, same drop or better",
+        met=ratio <= TIME_MAX and no_worse,
+        note=note,
+    )
+
+
+def _ours(one: Prepared, folder: Path, threads: int) -> dict[str, Made]:
+    """Quantize as stages/export.py does, by measurement and with layers taken back to float."""
+    images = np.load(folder / "calibration.npz")["images"]
+    held_out = np.load(folder / "held_out.npz")["images"]
+    out = folder / "ours.onnx"
+    started = time.perf_counter()
+    _calibration.tune(
+        one.onnx,
+        out,
+        batches=[images[at : at + BATCH] for at in range(0, len(images), BATCH)],
+        held_out=held_out,
+        calibrate="auto",
+        weight_bits=8,
+        disagreement_max=DROP_MAX,
+    )
+    seconds = time.perf_counter() - started
+    return {
+        f"ours in {tool.__name__.rpartition('.')[2]}": Made(
+            tool.open(out, threads=threads), seconds
+        )
+        for tool in (ort, openvino)
+    }
+
+
+def _rivals_ort(one: Prepared, folder: Path, threads: int) -> Made:
+    """Use ONNX Runtime's quantizer as its documentation says for x86: QDQ, U8S8, per channel."""
+    from onnxruntime import quantization as q
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    images = np.load(folder / "calibration.npz")["images"]
+
+    class Reader(q.CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left = iter([{"input": images[at : at + 1]} for at in range(len(images))])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._left, None)
+
+    started = time.perf_counter()
+    quant_pre_process(str(one.onnx), str(folder / "pre.onnx"), skip_symbolic_shape=True)
+    q.quantize_static(
+        str(folder / "pre.onnx"),
+        str(folder / "ort.onnx"),
+        Reader(),
+        quant_format=q.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=q.QuantType.QUInt8,
+        weight_type=q.QuantType.QInt8,
+    )
+    seconds = time.perf_counter() - started
+    return Made(ort.open(folder / "ort.onnx", threads=threads), seconds)
+
+
+def _rivals_nncf(one: Prepared, folder: Path, threads: int, *, drop_max: float | None) -> Made:
+    out = folder / ("nncf.xml" if drop_max is None else "nncf_controlled.xml")
+    answer = toolbox.ask(
+        toolbox.venv("nncf", NNCF),
+        Path(__file__).with_name("_nncf_script.py"),
+        {
+            "model": str(one.onnx),
+            "calibration": str(folder / "calibration.npz"),
+            "validation": str(folder / "validation.npz"),
+            "out": str(out),
+            "drop_max": drop_max,
+        },
+        threads=threads,
+    )
+    return Made(openvino.open(out, threads=threads), float(answer["seconds"]))
+
+
+def _write_images(one: Prepared, folder: Path) -> None:
+    """Hand out the images: ranges and order from training, the rival's control from validation."""
+    train = one.images("train", most=2 * CALIBRATION_IMAGES)
+    control = one.images("validation", most=CONTROL_IMAGES)
+    parts = {
+        "calibration": (one.batch(train)[:CALIBRATION_IMAGES], train.labels[:CALIBRATION_IMAGES]),
+        "held_out": (one.batch(train)[CALIBRATION_IMAGES:], train.labels[CALIBRATION_IMAGES:]),
+        "validation": (one.batch(control), control.labels),
+    }
+    for name, (images, labels) in parts.items():
+        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+
+
+def _answers(session: Session, batch: np.ndarray) -> np.ndarray:
+    parts = [session.run(batch[at : at + 64]) for at in range(0, len(batch), 64)]
+    return np.concatenate(parts)
+
+
+def _bind(session: Session, batch: np.ndarray) -> Callable[[], object]:
+    return lambda: session.run(batch)
