@@ -6,8 +6,9 @@ writes    model.onnx (input "input", output "logits"), layers.json (what went, l
           reference.safetensors (input_pixels uint8 [n, C, S, S] of the first validation images,
           logits float32 [n, classes] that every later form of the model is held to); with
           `recipe: auto` also search.json (every recipe tried, see stages/_found.py);
-          when the family trains also model.safetensors and plan.json: build the family, apply the
-          plan, load the weights
+          when the family trains also model.safetensors and plan.json (build the plan's family or
+          the model's own, apply the plan, load the weights), and sensitivity.json (what the loss
+          says to each block and group of the float model, see fettle/compress/_sensitivity.py)
 params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
           compress, targets (the largest channel multiple), export.calibration_images
 refuses   a technique for graphs in the recipe; any technique when the model is an ONNX file; a
@@ -135,7 +136,7 @@ def of_module(
     """Take the float module through the recipe and lower it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from stages import _recipe, _recovery
+    from stages import _recipe, _recovery, _survey
 
     asked = params.compress.recipe
     job = _recovery.Job(
@@ -159,6 +160,7 @@ def of_module(
         told = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
         facts = {"search": {name: searched.document[name] for name in told}}
     done = _recipe.follow(job)
+    _survey.write(job, done.before, out)
     reference = write_reference(out, validation.pixels, done.after.logits)
     parity = _recipe.write(job, done, out, reference)
     drop = quality.drop("accuracy", done.before.logits, done.after.logits, validation.labels)

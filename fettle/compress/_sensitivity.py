@@ -25,6 +25,7 @@ from fettle.compress import (
     _importance,
     _layers,
 )
+from fettle.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fettle.compress._importance import Importance
 
 IMAGES = 128
+WHOLE = "(the whole model)"
 SHARES = (0.75, 0.5, 0.25)
 
 
@@ -163,15 +165,20 @@ def survey(
     """Look at `model` as it stands: costs, blocks and groups, each with the loss that hangs on it.
 
     Channels go in the order of `importance`, down to each of `shares` (falling); with none the
-    groups are listed, not measured. Raises ModelError when the model cannot be traced.
+    groups are listed, not measured. A model that cannot be traced has no group, and `skipped` says
+    so under WHOLE.
     """
     import torch
 
+    model = copy.deepcopy(model).requires_grad_(True)  # tracing follows gradients
     layers = _layers.survey(model, workshop.example)
     names = _blocks.find(model, workshop.example, workshop.protected)
     found = bench(model, workshop.batches(), images_max=IMAGES, whole=names)
     loss = found.loss()
-    groups, skipped = _groups.find(model, workshop.example, workshop.protected)
+    try:
+        groups, skipped = _groups.find(model, workshop.example, workshop.protected)
+    except ModelError as err:
+        groups, skipped = [], {WHOLE: str(err)}
     generator = torch.Generator().manual_seed(workshop.seed)
     gates = _importance.gates_for(importance, model, workshop.batches(), images_max=IMAGES)
     measured = []

@@ -64,6 +64,24 @@ def test_a_survey_measures_every_block_and_group(importance: str) -> None:
     assert found.images == 32
 
 
+def test_a_model_that_cannot_be_traced_has_no_group_and_says_so() -> None:
+    class Detached(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = torch.nn.Linear(1, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) == 1 and torch.is_grad_enabled():
+                raise ValueError("no training on one image")
+            logits: torch.Tensor = self.classifier(x.mean((2, 3)))
+            return logits
+
+    found = _sensitivity.survey(Detached(), workshop())
+    assert found.groups == ()
+    assert list(found.skipped) == [_sensitivity.WHOLE]
+    assert found.skipped[_sensitivity.WHOLE].startswith("the model cannot be traced for pruning")
+
+
 def test_without_shares_the_groups_are_listed_and_not_measured() -> None:
     found = _sensitivity.survey(chain(), workshop(), shares=())
     assert [(group.width, group.losses) for group in found.groups] == [(16, ())]

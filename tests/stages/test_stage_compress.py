@@ -177,6 +177,7 @@ def test_it_writes_the_files_of_the_hand_over(made: Made) -> None:
         "model.safetensors",
         "plan.json",
         "reference.safetensors",
+        "sensitivity.json",
     ]
 
 
@@ -231,6 +232,16 @@ def test_each_step_states_what_it_did_and_what_it_left(made: Made) -> None:
     assert prune["params"] == distil["params"] == made.outputs.measures["params_after"].value
     assert prune["skipped"] == {"classifier": "protected by fettle/families/small_cnn.py"}
     assert distil["validation_accuracy"] == made.outputs.measures["accuracy"].value
+
+
+def test_what_the_loss_says_to_each_block_and_group_is_written_down(made: Made) -> None:
+    doc = made.json("sensitivity.json")
+    layers = {row["layer"] for row in made.json("layers.json")}
+    assert {group["name"] for group in doc["groups"]} < layers
+    assert doc["blocks"] == []  # one layer a block here, and each widens
+    assert [share for share, _ in doc["groups"][0]["losses"]] == [0.75, 0.5, 0.25]
+    assert doc["loss"] > 0
+    assert doc["skipped"] == {"classifier": "protected by fettle/families/small_cnn.py"}
 
 
 def test_the_recorder_hears_of_every_epoch_once(made: Made) -> None:
