@@ -4,8 +4,8 @@
     /docs.json    document.py                 /readyz      503 while the model hangs
     the rest      `pages`: BentoML's own application (health, its page, its life cycle)
 
-Our routes answer before BentoML's middleware and routing, which cost ten times their CPU
-(ADR 0027).
+Our routes answer before BentoML's middleware and routing, which cost 0.75 ms of CPU a request where
+these cost 0.04 (ADR 0027).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Speak ASGI without a framework: the types, and an answer as its two messages.
 
-A framework's routing, middleware and parsing cost 0.34 ms of CPU a request (ADR 0027), more than a
+BentoML's routing, middleware and typed inputs cost 0.75 ms of CPU a request (ADR 0027), more than a
 small model's run.
 """
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_photos import claiming
 
 from fettle.serving import body
 from fettle.serving.preprocess import PIXELS_MAX, Preprocess
@@ -163,3 +164,40 @@ def test_files_keep_their_order() -> None:
 def test_no_file_at_all_is_refused() -> None:
     with pytest.raises(body.BadRequest, match=r"^the request holds no image$"):
         body.from_files([], GREY)
+
+
+def test_many_images_may_not_claim_more_pixels_than_one() -> None:
+    head = claiming(png(), 9_000)
+    with pytest.raises(body.BadRequest) as caught:
+        body.from_files([head, head], GREY)
+    assert str(caught.value) == (
+        f"the images have 162000000 pixels together, more than {PIXELS_MAX}"
+    )
+    assert body.from_files([png(), png()], GREY).shape == (2, 1, 4, 4)
+
+
+def test_raw_samples_are_the_image_with_these_pixels() -> None:
+    samples = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    raw = body.read(samples.tobytes(), "application/octet-stream", GREY, shape="2,4,4")
+    np.testing.assert_array_equal(raw, posted(samples.tolist()))
+    np.testing.assert_array_equal(raw[:, 0], samples)
+    colour = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    raw = body.read(colour.tobytes(), "application/octet-stream", COLOUR, shape="4,4,3")
+    np.testing.assert_array_equal(raw[0], colour.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "size", "quick"),
+    [
+        ("application/json", None, 8192, True),
+        ("application/json", None, 8193, False),
+        ("application/octet-stream", "2,2", 262_144, True),
+        ("application/octet-stream", "2,2", 262_145, False),
+        ("application/octet-stream", None, 10, False),
+        ("image/png", None, 10, False),
+    ],
+)
+def test_only_what_takes_no_time_is_decoded_without_a_thread(
+    kind: str, shape: str | None, size: int, quick: bool
+) -> None:
+    assert body.is_quick(kind, shape, size) is quick

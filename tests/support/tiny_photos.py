@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -64,3 +65,11 @@ def place(root: Path, row: str, encoded: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded)
     return path
+
+
+def claiming(png: bytes, side: int) -> bytes:
+    """Change a PNG's head, checksum included, to claim `side` x `side` pixels."""
+    made = bytearray(png)
+    made[16:24] = side.to_bytes(4, "big") * 2
+    made[29:33] = zlib.crc32(made[12:29]).to_bytes(4, "big")
+    return bytes(made)
