@@ -58,11 +58,16 @@ class Params(Strict):
 
 
 def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
-    """Propose to take out 1, 2, 4, … and all of the removable blocks."""
+    """Propose to take out the 1, 2, 4, … and all removable blocks that are least missed.
+
+    By name, so that trying a proposal measures nothing again. What two blocks do for one another is
+    seen at the next move, whose survey is of the model without the first.
+    """
     del multiple, seed  # no channel is cut, nothing is drawn
-    most = len(survey.blocks)
+    ranked = [block.name for block in sorted(survey.blocks, key=lambda one: one.loss_increase)]
+    most = len(ranked)
     counts = [2**at for at in range(most.bit_length()) if 2**at < most]
-    return [{"remove": count} for count in (*counts, *([most] if most else []))]
+    return [{"blocks": ranked[:count]} for count in (*counts, *([most] if most else []))]
 
 
 def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:

@@ -129,10 +129,16 @@ def test_more_blocks_asked_than_there_are_takes_them_all() -> None:
 @pytest.mark.parametrize(
     ("blocks", "counts"), [(0, []), (1, [1]), (2, [1, 2]), (12, [1, 2, 4, 8, 12])]
 )
-def test_proposals_double_until_no_block_is_left(blocks: int, counts: list[int]) -> None:
-    one = Block(name="a", layers=(), params=1, macs=1, loss_increase=0.0)
-    found = depth.proposals(Survey(layers=(), blocks=(one,) * blocks), multiple=8, seed=0)
-    assert found == [{"remove": count} for count in counts]
+def test_proposals_double_until_no_block_is_left_least_missed_first(
+    blocks: int, counts: list[int]
+) -> None:
+    found = tuple(
+        Block(name=f"b{at}", layers=(), params=1, macs=1, loss_increase=-float(at))
+        for at in range(blocks)
+    )
+    proposed = depth.proposals(Survey(layers=(), blocks=found), multiple=8, seed=0)
+    ranked = [f"b{at}" for at in reversed(range(blocks))]
+    assert proposed == [{"blocks": ranked[:count]} for count in counts]
 
 
 class TestMerging:
