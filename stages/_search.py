@@ -21,6 +21,7 @@ from fettle import plugins
 from fettle.bench import budget, quality
 from fettle.bench.budget import Pairs
 from fettle.compress import Claims, Workshop, _sensitivity
+from fettle.compress._plan import Plan
 from fettle.errors import ModelError
 from fettle.search.descent import Limits, accepted, search
 from fettle.search.journal import Journal
@@ -248,7 +249,8 @@ def proposals(job: Job, now: Stand) -> list[Options]:
     """
     # the tracer follows gradients, which the teacher has none of
     model = copy.deepcopy(now.model).requires_grad_(True)
-    survey = _sensitivity.survey(model, lent(job, now), shares=())
+    untouched = now.plan == Plan()
+    survey = _sensitivity.survey(model, lent(job, now), shares=(), as_built=untouched)
     multiple = _recipe.channel_multiple(job.params.targets)
     found: list[Options] = []
     for name in plugins.names("compress"):

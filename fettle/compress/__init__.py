@@ -138,7 +138,7 @@ class Survey:
 
     `loss` is the mean cross-entropy of `images` training images (nats); `latency_ms` is each
     layer's predicted share, empty when no table was measured; `skipped` says which layers cannot
-    be pruned, and why.
+    be pruned, and why. `as_built`: no technique has acted on it yet.
     """
 
     layers: tuple[Layer, ...]
@@ -148,6 +148,7 @@ class Survey:
     images: int = 0
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    as_built: bool = False
 
 
 class Proposals(Protocol):

@@ -161,6 +161,7 @@ def survey(
     importance: Importance = "l2",
     shares: Sequence[float] = SHARES,
     latency_ms: Mapping[str, float] | None = None,
+    as_built: bool = False,
 ) -> Survey:
     """Look at `model` as it stands: costs, blocks and groups, each with the loss that hangs on it.
 
@@ -194,6 +195,7 @@ def survey(
         images=sum(len(one) for one in found.labels),
         latency_ms=latency_ms or {},
         skipped=skipped,
+        as_built=as_built,
     )
 
 

@@ -41,7 +41,8 @@ def test_the_same_seed_draws_the_same_student_and_leaves_torch_s_own_draws_alone
 
 def test_students_are_proposed_while_they_are_half_the_model_or_less() -> None:
     def widths(params: int) -> list[int]:
-        survey = Survey(layers=(_layers.Layer("a", "Conv2d", 8, params, 1),))
+        layer = _layers.Layer("a", "Conv2d", 8, params, 1)
+        survey = Survey(layers=(layer,), as_built=True)
         found = student.proposals(survey, multiple=8, seed=0)
         return [one["options"]["width"] for one in found]
 
@@ -49,3 +50,8 @@ def test_students_are_proposed_while_they_are_half_the_model_or_less() -> None:
     assert widths(200_000) == [16, 8]
     assert widths(60_000) == [8]
     assert widths(10_000) == []
+
+
+def test_no_student_is_proposed_of_a_model_that_was_worked_on() -> None:
+    survey = Survey(layers=(_layers.Layer("a", "Conv2d", 8, 3_000_000, 1),))
+    assert student.proposals(survey, multiple=8, seed=0) == []

@@ -169,7 +169,7 @@ def test_the_proposals_of_a_technique_are_options_of_its_own(name: str) -> None:
     if not hasattr(technique, "proposals"):
         assert not technique.CLAIMS.shrinks_parameters, "a search could never take it"
         return
-    survey = _sensitivity.survey(build(), workshop(Lesson()))
+    survey = _sensitivity.survey(build(), workshop(Lesson()), as_built=True)
     proposed = technique.proposals(survey, multiple=8, seed=0)
     assert proposed == technique.proposals(survey, multiple=8, seed=0)
     for options in proposed:
