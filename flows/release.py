@@ -38,6 +38,7 @@ from fettle.project import Project
 from fettle.report import facts as report_facts
 from fettle.report import figures, interface, page
 from fettle.report.markdown import markdown
+from fettle.supervisor.place import Place
 from flows import dead_runs
 from flows.watch import SAY, Watch
 
@@ -261,7 +262,11 @@ def _publish(run: Run, params: params_file.Params, sources: git.Sources) -> dict
         "data": data["digest"],
         "gate": "passed" if passed else "not passed",
     }
-    version = run.tracker.register(params.release.name, folder, tags, challenger=passed)
+    # a rollout keeps its challenger: this release waits, and gets the alias when it is over
+    busy = Place(project.state / "canary").active()
+    version = run.tracker.register(
+        params.release.name, folder, tags, challenger=passed and busy is None
+    )
     last: dict[str, Any] = {
         "release": {
             "bento": tag,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fettle.cli import canary_tools as tools
+
 if TYPE_CHECKING:
     from fettle.project import Project
     from fettle.supervisor.place import Release
@@ -25,6 +27,8 @@ ReleaseOption = Annotated[
     str | None,
     typer.Option("--release", help="Digest, tag or folder; the alias `challenger` if left out."),
 ]
+for command in (tools.plan, tools.lint, tools.replay, tools.rehearse):
+    app.command()(command)
 ANSWER_S = 120.0  # `start` waits for the challenger's first inference
 ORDER_S = 30.0
 
@@ -67,12 +71,14 @@ def start(
         },
         timeout_s=ANSWER_S,
     )
+    shown = launch.show_in_prefect(home, str(answer["rollout"]))
     if json_:
         print(json.dumps(answer))
         return
     against = f"beside {champion.release}" if champion else "as the first release"
     print(f"rollout {answer['rollout']}: {challenger.release} {against}, http://{host}:{port}")
     print("  fettle canary status --watch")
+    print("  in Prefect's UI: the flow `promote`" if shown else "  (`fettle ui` was not running)")
 
 
 @app.command()
@@ -165,49 +171,6 @@ def retry(json_: JsonOption = False) -> None:
     order = {"verb": "start", "challenger": asdict(challenger), "champion": None, "plan": plan}
     answer = _order(home, order, timeout_s=ANSWER_S)
     print(json.dumps(answer) if json_ else f"rollout {answer['rollout']}: {challenger.release}")
-
-
-@app.command()
-def rehearse(
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", help="good, slow, wrong, failing or dead; all if left out."),
-    ] = None,
-    release: ReleaseOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Play whole rollouts on local traffic from the test split, with good and broken challengers.
-
-    Example: fettle canary rehearse --only good --only dead
-    """
-    from fettle.cli import canary_view
-    from fettle.errors import GoalNotMet, UserError
-    from fettle.supervisor import launch
-    from fettle.supervisor import rehearse as stage
-
-    strange = sorted(set(only or ()) - set(stage.Case))
-    if strange:
-        raise UserError(
-            f"there is no case {strange[0]!r} to rehearse", rule=f"one of {', '.join(stage.Case)}"
-        )
-    home, _ = _project(plan=False)
-    chosen = launch.pin(home, release) if release else launch.last_release(home)
-    outcomes = [
-        stage.rehearse(
-            home, chosen, case, say=lambda line: print(line, file=sys.stderr, flush=True)
-        )
-        for case in stage.Case
-        if not only or case.value in only
-    ]
-    docs = [outcome.to_dict() for outcome in outcomes]
-    print(json.dumps(docs) if json_ else canary_view.rehearsal(docs))
-    if bad := [outcome.case.value for outcome in outcomes if not outcome.as_wanted]:
-        raise GoalNotMet(
-            f"the rehearsal of {', '.join(bad)} did not end as it must",
-            rule="a good challenger is promoted, a broken one rolled back, and no user request "
-            "fails",
-            fix=f"read {home.state / 'rehearsal'}",
-        )
 
 
 @app.command()

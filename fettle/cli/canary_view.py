@@ -23,6 +23,31 @@ def text(doc: dict[str, Any]) -> str:  # Any: status.json
     return "\n".join([head, why, *(table if doc["gates"] else [])])
 
 
+def forecast(doc: dict[str, Any], per_s: float) -> str:  # Any: a Forecast as JSON
+    """Return what a plan needs: a line a gate, then the time and what is at stake."""
+    rows = [("step", "gate", "half of equal ones pass by", "95 % by"), *map(_need, doc["needs"])]
+    total = "never" if doc["requests"] is None else f"{doc['requests']} requests"
+    wait = "" if doc["eta_s"] is None else eta(doc["eta_s"]).removeprefix("; ")
+    dead = ", ".join(f"{n} at {step}" for step, n in doc["until_dead"].items())
+    return "\n".join(
+        [
+            *columns(rows),
+            f"in all {total} at {per_s:g} a second{': ' + wait if wait else ''}",
+            f"at stake: {doc['at_stake_percent']:.2g} % of all requests at most; a dead challenger "
+            f"gets {dead} before it is rolled back (their users are answered by the champion)",
+            *(f"refused: {one}" for one in doc["refusals"]),
+            *(f"advice: {one}" for one in doc["advice"]),
+        ]
+    )
+
+
+def _need(need: dict[str, Any]) -> tuple[str, ...]:  # Any: a Need as JSON
+    counts = (
+        "never" if need[name] is None else f"{need[name]} requests" for name in ("half", "most")
+    )
+    return (str(need["step"]), str(need["gate"]), *counts)
+
+
 def rehearsal(docs: Sequence[dict[str, Any]]) -> str:  # Any: outcomes as JSON
     """Return the table of a rehearsal."""
     titles = ("challenger", "ended", "after", "user requests", "failed", "p99", "gate", "why")

@@ -35,6 +35,8 @@ def serve(
 
     home = projects.find()
     os.environ.update(projects.environment(home))
+    if tag is None and not print_only and champion_alone(home, host, port):
+        return
     chosen = tag or last_tag(home)
     host = bento.LOOPBACK if host == guard.LOCAL_NAME else host  # BentoML takes addresses only
     command = bento.serve_command(chosen, host=host, port=port)
@@ -54,6 +56,31 @@ def serve(
     print(f"serving {chosen}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
     # the server takes this process over, so that Ctrl-C and signals reach it directly
     os.execvpe(command[0], command, bento.serve_environment(os.environ, own))
+
+
+def champion_alone(home: Project, host: str, port: int) -> bool:
+    """Serve what `fettle canary` made the champion, behind the same address; False without one."""
+    from fettle.errors import BusyError
+    from fettle.supervisor import launch
+
+    place = launch.place_of(home)
+    serving = place.serving()
+    if serving is None or (serving.champion is None and serving.challenger is None):
+        return False
+    if launch.running(place):
+        raise BusyError(
+            "this project is served already",
+            got=f"http://{serving.host}:{serving.port}",
+            rule="one address a project",
+            fix="use it, or stop it: `fettle canary stop`",
+        )
+    made = launch.begin(home, host=host, port=port, champion=None)
+    named = made.champion or made.challenger
+    print(
+        f"serving {named.tag if named else ''} at http://{host}:{port}; Ctrl-C ends it", flush=True
+    )
+    launch.foreground(home, made)
+    return True
 
 
 def last_tag(home: Project) -> str:

@@ -2,7 +2,8 @@
 
 `python -m fettle.supervisor.faulty MODE PORT BEHIND COMMAND …` starts the release by COMMAND on the
 port BEHIND and passes every request on; `slow` adds SLOW_S to each answer, `wrong` names the next
-class, `failing` answers one in FAILING with 500. The release's files stay as they were signed.
+class, `failing` answers every request with 500 once a file BREAK lies in its working folder. The
+release's own files stay as they were signed.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import subprocess
 import sys
 from contextlib import suppress
 from enum import StrEnum
-from itertools import count
+from pathlib import Path
 
 from fettle import tether
 from fettle.adapters import arms, bento
 
 SLOW_S = 0.03  # the digits answer in 2 to 5 ms
-FAILING = 5
+BREAK = "break"
 
 
 class Mode(StrEnum):
@@ -36,7 +37,6 @@ class Front:
     def __init__(self, mode: Mode, behind: int) -> None:
         self._mode = mode
         self._behind = behind
-        self._numbers = count(1)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
@@ -60,7 +60,7 @@ class Front:
             case Mode.WRONG:
                 return wrong(answer)
             case Mode.FAILING:
-                if next(self._numbers) % FAILING == 0:
+                if Path(BREAK).exists():
                     return b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n"
         return answer
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fettle.adapters import arms, bento, nginx, process, releases
+from fettle.adapters import arms, bento, nginx, process, releases, servers, signing
 from fettle.errors import BusyError, ProjectError, TransientError
 from fettle.project import Project
 from fettle.serving import apikey, guard
@@ -54,7 +56,7 @@ def pin(project: Project, named: str) -> Release:
     name = json.loads((folder / "release.json").read_text())["name"]
     releases.verify_named(folder)
     tag = f"{name}:{folder.name}"
-    bento.bento_folder(tag)  # refuses a release that was never built, or whose Bento was deleted
+    signing.verify_release(folder, bento.bento_folder(tag), os.environ)
     return Release(folder.name, tag, str(folder))
 
 
@@ -154,6 +156,33 @@ def ensure(project: Project) -> None:
         rule=f"within {START_S:g} s",
         fix=f"read {place.folder / 'controller.log'}",
     )
+
+
+def show_in_prefect(project: Project, rollout: str) -> bool:
+    """Let Prefect show a rollout, from a process in the background; False when it does not run."""
+    server = servers.running(project, "prefect")
+    if server is None:
+        return False
+    place = place_of(project)
+    folder = place.rollout(rollout)
+    environ = {**os.environ, "PREFECT_API_URL": f"{server.url}/api"}
+    command = [sys.executable, "-m", "flows.promote", str(folder)]
+    process.spawn(command, folder / "prefect.log", cwd=project.root, env=environ)
+    return True
+
+
+def foreground(project: Project, serving: Serving) -> None:
+    """Serve the champion from this very process until Ctrl-C, which ends all that it started."""
+    place = place_of(project)
+    command = [sys.executable, "-m", "fettle.supervisor.warden", str(project.root)]
+    code = subprocess.call(command)
+    stop(project)
+    if code not in (0, -signal.SIGINT):
+        raise TransientError(
+            f"the supervisor of port {serving.port} ended",
+            got=last_line(place.folder / "controller.log"),
+            fix=f"read {place.folder / 'controller.log'}",
+        )
 
 
 def stop(project: Project) -> bool:

@@ -1,10 +1,10 @@
 """Ask a served release at a steady rate and count what its users see: a real load, one process.
 
-`python -m fettle.supervisor.load PORT PER_S FOLDER` sends the bodies of FOLDER (NAME.CLASS.img, in
-order, for ever) to POST /predict until SIGTERM, then prints {"sent", "failed", "statuses",
-"p50_ms", "p99_ms", "labelled"}. A request is failed unless its answer is 200 and whole. Every
-answer's label is sent to POST /feedback. Latency counts from the moment a request was due, so a
-server that stalls cannot hide it (no coordinated omission).
+`python -m fettle.supervisor.load PORT PER_S FOLDER [plain]` sends the bodies of FOLDER
+(NAME.CLASS.img, in order, for ever) to POST /predict until SIGTERM, then prints {"sent", "failed",
+"statuses", "p50_ms", "p99_ms", "labelled"}. A request is failed unless its answer is 200 and whole.
+Every answer's label is sent to POST /feedback, unless it is `plain`. Latency counts from the moment
+a request was due, so a server that stalls cannot hide it (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ LABELS_AT_ONCE = 50
 class Load:
     """Asks at `per_s` over CONNECTIONS kept connections."""
 
-    def __init__(self, port: int, per_s: float, held: Sequence[Held], key: str | None) -> None:
+    def __init__(
+        self, port: int, per_s: float, held: Sequence[Held], key: str | None, *, labels: bool
+    ) -> None:
+        self._with_labels = labels
         self._port, self._per_s, self._held, self._key = port, per_s, held, key
         self.statuses: Counter[int] = Counter()
         self.errors: Counter[str] = Counter()
@@ -79,9 +82,11 @@ class Load:
                 if b"connection: close" in head:
                     link[1].close()
                     link = None
-                await self._label(head, held.label)
+                if self._with_labels:
+                    await self._label(head, held.label)
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as err:
                 self.errors[type(err).__name__] += 1
+                sys.stderr.write(f"{time.time():.3f} {err!r} reused={link is not None}\n")
                 if link is not None:
                     link[1].close()
                 link = None
@@ -115,9 +120,10 @@ async def exchange(
     return int(head.split(b" ", 2)[1]), head
 
 
-def command(port: int, per_s: float, folder: Path) -> list[str]:
+def command(port: int, per_s: float, folder: Path, *, labels: bool = True) -> list[str]:
     """Return the command of a load process."""
-    return [sys.executable, "-m", "fettle.supervisor.load", str(port), f"{per_s:g}", str(folder)]
+    module = [sys.executable, "-m", "fettle.supervisor.load"]
+    return [*module, str(port), f"{per_s:g}", str(folder), *([] if labels else ["plain"])]
 
 
 def write(folder: Path, held: Sequence[Held]) -> None:
@@ -138,7 +144,9 @@ def read(folder: Path) -> list[Held]:
 async def main() -> None:
     """Ask until SIGTERM; print the counts."""
     port, per_s, folder = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
-    load = Load(port, per_s, read(folder), apikey.read(os.environ))
+    load = Load(
+        port, per_s, read(folder), apikey.read(os.environ), labels="plain" not in sys.argv[4:]
+    )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
     await load.run()
     sys.stdout.write(json.dumps(load.counts()) + "\n")

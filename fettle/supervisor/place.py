@@ -25,6 +25,7 @@ from typing import Any, Self
 from fettle import manifest
 
 LEASE_S = 10.0  # before a plan says otherwise
+OVER = ("promoted", "rolled_back", "aborted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,15 @@ class Place:
     def write_serving(self, serving: Serving) -> None:
         """Write what serves, in one atomic step."""
         manifest.write_json(self.folder / "serving.json", asdict(serving))
+
+    def active(self) -> str | None:
+        """Return the rollout that is under way, None when none is."""
+        serving = self.serving()
+        if serving is None or serving.rollout is None:
+            return None
+        path = self.rollout(serving.rollout) / "status.json"
+        state = json.loads(path.read_text())["state"] if path.is_file() else "pending"
+        return None if state in OVER else serving.rollout
 
     def renew_lease(self) -> None:
         """Say that the controller lives."""

@@ -57,7 +57,11 @@ PLAN: Mapping[str, Any] = {
 
 
 class Case(StrEnum):
-    """What the challenger is; `dead` is killed (SIGKILL, workers and all) at its first step."""
+    """What the challenger is.
+
+    At its first step `failing` begins to answer every request with 500, and `dead` is killed
+    (SIGKILL, workers and all).
+    """
 
     GOOD = "good"
     SLOW = "slow"
@@ -151,20 +155,27 @@ class Stage:
             text=True,
         )
         self._controller.obey(self._order)
-        began, last, killed = time.monotonic(), "", False
+        began, last, struck = time.monotonic(), "", False
         while time.monotonic() - began < CASE_MAX_S:
             self._controller.tick()
             status = self._controller.status()
             if (line := f"{status['state']} {status['weight_percent']:g} %") != last:
                 say(f"{self._case.value:<8} {line:<14} {status['reason']}")
                 last = line
-            if self._case is Case.DEAD and status["state"] == Phase.STEP and not killed:
-                self._controller.kill(f"{self._release}-{self._case.value}")
-                killed = True
+            if status["state"] == Phase.STEP and not struck:
+                struck = self._strike(f"{self._release}-{self._case.value}")
             if status["state"] in (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED, Phase.PAUSED):
                 break
             time.sleep(TICK_S)
         return self._outcome(status, time.monotonic() - began)
+
+    def _strike(self, challenger: str) -> bool:
+        """Do to the challenger what its case says happens at the first step."""
+        if self._case is Case.DEAD:
+            self._controller.kill(challenger)
+        elif self._case is Case.FAILING:
+            (self._place.arms / challenger / faulty.BREAK).touch()
+        return True
 
     def _outcome(self, status: Mapping[str, Any], seconds: float) -> Outcome:  # Any: JSON
         assert self._users is not None

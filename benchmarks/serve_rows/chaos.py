@@ -1,0 +1,150 @@
+"""Kill, promote, abort and roll back under a steady load, and count what the users see."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+
+import psutil
+
+from benchmarks.serve import Context
+from benchmarks.serve_rows._theatre import Theatre
+from benchmarks.table import Row
+
+WHAT = "chaos: failed user requests, and how soon a decision empties the challenger"
+GOAL = "0 failed of 100,000; 1 s from a decision to the last challenger request, p99"
+PER_S = 200.0
+# `--seconds 10` is the frame's default and takes the whole measurement; less takes less.
+REQUESTS_A_SECOND = 10_000
+
+
+def run(context: Context) -> list[Row]:
+    """Measure until so many requests were sent that the goal speaks of."""
+    wanted = context.seconds * REQUESTS_A_SECOND
+    with closing(Theatre(context.root, context.release, context.scratch)) as theatre:
+        theatre.open()
+        theatre.ask(PER_S)
+        began, rounds, failing = time.monotonic(), 0, []
+        for number in count(1):
+            if (time.monotonic() - began) * PER_S >= wanted and number > 1:
+                break
+            killing(theatre, number)
+            failing.append(broken(theatre, number))
+            promoting(theatre, number)
+            rounds = number
+        counts = theatre.answered()
+        gaps = list(emptied(theatre))
+        seen = user_errors_while_failing(theatre, failing)
+    note = f"{rounds} rounds; statuses {counts['statuses']}, broken links {counts['errors']}"
+    worst = sorted(gaps)[min(len(gaps) - 1, int(0.99 * len(gaps)))]
+    return [
+        Row(
+            "chaos: failed user requests (promote, abort, kill -9 of canary, worker, controller, "
+            "SIGTERM of the old release)",
+            counts["failed"], None, None, "1", counts["sent"], "0", counts["failed"] == 0, note,
+        ),
+        Row(
+            "chaos: user-visible errors while a canary fails every request",
+            seen[0], None, None, "1", seen[1], "0", seen[0] == 0 and seen[1] > 0,
+            f"n: challenger requests answered 500 and replayed, in {len(failing)} rollouts",
+        ),
+        Row(
+            "chaos: decision to the last challenger request, p99",
+            worst, min(gaps), max(gaps), "s", len(gaps), "<= 1", worst <= 1,
+            "by the router's log and the journal's time",
+        ),
+    ]  # fmt: skip
+
+
+def killing(theatre: Theatre, number: int) -> None:
+    """Kill the controller, a worker of the champion, and the challenger; abort."""
+    theatre.start(f"good-{number}a")
+    first = theatre.controller()
+    assert first is not None
+    os.kill(first.pid, signal.SIGKILL)
+    theatre.wait(lambda: theatre.controller() not in (None, first), "a new controller")
+    theatre.run_for(3)
+    serving = theatre.place.serving()
+    assert serving is not None
+    assert serving.champion is not None
+    server = theatre.arms.find(serving.champion.release)
+    assert server is not None
+    worker = psutil.Process(server.pid).children(recursive=True)[-1]
+    worker.kill()
+    theatre.run_for(5)
+    assert serving.challenger is not None
+    theatre.arms.kill(serving.challenger.release)
+    theatre.reach("rolled_back")
+    theatre.start(f"good-{number}b")
+    theatre.run_for(2)
+    theatre.order(verb="abort")
+    theatre.run_for(2)
+
+
+def broken(theatre: Theatre, number: int) -> str:
+    """Let a challenger fail every request; return its rollout."""
+    rollout = theatre.start(f"failing-{number}")
+    serving = theatre.place.serving()
+    assert serving is not None
+    assert serving.challenger is not None
+    (theatre.place.arms / serving.challenger.release / "break").touch()
+    theatre.reach("rolled_back")
+    theatre.run_for(2)
+    return rollout
+
+
+def promoting(theatre: Theatre, number: int) -> None:
+    """Promote, then end the old release by SIGTERM; the next round meets the promoted one."""
+    theatre.start(f"good-{number}c")
+    serving = theatre.place.serving()
+    assert serving is not None
+    assert serving.champion is not None
+    theatre.order(verb="promote")
+    theatre.reach("promoted")
+    old = theatre.arms.find(serving.champion.release)
+    assert old is not None
+    os.kill(old.pid, signal.SIGTERM)
+    theatre.run_for(5)
+
+
+def lines(theatre: Theatre) -> Iterator[dict[str, object]]:
+    """Read the router's log."""
+    logs = [
+        *sorted(theatre.place.router.glob("attempts-*.log")),
+        theatre.place.router / "attempts.log",
+    ]
+    for log in logs:
+        yield from (json.loads(line) for line in log.read_text().splitlines())
+
+
+def emptied(theatre: Theatre) -> Iterator[float]:
+    """Give the seconds from each rollback or abort to the last request drawn for its challenger."""
+    drawn = [
+        float(str(line["time"])) - float(str(line["seconds"]))
+        for line in lines(theatre)
+        if line["arm"] == "challenger"
+    ]
+    ends = []
+    for rollout in theatre.place.rollouts():
+        journal = (theatre.place.rollout(rollout) / "journal.jsonl").read_text().splitlines()
+        for line in journal[1:]:
+            doc = json.loads(line)
+            if doc["decision"]["state"]["phase"] in ("rolled_back", "aborted"):
+                ends.append(float(doc["event"]["now_s"]))
+                break
+    for end in ends:
+        # rollouts lie further apart than this
+        yield max([0.0, *(at - end for at in drawn if end < at < end + 1.9)])
+
+
+def user_errors_while_failing(theatre: Theatre, rollouts: list[str]) -> tuple[int, int]:
+    """Count what users saw of the requests that a failing challenger got: errors, requests."""
+    failed = [
+        line for line in lines(theatre) if str(line["statuses"]).startswith("500") and rollouts
+    ]
+    return sum(line["status"] != 200 for line in failed), len(failed)

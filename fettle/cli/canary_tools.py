@@ -1,0 +1,144 @@
+"""`fettle canary plan|lint|replay|rehearse`: what changes nothing that serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+RATE = Annotated[float, typer.Option("--per-s", min=0.001, help="Requests a second to expect.")]
+ERRORS = Annotated[float, typer.Option(min=0, max=1, help="The champion's share of errors.")]
+
+
+def plan(per_s: RATE = 10.0, errors: ERRORS = 0.01, json_: JsonOption = False) -> None:
+    """Say what a rollout needs at this traffic: requests a gate, time, what is at stake.
+
+    Example: fettle canary plan --per-s 50
+    """
+    from fettle import params as params_file
+    from fettle import project as projects
+    from fettle.cli import canary_view
+    from fettle.promotion import needs
+    from fettle.promotion.plan import Plan
+
+    section = params_file.load(projects.find().root / "params.yaml").promote
+    traffic = needs.Traffic(requests_per_s=per_s, errors=errors)
+    found = needs.forecast(Plan.of(section), traffic)
+    print(json.dumps(asdict(found)) if json_ else canary_view.forecast(asdict(found), per_s))
+
+
+def lint(per_s: RATE = 10.0, errors: ERRORS = 0.01, json_: JsonOption = False) -> None:
+    """Check the plan of params.yaml: exit 2 when it can never promote, or is no plan.
+
+    Example: fettle canary lint --per-s 50
+    """
+    from fettle import params as params_file
+    from fettle import project as projects
+    from fettle.errors import ParamsError
+    from fettle.promotion import needs
+    from fettle.promotion.plan import Plan
+
+    section = params_file.load(projects.find().root / "params.yaml").promote
+    traffic = needs.Traffic(requests_per_s=per_s, errors=errors)
+    found = needs.forecast(Plan.of(section), traffic)
+    if json_:
+        print(json.dumps({"refusals": found.refusals, "advice": found.advice}))
+    if found.refusals:
+        raise ParamsError(
+            "the plan cannot promote an equal challenger",
+            got="; ".join(found.refusals),
+            rule="every gate must be able to pass within its step's budget",
+            fix="; ".join(found.advice) or "params.yaml: promote",
+        )
+    if not json_:
+        print("the plan can promote an equal challenger")
+
+
+def replay(
+    rollout: Annotated[str | None, typer.Argument(help="Its id; the last if left out.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Derive every decision of a rollout again from its journal, bit for bit.
+
+    Example: fettle canary replay
+    """
+    from fettle import project as projects
+    from fettle.errors import ProjectError
+    from fettle.promotion import journal
+    from fettle.supervisor import launch
+
+    place = launch.place_of(projects.find())
+    known = place.rollouts()
+    if not known or (rollout is not None and rollout not in known):
+        raise ProjectError(
+            f"there is no rollout {rollout or 'to replay'}",
+            got=", ".join(known[-5:]) or "none yet",
+            fix="begin one: `fettle canary start`",
+        )
+    chosen = rollout or known[-1]
+    engine, decisions = journal.replay(place.rollout(chosen) / "journal.jsonl")
+    moves = [
+        {"state": one.state.phase.value, "reason": one.reason}
+        for at, one in enumerate(decisions)
+        if at == 0 or one.state.phase is not decisions[at - 1].state.phase
+    ]
+    doc = {"rollout": chosen, "decisions": len(decisions), "moves": moves}
+    if json_:
+        print(json.dumps(doc))
+        return
+    print(f"{chosen}: {len(decisions)} decisions derived again, all the same")
+    for move in moves:
+        print(f"  {move['state']:<12} {move['reason']}")
+    print(f"  now {engine.state.phase.value}")
+
+
+def rehearse(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="good, slow, wrong, failing or dead; all if left out."),
+    ] = None,
+    release: Annotated[
+        str | None,
+        typer.Option("--release", help="Digest, tag or folder; the last one if left out."),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Play whole rollouts on local traffic from the test split, with good and broken challengers.
+
+    Example: fettle canary rehearse --only good --only dead
+    """
+    from fettle import project as projects
+    from fettle.cli import canary_view
+    from fettle.errors import GoalNotMet, UserError
+    from fettle.supervisor import launch
+    from fettle.supervisor import rehearse as stage
+
+    strange = sorted(set(only or ()) - set(stage.Case))
+    if strange:
+        raise UserError(
+            f"there is no case {strange[0]!r} to rehearse", rule=f"one of {', '.join(stage.Case)}"
+        )
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    chosen = launch.pin(home, release) if release else launch.last_release(home)
+    outcomes = [
+        stage.rehearse(
+            home, chosen, case, say=lambda line: print(line, file=sys.stderr, flush=True)
+        )
+        for case in stage.Case
+        if not only or case.value in only
+    ]
+    docs = [outcome.to_dict() for outcome in outcomes]
+    print(json.dumps(docs) if json_ else canary_view.rehearsal(docs))
+    if bad := [outcome.case.value for outcome in outcomes if not outcome.as_wanted]:
+        raise GoalNotMet(
+            f"the rehearsal of {', '.join(bad)} did not end as it must",
+            rule="a good challenger is promoted, a broken one rolled back, and no user request "
+            "fails",
+            fix=f"read {home.state / 'rehearsal'}",
+        )

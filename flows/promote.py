@@ -1,0 +1,102 @@
+"""Show a rollout in Prefect: its state, gates and timeline as artifacts; decides nothing.
+
+The supervisor goes on whether this runs or not: stop the flow, start it again, or never start it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from fettle.errors import ProjectError
+
+LOOK_S = 2.0
+OVER = ("promoted", "rolled_back", "aborted")
+GATE_COLUMNS = ("name", "verdict", "reason", "evidence", "threshold")
+
+
+@flow(name="promote")
+def promote(folder: str, follow: bool = True) -> dict[str, Any]:  # Any: status.json
+    """Follow the rollout in `folder` (.fettle/canary/rollouts/ID) until it is over.
+
+    Raises ProjectError when there is none.
+    """
+    place = Path(folder)
+    if not (place / "status.json").is_file():
+        raise ProjectError(
+            "there is no rollout to show",
+            got=f"no status.json in {place}",
+            fix="begin one: `fettle canary start`",
+        )
+    progress = create_progress_artifact(progress=0.0, key="canary-weight", description="weight")
+    seen = ""
+    while True:
+        status = json.loads((place / "status.json").read_text())
+        line = f"{status['state']} at {status['weight_percent']:g} %: {status['reason']}"
+        if line != seen:
+            seen = line
+            get_run_logger().info("rollout %s: %s", status["rollout"], line)
+            _show(status, timeline(place / "journal.jsonl"))
+            update_progress_artifact(progress, progress=status["weight_percent"])  # type: ignore[arg-type]  # it returns the id here
+        if status["state"] in OVER or not follow:
+            return dict(status)
+        time.sleep(LOOK_S)
+
+
+def timeline(journal: Path) -> list[dict[str, Any]]:  # Any: JSON
+    """List every move of a rollout: when (seconds since its first), to what, why."""
+    moves: list[dict[str, Any]] = []
+    first, before = 0.0, None
+    for line in journal.read_text().splitlines()[1:]:
+        doc = json.loads(line)
+        state, now_s = doc["decision"]["state"], float(doc["event"]["now_s"])
+        first = first or now_s
+        at = (state["phase"], state["weight_percent"])
+        if at != before:
+            before = at
+            moves.append(
+                {
+                    "after_s": round(now_s - first, 1),
+                    "state": state["phase"],
+                    "weight_percent": state["weight_percent"],
+                    "reason": doc["decision"]["reason"],
+                }
+            )
+    return moves
+
+
+def _show(status: dict[str, Any], moves: list[dict[str, Any]]) -> None:  # Any: JSON
+    challenger, champion = status["challenger"], status["champion"] or "none, the first release"
+    text = (
+        f"# {status['state']} at {status['weight_percent']:g} %\n\n{status['reason']}\n\n"
+        f"challenger `{challenger}`, champion `{champion}`"
+    )
+    create_markdown_artifact(text, key="canary", description="The rollout")
+    create_table_artifact(
+        [{name: gate[name] for name in GATE_COLUMNS} | _counts(gate) for gate in status["gates"]],
+        key="canary-gates",
+        description="Every gate with both arms' counts",
+    )
+    create_table_artifact(moves, key="canary-timeline", description="Every move, and why")
+
+
+def _counts(gate: dict[str, Any]) -> dict[str, str]:  # Any: a gate's JSON
+    return {
+        arm: "-" if gate[arm] is None else f"{gate[arm]['events']:g} of {gate[arm]['n']}"
+        for arm in ("champion", "challenger")
+    }
+
+
+if __name__ == "__main__":
+    promote(sys.argv[1])
