@@ -232,6 +232,7 @@ class Promote(Strict):
     errors_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
     accuracy_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
     latency_p95_ratio: Annotated[float, Field(gt=1)] = 1.2
+    size_ratio_max: Annotated[float, Field(ge=1)] = 2.0
     disagreement_max: Annotated[float, Field(gt=0, lt=1)] = 0.05
     both_failing_max: Annotated[float, Field(gt=0, le=1)] = 0.2
     drift_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1

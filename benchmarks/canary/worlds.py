@@ -144,6 +144,7 @@ def _assign_users(world: World, weight: Array) -> tuple[Mask, Array]:
         world.state["low"], world.state["high"] = np.zeros(shape), np.ones(shape)
     cumulative = _zipf()
     user = np.searchsorted(cumulative, world.rng.random(world.rows))
+    world.state["user"] = user
     low, high = world.state["low"][rows, user], world.state["high"][rows, user]
     challenger = world.state["hash"][rows, user] < weight
     chance = np.clip((weight - low) / (high - low), 0, 1)

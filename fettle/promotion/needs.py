@@ -24,7 +24,8 @@ from fettle.promotion.evidence import (
     Floats,
     origin,
 )
-from fettle.promotion.latency import SLOW
+from fettle.promotion.latency import BLOCKS, PRIOR_BLOCKS, PRIOR_EFFECT, SLOW, WARM_UP
+from fettle.promotion.latency import WIDER as WIDER_EFFECT
 from fettle.promotion.plan import Plan, Step
 
 Z_95 = 1.645  # normal quantile: 95 % of equal challengers pass within the printed n
@@ -82,7 +83,7 @@ class Forecast:
 def forecast(plan: Plan, traffic: Traffic) -> Forecast:
     """Work the plan out for this traffic."""
     shadow = [_shadow_need(plan, traffic, gate) for gate in plan.shadow_gates]
-    live = [_live_need(plan, traffic, one, gate) for one in plan.steps for gate in one.gates]
+    live = _live_needs(plan, traffic)
     total = _total(plan, live)
     seconds = None if total is None else _seconds(plan, traffic, total)
     refusals = tuple(_refusals(plan, [*shadow, *live]))
@@ -98,11 +99,22 @@ def forecast(plan: Plan, traffic: Traffic) -> Forecast:
     )
 
 
-def _live_need(plan: Plan, traffic: Traffic, step: Step, gate: str) -> Need:
+def _live_needs(plan: Plan, traffic: Traffic) -> list[Need]:
+    """Go through the steps; the champion's requests so far tell how its slow ones cluster."""
+    needs: list[Need] = []
+    known = 0.0
+    for one in plan.steps:
+        of_step = [_live_need(plan, traffic, one, gate, known) for gate in one.gates]
+        known += (1 - one.weight) * max(need.half or 0 for need in of_step)
+        needs += of_step
+    return needs
+
+
+def _live_need(plan: Plan, traffic: Traffic, step: Step, gate: str, known: float) -> Need:
     w = step.weight
     if gate == "latency":
         ratio = 1 + step.margin_times * (plan.latency_p95_ratio - 1)
-        half, most = _latency_need(plan, traffic, w, ratio)
+        half, most = _latency_need(plan, traffic, w, ratio, known)
     else:
         rate = traffic.errors if gate == "errors" else traffic.one_wrong * 2
         times = step.margin_times if gate == "errors" else 1.0
@@ -150,16 +162,42 @@ def _excess_need(plan: Plan, rate: float, w: float, margin: float) -> tuple[floa
     return _walk(outcomes, STAKES * margin * w, EQUAL_PRIOR, _pass_bar(plan))
 
 
-def _latency_need(plan: Plan, traffic: Traffic, w: float, ratio: float) -> tuple[float, float]:
-    """Take log-normal latencies: an equal challenger exceeds ratio x p95 so often."""
+def _latency_need(
+    plan: Plan, traffic: Traffic, w: float, ratio: float, known: float
+) -> tuple[float, float]:
+    """Take log-normal latencies: an equal challenger exceeds ratio x p95 so often.
+
+    Each gain is divided by the design effect, which falls as the champion's requests are seen.
+    """
     z = 1.6449 + math.log(ratio) / traffic.latency_spread
     beyond = 0.5 * math.erfc(z / math.sqrt(2))
-    gains = [
-        origin(BETTER, np.array([w]), np.array([arm]))[0] / traffic.design_effect
-        for arm in (True, False)
-    ]
-    outcomes = [(w * beyond, gains[0]), ((1 - w) * SLOW, gains[1])]
-    return _walk(outcomes, np.zeros(len(BETTER)), EQUAL_PRIOR, _pass_bar(plan))
+    gains = [origin(BETTER, np.array([w]), np.array([arm]))[0] for arm in (True, False)]
+    found = [0.0, 0.0]
+    for at, scatter in enumerate((0.0, Z_95)):
+        for _ in range(20):  # settles within ten: the effect falls ever more slowly
+            effect = _mean_effect(known, (1 - w) * found[at], traffic.design_effect, scatter)
+            outcomes = [(w * beyond, gains[0] / effect), ((1 - w) * SLOW, gains[1] / effect)]
+            found[at] = _walk(outcomes, np.zeros(len(BETTER)), EQUAL_PRIOR, _pass_bar(plan))[at]
+    warm_up = max(0.0, WARM_UP - known) / (1 - w)
+    return found[0] + warm_up, found[1] + warm_up
+
+
+def _mean_effect(known: float, more: float, effect: float, scatter: float) -> float:
+    """Return the harmonic mean over the step: gains are divided by it."""
+    points = [known + more * (at + 0.5) / 16 for at in range(16)]
+    return 16 / sum(1 / _expected_effect(seen, effect, scatter) for seen in points)
+
+
+def _expected_effect(champion_requests: float, effect: float, scatter: float) -> float:
+    """Return what latency.design_effect will say after so many, from the slower of its scales.
+
+    scatter: how many standard errors of a variance, sqrt(2/n), above its mean.
+    """
+    real = champion_requests / float(BLOCKS.max())
+    n = real + PRIOR_BLOCKS
+    error = math.sqrt(2 / n)
+    mean = (real * effect * (1 + scatter * error) + PRIOR_BLOCKS * PRIOR_EFFECT) / n
+    return 1 + WIDER_EFFECT * max(0.0, mean * (1 + error) - 1)
 
 
 def _walk(

@@ -45,6 +45,7 @@ class Plan:
     errors_margin: float
     accuracy_margin: float
     latency_p95_ratio: float
+    size_ratio_max: float
     disagreement_max: float
     both_failing_max: float
     drift_tolerance: float
