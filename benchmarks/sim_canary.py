@@ -134,11 +134,14 @@ def rollback(rollouts: int) -> Iterator[Row]:
     ):
         out = simulate("plain", Challenger(times=times), plan, rollouts)
         back = np.where(out.end == ROLLED_BACK, out.canary_requests, np.inf)
-        half, p95 = np.quantile(back, [0.5, 0.95])
-        what = f"{name}: challenger requests until rollback at 10 %, p95"
-        yield Row(
-            what, p95, half, p95, "requests", len(back), f"<= {most}", p95 <= most, "low: median"
-        )
+        half, p95 = (float(one) for one in np.quantile(back, [0.5, 0.95]))
+        what, goal = f"{name}: challenger requests until rollback at 10 %, p95", f"<= {most}"
+        if np.isinf(p95):
+            why = f"{np.isinf(back).mean():.1%} were not rolled back within {HORIZON} requests"
+            yield Row(what, None, None, None, "requests", len(back), goal, False, why)
+            continue
+        note = "low: the median"
+        yield Row(what, p95, half, p95, "requests", len(back), goal, p95 <= most, note)
 
 
 def against(rollouts: int, per_minute: int) -> Iterator[Row]:
@@ -201,7 +204,7 @@ def main() -> None:
     for name in asked.only:
         for row in part(name, asked.rollouts):
             table.write("sim-canary", "make sim-canary", [row], quiet=True)
-            print(f"{row.what}: {row.value:.4g} (to {row.high:.4g})", flush=True)
+            print(f"{row.what}: {row.value} (to {row.high}) {row.note}", flush=True)
 
 
 if __name__ == "__main__":
