@@ -8,6 +8,7 @@ apart. All copies are loaded at once and take turns, so that drift of the machin
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ from fettle.operators import Operator
 Floats = npt.NDArray[np.float32]
 
 LEARNT = 14  # a place has four terms; more clones moved the error by under a point here
+LEARNT_MIN = 7  # one more than a place needs (latency_table.SAMPLES_MIN)
+# Loading takes most of the time: ONNX Runtime loads EfficientNet-Lite0 in 0.05 s, OpenVINO its int8
+# form in 0.6 s, and each copy is loaded twice. A slow one is learnt from fewer copies.
+LOADING_S = 6.0
 CHECKED = (0.75, 0.5, 0.25)  # widths of the networks the table is judged on, and two drawn ones
 CHECKED_DRAWN = 2
 SHARE_MIN = 1 / 8
@@ -84,9 +89,10 @@ def take(
 
     proto = onnx.load(model)
     batch = np.zeros((1, *shape), np.float32)
-    drawn = draw(_clones.widths(_clones.operators(_clones.clone(proto, {}))), multiple, seed)
-    if not _clones.runs(_clones.clone(proto, drawn.learnt[-1]), batch):
-        drawn = draw([], multiple, seed)
+    widths = _clones.widths(_clones.operators(_clones.clone(proto, {})))
+    if not _clones.runs(_clones.clone(proto, {w: min(w, multiple) for w in widths}), batch):
+        widths = []
+    drawn = draw(widths, multiple, seed, learnt=_affordable(open_, model))
     with tempfile.TemporaryDirectory(prefix="fettle-clones-") as name:
         paths, operators = [], []
         for at, becomes in enumerate(drawn.learnt + drawn.checked):
@@ -105,6 +111,15 @@ def take(
     return _taken(operators, profiles, [float(np.median(ms)) for ms in times.values()])
 
 
+def _affordable(open_: Callable[[Path], Timed], model: Path) -> int:
+    """Say how many copies to learn from, by the time the network itself takes to load."""
+    started = time.perf_counter()
+    open_(model)
+    spent = max(time.perf_counter() - started, 1e-6)
+    both = int(LOADING_S / (2 * spent)) - len(CHECKED) - CHECKED_DRAWN
+    return min(LEARNT, max(LEARNT_MIN, both))
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """For each copy, what every width becomes."""
@@ -113,7 +128,7 @@ class Drawn:
     checked: tuple[Mapping[int, int], ...]
 
 
-def draw(widths: Sequence[int], multiple: int, seed: int) -> Drawn:
+def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARNT) -> Drawn:
     """Draw the widths of all copies; without any to change, there is the network itself."""
     if not widths:
         return Drawn(({},), ())
@@ -126,7 +141,7 @@ def draw(widths: Sequence[int], multiple: int, seed: int) -> Drawn:
         apart = rng.uniform(1 - DEVIATION, 1 + DEVIATION, len(widths))
         return {w: cut(w, share * by) for w, by in zip(widths, apart, strict=True)}
 
-    falling = np.geomspace(1, SHARE_MIN, LEARNT - 1)
+    falling = np.geomspace(1, SHARE_MIN, learnt - 1)
     between = falling[[len(falling) // 3, -len(falling) // 3]] * 0.9
     return Drawn(
         ({}, *(one(float(share)) for share in falling)),

@@ -32,7 +32,8 @@ NAME = "latency_table.json"
 SAMPLES_MIN = 6  # fewer do not settle four terms: the next wider fit is used
 # Weights and kernels grow together, so without a bound the weights may take it all (seen on a busy
 # machine), and a network of another shape would be predicted from its weights alone.
-KERNEL_SHARE_MIN = 0.5
+# Above its bound the kernels would stand for time that others took from the machine.
+KERNEL_SHARE_MIN, KERNEL_SHARE_MAX = 0.5, 1.5
 FUSED_MS = 1e-4  # a fit below a tenth of a microsecond stands for an operator without a kernel
 Doubles = npt.NDArray[np.float64]
 
@@ -186,7 +187,10 @@ def _beyond(
         found = lsq_linear(
             (rows / scale)[kept] / ms[kept, None],
             (ms[kept] - glue) / ms[kept],
-            bounds=([KERNEL_SHARE_MIN * scale[0], -np.inf, 0], np.inf),
+            bounds=(
+                [KERNEL_SHARE_MIN * scale[0], -np.inf, 0],
+                [KERNEL_SHARE_MAX * scale[0], np.inf, np.inf],
+            ),
         ).x
         off = np.abs(((rows / scale) @ found + glue) / ms - 1)
         kept = off <= 3 * max(float(np.median(off)) * 1.4826, 0.02)
@@ -224,7 +228,7 @@ def read(path: Path, here: Mapping[str, Any]) -> dict[str, Costs]:  # Any: machi
     doc = json.loads(path.read_text())
     if not doc["targets"]:
         return {}
-    there = machine.differences(doc["machine"], dict(here))
+    there = machine.differences(doc["machine"], json.loads(json.dumps(dict(here))))
     if there:
         raise ProjectError(
             "the table of latencies was measured on another machine",

@@ -1,0 +1,62 @@
+"""The latency predictor's error beside its claim: whole networks predicted, then measured."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import table
+from benchmarks.context import Context, Prepared
+from benchmarks.table import Row
+from fettle.bench import latency_table, machine
+from fettle.measure import Measure
+from fettle.params import load
+from fettle.recorder import Null
+from stages import latency_table as stage
+from stages._contract import Inputs
+
+WHAT = "predicted against measured latency of whole networks, per target"
+GOAL = "largest error <= 0.15 on networks the table did not learn from"
+LARGEST = 0.15
+SECONDS_MAX = 15
+
+
+def run(context: Context) -> list[Row]:
+    """Measure each data set's table for every target that runs here."""
+    return [row for name in context.data for row in _of(context.prepare(name))]
+
+
+def _of(one: Prepared) -> list[Row]:
+    rows, here = [], json.loads(json.dumps(machine.fingerprint()))
+    for target in one.params.targets:
+        overrides = ["compress.recipe=auto", f"compress.objective.on={target}"]
+        params = load(one.tree / "params.yaml", overrides)
+        inputs = Inputs(one.inputs.folders, one.tree, one.inputs.scratch)
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            stage.run(params, inputs, Path(folder), Null())
+            seconds = time.perf_counter() - started
+            tables = latency_table.read(Path(folder) / latency_table.NAME, here)
+        what = f"{one.name}: latency predictor's largest error, {target}"
+        costs = tables.get(target)
+        if costs is None or costs.error is None:
+            why = "no table" if costs is None else "the widths of this network cannot be changed"
+            rows.append(table.not_measured(what, "1", GOAL, why=why))
+            continue
+        rows.append(_error(what, costs, costs.error))
+        rows.append(
+            table.of_times(f"{one.name}: time of the table, {target}", [seconds], SECONDS_MAX)
+        )
+    return rows
+
+
+def _error(what: str, costs: latency_table.Costs, error: float) -> Row:
+    said = ", ".join(
+        f"{check.predicted_ms:.3f} for {check.measured_ms:.3f} ms" for check in costs.checks
+    )
+    measure = Measure(value=error, unit="1", n=len(costs.checks))
+    return table.of_measure(
+        what, measure, goal=f"<= {LARGEST:g}", met=error <= LARGEST, note=f"predicted {said}"
+    )
