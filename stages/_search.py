@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from fettle import plugins
 from fettle.bench import budget, quality
 from fettle.bench.budget import Pairs
+from fettle.bench.latency_table import Costs
 from fettle.compress import Claims, Workshop, _sensitivity
 from fettle.compress._plan import Plan
 from fettle.errors import ModelError
@@ -52,10 +53,10 @@ class Searched:
     document: dict[str, Any]
 
 
-def find(job: Job, tested: int) -> Searched:
+def find(job: Job, tested: int, costs: Mapping[str, Costs]) -> Searched:
     """Search within `job.scratch`, which keeps the journal and every model tried.
 
-    `tested` is the number of test images.
+    `tested` is the number of test images; `costs` is the latency table, by target.
     """
     torch.set_num_threads(threads())
     goal, started = job.params.compress, time.monotonic()
@@ -64,6 +65,7 @@ def find(job: Job, tested: int) -> Searched:
         also=goal.also,
         bytes_per_weight=bytes_per_weight(goal.objective.on, job.params.targets),
         example=example(job),
+        costs=costs,
     )
     bench = Bench(replace(job, trials=goal.search.evaluations_max), price, tested)
     root = bench.look(bench.root)

@@ -1,7 +1,8 @@
 """Compress the model by the recipe, given or searched for; end at one fp32 ONNX that answers alike.
 
 reads     ingest, validate (training images to recover on, validation images to score), finetune
-          (the float model: model.safetensors, or model.onnx when the family does not train)
+          (the float model: model.safetensors, or model.onnx when the family does not train),
+          latency_table (when the recipe is searched for)
 writes    model.onnx (input "input", output "logits"), layers.json (what went, layer by layer),
           reference.safetensors (input_pixels uint8 [n, C, S, S] of the first validation images,
           logits float32 [n, classes] that every later form of the model is held to); with
@@ -40,7 +41,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from fettle import manifest, plugins
-from fettle.bench import quality
+from fettle.bench import latency_table, machine, quality
+from fettle.bench.latency_table import Costs
 from fettle.errors import ModelError, ParamsError
 from fettle.measure import Measure
 from fettle.params import Params
@@ -50,7 +52,7 @@ from stages import _reading
 from stages._contract import Inputs, Outputs
 from stages._reading import Images
 
-READS = ("ingest", "validate", "finetune")
+READS = ("ingest", "validate", "finetune", "latency_table")
 SECTIONS = (
     "seed",
     "preprocess",
@@ -154,7 +156,7 @@ def of_module(
     if asked == "auto":
         from stages import _search
 
-        searched = _search.find(job, count_tested(inputs))
+        searched = _search.find(job, count_tested(inputs), costs(inputs))
         job = replace(job, recipe=searched.recipe)
         manifest.write_json(out / "search.json", searched.document)
         told = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
@@ -178,6 +180,11 @@ def count_tested(inputs: Inputs) -> int:
     """Count the test images that passed validation: all that is known here of the test set."""
     classes = manifest.read(inputs["validate"], verify=False).facts["classes"]
     return sum(int(splits["test"]) for splits in classes.values())
+
+
+def costs(inputs: Inputs) -> dict[str, Costs]:
+    """Read this machine's latency table, by target."""
+    return latency_table.read(inputs["latency_table"] / latency_table.NAME, machine.fingerprint())
 
 
 def as_it_is(params: Params, model: Path, out: Path, validation: Images) -> Outputs:

@@ -1,9 +1,10 @@
-"""Choose the target to ship: the best by the objective among those inside the budget.
+"""Choose the target to ship: the best by the objective among those inside budget and limits.
 
-reads     evaluate of every target
-writes    choice.json {target, objective, goal_met, why, budget, candidates: [{target, verdict,
-          reason, value, drop, inside_budget, size_bytes, speedup, accuracy}]}
-params    compress.objective, compress.budget, targets
+reads     evaluate of every target, compress (parameters and MACs)
+writes    choice.json {target, objective, goal_met, why, budget, limits, candidates: [{target,
+          verdict, reason, value, drop, inside_budget, over, size_bytes, speedup, accuracy}]}; over
+          lists the limits of compress.also that the file breaks, each as a sentence
+params    compress.objective, compress.budget, compress.also, targets
 refuses   when no target may ship, or the one that objective.on names may not: with every reason
 
 The budget is held against the drop on validation (point estimate; the verdict on test comes once,
@@ -11,15 +12,18 @@ later). Latencies of different targets were taken at different times, so they ar
 speed-up over the float model, which ran in the same rounds. Where the speed-up intervals of two
 targets overlap they are a tie, and the smaller file wins.
 
-When none is inside the budget the smallest drop is chosen, and goal_met is false.
+Precisions of one model have the same MACs, so the objective macs falls back to the speed. When none
+is inside the budget and every limit, the one with fewest limits broken and the smallest drop is
+chosen, and goal_met is false.
 
 facts: target, goal_met, why.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +33,26 @@ from fettle.manifest import Manifest
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
+from fettle.sections import Also, Budget
 from stages._contract import Inputs, Outputs
 
-READS = ("evaluate@*",)
-SECTIONS = ("compress.objective", "compress.budget", "targets")
+READS = ("evaluate@*", "compress")
+SECTIONS = ("compress.objective", "compress.budget", "compress.also", "targets")
 MEASURES = False
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A target that may ship: its speed-up, bytes, and drop of the budget's metric."""
+    """A target that may ship: its speed-up, bytes, drop of the budget's metric, energy an image
+    where it was measured, and the limits it breaks.
+    """
 
     target: str
     size_bytes: int
     speedup: Measure
     drop: Measure
+    energy: Measure | None = None
+    over: tuple[str, ...] = ()
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
@@ -51,25 +60,30 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     objective, budget = params.compress.objective, params.compress.budget
     folders = inputs.matrix("evaluate")
     rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
-    candidates = shippable(rows, budget.metric, on=objective.on)
-    inside = [one for one in candidates if one.drop.value <= budget.drop_max]
+    made = manifest.read(inputs["compress"], verify=False).measures
+    broken = {name: over(params.compress.also, one, made) for name, one in rows.items()}
+    candidates = [
+        replace(one, over=tuple(broken[one.target]))
+        for one in shippable(rows, budget.metric, on=objective.on)
+    ]
+    inside = [one for one in candidates if one.drop.value <= budget.drop_max and not one.over]
     if inside:
         chosen, why = best(inside, objective.minimise)
     else:
-        chosen = min(candidates, key=lambda one: (one.drop.value, one.size_bytes, one.target))
-        why = (
-            f"no target keeps the drop of {budget.metric} within {budget.drop_max:g} on "
-            f"validation: {chosen.target} loses least, {chosen.drop.value:.4f}"
-        )
+        chosen, why = nearest(candidates, budget)
     recorder.note("chosen", f"{chosen.target}: {why}")
     doc = {
         "target": chosen.target,
         "objective": objective.model_dump(),
         "budget": budget.model_dump(),
+        "limits": params.compress.also.model_dump(exclude_none=True),
         "goal_met": bool(inside),
         "why": why,
         "candidates": [
-            describe(name, sealed, budget.metric, objective.minimise, budget.drop_max)
+            {
+                **describe(name, sealed, budget.metric, objective.minimise, budget.drop_max),
+                "over": broken[name],
+            }
             for name, sealed in rows.items()
         ],
     }
@@ -89,6 +103,7 @@ def shippable(rows: Mapping[str, Manifest], metric: str, *, on: str | None) -> l
             int(sealed.facts["size_bytes"]),
             sealed.measures["speedup"],
             sealed.measures[f"{metric}_drop"],
+            sealed.measures.get("energy_j"),
         )
         for name, sealed in asked.items()
         if sealed.facts["verdict"] == "ship"
@@ -115,12 +130,45 @@ def shippable(rows: Mapping[str, Manifest], metric: str, *, on: str | None) -> l
     )
 
 
+def over(also: Also, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
+    """List the limits that a measured target breaks; `made` holds compress's measures."""
+    figures = {
+        "size_bytes": row.measures.get("size_bytes"),
+        "latency_p50_ms": row.measures.get("latency_p50_ms"),
+        "params": made.get("params_after"),
+        "macs": made.get("macs_after"),
+    }
+    found = []
+    for name, figure in figures.items():
+        limit = getattr(also, f"{name}_max")
+        if limit is not None and figure is not None and figure.value > limit:
+            found.append(f"{name} is {figure.value:,.6g}, above compress.also.{name}_max {limit:,}")
+    return found
+
+
+def nearest(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str]:
+    """Return the nearest miss, and what it misses."""
+    chosen = min(
+        candidates,
+        key=lambda one: (len(one.over), one.drop.value, one.size_bytes, one.target),
+    )
+    if chosen.over:
+        return chosen, f"no target keeps every limit: of {chosen.target} " + "; ".join(chosen.over)
+    return chosen, (
+        f"no target keeps the drop of {budget.metric} within {budget.drop_max:g} on "
+        f"validation: {chosen.target} loses least, {chosen.drop.value:.4f}"
+    )
+
+
 def best(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
     """Return the best candidate by the objective, and why."""
     smallest = min(candidates, key=lambda one: (one.size_bytes, one.target))
     count = f"of {len(candidates)} that may ship" if len(candidates) > 1 else "that may ship"
     if minimise == "size_bytes":
         return smallest, f"the smallest {count}: {smallest.size_bytes:,} bytes"
+    if minimise == "energy_j":
+        saving = min(candidates, key=lambda one: (_joules(one), one.target))
+        return saving, f"the least energy {count}: {_joules(saving):.3g} J an image"
     fastest = max(candidates, key=lambda one: one.speedup.value)
     tied = [one for one in candidates if _high(one.speedup) >= _low(fastest.speedup)]
     chosen = min(tied, key=lambda one: (one.size_bytes, -one.speedup.value, one.target))
@@ -131,6 +179,10 @@ def best(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
         f"the smallest of the fastest {count}: {speed}, a tie with {fastest.target}'s "
         f"{fastest.speedup.value:.2f}x, at {chosen.size_bytes:,} bytes"
     )
+
+
+def _joules(one: Candidate) -> float:
+    return math.inf if one.energy is None else one.energy.value
 
 
 # Any: a row of choice.json

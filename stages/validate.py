@@ -5,13 +5,13 @@ Writes:  rows.parquet (row: the ids that go on), quarantine.parquet (row, rule, 
          validation.json and validation.html (what Great Expectations found), data_docs/ when
          validate.data_docs is on (Great Expectations' own pages; they need the network to look
          as meant).
-Params:  validate, compress.budget (said at once when the test set is too small to decide it; no
-         output depends on it).
+Params:  validate; compress.objective, compress.budget, compress.also and targets are only checked
+         against the row counts, before any training: no output depends on them.
 Facts:   {passed, rows, quarantined, by_rule: {rule: images}, classes: {label: {train, validation,
          test}}, checks: [{name, passed, observed, rule, failing}]}.
 Refuses: more rows to set aside than validate.quarantine_max_fraction; fewer than two classes; a
          class with fewer than validate.class_images_min usable images or none in some split; too
-         many rows without a label.
+         many rows without a label; a goal that no model can meet (stages/_goal.py).
 """
 
 from __future__ import annotations
@@ -24,18 +24,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fettle import dataset, manifest
-from fettle.bench import budget
 from fettle.checks import Limits
 from fettle.checks._examine import Examination, examine, read_frame
 from fettle.checks._page import document, page, to_show
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
-from fettle.sections import Budget
+from stages import _goal
 from stages._contract import Inputs, Outputs
 
 READS = ("ingest",)
-SECTIONS = ("validate", "compress.budget")
+SECTIONS = (
+    "validate",
+    "compress.objective",
+    "compress.budget",
+    "compress.also",
+    "targets",
+)
 MEASURES = False
 
 PASSED = pa.schema([("row", pa.string())])
@@ -71,22 +76,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.file(out / "validation.html")
     recorder.note("validation", f"{found.quarantined} of {len(frame)} images set aside")
     tested = sum(splits["test"] for splits in found.classes.values())
-    warn_of_noise(params.compress.budget, tested, recorder)
+    _goal.check(params, classes=len(found.classes), tested=tested, recorder=recorder)
     told = ("name", "passed", "observed", "rule", "failing")
     facts = {key: doc[key] for key in ("passed", "rows", "quarantined", "by_rule", "classes")}
     return Outputs(
         measures=measures(found, len(frame)),
         facts={**facts, "checks": [{key: one[key] for key in told} for one in doc["checks"]]},
     )
-
-
-def warn_of_noise(asked: Budget, tested: int, recorder: Recorder) -> None:
-    """Note that `tested` images cannot decide an accuracy budget, before any training."""
-    if asked.metric != "accuracy":
-        return
-    text = budget.below_noise(tested, drop_max=asked.drop_max, confidence=asked.confidence)
-    if text:
-        recorder.note("warning", text)
 
 
 def write_rows(out: Path, found: Examination) -> None:

@@ -51,11 +51,14 @@ Json = dict[str, Any]  # Any: a JSON object
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """The chosen target: its folder, its export's facts, and its speed-up over the float model."""
+    """The chosen target: its folder, its export's facts, its speed-up over the float model, and the
+    limits of compress.also that it breaks.
+    """
 
     folder: Path
     facts: Mapping[str, Any]  # Any: the export's facts
     speedup: Measure
+    over: tuple[str, ...] = ()
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
@@ -78,6 +81,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     measures |= {f"recall_drop.{name}": one for name, one in drops.items()}
     held = [
         hold_budget(measures, asked, found),
+        *((False, text) for text in shipped.over),
         *hold_limits(measures, params.verdict.limits),
         *hold_classes(drops, params.verdict.class_drop_max),
     ]
@@ -106,7 +110,7 @@ def find_shipped(inputs: Inputs) -> Shipped:
     folder = inputs.matrix("export")[choice["target"]]
     row = next(one for one in choice["candidates"] if one["target"] == choice["target"])
     facts = manifest.read(folder, verify=False).facts
-    return Shipped(folder, facts, Measure.from_dict(row["speedup"]))
+    return Shipped(folder, facts, Measure.from_dict(row["speedup"]), tuple(row.get("over", ())))
 
 
 def score(

@@ -51,8 +51,12 @@ class Rows:
     def choose(self, *overrides: str) -> tuple[Outputs, dict[str, Any]]:
         out = self.project.folder("select")
         there = [t for t in ORDER if (self.project.root / "artifacts" / "evaluate" / t).is_dir()]
-        inputs = self.project.inputs(*(f"evaluate@{target}" for target in there))
-        outputs = select.run(settings(*overrides), inputs, out, Memory())
+        made = {"params_after": one(5000, "parameters"), "macs_after": one(90_000, "macs")}
+        self.project.seal("compress", measures=made)
+        inputs = self.project.inputs("compress", *(f"evaluate@{target}" for target in there))
+        outputs = select.run(
+            settings("compress.budget.drop_max=0.01", *overrides), inputs, out, Memory()
+        )
         return outputs, json.loads((out / "choice.json").read_text())
 
 
@@ -157,3 +161,36 @@ def test_an_objective_on_a_refused_target_names_the_others(rows: Rows) -> None:
         "branches on its data); others that may: x86_ort_fp32. Fix: set compress.objective.on to "
         "one of them or to null, or mend the cause."
     )
+
+
+def test_a_target_that_breaks_a_limit_is_not_chosen(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=900)
+    rows.ships("x86_ort_int8", speedup=2.0, size=300)
+    outputs, choice = rows.choose("compress.also={size_bytes_max: 500}")
+    assert (outputs.facts["target"], outputs.facts["goal_met"]) == ("x86_ort_int8", True)
+    broken = {row["target"]: row["over"] for row in choice["candidates"]}
+    assert broken == {
+        "x86_ort_fp32": ["size_bytes is 900, above compress.also.size_bytes_max 500"],
+        "x86_ort_int8": [],
+    }
+    assert choice["limits"] == {"size_bytes_max": 500}
+
+
+def test_when_every_target_breaks_a_limit_the_goal_is_not_met_and_the_nearest_is_kept(
+    rows: Rows,
+) -> None:
+    rows.ships("x86_ort_fp32", speedup=3.0, size=900)
+    rows.ships("x86_ort_int8", speedup=2.0, size=300)
+    outputs, _ = rows.choose("compress.also={params_max: 4000, latency_p50_ms_max: 0.8}")
+    assert (outputs.facts["target"], outputs.facts["goal_met"]) == ("x86_ort_fp32", False)
+    assert outputs.facts["why"] == (
+        "no target keeps every limit: of x86_ort_fp32 params is 5,000, above "
+        "compress.also.params_max 4,000"
+    )
+
+
+def test_the_objective_macs_ships_the_fastest_form_of_the_one_model(rows: Rows) -> None:
+    rows.ships("x86_ort_fp32", speedup=2.0, size=900)
+    rows.ships("x86_ort_int8", speedup=3.0, size=300)
+    outputs, _ = rows.choose("compress.objective.minimise=macs")
+    assert outputs.facts["target"] == "x86_ort_int8"

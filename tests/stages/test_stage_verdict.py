@@ -220,3 +220,12 @@ def test_a_class_given_up_fails_though_the_mean_passes(
     )
     assert outputs.measures["recall_drop.left"].n == 30
     assert judged.run("compress.budget.drop_max=0.5", "verdict.class_drop_max=null").facts["passed"]
+
+
+def test_a_broken_limit_of_the_goal_fails_the_verdict(judged: Judged) -> None:
+    path = judged.project.folder("select") / "choice.json"
+    choice = json.loads(path.read_text())
+    choice["candidates"][1]["over"] = ["macs is 9, above compress.also.macs_max 8"]
+    manifest.write_json(path, choice)
+    outputs = judged.run("compress.budget.drop_max=0.05")
+    assert outputs.facts["failed"] == ["macs is 9, above compress.also.macs_max 8"]
