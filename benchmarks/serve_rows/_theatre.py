@@ -164,7 +164,8 @@ def main() -> None:
     controller.start()
     while not stopped:
         controller.tick()
-        time.sleep(TICK_S)
+        if not controller.behind:
+            time.sleep(TICK_S)
     controller.close()
 
 

@@ -23,7 +23,7 @@ Arm = Literal["champion", "challenger"]
 CLIENT_GONE = 499  # nginx's own: the caller closed first, so no server is to blame
 NO_ANSWER = 502  # nginx's own, also for a try that was refused, cut off or (504) too slow
 SETTLE_S = 2.0  # nginx writes into a log put aside until its workers have opened the new one
-READ_MAX_BYTES = 2**18  # about 700 requests a tick: a backlog must not starve the heartbeat
+READ_MAX_BYTES = 2**16  # about 180 requests a tick: a decision follows its evidence closely
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,6 @@ import psutil
 
 from fettle import manifest
 
-# Python warns of a Popen that is dropped while its process lives, which here is the purpose.
-_CHILDREN: list[subprocess.Popen[bytes]] = []
-
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -91,5 +88,6 @@ def spawn(
             env=env,
             start_new_session=True,
         )
-    _CHILDREN[:] = [one for one in (*_CHILDREN, child) if one.poll() is None]
+    # Python warns of a Popen that is dropped while its process lives, which here is the purpose
+    child.returncode = 0
     return of(child.pid)

@@ -99,6 +99,11 @@ class Controller:
                 self._next_status = now + STATUS_EVERY_S
                 self._watch.write_status()
 
+    @property
+    def behind(self) -> bool:
+        """Whether more has come in than the last tick took."""
+        return self._watch is not None and self._watch.behind
+
     def close(self) -> None:
         """Stop what runs in this process; the router and the releases go on serving."""
         if self._watch is not None:
@@ -310,7 +315,8 @@ def main() -> None:
     controller.start()
     while not stopped:
         controller.tick()
-        time.sleep(TICK_S)
+        if not controller.behind:
+            time.sleep(TICK_S)
     controller.close()
 
 

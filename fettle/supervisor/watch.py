@@ -96,6 +96,7 @@ class Watch:
         self.memory = Memory(names, folder / "labels.jsonl")
         self._cursors = _cursors(folder, log, begun["since"])
         self._shadow: shadow.Shadow | None = None
+        self.behind = False  # more has come in than one tick takes
         self.challenger_requests = 0  # drawn for it since this process watches
 
     @property
@@ -175,7 +176,9 @@ class Watch:
         """Read every source on from where it was left."""
         at = self._cursors
         if not (self.state.phase is Phase.PROMOTED and self.state.requests > WATCHED_REQUESTS):
+            before = at.log
             found, at.log = attempts.read(self._log, at.log, arms)
+            self.behind = at.log - before > attempts.READ_MAX_BYTES // 2
             for line in found:
                 self.challenger_requests += line.drawn == "challenger"
                 yield from attempts_of(line)
