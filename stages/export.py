@@ -15,7 +15,7 @@ facts: target, hardware, runtime, version (of the runtime), precision, dialect; 
 unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, calibrate (the
 method), calibrate_errors {method: mean squared error of the logits}, kept_float (layers that went
 back to float), disagreement (share of answers that differ from float, on disagreement_images),
-quantized_ops and float_ops {operator: count}.
+quantized_ops and float_ops {operator: count} (these two for w8 as well).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 from fettle import plugins
 from fettle.bench import onnx_cost
-from fettle.compress import _calibration
+from fettle.compress import _calibration, weight_int8
 from fettle.errors import ModelError
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -93,6 +93,11 @@ def to_precision(
     model = inputs["compress"] / "model.onnx"
     if target.precision == "fp32":
         return model, {}
+    inputs.scratch.mkdir(parents=True, exist_ok=True)
+    out = inputs.scratch / "model.onnx"
+    if target.precision == "w8":
+        stored = weight_int8.apply(model, out)
+        return out, {"quantized_ops": stored.quantized, "float_ops": stored.left}
     recorder.progress(0.1, "finding the int8 ranges on training images")
     section = params.export
     images = _reading.images(inputs, params, "train", most=2 * section.calibration_images)
@@ -105,8 +110,6 @@ def to_precision(
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]
     _calibration.check(pixels, labels, answers(plain, params, pixels))
-    inputs.scratch.mkdir(parents=True, exist_ok=True)
-    out = inputs.scratch / "model.onnx"
     tuned = _calibration.tune(
         model,
         out,

@@ -45,7 +45,7 @@ def revive_dead_channels(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         if tensor.data_type != tensor.FLOAT or len(tensor.dims) < 2:
             continue
         array = np.array(numpy_helper.to_array(tensor))
-        channels = np.moveaxis(array, _channel_axis(node, array.ndim), 0)
+        channels = np.moveaxis(array, channel_axis(node, array.ndim), 0)
         sizes = np.abs(channels).reshape(len(channels), -1).max(axis=1)
         floor = max(float(sizes.max()) * DEAD, DEAD**2)  # a layer may be dead as a whole
         for at in np.flatnonzero(sizes <= floor):
@@ -54,7 +54,7 @@ def revive_dead_channels(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
-def _channel_axis(node: Any, rank: int) -> int:  # Any: onnx.NodeProto, untyped
+def channel_axis(node: Any, rank: int) -> int:  # Any: onnx.NodeProto, untyped
     """Return the output-channel axis of a weight: [out, in, …], or the last of [in, out]."""
     if node.op_type == "Conv":
         return 0

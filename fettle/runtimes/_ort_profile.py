@@ -22,7 +22,7 @@ class OrtProfiler:
         check_entry(entry)
         toolkit = ort.toolkit()
         self._folder = tempfile.TemporaryDirectory(prefix="fettle-profile-")
-        options = ort.session_options(toolkit, threads)
+        options = ort.session_options(toolkit, threads, entry)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(self._folder.name) / "ort")
         with ort.translated(f"ONNX Runtime cannot load {entry.name}"):

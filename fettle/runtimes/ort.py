@@ -66,7 +66,7 @@ def open(entry: Path, *, threads: int) -> OrtSession:
     """
     check_entry(entry)
     ort = toolkit()
-    options = session_options(ort, threads)
+    options = session_options(ort, threads, entry)
     with translated(f"ONNX Runtime cannot load {entry.name}"):
         session = ort.InferenceSession(str(entry), options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:
@@ -79,7 +79,8 @@ def open(entry: Path, *, threads: int) -> OrtSession:
     return OrtSession(session)
 
 
-def session_options(ort: Any, threads: int) -> Any:  # Any: onnxruntime ships no types
+# Any: onnxruntime ships no types
+def session_options(ort: Any, threads: int, entry: Path) -> Any:
     """Set what a session is opened with, served or measured or profiled."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -88,6 +89,10 @@ def session_options(ort: Any, threads: int) -> Any:  # Any: onnxruntime ships no
     options.log_severity_level = 3  # errors only: they are raised besides
     # an idle session's threads would spin beside the one that is measured or served
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if b"QuantizeLinear" not in entry.read_bytes():
+        # nothing is quantized at run time: int8 weights are then widened once, at load. Without
+        # this, at every run: EfficientNet-Lite0 at 32 px took 18.5 ms instead of 1.6.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 

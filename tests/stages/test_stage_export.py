@@ -157,3 +157,12 @@ def test_seven_bits_are_offered(project: TinyProject) -> None:
     export.run(settings("export.weight_bits=7"), inputs, out, Memory())
     held = [w for w in tiny_onnx.weights(out / "model.onnx").values() if w.dtype == np.int8]
     assert {int(np.abs(w.astype(int)).max()) for w in held if w.ndim > 1} == {64}
+
+
+def test_the_weights_alone_are_stored_in_int8_for_a_w8_target(project: TinyProject) -> None:
+    outputs, out = run(project, "x86_ort_w8")
+    assert outputs.facts["quantized_ops"] == {"Conv": 2, "Gemm": 1}
+    assert "calibrate" not in outputs.facts
+    kinds = [node.op_type for node in onnx.load(out / "model.onnx").graph.node]
+    assert kinds.count("DequantizeLinear") == 3
+    assert "QuantizeLinear" not in kinds
