@@ -136,9 +136,8 @@ class GroupSensitivity:
 class Survey:
     """A model as it stands, for `proposals`: what each part costs and how much hangs on it.
 
-    `loss` is the mean cross-entropy of `images` training images (nats); `latency_ms` is each
-    layer's predicted share, empty when no table was measured; `skipped` says which layers cannot
-    be pruned, and why. `as_built`: no technique has acted on it yet.
+    `loss` is the mean cross-entropy of `images` training images (nats); `skipped` says which layers
+    cannot be pruned, and why. `as_built`: no technique has acted on it yet.
     """
 
     layers: tuple[Layer, ...]
@@ -146,7 +145,6 @@ class Survey:
     groups: tuple[GroupSensitivity, ...] = ()
     loss: float = 0.0
     images: int = 0
-    latency_ms: Mapping[str, float] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     as_built: bool = False
 
