@@ -60,7 +60,10 @@ def without_vnni(
     count = min(most, len(batch), int(EMULATED_MACS_MAX / max(1, macs)))
     if count < least:
         return {"reason": f"not measured: only {count} images, it takes {least}"}, {}
-    found = saturation.emulate(entry, batch[:count])
+    try:
+        found = saturation.emulate(entry, batch[:count])
+    except ModelError as err:
+        return {"reason": f"not measured: {err}"}, {}
     labels, ours = images.labels[:count], logits[:count]
     agrees = float((found.exact.argmax(axis=1) == ours.argmax(axis=1)).mean())
     if agrees < AGREES_MIN:

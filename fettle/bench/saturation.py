@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fettle.errors import ModelError
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Values = dict[str, Any]  # Any: arrays of several types
@@ -40,12 +42,12 @@ class Emulated:
 def emulate(model: Path, batch: Floats) -> Emulated:
     """Run an int8 ONNX (QDQ, U8S8) on `batch` [n, C, H, W] twice: as without VNNI, and exactly.
 
-    Compare `exact` with the runtime's own answers before `saturated` is believed.
+    Compare `exact` with the runtime's own answers before `saturated` is believed. Raises ModelError
+    for an operator that numpy or ONNX's reference cannot follow.
     """
     import onnx
 
-    graph = onnx.load(model).graph
-    plan = _Plan(graph)
+    plan = _Plan(onnx.load(model))
     parts = {False: [], True: []}  # type: dict[bool, list[Floats]]
     changed: dict[str, list[float]] = {}
     for at in range(0, len(batch), BATCH):
@@ -62,9 +64,11 @@ def emulate(model: Path, batch: Floats) -> Emulated:
 class _Plan:
     """A graph with its constants, and which nodes multiply in int8."""
 
-    def __init__(self, graph: Any) -> None:  # Any: onnx.GraphProto, untyped
+    def __init__(self, proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         from onnx import numpy_helper
 
+        graph = proto.graph
+        self.opsets = {one.domain: one.version for one in proto.opset_import}
         self.nodes = list(graph.node)
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.input = next(i.name for i in graph.input if i.name not in self.constants)
@@ -81,22 +85,39 @@ class _Plan:
 
 def _run(plan: _Plan, batch: Floats, changed: dict[str, list[float]] | None) -> Floats:
     """Run the graph node by node; with `changed`, sums saturate and their shares are noted."""
-    from onnx.reference import ReferenceEvaluator
-
     values: Values = {**plan.constants, plan.input: batch}
     for node in plan.nodes:
-        if plan.quantized(node):
-            values[node.output[0]] = _heavy(plan, node, values, changed)
-            continue
-        fed = {name: values[name] for name in node.input if name}
-        if node.op_type == "Conv":
-            values[node.output[0]] = _convolve(node, fed[node.input[0]], fed[node.input[1]])
-            if len(node.input) > 2:
-                values[node.output[0]] += fed[node.input[2]][:, None, None]
-        else:
-            answers = ReferenceEvaluator(node).run(None, fed)
-            values.update(zip(node.output, answers, strict=True))
+        try:
+            _step(plan, node, values, changed)
+        except Exception as err:  # ONNX's reference raises what its numpy raised
+            raise ModelError(
+                f"the operator {node.op_type} cannot be emulated",
+                got=(str(err).strip().splitlines() or [type(err).__name__])[0][:300],
+                rule="two-dimensional convolutions with explicit pads, and ONNX's own operators",
+                fix="measure the int8 file on such a CPU instead",
+            ) from err
     return np.asarray(values[plan.output])
+
+
+def _step(
+    plan: _Plan,
+    node: Any,  # Any: onnx.NodeProto, untyped
+    values: Values,
+    changed: dict[str, list[float]] | None,
+) -> None:
+    """Add one node's answers to `values`."""
+    from onnx.reference import ReferenceEvaluator
+
+    fed = {name: values[name] for name in node.input if name}
+    if plan.quantized(node):
+        values[node.output[0]] = _heavy(plan, node, values, changed)
+    elif node.op_type == "Conv":
+        values[node.output[0]] = _convolve(node, fed[node.input[0]], fed[node.input[1]])
+        if len(node.input) > 2:
+            values[node.output[0]] += fed[node.input[2]][:, None, None]
+    else:
+        answers = ReferenceEvaluator(node, opsets=plan.opsets).run(None, fed)
+        values.update(zip(node.output, answers, strict=True))
 
 
 def _heavy(
@@ -112,7 +133,7 @@ def _heavy(
     scales = values[left.input[1]] * np.atleast_1d(values[right.input[1]])
     given = {a.name: a for a in node.attribute}
     transposed = "transB" in given and given["transB"].i == 1
-    depthwise = node.op_type == "Conv" and weight.shape[1] == 1
+    depthwise = node.op_type == "Conv" and data.shape[1] > weight.shape[1] == 1
     if node.op_type == "Conv":
         zeros = np.float64(zero)
         exact = _convolve(node, data.astype(np.float64) - zeros, weight.astype(np.float64))
@@ -158,6 +179,8 @@ def _correction(rows: npt.NDArray[np.uint8], weight: npt.NDArray[np.int8]) -> Do
 def _geometry(node: Any) -> tuple[list[int], list[int], list[int]]:
     """Read strides, pads (top, left, bottom, right) and dilations (Any: onnx.NodeProto)."""
     given = {a.name: list(a.ints) for a in node.attribute}
+    if any(a.name == "auto_pad" and a.s != b"NOTSET" for a in node.attribute):
+        raise ValueError("auto_pad")
     strides, dilations = given.get("strides", [1, 1]), given.get("dilations", [1, 1])
     return strides, given.get("pads", [0, 0, 0, 0]), dilations
 

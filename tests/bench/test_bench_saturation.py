@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tiny_onnx
 
 from fettle.bench import saturation
 from fettle.compress import int8_qdq
 from fettle.compress._ort_quantizer import WeightBits
+from fettle.errors import ModelError
 from fettle.runtimes import ort
 
 
@@ -59,8 +61,22 @@ def test_eight_bits_saturate_and_seven_do_not(tmp_path: Path) -> None:
     images = tiny_onnx.images(40, seed=4, noise=0.9)
     eight = saturation.emulate(quantized(tmp_path, 8, width=64), images)
     seven = saturation.emulate(quantized(tmp_path, 7, width=64), images)
-    assert set(eight.layers) == {"gemm"}  # conv1 multiplies one channel, conv2 is depthwise
+    assert "conv2" not in eight.layers  # depthwise: multiplied in 32 bits
     assert 0 < eight.layers["gemm"] <= 1
     assert (eight.saturated != eight.exact).any()
     assert seven.layers == {}
     assert (seven.saturated == seven.exact).all()
+
+
+def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path) -> None:
+    path = quantized(tmp_path, 8)
+    proto = onnx.load(path)
+    node = next(n for n in proto.graph.node if n.name == "conv2")
+    node.attribute.append(onnx.helper.make_attribute("auto_pad", "SAME_UPPER"))
+    onnx.save(proto, path)
+    with pytest.raises(ModelError) as caught:
+        saturation.emulate(path, tiny_onnx.images(4))
+    assert str(caught.value) == (
+        "the operator Conv cannot be emulated: got auto_pad; two-dimensional convolutions with "
+        "explicit pads, and ONNX's own operators. Fix: measure the int8 file on such a CPU instead."
+    )
