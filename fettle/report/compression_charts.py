@@ -120,16 +120,17 @@ def operators(before: Json, after: Json, *, names: tuple[str, str], label: str) 
     for at, (name, doc) in enumerate(zip(names, (before, after), strict=True)):
         top, spent = at * height + 6, 0.0
         body.append(svg.text(left - 8, top + 20, name, anchor="end"))
-        for one in sorted(doc["kinds"], key=lambda one: [*inks].index(_family(one["kind"]))):
-            start, end = x(spent), x(spent + one["ms"])
-            spent += one["ms"]
-            tip = (
-                f"{one['kind']}: {milliseconds(one['ms'])} ms in {one['kernels']} kernels, "
-                f"{percent(one['ms'] / doc['ms'])} of the time"
+        for family, ink in inks.items():
+            kinds = [one for one in doc["kinds"] if _family(one["kind"]) == family]
+            if not kinds:
+                continue
+            start, spent = spent, spent + sum(one["ms"] for one in kinds)
+            tip = f"{family}, {percent((spent - start) / doc['ms'])} of the time: " + ", ".join(
+                f"{one['kind']} {milliseconds(one['ms'])} ms in {one['kernels']}" for one in kinds
             )
-            ink = inks[_family(one["kind"])]
             style = f"fill:{ink};{SOLID};stroke:var(--paper, #ffffff);stroke-width:1"
-            body.append(svg.rect(start, top, end - start, height - 16, style=style, title=tip))
+            width = x(spent) - x(start)
+            body.append(svg.rect(x(start), top, width, height - 16, style=style, title=tip))
         end = x(spent) + 6
         said = f"{milliseconds(doc['ms'])} ms"
         body.append(svg.text(end, top + 20, said, style=svg.QUIET))

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from fettle import params, workspace
+from fettle.adapters import graph
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import closure  # noqa: E402  tools/ is a folder of scripts, not a package
@@ -63,3 +66,14 @@ def test_a_stage_has_one_out_and_the_plain_command(name: str) -> None:
 def test_a_stage_says_what_it_reads_writes_and_refuses(name: str) -> None:
     text = (importlib.import_module(f"stages.{name}").__doc__ or "").lower()
     assert all(word in text for word in ("reads", "writes", "params", "refuses")), name
+
+
+def test_a_workspace_runs_its_own_targets_only(tmp_path: Path) -> None:
+    """A second dvc.yaml in the tree (`fettle init` copies one) would add that one's stages."""
+    workspace.sync(ROOT, tmp_path)
+    composed = params.compose(ROOT / "params.yaml", ["targets=[x86_ort_fp32]"])
+    YAML(typ="rt").dump(composed, tmp_path / "params.yaml")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    found = [name for name in graph.load(tmp_path) if "@" in name]
+    assert sorted(found) == ["evaluate@x86_ort_fp32", "export@x86_ort_fp32"]
