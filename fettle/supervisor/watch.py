@@ -22,14 +22,14 @@ from typing import Any
 from fettle import manifest
 from fettle.adapters import attempts
 from fettle.adapters.attempts import CLIENT_GONE, Logged
-from fettle.promotion import journal
+from fettle.promotion import journal, offline
 from fettle.promotion.engine import Begin, Decision, Event, Observed, Offline, Ordered
 from fettle.promotion.plan import Plan
 from fettle.promotion.records import Arm, Attempt, Label, Record, Seen, ShadowPair
 from fettle.promotion.rollout import Action, Phase, RolloutState, Verb
-from fettle.promotion.verdict import GateResult, Verdict
+from fettle.promotion.verdict import GateResult
 from fettle.sections import Promote
-from fettle.supervisor import lines, shadow
+from fettle.supervisor import lines, papers, shadow
 from fettle.supervisor.feedback import Answered, Memory
 from fettle.supervisor.place import Release
 
@@ -86,7 +86,8 @@ class Watch:
         self._log, self._trees, self._ports, self._key = log, trees, ports, key
         begun = json.loads((folder / "begin.json").read_text())
         self._edges: list[float] = begun["edges"]
-        self._release = Path(begun["folders"]["challenger"])
+        self._folders: dict[str, str] = begun["folders"]
+        self._release = Path(self._folders["challenger"])
         self._engine, decisions, self._journal = journal.recover(folder / "journal.jsonl")
         self._last: Decision | None = decisions[-1] if decisions else None
         names = {
@@ -120,7 +121,9 @@ class Watch:
             return ()
         now_s = time.time()
         if self.state.phase is Phase.PENDING:
-            return self._decide(Offline(now_s=now_s, results=offline(self._release))).actions
+            return self._decide(
+                Offline(now_s=now_s, results=judge_offline(self._folders, self.plan))
+            ).actions
         self._shadowing()
         records = tuple(self._records(arms))
         return self._decide(Observed(now_s=now_s, records=records)).actions
@@ -235,16 +238,13 @@ class Watch:
         return max(0.0, left - (time.time() - state.entered_s))
 
 
-def offline(release: Path) -> tuple[GateResult, ...]:
-    """Return what the release's own gate report says."""
-    gate = json.loads((release / "gate.json").read_text())
-    passed = bool(gate["passed"])
-    return (
-        GateResult(
-            name="offline",
-            verdict=Verdict.PASS if passed else Verdict.FAIL,
-            reason="the release's gate report says so",
-        ),
+def judge_offline(folders: Mapping[str, str], plan: Plan) -> tuple[GateResult, ...]:
+    """Judge the challenger's papers, beside the champion's where there is one."""
+    champion = folders.get("champion")
+    return offline.judge(
+        papers.read(Path(folders["challenger"])),
+        None if champion is None else papers.read(Path(champion)),
+        plan,
     )
 
 

@@ -84,7 +84,12 @@ class Theatre:
         draft = self.project.releases / f"draft-{number}"
         manifest.write_json(draft / "release.json", {"data": {"ingest": ingest}, "name": "tiny"})
         manifest.write_json(draft / "labels.json", CLASSES)
-        manifest.write_json(draft / "gate.json", {"passed": passed, "number": number})
+        accuracy = {"value": 0.9, "unit": "1", "n": 100, "low": 0.85, "high": 0.95}
+        ratio = {"value": 2.0, "unit": "x", "n": 20, "low": 1.9, "high": 2.1}
+        measures = {"accuracy": accuracy, "latency_ratio": ratio}
+        gate = {"passed": passed, "failed": [], "number": number, "measures": measures}
+        manifest.write_json(draft / "gate.json", gate)
+        manifest.write_json(draft / "validation.json", {"passed": True})
         preprocess = {"size_px": 2, "channels": 1, "mean": 0.5, "std": 0.5}
         manifest.write_json(draft / "preprocess.json", preprocess)
         name = manifest.tree_digest(draft)[:12]
