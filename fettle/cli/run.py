@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -114,8 +115,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
         _say("starting Prefect's server (it stays up for the next run; `fettle ui --stop` ends it)")
         server = servers.launch(project, "prefect")
     graph.warm_parent()  # it imports DVC while the server starts
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    _catch()
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     _listen()
@@ -124,7 +124,10 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     from flows.release import release
 
     servers.wait(project, server)
-    named = release.with_options(flow_run_name=settings.release.name)
+    # Prefect puts a SIGTERM handler of its own in our place, which waits for the running stages
+    named = release.with_options(
+        flow_run_name=settings.release.name, on_running=[lambda *_: _catch()]
+    )
     last = named(str(project.root), str(project.tree), force)
     _say(f"done in {time.monotonic() - started:.0f} s")
     _finish(project, last, json_, fresh=True)
@@ -153,6 +156,11 @@ def _finish(
         )
 
 
+def _catch() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+
+
 def _interrupted(number: int, _frame: object) -> None:
     """Kill the running stages and stop: the finished ones are kept."""
     from fettle.adapters import graph
@@ -164,6 +172,12 @@ def _interrupted(number: int, _frame: object) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _one_line(text: str) -> str:
+    """Cut a line at a terminal's width; a log keeps it whole."""
+    columns = shutil.get_terminal_size().columns
+    return text if not sys.stderr.isatty() or len(text) <= columns else f"{text[: columns - 1]}…"
 
 
 class _Progress(logging.Handler):
@@ -186,7 +200,7 @@ class _Progress(logging.Handler):
         ):
             self._last = time.monotonic()
             name, fraction, text = progress
-            _say(f"  {name:<28} {fraction:>4.0%}  {text}")
+            _say(_one_line(f"  {name:<28} {fraction:>4.0%}  {text}"))
 
 
 def _listen() -> None:

@@ -18,6 +18,7 @@ from box import Box
 from fettle import manifest
 
 pytestmark = pytest.mark.e2e
+STAGES = 12  # of dvc.yaml, with two targets
 Finished = subprocess.CompletedProcess[str]
 Edit = Callable[[dict[str, str]], None]
 
@@ -39,7 +40,7 @@ def test_the_report_s_json_has_every_fact_ci_reads(first_run: Finished, box: Box
     doc = box.report()
     assert doc["schema"] == "fettle.report/1"
     assert [s["name"] for s in doc["stages"]][:4] == ["ingest", "validate", "finetune", "compress"]
-    assert len(doc["stages"]) == 11
+    assert len(doc["stages"]) == STAGES
     assert doc["validation"]["rows"] == 400
     quality = doc["quality"]
     assert set(quality) >= {"metric", "float", "compressed", "drop", "metrics"}
@@ -89,11 +90,18 @@ def test_from_a_release_one_walks_back_to_the_data(first_run: Finished, box: Box
             )
         )
         alias = db.execute("select alias, version from registered_model_aliases").fetchall()
+        shown = dict(db.execute("select key, value from metrics where run_uuid = ?", (run,)))
     source = json.loads((box.project / "inputs" / "source.json").read_text())
+    quality, ratios = box.report()["quality"], box.report()["compression"]
+    assert shown["accuracy.float"] == quality["float"]["value"]
+    assert shown["accuracy.compressed"] == quality["compressed"]["value"]
+    assert shown["params_ratio"] == ratios["params_ratio"]
+    names = states(box, "prefect/prefect.db", "select name from flow_run")
+    assert names == {release["name"]}
     assert tags["release_digest"] == release["digest"]
     assert tags["data"] == source["digest"]
     assert run == release["run_id"]
-    assert len(stages) == 11  # every stage's own run is linked
+    assert len(stages) == STAGES  # every stage's own run is linked
     assert alias == [("challenger", int(release["model_version"]))]
 
 
@@ -180,6 +188,23 @@ def test_an_artefact_edited_by_hand_is_refused_by_name(first_run: Finished, box:
         assert "the good copy comes from the cache" in done.stderr
     finally:
         path.write_bytes(good)
+
+
+def test_an_interrupted_run_stops_at_once_with_all_it_started(
+    first_run: Finished, box: Box, edit: Edit
+) -> None:
+    del first_run
+    edit({"finetune.weight_decay": "3e-4"})
+    with subprocess.Popen(
+        box.command("run"), cwd=box.project, env=box.environment(), stderr=subprocess.PIPE
+    ) as run:
+        stage = wait_for(lambda: stage_process(box, "finetune"))
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate(timeout=20)
+    assert run.returncode == 128 + signal.SIGTERM
+    last = "stopped; the finished stages are kept, `fettle run` goes on from there\n"
+    assert said.decode().endswith(last)
+    wait_for(lambda: not psutil.pid_exists(stage) or zombie(stage), seconds=10)
 
 
 def test_a_killed_run_leaves_no_orphan_and_the_next_one_repeats_only_that_stage(
