@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from fettle import manifest, plugins
-from fettle.bench import clones, latency_table
+from fettle.bench import clones, latency_fit, latency_table
 from fettle.bench.latency_table import Costs
 from fettle.errors import ModelError
 from fettle.measure import Measure
@@ -127,7 +127,7 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
             open_=lambda path: runtime.open(path, threads=threads),
             profile=lambda path: runtime.profile(path, threads=threads),
         )
-    return latency_table.fit(taken.samples, taken.nets, taken.checks)
+    return latency_fit.fit(taken.samples, taken.nets, taken.checks)
 
 
 def quantized(model: Path, out: Path, shape: tuple[int, int, int], seed: int) -> Path:

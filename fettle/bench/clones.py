@@ -24,7 +24,7 @@ from fettle.operators import Operator
 Floats = npt.NDArray[np.float32]
 
 LEARNT = 14  # a place has four terms; more clones moved the error by under a point here
-LEARNT_MIN = 7  # one more than a place needs (latency_table.SAMPLES_MIN)
+LEARNT_MIN = 7  # one more than a place needs (latency_fit.SAMPLES_MIN)
 # Loading takes most of the time: ONNX Runtime loads EfficientNet-Lite0 in 0.05 s, OpenVINO its int8
 # form in 0.6 s, and each copy is loaded twice. A slow one is learnt from fewer copies.
 LOADING_S = 6.0

@@ -6,20 +6,19 @@ taken and docs/decisions/0020 why), and it carries its own error: what it predic
 networks that it did not learn from, beside what they were measured to take.
 
 An operator's time is linear in its channel counts and their product, with no negative term
-(non-negative least squares on relative errors, Lawson & Hanson 1974, ch. 23): more channels never
-cost less. Three fits, the nearest first: the same operator at the same size ("conv 3x3 at 16x16"),
-the same operator at any size ("conv 3x3"), the same kind ("conv").
+(fettle/bench/latency_fit.py): more channels never cost less. Three fits, the nearest first: the
+same operator at the same size ("conv 3x3 at 16x16"), at any size ("conv 3x3"), the same kind
+("conv").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fettle import manifest
 from fettle.bench import machine
@@ -29,13 +28,7 @@ from fettle.operators import Operator
 
 SCHEMA = 1
 NAME = "latency_table.json"
-SAMPLES_MIN = 6  # fewer do not settle four terms: the next wider fit is used
-# Weights and kernels grow together, so without a bound the weights may take it all (seen on a busy
-# machine), and a network of another shape would be predicted from its weights alone.
-# Above its bound the kernels would stand for time that others took from the machine.
-KERNEL_SHARE_MIN, KERNEL_SHARE_MAX = 0.5, 1.5
 FUSED_MS = 1e-4  # a fit below a tenth of a microsecond stands for an operator without a kernel
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +112,7 @@ def shares(costs: Costs, operators: Sequence[Operator]) -> list[float]:
     little negative where the profiler cost more than the kernel it timed.
     """
     beyond = (costs.kernel_share, costs.operator_ms, costs.weight_ms)
-    return [float(np.dot(beyond, _features(costs.fits, one))) for one in operators]
+    return [float(np.dot(beyond, features_of(costs.fits, one))) for one in operators]
 
 
 def by_name(costs: Costs, operators: Sequence[Operator]) -> dict[str, float]:
@@ -128,80 +121,6 @@ def by_name(costs: Costs, operators: Sequence[Operator]) -> dict[str, float]:
     for one, ms in zip(operators, shares(costs, operators), strict=True):
         found[one.name] = found.get(one.name, 0.0) + max(ms, 0.0)
     return found
-
-
-def fit(samples: Sequence[Sample], nets: Sequence[Net], checks: Sequence[Net]) -> Costs:
-    """Learn the costs from kernels and whole networks; judge them on `checks`, not learnt from."""
-    fits: dict[str, tuple[float, ...]] = {}
-    for key, features in ((_place, _in_place), (_form, _anywhere), (_kind, _anywhere)):
-        groups: dict[str, list[Sample]] = {}
-        for sample in samples:
-            groups.setdefault(key(sample.operator), []).append(sample)
-        for name, group in groups.items():
-            if key is _kind or len({s.operator for s in group}) >= SAMPLES_MIN:
-                rows = np.array([features(s.operator) for s in group])
-                fits[name] = _terms(rows, np.array([s.ms for s in group]))
-    glue = float(np.median([net.glue_ms for net in nets if net.glue_ms is not None]))
-    kernel_share, operator_ms, weight_ms = _beyond(fits, glue, nets)
-    learnt = Costs(
-        fits=fits,
-        glue_ms=glue,
-        kernel_share=kernel_share,
-        operator_ms=operator_ms,
-        weight_ms=weight_ms,
-    )
-    return replace(
-        learnt,
-        checks=tuple(
-            Check(
-                macs=sum(one.macs for one in net.operators),
-                predicted_ms=learnt.glue_ms + sum(shares(learnt, net.operators)),
-                measured_ms=net.ms,
-            )
-            for net in checks
-        ),
-    )
-
-
-def _beyond(
-    fits: Mapping[str, tuple[float, ...]], glue: float, nets: Sequence[Net]
-) -> tuple[float, float, float]:
-    """Relate whole networks to their kernels, operator by operator:
-
-        ms = glue + sum over operators (kernel_share x kernel + operator_ms + weight_ms x weights)
-
-    A profiler slows what it times and does not see the steps between nodes; and a network whose
-    weights outgrow the caches is slower than its kernels by themselves. Least squares on relative
-    errors; networks three deviations off are dropped once, since a hiccup of the machine during
-    one of them would bend all.
-    """
-    from scipy.optimize import lsq_linear
-
-    rows = np.array([np.sum([_features(fits, one) for one in net.operators], 0) for net in nets])
-    ms = np.array([net.ms for net in nets])
-    if len(nets) < 2 * rows.shape[1]:
-        return 1.0, float(((ms - glue - rows[:, 0]) / rows[:, 1]).mean()), 0.0
-    scale = rows.max(axis=0)
-    kept = np.ones(len(nets), dtype=bool)
-    for _ in range(2):
-        found = lsq_linear(
-            (rows / scale)[kept] / ms[kept, None],
-            (ms[kept] - glue) / ms[kept],
-            bounds=(
-                [KERNEL_SHARE_MIN * scale[0], -np.inf, 0],
-                [KERNEL_SHARE_MAX * scale[0], np.inf, np.inf],
-            ),
-        ).x
-        off = np.abs(((rows / scale) @ found + glue) / ms - 1)
-        kept = off <= 3 * max(float(np.median(off)) * 1.4826, 0.02)
-    terms = found / scale
-    return float(terms[0]), float(terms[1]), float(terms[2])
-
-
-def _features(fits: Mapping[str, tuple[float, ...]], one: Operator) -> tuple[float, float, float]:
-    """Return an operator's kernel ms, 1, and its weights; zeros when it is fused into another."""
-    kernel = _kernel(fits, one)
-    return (kernel, 1.0, float(one.weights)) if kernel > FUSED_MS else (0.0, 0.0, 0.0)
 
 
 def write(path: Path, targets: Mapping[str, Costs], *, threads: int) -> None:
@@ -250,22 +169,18 @@ def _costs(doc: Mapping[str, Any]) -> Costs:  # Any: JSON
     )
 
 
-def _kernel(fits: Mapping[str, tuple[float, ...]], one: Operator) -> float:
-    for key, features in ((_place, _in_place), (_form, _anywhere), (_kind, _anywhere)):
+def kernel_ms(fits: Mapping[str, tuple[float, ...]], one: Operator) -> float:
+    for key, features in FITS:
         terms = fits.get(key(one))
         if terms is not None:
             return float(np.dot(terms, features(one)))
     return 0.0  # the model it was measured on has no operator of that kind
 
 
-def _terms(features: Doubles, ms: Doubles) -> tuple[float, ...]:
-    """Solve min |F t / ms - 1| for t >= 0; features are scaled so that none drowns."""
-    from scipy.optimize import nnls
-
-    weights = 1 / np.maximum(ms, 1e-3)  # profilers count whole microseconds
-    scale = np.maximum(np.abs(features).max(axis=0), 1e-12)
-    found, _ = nnls(features / scale * weights[:, None], ms * weights)
-    return tuple(float(term) for term in found / scale)
+def features_of(fits: Mapping[str, tuple[float, ...]], one: Operator) -> tuple[float, float, float]:
+    """Return an operator's kernel ms, 1, and its weights; zeros when it is fused into another."""
+    kernel = kernel_ms(fits, one)
+    return (kernel, 1.0, float(one.weights)) if kernel > FUSED_MS else (0.0, 0.0, 0.0)
 
 
 Key = Callable[[Operator], str]
@@ -295,3 +210,7 @@ def _anywhere(one: Operator) -> list[float]:
     area = one.height * one.width
     read = one.inputs * area * one.stride**2
     return [1.0, float(one.macs), float(one.outputs * area), float(read), float(one.weights)]
+
+
+# The nearest first: the same operator at the same size, at any size, the same kind.
+FITS = ((_place, _in_place), (_form, _anywhere), (_kind, _anywhere))

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import tiny_onnx
 
-from fettle.bench import _clones, clones, latency_table
+from fettle.bench import _clones, clones, latency_fit, latency_table
 from fettle.runtimes import ort
 
 SHAPE = (1, 8, 8)
@@ -83,7 +83,7 @@ def test_a_network_that_cannot_be_cut_is_timed_as_it_is(model: Path) -> None:
         open_=lambda path: ort.open(path, threads=1),
         profile=lambda path: ort.profile(path, threads=1),
     )  # fmt: skip
-    costs = latency_table.fit(taken.samples, taken.nets, taken.checks)
+    costs = latency_fit.fit(taken.samples, taken.nets, taken.checks)
     assert (len(taken.nets), len(taken.checks), costs.error) == (1, 0, None)
     predicted = latency_table.predict(costs, taken.nets[0].operators)
     assert predicted.value == pytest.approx(taken.nets[0].ms, rel=0.05)

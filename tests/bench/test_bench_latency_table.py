@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fettle.bench import latency_table, machine
+from fettle.bench import latency_fit, latency_table, machine
 from fettle.bench.latency_table import Check, Costs, Net, Sample
 from fettle.errors import ProjectError
 from fettle.operators import Operator
@@ -40,7 +40,7 @@ def learnt(checks: tuple[Net, ...]) -> Costs:
     rng = np.random.default_rng(0)
     nets = [net(*map(int, rng.integers(8, 128, 4)), deep=1 + at % 3) for at in range(14)]
     samples = [Sample(one, kernel_ms(one)) for one_net in nets for one in one_net.operators]
-    return latency_table.fit(samples, nets, checks)
+    return latency_fit.fit(samples, nets, checks)
 
 
 def test_an_unseen_width_is_predicted_from_its_neighbours() -> None:
@@ -91,7 +91,7 @@ def test_a_hiccup_of_the_machine_does_not_bend_the_table() -> None:
     samples = [Sample(one, kernel_ms(one)) for one_net in nets for one in one_net.operators]
     nets[5] = Net(nets[5].operators, nets[5].ms * 6, GLUE_MS)
     unseen = net(10, 77, 33, 121)
-    costs = latency_table.fit(samples, nets, (unseen,))
+    costs = latency_fit.fit(samples, nets, (unseen,))
     assert costs.error == pytest.approx(0, abs=0.03)
 
 
@@ -103,7 +103,7 @@ def test_more_channels_never_cost_less() -> None:
         for one_net in nets
         for one in one_net.operators
     ]
-    costs = latency_table.fit(noisy, nets, ())
+    costs = latency_fit.fit(noisy, nets, ())
     times = [latency_table.shares(costs, [conv(c, c)])[0] for c in range(8, 200, 8)]
     assert times == sorted(times)
 
@@ -112,7 +112,7 @@ def test_what_a_runtime_fuses_takes_no_time() -> None:
     nets = [net(16, 16 + 8 * at, 16) for at in range(14)]
     add = Operator(name="add", kind="add", inputs=16, outputs=16, height=16, width=16)
     samples = [Sample(one, kernel_ms(one)) for n in nets for one in n.operators]
-    costs = latency_table.fit([*samples, Sample(add, 0.0)], nets, ())
+    costs = latency_fit.fit([*samples, Sample(add, 0.0)], nets, ())
     assert latency_table.shares(costs, [add]) == [0.0]
 
 
