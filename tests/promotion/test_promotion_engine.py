@@ -112,12 +112,13 @@ def test_a_heavy_user_counts_once() -> None:
 def test_a_router_that_splits_wrongly_takes_the_challenger_off_and_asks_a_person() -> None:
     engine = an_engine()
     engine.decide(agreeing_pairs(400))
-    seen = tuple(replace(a, weight=0.1) for a in attempts(3, 0.2, 3000, errors=(0.0, 0.0)))
+    seen = tuple(replace(a, weight=0.1) for a in attempts(3, 0.2, 6000, errors=(0.1, 0.1)))
     decision = engine.decide(Observed(now_s=3.0, records=seen))
     split = next(one for one in decision.gates if one.name == "split")
     assert split.reason == "the router does not split as it was told"
     assert decision.verdict is split.verdict is Verdict.ERROR
     assert (engine.state.phase, engine.state.weight_percent) == (Phase.PAUSED, 0)
+    assert not engine.gates.errors.failed.any()
 
 
 def test_late_labels_are_joined_to_the_arm_that_answered() -> None:
