@@ -77,3 +77,18 @@ def test_a_workspace_runs_its_own_targets_only(tmp_path: Path) -> None:
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     found = [name for name in graph.load(tmp_path) if "@" in name]
     assert sorted(found) == ["evaluate@x86_ort_fp32", "export@x86_ort_fp32"]
+
+
+@pytest.mark.parametrize(
+    "file", ["params.yaml", "examples/fashion_mnist.yaml", "examples/photos.yaml"]
+)
+def test_every_parameter_of_the_graph_stands_in_the_params_file(file: str) -> None:
+    """DVC refuses to run a stage whose parameter is missing, a default of ours notwithstanding."""
+    document = YAML(typ="safe").load((ROOT / file).read_text())
+    wanted = {dotted for node in GRAPH.values() for dotted in node.get("params", [])}
+    assert len(wanted) > 10
+    for dotted in sorted(wanted):
+        found = document
+        for key in dotted.split("."):
+            assert key in found, f"{file} lacks {dotted}"
+            found = found[key]
