@@ -72,11 +72,11 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
 
     single = timed(1, section.rounds)
     best = min(_floats(single), key=lambda name: (np.median(single[name]), name))
-    gain = latency.speedup(single[best], single["candidate"], seed=seed)
+    gain = latency.paired_speedup(single[best], single["candidate"], seed=seed)
     if (gain.low or 0) <= 1 < (gain.high or 0):
         more = timed(1, MORE * section.rounds)
         single = {name: np.concatenate([ms, more[name]]) for name, ms in single.items()}
-        gain = latency.speedup(single[best], single["candidate"], seed=seed)
+        gain = latency.paired_speedup(single[best], single["candidate"], seed=seed)
     # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
     throughput = ("baseline", "candidate")
     contenders = {name: contenders[name] for name in throughput}

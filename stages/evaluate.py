@@ -24,9 +24,9 @@ None where nothing was measured.
 measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_error, each also
 with _drop (against the float model, same images) and as baseline_…; churn. Speed:
 latency_p50_ms, latency_p95_ms, latency_p99_ms, the same as baseline_…, plain_… and best_float_…;
-speedup (over baseline), speedup_over_best_float, speedup_over_plain, speedup_batch (over baseline,
-a batch), throughput_images_per_s. size_bytes, peak_memory_bytes. For int8 also
-accuracy_without_vnni and accuracy_drop_without_vnni (emulated, on the first validation images).
+speedup (over baseline), speedup_over_best_float (paired by rounds), speedup_over_plain,
+speedup_batch (over baseline, a batch), throughput_images_per_s. size_bytes, peak_memory_bytes.
+For int8 also accuracy_without_vnni and accuracy_drop_without_vnni (emulated, on the first validation images).
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _ships(pool: np.ndarray, gain: float, trial: int, context: Context) -> bool:
         starts = rng.integers(0, pool.shape[1] - BLOCK, size=-(-rounds // BLOCK))
         rows = (starts[:, None] + np.arange(BLOCK)).ravel()[:rounds]
         slow, fast = pool[0, rows], pool[1, rows] / gain
-        measure = latency.speedup(slow, fast, seed=trial)
+        measure = latency.paired_speedup(slow, fast, seed=trial)
         ships, _ = payoff.faster(1, payoff.Rival("the float model", 1, measure))
         doubt = (measure.low or 0) <= 1 < (measure.high or 0)
         return ships, doubt

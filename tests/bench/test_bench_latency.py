@@ -108,6 +108,21 @@ def test_the_speedups_interval_covers_the_truth_under_shared_drift() -> None:
     assert held / trials > 0.9
 
 
+def test_the_paired_speedup_is_narrower_and_covers_the_truth_where_noise_is_shared() -> None:
+    rng = np.random.default_rng(4)
+    trials, held, narrower = 120, 0, 0
+    for _ in range(trials):
+        shared = drifting(rng, 120) * np.where(rng.random(120) < 0.3, 5.0, 1.0)  # bursts
+        slow = 1.2 * shared * np.exp(rng.gamma(1.0, 0.05, 120))
+        fast = shared * np.exp(rng.gamma(1.0, 0.05, 120))
+        paired = latency.paired_speedup(slow, fast, seed=0)
+        plain = latency.speedup(slow, fast, seed=0)
+        held += (paired.low or 0) <= 1.2 <= (paired.high or 0)
+        narrower += (paired.high or 0) - (paired.low or 0) < (plain.high or 0) - (plain.low or 0)
+    assert held / trials > 0.9
+    assert narrower / trials > 0.9
+
+
 def binomial_below(n: int, share: float, k: int) -> float:
     return sum(math.comb(n, at) * share**at * (1 - share) ** (n - at) for at in range(k))
 
@@ -144,3 +159,5 @@ def test_throughput_turns_the_batchs_time_round() -> None:
 def test_a_speedup_of_different_rounds_is_refused() -> None:
     with pytest.raises(ValueError, match="needs the same rounds, got 3 and 4"):
         latency.speedup(np.ones(3), np.ones(4), seed=0)
+    with pytest.raises(ValueError, match="needs the same rounds, got 3 and 4"):
+        latency.paired_speedup(np.ones(3), np.ones(4), seed=0)
