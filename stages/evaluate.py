@@ -26,7 +26,8 @@ with _drop (against the float model, same images) and as baseline_…; churn. Sp
 latency_p50_ms, latency_p95_ms, latency_p99_ms, the same as baseline_…, plain_… and best_float_…;
 speedup (over baseline), speedup_over_best_float (paired by rounds), speedup_over_plain,
 speedup_batch (over baseline, a batch), throughput_images_per_s. size_bytes, peak_memory_bytes.
-For int8 also accuracy_without_vnni and accuracy_drop_without_vnni (emulated, on the first validation images).
+For int8 also accuracy_without_vnni and accuracy_drop_without_vnni (emulated, on the first
+validation images).
 """
 
 from __future__ import annotations
