@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fettle import dataset, lower, manifest, params
 from fettle.compress import _plan
-from fettle.compress._plan import Plan
+from fettle.compress._plan import Architecture, Plan
 from fettle.errors import ModelError, ParamsError
 from fettle.families import small_cnn
 from fettle.params import Params
@@ -232,6 +232,29 @@ def test_each_step_states_what_it_did_and_what_it_left(made: Made) -> None:
     assert prune["params"] == distil["params"] == made.outputs.measures["params_after"].value
     assert prune["skipped"] == {"classifier": "protected by fettle/families/small_cnn.py"}
     assert distil["validation_accuracy"] == made.outputs.measures["accuracy"].value
+
+
+def test_a_student_is_pruned_and_thinned_and_rebuilt_from_the_plan(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    recipe = (
+        "compress.recipe=[{use: student, options: {width: 16, depth: 2, blocks: 2}, epochs: 1},"
+        " {use: prune, keep_fraction: 0.5, recover_epochs: 0}, {use: depth, recover_epochs: 0}]"
+    )
+    found = make(inputs, tmp_path / "out", recipe)
+    plan = Plan.from_json(found.json("plan.json"))
+    options = {"width": 16, "depth": 2, "blocks": 2}
+    assert plan.architecture == Architecture("small_cnn", options)
+    assert len(plan.replaced) == 1
+    asked = small_cnn.Params(**options)
+    size = {"classes": len(CLASSES), "channels": 1, "size_px": SIDE}
+    model = small_cnn.build(asked, **size, project=tmp_path)
+    _plan.apply(model, plan)
+    model.load_state_dict(load_file(found.out / "model.safetensors"))
+    reference = load_arrays(found.out / "reference.safetensors")
+    with torch.no_grad():
+        logits = model.eval()(torch.from_numpy(validation_batch(inputs)))
+    np.testing.assert_allclose(logits.numpy(), reference["logits"], atol=1e-3)
 
 
 def test_what_the_loss_says_to_each_block_and_group_is_written_down(made: Made) -> None:
