@@ -19,6 +19,8 @@ import closure  # noqa: E402  tools/ is a folder of scripts, not a package
 
 GRAPH: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
+PARAMS_FILES = ["params.yaml", "examples/photos.yaml", "examples/fashion_mnist.yaml"]
+
 
 def stage_files() -> list[str]:
     return sorted(p.stem for p in (ROOT / "stages").glob("[!_]*.py"))
@@ -53,6 +55,21 @@ def test_what_a_stage_reads_is_what_dvc_thinks_it_reads(name: str) -> None:
 def test_what_a_stage_may_see_is_what_makes_it_stale(name: str) -> None:
     stage = importlib.import_module(f"stages.{name}")
     assert sorted(stage.SECTIONS) == sorted(GRAPH[name]["params"])
+
+
+@pytest.mark.parametrize(
+    "file", ["params.yaml", "examples/photos.yaml", "examples/fashion_mnist.yaml"]
+)
+def test_every_params_file_holds_what_dvc_asks_of_it(file: str) -> None:
+    doc = YAML(typ="safe").load((ROOT / file).read_text())
+    asked = {section for node in GRAPH.values() for section in node["params"]}
+    assert len(asked) >= 10
+    missing = sorted(section for section in asked if not _holds(doc, section.split(".")))
+    assert not missing, f"dvc refuses a key without a line in {file}: a default is not enough"
+
+
+def _holds(doc: Any, parts: list[str]) -> bool:
+    return not parts or (parts[0] in doc and _holds(doc[parts[0]], parts[1:]))
 
 
 @pytest.mark.parametrize("name", sorted(GRAPH))
