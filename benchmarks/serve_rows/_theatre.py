@@ -55,10 +55,10 @@ class Theatre:
         self.place.router.mkdir(parents=True)
         self.requests = scratch / "requests"
         load.write(self.requests, shadow.held_out([root], release)[: rehearse.REQUESTS])
-        ports = [port for port in range(arms.LAST_PORT, arms.FIRST_PORT, -1) if arms.free(port)]
+        ports = arms.free_ports(3)
         self.port = ports[0]
         champion = self.release("champion-0")
-        serving = Serving("127.0.0.1", *ports[:3], champion=champion, lease_s=30.0)
+        serving = Serving("127.0.0.1", *ports, champion=champion, lease_s=30.0)
         self.place.write_serving(serving)
         module = [sys.executable, "-m", "benchmarks.serve_rows._theatre"]
         self._warden = Warden(self.place, [*module, str(root), str(self.place.folder)], cwd=root)

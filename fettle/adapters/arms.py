@@ -15,6 +15,7 @@ import http.client
 import io
 import json
 import os
+import random
 import signal
 import socket
 import time
@@ -200,16 +201,26 @@ def answers(port: int, key: str | None, *, timeout_s: float = PROBE_S) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on.
+    """Return a port of loopback that nothing listens on; see `free_ports`."""
+    return free_ports(1)[0]
 
-    Raises TransientError when all of FIRST_PORT to LAST_PORT are taken.
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nothing listens on; drawn, so that two seldom take the same.
+
+    Raises TransientError when FIRST_PORT to LAST_PORT has too few.
     """
-    for port in range(FIRST_PORT, LAST_PORT + 1):
+    ports = list(range(FIRST_PORT, LAST_PORT + 1))
+    random.SystemRandom().shuffle(ports)
+    found = []
+    for port in ports:
         if free(port):
-            return port
+            found.append(port)
+        if len(found) == count:
+            return found
     raise TransientError(
-        "no port is free for a release",
-        got=f"{FIRST_PORT} to {LAST_PORT} are taken",
+        "too few ports are free to serve on",
+        got=f"{len(found)} of {FIRST_PORT} to {LAST_PORT}",
         fix="stop what holds them",
     )
 

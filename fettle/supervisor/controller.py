@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fettle import project as projects
-from fettle.adapters import arms, attempts, nginx, process, releases
+from fettle.adapters import arms, attempts, nginx, process, releases, signing
 from fettle.errors import BusyError, FettleError, UserError
 from fettle.promotion.rollout import Action, Kind, Phase, Verb
 from fettle.serving import apikey
@@ -85,8 +85,9 @@ class Controller:
         now = time.monotonic()
         if now >= self._next_keep_up:
             self._next_keep_up = now + KEEP_UP_EVERY_S
-            for release in self._kept_up():
-                self._deeds.keep_up(release)
+            again = [self._deeds.keep_up(release) for release in self._kept_up()]
+            if any(again):
+                self._route()
             if not self._alone:
                 self._keep_warden()
             self._router.rotate()
@@ -193,7 +194,9 @@ class Controller:
                 rule="a rollout compares two releases",
                 fix="make another release with `fettle run`, or name one with --release",
             )
-        releases.verify_named(Path(challenger.folder))
+        folder = Path(challenger.folder)
+        releases.verify_named(folder)
+        signing.verify(folder, signing.of_release(folder), os.environ)
         if not self._deeds.bring_up(challenger):
             raise UserError(
                 f"the challenger {challenger.release} does not answer",

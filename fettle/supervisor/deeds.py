@@ -56,11 +56,16 @@ class Deeds:
     def _words(self, release: Release) -> str:
         return self._arms.last_words(release.release)
 
-    def keep_up(self, release: Release) -> None:
-        """Start a release again if its server is gone: at once, on its old port."""
-        if self._arms.find(release.release) is None:
-            SAY.warning("restart release=%s why=%r", release.release, self._words(release))
-            self._arms.start(release.release, release.tag)
+    def keep_up(self, release: Release) -> bool:
+        """Start a release again if its server is gone, on its old port if that is still free.
+
+        Returns whether it had to.
+        """
+        if self._arms.find(release.release) is not None:
+            return False
+        SAY.warning("restart release=%s why=%r", release.release, self._words(release))
+        self._arms.start(release.release, release.tag)
+        return True
 
     def take_down(self, release: Release) -> None:
         """Let a release answer what it began, then end it; returns at once."""

@@ -104,9 +104,7 @@ def begin(
             )
         return before
     bento.check_port(host, port)
-    taken: set[int] = {port}
-    control = _port(taken)
-    feedback = _port(taken)
+    control, feedback = [one for one in arms.free_ports(3) if one != port][:2]
     kept = before or Serving(host, port, control, feedback)
     made = replace(
         kept,
@@ -120,14 +118,6 @@ def begin(
     )
     place.write_serving(made)
     return made
-
-
-def _port(taken: set[int]) -> int:
-    """Take a free port near the top, away from those of the releases."""
-    ports = range(arms.LAST_PORT, arms.FIRST_PORT, -1)
-    port = next(port for port in ports if port not in taken and arms.free(port))
-    taken.add(port)
-    return port
 
 
 def nginx_alive(place: Place) -> bool:

@@ -128,9 +128,9 @@ class Stage:
 
     def __init__(self, project: Project, where: Place, release: Release, case: Case) -> None:
         self._case, self._place, self._release = case, where, release.release
-        taken = [port for port in range(arms.LAST_PORT, arms.FIRST_PORT, -1) if arms.free(port)]
+        port, control, feedback = arms.free_ports(3)
         champion = replace(release, release=f"{release.release}-champion")
-        serving = Serving("127.0.0.1", taken[0], taken[1], taken[2], champion=champion)
+        serving = Serving("127.0.0.1", port, control, feedback, champion=champion)
         where.write_serving(serving)
         self._controller = Controller(project, where, serving, command=self._command, alone=True)
         self._order = {

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from rehearsed import Theatre
 
+from fettle.adapters import signing
 from fettle.serving import apikey
 
 
 @pytest.fixture
 def theatre(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Theatre]:
     monkeypatch.setenv(apikey.KEY, "k")
+    monkeypatch.setenv(signing.KEY_FILE, str(tmp_path / "key" / "signing.pem"))
     made = Theatre(tmp_path)
     yield made
     made.close()

@@ -1,7 +1,8 @@
 """Be one arm for the router's tests: an HTTP/1.1 server on loopback, in a process of its own.
 
-`python arm_server.py PORT NAME FAIL_FILE` answers 200 with "NAME BYTES", or 500 while FAIL_FILE
-exists; with "hang" in that file it says nothing. A NAME that is JSON is answered as it is.
+`python arm_server.py PORT NAME FAIL_FILE [WAIT_S]` answers 200 with "NAME BYTES", or 500 while
+FAIL_FILE exists; with "hang" in that file it says nothing. A NAME that is JSON is answered as it
+is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     name, fail = sys.argv[2], Path(sys.argv[3])
+    wait_s = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
     try:
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -20,6 +22,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             body = await reader.readexactly(length)
             if fail.exists() and fail.read_text() == "hang":
                 await asyncio.sleep(60)
+            await asyncio.sleep(wait_s)
             status = b"500 Broken" if fail.exists() else b"200 OK"
             text = (name if name.startswith("[") else f"{name} {len(body)}").encode()
             lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(text)]

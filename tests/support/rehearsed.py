@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from served import free_port
 
 from fettle import dataset, manifest
-from fettle.adapters import arms, nginx
+from fettle.adapters import arms, nginx, signing
 from fettle.project import Project
 from fettle.supervisor import rehearse
 from fettle.supervisor.controller import Controller
@@ -95,6 +96,7 @@ class Theatre:
         name = manifest.tree_digest(draft)[:12]
         folder = draft.rename(self.project.releases / name)
         self.answers[name] = answer
+        signing.sign(folder, signing.of_release(folder), os.environ)
         return Release(name, f"tiny:{name}", str(folder))
 
     def fail(self, release: Release) -> Path:
@@ -116,7 +118,8 @@ class Theatre:
     def _command(self, release: str, _tag: str, port: int) -> list[str]:
         answer = json.dumps([{"label": self.answers[release]}])
         fail = str(self.place.folder / f"fail-{release}")
-        return [sys.executable, arm_server.__file__, str(port), answer, fail]
+        # 20 ms: latencies that a busy machine does not change beyond recognition
+        return [sys.executable, arm_server.__file__, str(port), answer, fail, "0.02"]
 
     def order(self, challenger: Release, **changed: Any) -> dict[str, Any]:
         """The order that begins a rollout."""
