@@ -125,9 +125,13 @@ def judged(one: Trial, found: Found, limits: Limits) -> tuple[str, str]:
 
 
 def as_yaml(recipe: list[Options]) -> str:
-    """Write the recipe as params.yaml would hold it under compress.recipe."""
+    """Write the recipe as params.yaml would hold it under compress.recipe.
+
+    The technique comes first, its options by name: a journal keeps no order of its own.
+    """
+    steps = [{"use": step["use"], **dict(sorted(step.items()))} for step in recipe]
     yaml, text = YAML(), io.StringIO()
     yaml.default_flow_style = None
     yaml.width = 200
-    yaml.dump({"recipe": recipe}, text)
+    yaml.dump({"recipe": steps}, text)
     return text.getvalue()

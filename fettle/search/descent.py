@@ -109,6 +109,7 @@ def search(
             role=move.role,
             result=memory.evaluate(recipe),
             probe=move.probe,
+            epochs=move.epochs,
             foreseen_value=move.value,
             foreseen_drop=surrogate.expand_scale(drop),
         )
@@ -162,7 +163,7 @@ def choose(
         if parent.number in failed:
             continue
         epochs = max(1, move.epochs + (limits.final_epochs if move.role == "shrink" else 0))
-        improvement = worth(parent, move, learnt, chance, bar=bar)
+        improvement = worth(parent, move, learnt, chance, bar=bar, final_epochs=limits.final_epochs)
         if improvement > SETTLED and improvement / epochs > best:
             best, chosen = improvement / epochs, (parent, move)
     return chosen
@@ -191,6 +192,7 @@ def worth(
     chance: Callable[[float], float],
     *,
     bar: float,
+    final_epochs: int,
 ) -> float:
     """Return the expected improvement over `bar`, in ln of the value.
 
@@ -199,7 +201,7 @@ def worth(
     gain = math.log(bar / move.value)
     if gain <= 0 or (move.role == "recover" and move.excess > 1):
         return 0.0
-    return gain * surrogate.expected(chance, *learnt.final(parent, move))
+    return gain * surrogate.expected(chance, *learnt.final(parent, move, final_epochs))
 
 
 class _Memory:

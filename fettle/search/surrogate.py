@@ -1,14 +1,18 @@
 """Foretell what a recipe will lose, from the trials so far: two Bayesian linear regressions.
 
 Drops are learnt in the scale t(d) = asinh(d / 0.01): linear below a point, logarithmic above, so
-that a collapse does not drown the small differences that decide. With t of the drops,
+that a collapse does not drown the small differences that decide. With t of the drops and e the
+epochs trained since the last cut, the prior means are
 
-    after a shrinking move    0.7 t(parent) + 0.3 ln(parent's value / its value) + 0.15 t(untrained)
-    after a recovery          0.5 t(before) + 0.1 ln(float model's value / its value)
+    after a shrinking move    (0.9 t(parent) + 1.0 ln(parent's value / its value)
+                               + 0.8 t(untrained)) / (1 + e / 4)
+    after E epochs more       1.0 t(before) e / (e + E) + 0.2 ln(float model's value / its value)
 
-are the prior means; the coefficients' spread and the noise are below. They felt right before any
-trial and are overruled by a handful of them (Bishop 2006, Pattern Recognition and Machine Learning,
-eq. 3.50 to 3.59). How far off it was is reported with every search.
+A model hardly trained yet has nearly all to win back, one trained long has little: without the
+epochs in it, the first student that learnt nothing more made a pruned model look hopeless. The
+coefficients' spread and the noise are below. They are read off six trials on digits and overruled
+by a handful of new ones (Bishop 2006, Pattern Recognition and Machine Learning, eq. 3.50 to 3.59).
+How far off the surrogate was is reported with every search.
 """
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ import numpy.typing as npt
 from fettle.search.trial import Move, Trial
 
 SCALE = 0.01  # a point
-SHRINK = ((0.7, 0.3, 0.15), (0.3, 0.4, 0.2))  # prior means, standard deviations
-RECOVER = ((0.5, 0.1), (0.3, 0.3))
+SHRINK = ((0.9, 1.0, 0.8), (0.4, 0.8, 0.4))  # prior means, standard deviations
+RECOVER = ((1.0, 0.2), (0.5, 0.3))
+EPOCHS = 4  # that halve t, as the prior has it
 # One image of 180 is 0.5 in t near nought; two runs of one recipe differ by about as much. The
 # residuals overrule it (scaled inverse chi-squared): the prior weighs as much as three trials.
 NOISE, NOISE_TRIALS = 0.7, 3
@@ -97,26 +102,47 @@ class Surrogate:
     def after(self, parent: Trial, move: Move) -> tuple[float, float]:
         """Return mean and variance of t(drop) right after `move`'s own evaluation."""
         if move.role == "shrink":
-            return self.shrink.at(shrink_features(parent, move.value, move.probe))
+            features = shrink_features(
+                parent, value=move.value, probe=move.probe, epochs=move.epochs
+            )
+            return self.shrink.at(features)
         t = compress_scale(parent.result.drop)
-        return self.recover.at(self._recover_features(t, move.value))
+        return self._recovered(t, move.value, parent.epochs, move.epochs)
 
-    def final(self, parent: Trial, move: Move) -> tuple[float, float]:
-        """Return the same after the recovery that would follow a shrinking move."""
+    def final(self, parent: Trial, move: Move, final_epochs: int) -> tuple[float, float]:
+        """Return the same after the recovery of `final_epochs` that would follow a shrinking move.
+
+        It is not expected to end better than its parent would, recovered as long.
+        """
         mean, variance = self.after(parent, move)
         if move.role == "recover":
             return mean, variance
-        last, spread = self.recover.at(self._recover_features(mean, move.value))
-        return last, spread + float(self.recover.mean[0]) ** 2 * variance
+        last, spread = self._recovered(mean, move.value, move.epochs, final_epochs)
+        t = compress_scale(parent.result.drop)
+        uncut, _ = self._recovered(t, move.value, parent.epochs, final_epochs)
+        last = max(last, uncut)
+        passed_on = float(self.recover.mean[0]) * move.epochs / (move.epochs + final_epochs)
+        return last, spread + passed_on**2 * variance
 
-    def _recover_features(self, t: float, value: float) -> tuple[float, float]:
-        return t, math.log(self.root_value / value)
+    def _recovered(self, t: float, value: float, before: int, more: int) -> tuple[float, float]:
+        features = recover_features(
+            t, gone=math.log(self.root_value / value), before=before, more=more
+        )
+        return self.recover.at(features)
 
 
-def shrink_features(parent: Trial, value: float, probe: float) -> tuple[float, float, float]:
+def shrink_features(
+    parent: Trial, *, value: float, probe: float, epochs: int
+) -> tuple[float, float, float]:
     """Return what a shrinking move is judged by."""
     step = math.log(parent.result.value / value)
-    return compress_scale(parent.result.drop), step, compress_scale(probe)
+    kept = 1 / (1 + epochs / EPOCHS)
+    return kept * compress_scale(parent.result.drop), kept * step, kept * compress_scale(probe)
+
+
+def recover_features(t: float, *, gone: float, before: int, more: int) -> tuple[float, float]:
+    """Return what a recovery is judged by; `before` and `more` are epochs."""
+    return t * before / max(1, before + more), gone
 
 
 def fit(trials: Sequence[Trial]) -> Surrogate:
@@ -126,12 +152,16 @@ def fit(trials: Sequence[Trial]) -> Surrogate:
     for one in trials:
         if one.role == "root" or one.result.refused:
             continue
-        parent, t = trials[one.parent], compress_scale(one.result.drop)
+        parent, t, value = trials[one.parent], compress_scale(one.result.drop), one.result.value
         if one.role == "shrink":
-            rows["shrink"].append((shrink_features(parent, one.result.value, one.probe), t))
+            features = shrink_features(parent, value=value, probe=one.probe, epochs=one.epochs)
+            rows["shrink"].append((features, t))
         else:
             before = compress_scale(parent.result.drop)
-            rows["recover"].append(((before, math.log(root / one.result.value)), t))
+            found = recover_features(
+                before, gone=math.log(root / value), before=parent.epochs, more=one.epochs
+            )
+            rows["recover"].append((found, t))
     return Surrogate(regress(SHRINK, rows["shrink"]), regress(RECOVER, rows["recover"]), root)
 
 

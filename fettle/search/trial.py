@@ -59,7 +59,7 @@ class Result:
 class Trial:
     """A recipe that was evaluated; `parent` is the number of the trial it goes on from, -1 none.
 
-    `foreseen_drop` is what the surrogate said before the evaluation.
+    `epochs` is what its last step trained for, `foreseen_drop` what the surrogate said before.
     """
 
     number: int
@@ -68,6 +68,7 @@ class Trial:
     role: Literal["root", "shrink", "recover"]
     result: Result
     probe: float = 0.0
+    epochs: int = 0
     foreseen_value: float | None = None
     foreseen_drop: float | None = None
 

@@ -267,7 +267,7 @@ def test_a_recovery_of_what_breaks_a_hard_limit_is_not_worth_an_epoch() -> None:
         ("shrink", 2, True),
     ):
         move = Move(step={}, role=role, value=50.0, excess=excess)  # type: ignore[arg-type] # a Literal
-        found = descent.worth(parent, move, learnt, lambda _: 1.0, bar=100.0)
+        found = descent.worth(parent, move, learnt, lambda _: 1.0, bar=100.0, final_epochs=16)
         assert (found > 0.5) == pays
 
 
@@ -297,7 +297,7 @@ def test_the_surrogate_s_error_is_reported(tmp_path: Path) -> None:
     assert told["trials"] == len(found.trials) - 1
     assert told["value_rank_correlation"] > 0.99
     assert told["drop_rank_correlation"] > 0.5
-    assert 0 < told["drop_mean_absolute_error"] < 0.05
+    assert 0 < told["drop_mean_absolute_error"] < 0.1
     assert errors(found.trials[:2]) == {}
 
 

@@ -10,7 +10,15 @@ import pytest
 from fettle.errors import ProjectError
 from fettle.search.front import front, hypervolume
 from fettle.search.journal import Journal
-from fettle.search.surrogate import compress_scale, expand_scale, expected, regress, spearman
+from fettle.search.surrogate import (
+    compress_scale,
+    expand_scale,
+    expected,
+    fit,
+    regress,
+    spearman,
+)
+from fettle.search.trial import Move, Result, Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,6 +99,25 @@ def test_the_regression_follows_the_data_over_the_prior() -> None:
     rows = [((x, 1.0), 0.9 * x + 1.0) for x in (0.0, 1.0, 2.0, 4.0)] * 20
     assert list(regress(prior, rows).mean) == pytest.approx([0.9, 1.0], abs=0.02)
     assert regress(prior, rows).noise < 0.1 < regress(prior, []).noise
+
+
+def test_what_was_hardly_trained_is_expected_to_recover_and_what_was_trained_long_is_not() -> None:
+    root = Trial(number=0, parent=-1, recipe=(), role="root", result=Result(value=1.3, drop=0.0))
+    learnt = fit([root])
+    move = Move(step={}, role="recover", value=0.6, epochs=16)
+    hardly, long = (
+        Trial(
+            number=1,
+            parent=0,
+            recipe=(),
+            role="shrink",
+            result=Result(value=0.6, drop=drop),
+            epochs=epochs,
+        )
+        for drop, epochs in ((0.4, 2), (0.034, 20))
+    )
+    assert learnt.final(hardly, move, 16)[0] < compress_scale(0.01)
+    assert learnt.final(long, move, 16)[0] > compress_scale(0.01)
 
 
 def test_an_expected_chance_lies_between_the_certain_ones() -> None:
