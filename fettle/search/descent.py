@@ -2,10 +2,11 @@
 
 Of all untried moves from all trials the one of most expected improvement per epoch comes next:
 
-    chance(budget holds after move and recovery) * ln(best value / value after it) / epochs
+    P(accepted after move and recovery) * ln(best value / value after it) / epochs
 
-A shrinking move counts the recovery it would need, in chance and in epochs. Below a model whose own
-recovery failed nothing is tried. So the descent goes
+A shrinking move counts the recovery it would need, in likelihood and in epochs. Where a recovery
+failed nothing smaller of its branch is tried, and until something was accepted the recovery of the
+rung above comes next. So the descent goes
 on while the next rung promises more than finishing this one; a finalist that fails sends the search
 back to a milder rung, and one that passes raises the bar that a harsher one must beat.
 
@@ -86,11 +87,12 @@ def search(
     before an evaluation only: what the journal holds is taken up whatever the clock says.
     """
     memory = _Memory(bench, journal)
+    drop_most = largest_drop(bench.chance, limits.chance_min)
     trials = [Trial(number=0, parent=-1, recipe=(), role="root", result=root)]
     untried = [(trials[0], move) for move in memory.moves(())]
     ended: Literal["settled", "evaluations", "clock"] = "settled"
     while True:
-        picked = choose(trials, untried, bench.chance, limits)
+        picked = choose(trials, untried, drop_most, limits)
         if picked is None:
             break
         if len(trials) > limits.evaluations_max:
@@ -144,10 +146,19 @@ def choose_best(trials: Sequence[Trial], chance_min: float) -> tuple[int, bool]:
     return min(whole, key=miss).number, False
 
 
+def largest_drop(chance: Callable[[float], float], chance_min: float) -> float:
+    """Return the largest validation drop that is accepted, by bisection: `chance` falls."""
+    low, high = -1.0, 1.0
+    for _ in range(20):  # to two millionths
+        middle = (low + high) / 2
+        low, high = (middle, high) if chance(middle) >= chance_min else (low, middle)
+    return low
+
+
 def choose(
     trials: Sequence[Trial],
     untried: Sequence[tuple[Trial, Move]],
-    chance: Callable[[float], float],
+    drop_most: float,
     limits: Limits,
 ) -> tuple[Trial, Move] | None:
     """Return the untried move of most expected improvement per epoch, None when all are too small.
@@ -155,41 +166,72 @@ def choose(
     Before anything is accepted, every move is held against the float model. Ties go to the move
     that was offered first.
     """
-    learnt, failed = surrogate.fit(trials), not_recovered(trials, limits.chance_min)
-    good = [one.result.value for one in trials if accepted(one.result, limits.chance_min)]
-    bar = min(good, default=trials[0].result.value)
+    good = [one for one in trials if accepted(one.result, limits.chance_min)]
+    bar = min((one.result.value for one in good), default=trials[0].result.value)
+    learnt, failed = surrogate.fit(trials), failures(trials, limits.chance_min)
+    open_ = [
+        (parent, move)
+        for parent, move in untried
+        if move.value > failed.get(branch(trials, parent), 0.0)
+    ]
+    if all(one.role == "root" for one in good):
+        back = rung_above(trials, open_, limits.chance_min)
+        if back is not None:
+            return back
     best, chosen = 0.0, None
-    for parent, move in untried:
-        if parent.number in failed:
-            continue
+    for parent, move in open_:
         epochs = max(1, move.epochs + (limits.final_epochs if move.role == "shrink" else 0))
-        improvement = worth(parent, move, learnt, chance, bar=bar, final_epochs=limits.final_epochs)
+        improvement = worth(
+            parent, move, learnt, drop_most, bar=bar, final_epochs=limits.final_epochs
+        )
         if improvement > SETTLED and improvement / epochs > best:
             best, chosen = improvement / epochs, (parent, move)
     return chosen
 
 
-def not_recovered(trials: Sequence[Trial], chance_min: float) -> set[int]:
-    """Return the numbers of the trials whose long recovery failed, and of all cut from them.
+def branch(trials: Sequence[Trial], one: Trial) -> int:
+    """Return the number of the first trial on the way to `one`; 0 for the root itself."""
+    while one.parent > 0:
+        one = trials[one.parent]
+    return one.number
 
-    What is cut further would not recover better, so nothing below them is tried.
-    """
-    failed = {
-        one.parent
-        for one in trials
-        if one.role == "recover" and one.result.chance < chance_min and not one.result.refused
+
+def failures(trials: Sequence[Trial], chance_min: float) -> dict[int, float]:
+    """Return by branch the largest value whose long recovery failed."""
+    found: dict[int, float] = {}
+    for one in trials:
+        failed = one.result.chance < chance_min and not one.result.refused
+        if one.role == "recover" and failed:
+            at = branch(trials, one)
+            found[at] = max(found.get(at, 0.0), one.result.value)
+    return found
+
+
+def rung_above(
+    trials: Sequence[Trial], untried: Sequence[tuple[Trial, Move]], chance_min: float
+) -> tuple[Trial, Move] | None:
+    """Return the recovery of the nearest larger model above a finalist that has just failed."""
+    last = trials[-1]
+    if last.role != "recover" or last.result.chance >= chance_min:
+        return None
+    recoveries = {
+        parent.number: (parent, move)
+        for parent, move in untried
+        if move.role == "recover" and move.excess <= 1
     }
-    for one in trials:  # a parent comes before its children
-        if one.parent in failed:
-            failed.add(one.number)
-    return failed
+    above = last.parent
+    while above > 0:
+        if above in recoveries:
+            return recoveries[above]
+        above = trials[above].parent
+    return None
 
 
 def worth(
     parent: Trial,
     move: Move,
     learnt: Surrogate,
-    chance: Callable[[float], float],
+    drop_most: float,
     *,
     bar: float,
     final_epochs: int,
@@ -201,7 +243,8 @@ def worth(
     gain = math.log(bar / move.value)
     if gain <= 0 or (move.role == "recover" and move.excess > 1):
         return 0.0
-    return gain * surrogate.expected(chance, *learnt.final(parent, move, final_epochs))
+    mean, variance = learnt.final(parent, move, final_epochs)
+    return gain * surrogate.likelihood(drop_most, mean, variance)
 
 
 class _Memory:

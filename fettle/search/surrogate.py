@@ -18,8 +18,9 @@ How far off the surrogate was is reported with every search.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,6 @@ EPOCHS = 4  # that halve t, as the prior has it
 # One image of 180 is 0.5 in t near nought; two runs of one recipe differ by about as much. The
 # residuals overrule it (scaled inverse chi-squared): the prior weighs as much as three trials.
 NOISE, NOISE_TRIALS = 0.7, 3
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(7)  # exact for polynomials up to degree 13
 
 Vector = npt.NDArray[np.float64]
 
@@ -165,11 +165,9 @@ def fit(trials: Sequence[Trial]) -> Surrogate:
     return Surrogate(regress(SHRINK, rows["shrink"]), regress(RECOVER, rows["recover"]), root)
 
 
-def expected(chance: Callable[[float], float], mean: float, variance: float) -> float:
-    """Average `chance(drop)` over t ~ Normal(mean, variance)."""
-    drops = [expand_scale(mean + math.sqrt(variance) * float(node)) for node in NODES]
-    total = sum(float(w) * chance(drop) for w, drop in zip(WEIGHTS, drops, strict=True))
-    return total / float(WEIGHTS.sum())
+def likelihood(drop_most: float, mean: float, variance: float) -> float:
+    """Return how likely the drop is at most `drop_most`, for t ~ Normal(mean, variance)."""
+    return NormalDist(mean, math.sqrt(variance)).cdf(compress_scale(drop_most))
 
 
 def errors(trials: Sequence[Trial]) -> dict[str, float]:

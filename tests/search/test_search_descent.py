@@ -267,28 +267,51 @@ def test_a_recovery_of_what_breaks_a_hard_limit_is_not_worth_an_epoch() -> None:
         ("shrink", 2, True),
     ):
         move = Move(step={}, role=role, value=50.0, excess=excess)  # type: ignore[arg-type] # a Literal
-        found = descent.worth(parent, move, learnt, lambda _: 1.0, bar=100.0, final_epochs=16)
+        found = descent.worth(parent, move, learnt, 0.5, bar=100.0, final_epochs=16)
         assert (found > 0.5) == pays
 
 
-def test_nothing_is_tried_below_a_model_whose_recovery_failed() -> None:
-    def made(number: int, parent: int, role: str, chance: float) -> Trial:
-        result = Result(value=100.0 / (number + 1), drop=0.1, chance=chance)
-        return Trial(number=number, parent=parent, recipe=(), role=role, result=result)  # type: ignore[arg-type] # a Literal
+def made(number: int, parent: int, role: str, chance: float, value: float) -> Trial:
+    result = Result(value=value, drop=0.1, chance=chance)
+    return Trial(number=number, parent=parent, recipe=(), role=role, result=result)  # type: ignore[arg-type] # a Literal
 
+
+def test_nothing_smaller_is_tried_in_a_branch_whose_recovery_failed() -> None:
     trials = [
-        made(0, -1, "root", 1.0),
-        made(1, 0, "shrink", 0.0),
-        made(2, 1, "shrink", 0.0),
-        made(3, 1, "recover", 0.2),
-        made(4, 2, "shrink", 0.0),
-        made(5, 0, "shrink", 0.0),
-        made(6, 5, "recover", 0.9),
+        made(0, -1, "root", 1.0, 100.0),
+        made(1, 0, "shrink", 0.0, 50.0),
+        made(2, 1, "shrink", 0.0, 30.0),
+        made(3, 2, "recover", 0.2, 30.0),
+        made(4, 0, "shrink", 0.0, 40.0),
+        made(5, 4, "recover", 0.9, 40.0),
     ]
-    assert descent.not_recovered(trials, 0.7) == {1, 2, 3, 4}
-    move = Move(step={}, role="shrink", value=1.0)
-    untried = [(trials[at], move) for at in (4, 5)]
-    assert descent.choose(trials, untried, lambda _: 1.0, LIMITS) == (trials[5], move)
+    assert descent.failures(trials, 0.7) == {1: 30.0}
+    assert [descent.branch(trials, one) for one in trials] == [0, 1, 1, 1, 4, 4]
+    smaller, larger = (Move(step={}, role="shrink", value=value) for value in (29.0, 31.0))
+    assert descent.choose(trials, [(trials[2], smaller)], 0.5, LIMITS) is None
+    picked = descent.choose(trials, [(trials[2], larger)], 0.5, LIMITS)
+    assert picked == (trials[2], larger)
+    assert descent.choose(trials, [(trials[4], smaller)], 0.5, LIMITS) is not None
+
+
+def test_a_finalist_that_fails_sends_the_search_to_the_rung_above_until_one_is_accepted() -> None:
+    trials = [
+        made(0, -1, "root", 1.0, 100.0),
+        made(1, 0, "shrink", 0.0, 50.0),
+        made(2, 1, "shrink", 0.0, 30.0),
+        made(3, 2, "recover", 0.2, 30.0),
+    ]
+    other = Move(step={}, role="shrink", value=1.0, epochs=0)
+    recovery = Move(step={}, role="recover", value=50.0, epochs=16)
+    untried = [(trials[0], other), (trials[1], recovery)]
+    assert descent.choose(trials, untried, 0.5, LIMITS) == (trials[1], recovery)
+    trials.append(made(4, 1, "recover", 0.9, 50.0))
+    assert descent.choose(trials, untried[:1], 0.5, LIMITS) == (trials[0], other)
+
+
+def test_the_largest_drop_accepted_is_where_the_chance_falls_below() -> None:
+    found = descent.largest_drop(Toy().chance, 0.7)
+    assert Toy().chance(found) == pytest.approx(0.7, abs=1e-3)
 
 
 def test_the_surrogate_s_error_is_reported(tmp_path: Path) -> None:

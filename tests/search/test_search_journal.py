@@ -13,8 +13,8 @@ from fettle.search.journal import Journal
 from fettle.search.surrogate import (
     compress_scale,
     expand_scale,
-    expected,
     fit,
+    likelihood,
     regress,
     spearman,
 )
@@ -120,13 +120,11 @@ def test_what_was_hardly_trained_is_expected_to_recover_and_what_was_trained_lon
     assert learnt.final(long, move, 16)[0] > compress_scale(0.01)
 
 
-def test_an_expected_chance_lies_between_the_certain_ones() -> None:
-    def chance(drop: float) -> float:
-        return 1.0 if drop <= 0.02 else 0.0
-
-    assert expected(chance, compress_scale(0.001), 1e-6) == pytest.approx(1.0)
-    assert expected(chance, compress_scale(0.2), 1e-6) == pytest.approx(0.0)
-    assert 0.1 < expected(chance, compress_scale(0.02), 1.0) < 0.9
+def test_the_likelihood_is_that_of_the_normal_law_in_the_scale() -> None:
+    t = compress_scale(0.02)
+    assert likelihood(0.02, t, 1.0) == pytest.approx(0.5)
+    assert likelihood(0.02, t - 1.0, 1.0) == pytest.approx(0.8413, abs=1e-4)
+    assert likelihood(0.02, t + 9.0, 1.0) < 1e-6
 
 
 def test_rank_correlation_averages_ties() -> None:
