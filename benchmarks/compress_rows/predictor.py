@@ -69,12 +69,13 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
     rng = np.random.default_rng(context.seed)
     found = []
     for _ in range(CUTS):
-        mild = rng.uniform(0, 1)  # cuts from mild to harsh
+        # Mild to harsh, short of chance: with every group at risk all cuts lost some 2 nats.
+        touched = rng.uniform(0, 0.4)
         shares = {
-            group.name: float(rng.choice(SHARES)) if rng.uniform() < mild else 1.0
+            group.name: float(rng.choice(SHARES)) if rng.uniform() < touched else 1.0
             for group in survey.groups
         }
-        gone = [block.name for block in survey.blocks if rng.uniform() < mild / 2]
+        gone = [block.name for block in survey.blocks if rng.uniform() < touched / 2]
         predicted = _sensitivity.predicted_increase(survey, shares=shares, removed=gone)
         cut = copy.deepcopy(model)
         loss = _cut(cut, shop, shares, gone)
