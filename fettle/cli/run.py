@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Run the pipeline of this project, from data to a gated release.
 
-    Example: fettle run --set compress.recipe.0.keep_fraction=0.5
+    Example: fettle run --set compress.budget.drop_max=0.03
     """
     from fettle import project as projects
     from fettle import workspace
@@ -152,7 +152,7 @@ def _finish(
             "the release is built but its gate did not pass, so it is no challenger",
             got="; ".join(summary.gate_reasons(project)),
             rule="compress.budget and verdict.limits in params.yaml are judged once, on test",
-            fix="compress less (raise keep_fraction), add data, or change the budget",
+            fix="search further (compress.search), add data, or change the budget",
         )
 
 

@@ -19,7 +19,7 @@ def why(
 ) -> None:
     """Say why a stage would run now.
 
-    Example: fettle why compress --set compress.recipe.0.keep_fraction=0.5
+    Example: fettle why compress --set compress.budget.drop_max=0.03
     """
     from fettle import project as projects
     from fettle import workspace
