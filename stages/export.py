@@ -15,7 +15,7 @@ facts: target, hardware, runtime, version (of the runtime), precision, dialect; 
 unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, calibrate (the
 method), calibrate_errors {method: mean squared error of the logits}, kept_float (layers that went
 back to float), disagreement (share of answers that differ from float, on disagreement_images),
-quantized_ops and float_ops {operator: count} (these two for w8 as well).
+quantized_ops and float_ops {operator: count} (these two for w8 and dynamic_int8 as well).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 from fettle import plugins
 from fettle.bench import onnx_cost
-from fettle.compress import _calibration, weight_int8
+from fettle.compress import _calibration, dynamic_int8, weight_int8
 from fettle.errors import ModelError
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -65,7 +65,8 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         size = params.preprocess.size_px
         cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
         recorder.progress(0.7, f"compiling for {target.runtime}")
-        entry = runtime.compile(model, out) if available.ok else None
+        bf16 = target.precision == "bf16"
+        entry = runtime.compile(model, out, bf16=bf16) if available.ok else None
     except ModelError as err:
         for left in out.iterdir():
             left.unlink()
@@ -91,12 +92,13 @@ def to_precision(
 ) -> tuple[Path, Facts]:
     """Return the ONNX in the target's precision, and what quantizing it did."""
     model = inputs["compress"] / "model.onnx"
-    if target.precision == "fp32":
+    if target.precision in ("fp32", "bf16"):  # bfloat16 is the runtime's doing
         return model, {}
     inputs.scratch.mkdir(parents=True, exist_ok=True)
     out = inputs.scratch / "model.onnx"
-    if target.precision == "w8":
-        stored = weight_int8.apply(model, out)
+    if target.precision in ("w8", "dynamic_int8"):
+        technique = weight_int8 if target.precision == "w8" else dynamic_int8
+        stored = technique.apply(model, out)
         return out, {"quantized_ops": stored.quantized, "float_ops": stored.left}
     recorder.progress(0.1, "finding the int8 ranges on training images")
     section = params.export

@@ -1,8 +1,8 @@
 """Count what an ONNX file costs: parameters, and multiply-accumulates for one image.
 
 A parameter is an element of any initialiser or constant, scales and zero points of int8 included:
-what the file carries, not what one would like to count. MACs are those of Conv, Gemm and MatMul;
-the rest of a network is rounding beside them.
+what the file carries, not what one would like to count. MACs are those of Conv, Gemm and MatMul (in
+int8 too); the rest of a network is rounding beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from fettle.errors import ModelError
 
 Shapes = dict[str, list[int]]
-HEAVY = ("Conv", "Gemm", "MatMul")
+HEAVY = ("Conv", "Gemm", "MatMul", "MatMulInteger")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ def _macs(node: Any, shapes: Shapes) -> int:  # Any: onnx.NodeProto, untyped
     weight, answer = shapes[node.input[1]], shapes[node.output[0]]
     if node.op_type == "Conv":  # [out, in / groups, kh, kw]: each output value takes in x kh x kw
         return math.prod(answer) * math.prod(weight[1:])
-    if node.op_type == "MatMul":
+    if node.op_type.startswith("MatMul"):
         return math.prod(answer) * shapes[node.input[0]][-1]
     transposed = any(a.name == "transB" and a.i for a in node.attribute)
     return math.prod(answer) * (weight[1] if transposed else weight[0])

@@ -5,9 +5,11 @@ A release carries this folder in its sources, so these files import nothing of f
 
     available() -> Availability             may this toolchain be used here, and if not, why
     toolkit() -> module                     import it; TargetError when it is absent
-    compile(model, out) -> str              make its file(s) of an ONNX under `out`: entry name
+    compile(model, out, *, bf16) -> str     make its file(s) of an ONNX under `out`: entry name;
+                                            `bf16`: what is float is computed in bfloat16
     open(entry, *, threads) -> Session      load that entry
     profile(entry, *, threads) -> Profiler  optional: load it with the toolchain's own profiler on
+    unoptimised(entry, *, threads) -> Session   optional: load it with graph optimisation off
 """
 
 from __future__ import annotations

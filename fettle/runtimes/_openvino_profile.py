@@ -7,18 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fettle.runtimes import Floats, Kernel, check_entry, openvino
+from fettle.runtimes import Floats, Kernel, openvino
 
 
 class OpenvinoProfiler:
     """A compiled model with the counters on; see runtimes.Profiler."""
 
     def __init__(self, entry: Path, threads: int) -> None:
-        check_entry(entry)
-        options = {**openvino.compile_options(threads), "PERF_COUNT": True}
-        core = openvino.toolkit().Core()
-        with openvino.translated(f"OpenVINO cannot load {entry.name}"):
-            self._request = core.compile_model(str(entry), "CPU", options).create_infer_request()
+        model = openvino.compiled(entry, threads=threads, PERF_COUNT=True)
+        self._request = model.create_infer_request()
         self._times: dict[str, list[float]] = {}
         self._about: dict[str, tuple[str, bool]] = {}
 

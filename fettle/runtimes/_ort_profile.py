@@ -47,7 +47,9 @@ class OrtProfiler:
             times.setdefault(name, []).append(event["dur"] / 1000)
             if name not in about:
                 types = [next(iter(one)) for one in facts.get("input_type_shape", [])]
-                about[name] = facts["op_name"], bool({"int8", "uint8"} & {*types[:1], *types[3:4]})
+                int8 = bool({"int8", "uint8"} & {*types[:1], *types[3:4]})
+                kind = facts["op_name"]
+                about[name] = kind, int8 or kind == "DynamicQuantizeMatMul"  # its input is float
         return [
             Kernel(name=name, kind=about[name][0], int8=about[name][1], ms=statistics.median(ms))
             for name, ms in times.items()

@@ -2,7 +2,8 @@
 
 The IR is saved without compression to fp16, and executed in float32 where a layer is not int8: on
 CPUs with AVX512-BF16 OpenVINO otherwise rounds every layer to bfloat16 without saying so (seen:
-logits off by 0.35 instead of 2e-5).
+logits off by 0.35 instead of 2e-5). Where bfloat16 is asked for, the file itself says so, so that
+whoever opens it computes alike.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fettle.runtimes import (
 )
 
 ENTRY = "model.xml"  # the graph; its weights lie beside it in model.bin
+PRECISION = ["fettle", "precision"]  # where the file says "bf16", in its rt_info
 INSTALL = "pip install 'fettle-mlops[openvino]'"
 
 
@@ -37,16 +39,19 @@ def available() -> Availability:
     return installed("openvino", INSTALL)
 
 
-def compile(model: Path, out: Path) -> str:
+def compile(model: Path, out: Path, *, bf16: bool = False) -> str:
     """Write model.xml and model.bin of an ONNX to `out`; return the entry's name.
 
-    Raises ModelError when OpenVINO cannot read the model, TargetError when it is absent.
+    Raises ModelError when OpenVINO cannot read the model, or this CPU has no bfloat16 and it is
+    asked for; TargetError when OpenVINO is absent.
     """
     check_entry(model)
     ov = toolkit()
     with translated(f"OpenVINO cannot read {model.name}"):
         read = ov.Core().read_model(str(model))
         _name_by_position(read)
+        if bf16:
+            read.set_rt_info("bf16", PRECISION)
         ov.save_model(read, str(out / ENTRY), compress_to_fp16=False)
     open(out / ENTRY, threads=1)
     return ENTRY
@@ -55,31 +60,45 @@ def compile(model: Path, out: Path) -> str:
 def open(entry: Path, *, threads: int) -> OpenvinoSession:
     """Load a model.xml (or an ONNX) on the CPU with `threads` threads, tuned for latency.
 
-    Raises ModelError when it cannot be loaded, TargetError when OpenVINO is absent or would
-    compute in another precision than asked.
+    Raises ModelError when it cannot be loaded, or says bf16 and this CPU has none; TargetError when
+    OpenVINO is absent or would compute in another precision than asked.
     """
+    return OpenvinoSession(compiled(entry, threads=threads))
+
+
+# Any: openvino's types are not followed by mypy; options are strings, numbers and switches
+def compiled(entry: Path, *, threads: int, **more: Any) -> Any:
+    """Compile an entry, served or measured or profiled; see `open` for what it raises."""
     check_entry(entry)
-    ov = toolkit()
+    core = toolkit().Core()
     with translated(f"OpenVINO cannot load {entry.name}"):
-        compiled = ov.Core().compile_model(str(entry), "CPU", compile_options(threads))
-        precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    if precision != "f32":
+        read = core.read_model(str(entry))
+        asked = read.get_rt_info(PRECISION).value if read.has_rt_info(PRECISION) else "f32"
+        can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if asked == "bf16" and "BF16" not in can:
+        raise ModelError(
+            "this CPU does not compute in bfloat16",
+            got=f"OpenVINO finds {', '.join(sorted(can))}",
+            rule="bf16 takes AVX512-BF16 or AMX (`lscpu` says avx512_bf16 or amx_bf16)",
+            fix="drop x86_openvino_bf16 (params.yaml: targets), or run on such a CPU",
+        )
+    options = {
+        "INFERENCE_PRECISION_HINT": asked,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        **more,
+    }
+    with translated(f"OpenVINO cannot load {entry.name}"):
+        model = core.compile_model(read, "CPU", options)
+        precision = model.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if precision != asked:
         raise TargetError(
             "OpenVINO would change the precision of the model",
             got=precision,
-            rule="what is not int8 is computed in f32",
+            rule=f"what is not int8 is computed in {asked}",
             fix=f"install the version this project is tested with: {INSTALL}",
         )
-    return OpenvinoSession(compiled)
-
-
-def compile_options(threads: int) -> dict[str, Any]:  # Any: strings, numbers and switches
-    """Set what a model is compiled with, served or measured or profiled."""
-    return {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-    }
+    return model
 
 
 def profile(entry: Path, *, threads: int) -> Profiler:

@@ -37,11 +37,18 @@ def available() -> Availability:
     return installed("onnxruntime", INSTALL)
 
 
-def compile(model: Path, out: Path) -> str:
+def compile(model: Path, out: Path, *, bf16: bool = False) -> str:
     """Copy the ONNX to `out`, once it loads here; return the entry's name.
 
-    Raises ModelError when ONNX Runtime refuses the model.
+    Raises ModelError when ONNX Runtime refuses the model, or bfloat16 is asked for.
     """
+    if bf16:
+        raise ModelError(
+            "ONNX Runtime does not compute in bfloat16 on the CPU",
+            got="a target of precision bf16",
+            rule="its CPU kernels are fp32 and int8",
+            fix="take x86_openvino_bf16 (params.yaml: targets)",
+        )
     open(model, threads=1)
     shutil.copyfile(model, out / ENTRY)
     return ENTRY
@@ -66,7 +73,23 @@ def open(entry: Path, *, threads: int) -> OrtSession:
     """
     check_entry(entry)
     ort = toolkit()
+    return _load(ort, entry, session_options(ort, threads, entry))
+
+
+def unoptimised(entry: Path, *, threads: int) -> OrtSession:
+    """Load an ONNX as `open` does, no node folded or fused: what optimisation buys is measured so.
+
+    An int8 file then computes in float between its Q/DQ pairs: fusing is what makes it int8.
+    """
+    check_entry(entry)
+    ort = toolkit()
     options = session_options(ort, threads, entry)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _load(ort, entry, options)
+
+
+# Any: onnxruntime ships no types
+def _load(ort: Any, entry: Path, options: Any) -> OrtSession:
     with translated(f"ONNX Runtime cannot load {entry.name}"):
         session = ort.InferenceSession(str(entry), options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:

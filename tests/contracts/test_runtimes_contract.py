@@ -44,7 +44,7 @@ def test_its_functions_take_the_contracts_arguments(name: str) -> None:
     wanted = {
         "available": [],
         "toolkit": [],
-        "compile": ["model", "out"],
+        "compile": ["model", "out", "bf16"],
         "open": ["entry", "threads"],
     }
     for function, arguments in wanted.items():

@@ -117,6 +117,12 @@ def test_another_precision_than_asked_is_refused(
             shown = SimpleNamespace(to_string=lambda: "bf16")
             return SimpleNamespace(get_property=lambda _: shown)
 
+        def read_model(self, _: str) -> Any:
+            return SimpleNamespace(has_rt_info=lambda _: False)
+
+        def get_property(self, *_: str) -> list[str]:
+            return ["FP32"]
+
     monkeypatch.setattr(openvino, "toolkit", lambda: SimpleNamespace(Core=Rounds))
     with pytest.raises(TargetError) as caught:
         openvino.open(model, threads=1)
@@ -124,6 +130,58 @@ def test_another_precision_than_asked_is_refused(
         "OpenVINO would change the precision of the model: got bf16; what is not int8 is computed "
         "in f32. Fix: install the version this project is tested with: pip install "
         "'fettle-mlops[openvino]'."
+    )
+
+
+def rounds_to_bf16() -> bool:
+    return "BF16" in openvino.toolkit().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.skipif(not rounds_to_bf16(), reason="needs AVX512-BF16 or AMX")
+def test_a_file_made_for_bfloat16_is_computed_so_by_whoever_opens_it(
+    model: Path, tmp_path: Path
+) -> None:
+    exact = openvino.open(compiled(model, tmp_path / "fp32"), threads=1)
+    (tmp_path / "bf16").mkdir()
+    entry = tmp_path / "bf16" / openvino.compile(model, tmp_path / "bf16", bf16=True)
+    batch = tiny_onnx.images(30)
+    wanted = exact.run(batch)
+    off = np.abs(openvino.open(entry, threads=1).run(batch) - wanted).max()
+    # bfloat16 keeps 8 bits: a few thousandths, where float32 is off by 1e-4 at most (see above)
+    assert 1e-3 < off < 0.05 * np.abs(wanted).max()
+    kinds = {kernel.kind for kernel in profiled(entry)}
+    assert "Convolution" in kinds
+
+
+def profiled(entry: Path) -> list[Any]:
+    profiler = openvino.profile(entry, threads=1)
+    profiler.run(tiny_onnx.images(1))
+    return profiler.kernels()
+
+
+def test_a_cpu_without_bfloat16_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = tmp_path / "model.xml"
+    real = openvino.toolkit()
+    marked = real.Core().read_model(str(model))
+    marked.set_rt_info("bf16", openvino.PRECISION)
+    real.save_model(marked, str(entry))
+
+    class Older:
+        def read_model(self, path: str) -> Any:
+            return real.Core().read_model(path)
+
+        def get_property(self, *_: str) -> list[str]:
+            return ["INT8", "FP32"]
+
+    monkeypatch.setattr(openvino, "toolkit", lambda: SimpleNamespace(Core=Older))
+    with pytest.raises(ModelError) as caught:
+        openvino.open(entry, threads=1)
+    assert str(caught.value) == (
+        "this CPU does not compute in bfloat16: got OpenVINO finds FP32, INT8; bf16 takes "
+        "AVX512-BF16 or AMX (`lscpu` says avx512_bf16 or amx_bf16). Fix: drop x86_openvino_bf16 "
+        "(params.yaml: targets), or run on such a CPU."
     )
 
 

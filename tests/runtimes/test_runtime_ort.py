@@ -26,6 +26,25 @@ def test_the_entry_is_the_onnx_itself(model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.onnx").read_bytes() == model.read_bytes()
 
 
+def test_bfloat16_is_refused_before_a_file_is_written(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError) as caught:
+        ort.compile(model, tmp_path / "out", bf16=True)
+    assert str(caught.value) == (
+        "ONNX Runtime does not compute in bfloat16 on the CPU: got a target of precision bf16; its "
+        "CPU kernels are fp32 and int8. Fix: take x86_openvino_bf16 (params.yaml: targets)."
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_unoptimised_runs_the_graph_as_it_is_written(model: Path) -> None:
+    batch = tiny_onnx.images(7)
+    plain, fused = ort.unoptimised(model, threads=1), ort.open(model, threads=1)
+    assert plain.run(batch) == pytest.approx(fused.run(batch), abs=1e-5)
+    level = plain._session.get_session_options().graph_optimization_level
+    assert level == ort.toolkit().GraphOptimizationLevel.ORT_DISABLE_ALL
+
+
 def test_a_batch_is_answered_as_its_images_one_by_one(model: Path) -> None:
     session = ort.open(model, threads=1)
     batch = tiny_onnx.images(7)

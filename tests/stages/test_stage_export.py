@@ -82,6 +82,24 @@ def test_both_int8_targets_of_a_dialect_start_from_the_same_file(project: TinyPr
     assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
 
 
+def test_dynamic_int8_takes_no_calibration(project: TinyProject) -> None:
+    outputs, out = run(project, "x86_ort_dynamic_int8")
+    facts = outputs.facts
+    assert (facts["quantized_ops"], facts["float_ops"]) == ({"MatMulInteger": 1}, {"Conv": 2})
+    assert (facts["precision"], facts["dialect"]) == ("dynamic_int8", None)
+    assert "calibration_images" not in facts
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+
+
+def test_a_runtime_that_refuses_the_precision_leaves_its_reason_and_no_file(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "compile", ort.compile)  # ORT has no bfloat16
+    outputs, out = run(project, "x86_openvino_bf16")
+    assert outputs.facts["refused"].startswith("ONNX Runtime does not compute in bfloat16")
+    assert list(out.iterdir()) == []
+
+
 @pytest.mark.parametrize("target", ["x86_ort_int8", "x86_openvino_fp32"])
 def test_the_same_inputs_give_the_same_bytes(project: TinyProject, target: str) -> None:
     if target == "x86_openvino_fp32" and not openvino.available().ok:
