@@ -1,8 +1,11 @@
-"""Quiet every tool, and keep its state in the test's own folder."""
+"""Quiet every tool, and keep its state in the tests' own folder."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 from fettle.project import QUIET
 
@@ -10,3 +13,7 @@ os.environ.update(QUIET)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: a thread each, for torch too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The machine's lock lies in the temporary folder: a stage of a test must not wait for a training
+# that runs elsewhere. Short, because sockets are made in it (108 characters on Linux).
+os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="fettle-")
+atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)

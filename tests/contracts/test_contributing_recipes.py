@@ -16,7 +16,7 @@ COPIED = ("fettle", "stages", "tests/contracts", "tests/support", "tests/conftes
 FILES = ("params.yaml", "pyproject.toml")
 # folder → (a plug-in to copy, the new one's name: next to it in the alphabet)
 RECIPES = {
-    "targets": ("x86_ort_int8", "x86_wide_ort_int8"),
+    "targets": ("x86_ort_w8", "x86_wide_ort_w8"),
     "compress": ("distil", "distil_again"),
     "sources": ("digits", "digits_again"),
     "families": ("small_cnn", "small_cnn_again"),
@@ -68,4 +68,4 @@ def test_a_recipe_half_followed_is_told(copy: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests/contracts/test_targets_contract.py", copy / "tests/contracts/old.py")
     done = pytest_in(copy, "tests/contracts/old.py", "-k", "are_found")
     assert done.returncode == 1
-    assert "x86_wide_ort_int8" in done.stdout
+    assert "x86_wide_ort_w8" in done.stdout

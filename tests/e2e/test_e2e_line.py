@@ -39,7 +39,13 @@ def test_the_report_s_json_has_every_fact_ci_reads(first_run: Finished, box: Box
     del first_run
     doc = box.report()
     assert doc["schema"] == "fettle.report/1"
-    assert [s["name"] for s in doc["stages"]][:4] == ["ingest", "validate", "finetune", "compress"]
+    assert [s["name"] for s in doc["stages"]][:5] == [
+        "ingest",
+        "validate",
+        "finetune",
+        "latency_table",
+        "compress",
+    ]
     assert len(doc["stages"]) == STAGES
     assert doc["validation"]["rows"] == 400
     quality = doc["quality"]
