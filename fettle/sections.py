@@ -202,6 +202,7 @@ class Release(Strict):
 
 LiveGate = Literal["errors", "latency", "accuracy"]
 ShadowGate = Literal["accuracy", "disagreement"]
+OnDrift = Literal["hold", "rerun"]
 
 
 class PromoteStep(Strict):
@@ -238,6 +239,7 @@ class Promote(Strict):
     drift_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
     sticky_key: Annotated[str, Field(pattern=r"^(cookie|header):[A-Za-z0-9_-]+$")] | None = None
     lease_s: Annotated[float, Field(ge=1)] = 10.0
+    on_drift: OnDrift = "hold"
 
     @model_validator(mode="after")
     def _climbs_to_the_whole_bar(self) -> Self:

@@ -60,6 +60,7 @@ def serve(
 
 def champion_alone(home: Project, host: str, port: int) -> bool:
     """Serve what `fettle canary` made the champion, behind the same address; False without one."""
+    from fettle.adapters import bento
     from fettle.errors import BusyError
     from fettle.supervisor import launch
 
@@ -76,9 +77,8 @@ def champion_alone(home: Project, host: str, port: int) -> bool:
         )
     made = launch.begin(home, host=host, port=port, champion=None)
     named = made.champion or made.challenger
-    print(
-        f"serving {named.tag if named else ''} at http://{host}:{port}; Ctrl-C ends it", flush=True
-    )
+    tag, line = named.tag if named else "", bento.curl_line(host=host, port=port)
+    print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
     launch.foreground(home, made)
     return True
 

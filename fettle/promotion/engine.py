@@ -110,7 +110,12 @@ class Engine:
                 if isinstance(event, Offline) != (before.phase is Phase.PENDING):
                     verdict = Verdict.INCONCLUSIVE  # the other gate's word: not asked for here
                 self.state, actions, reason = step(
-                    before, verdict, self.plan, event.now_s, requests=self._requests
+                    before,
+                    verdict,
+                    self.plan,
+                    event.now_s,
+                    requests=self._requests,
+                    stale=results.stale(found, self.drift),
                 )
         self._renew(before)
         return Decision(

@@ -6,8 +6,8 @@
 A line is on the disk (fsync) before its actions are done. `replay` folds the events again and
 compares every decision. A cut last line is a crash while writing: what it decided was never done,
 `recover` drops it. Anything else that does not fit is refused, with its line. The file's length
-and seal stand in NAME.tip beside it, so that lines lost from its end are missed too; after a crash
-between the two writes the journal is one line ahead.
+and seal stand in NAME.tip beside it, so that lines lost from its end are missed too; it is written
+after the actions, which wait for one fsync and not for two: the journal may be one line ahead.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Journal:
     def __init__(self, path: Path, *, lines: int, tip: str) -> None:
         self.path = path
         self._lines, self._tip = lines, tip
+        self._sealed = lines
 
     @classmethod
     def create(cls, path: Path, begin: Begin) -> Journal:
@@ -47,12 +48,20 @@ class Journal:
             ) from err
         made = cls(path, lines=0, tip=FIRST)
         made._append({"begin": wire.begin_to_json(begin)})
+        made.seal()
         return made
 
     def write(self, event: Event, decision: Decision) -> None:
-        """Append a decision; when this returns it is on the disk."""
+        """Append a decision; when this returns it is on the disk. `seal` it once it is acted on."""
+        self.seal()  # never two lines ahead
         doc = {"event": wire.event_to_json(event), "decision": wire.decision_to_json(decision)}
         self._append(doc)
+
+    def seal(self) -> None:
+        """Write down how long the journal is, unless that is written already."""
+        if self._sealed != self._lines:
+            _seal(self.path, self._lines, self._tip)
+            self._sealed = self._lines
 
     def _append(self, doc: Json) -> None:
         line = _dump({"n": self._lines, "prev": self._tip, **doc})
@@ -61,7 +70,6 @@ class Journal:
             out.flush()
             os.fsync(out.fileno())
         self._lines, self._tip = self._lines + 1, sha256(line).hexdigest()
-        _seal(self.path, self._lines, self._tip)
 
 
 def replay(path: Path) -> tuple[Engine, list[Decision]]:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from json import dumps
 from typing import Self
 
-from fettle.sections import Promote
+from fettle.sections import OnDrift, Promote
 
 # How alpha_rollback is shared out (Bonferroni). Errors have half: they harm at once, and the goal
 # "5x the errors within 500 requests" needs it. Promotion shares nothing out: it needs every gate,
@@ -51,6 +51,7 @@ class Plan:
     drift_tolerance: float
     sticky_key: str | None
     lease_s: float
+    on_drift: OnDrift = "hold"  # journals of before know no such choice
 
     @classmethod
     def of(cls, section: Promote) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from fettle.promotion import evidence, guards
 from fettle.promotion import gates as g
@@ -44,6 +45,14 @@ def of(
     if drift is not None:
         found.append(_drift(drift))
     return tuple(found)
+
+
+def stale(found: Sequence[GateResult], drift: Drift | None) -> bool:
+    """Say whether inputs or late labels have left what the release was made of."""
+    labels = any(
+        one.name in ("labels", "accuracy") and one.verdict is Verdict.FAIL for one in found
+    )
+    return labels or (drift is not None and any(drift.alarm.values()))
 
 
 def _shadow(gates: Gates, bars: Bars, plan: Plan) -> list[GateResult]:

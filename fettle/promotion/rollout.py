@@ -10,7 +10,8 @@
 - INCONCLUSIVE holds; past the step's budget it pauses at the weight it has, and asks a person.
 - In the bake (100 %) no champion is there to compare with, so a FAIL there is only an alarm: the
   weight goes back to the last step with a control, and its gates decide.
-- rolled_back and aborted absorb. promoted leads only to rolled_back (late labels, `undo`).
+- rolled_back and aborted absorb. promoted leads only to rolled_back (late labels, `undo`); drift
+  or late labels beyond their bound may begin the release flow again there (promote.on_drift).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Kind(StrEnum):
     STOP_CHAMPION = "stop_champion"
     MOVE_ALIASES = "move_aliases"  # challenger → champion, champion → previous_champion
     RESTORE_ALIASES = "restore_aliases"  # back to what they were before the rollout
+    RUN_AGAIN = "run_again"  # the release flow, on the data as it is now
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class RolloutState:
     requests: int = 0  # judged since this phase or step began
     paused_from: Phase | None = None
     alarms: int = 0  # in the bake; the plan's alpha pays for one more comparison, not for two
+    ran_again: bool = False  # whether the watch after the promotion began the release flow again
 
     @property
     def over(self) -> bool:
@@ -90,11 +93,18 @@ Outcome = tuple[RolloutState, tuple[Action, ...], str]
 
 
 def step(
-    state: RolloutState, verdict: Verdict, plan: Plan, now_s: float, *, requests: int = 0
+    state: RolloutState,
+    verdict: Verdict,
+    plan: Plan,
+    now_s: float,
+    *,
+    requests: int = 0,
+    stale: bool = False,
 ) -> Outcome:
     """Return the state after one verdict, what to do, and why.
 
-    `requests`: user requests (pairs, in shadow) judged since the phase or step began.
+    `requests`: user requests (pairs, in shadow) judged since the phase or step began. `stale`:
+    whether inputs or late labels have left what the release was made of, beyond their bound.
     """
     state = replace(state, requests=requests)
     match state.phase:
@@ -112,9 +122,7 @@ def step(
         case Phase.BAKE:
             return _bake(state, verdict, plan, now_s)
         case Phase.PROMOTED:
-            if verdict is Verdict.FAIL and state.champion is not None:
-                return _undo(state, now_s, "a gate failed after promotion")
-            return state, (), "promoted; the watch goes on"
+            return _promoted(state, verdict, plan, now_s, stale=stale)
         case _:
             assert_never(state.phase)
 
@@ -196,6 +204,19 @@ def _bake(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float) -> Ou
             return state, (), "the bake gathers evidence"
         case _:
             assert_never(verdict)
+
+
+def _promoted(
+    state: RolloutState, verdict: Verdict, plan: Plan, now_s: float, *, stale: bool
+) -> Outcome:
+    """Go on watching: take back what fails, and where the plan says so make a new release, once."""
+    new, actions, why = state, tuple[Action, ...](), "promoted; the watch goes on"
+    if verdict is Verdict.FAIL and state.champion is not None:
+        new, actions, why = _undo(state, now_s, "a gate failed after promotion")
+    if stale and plan.on_drift == "rerun" and not state.ran_again:
+        again = (*actions, Action(Kind.RUN_AGAIN))
+        return replace(new, ran_again=True), again, f"{why}; the release flow runs again"
+    return new, actions, why
 
 
 def _alarm(state: RolloutState, plan: Plan, now_s: float) -> Outcome:

@@ -65,6 +65,8 @@ def event_from_json(doc: Json) -> Event:
 def decision_to_json(decision: Decision) -> Json:
     """Return the JSON form of a decision."""
     doc = asdict(decision)
+    if not decision.state.ran_again:
+        del doc["state"]["ran_again"]  # so that journals of before it replay
     doc["actions"] = [{k: v for k, v in one.items() if v is not None} for one in doc["actions"]]
     return doc
 

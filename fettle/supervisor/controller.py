@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,15 @@ SAY = logging.getLogger("fettle.supervisor")
 TICK_S = 0.2  # a decision follows its evidence by this much; the goal is 1 s to zero traffic
 STATUS_EVERY_S = 0.5
 KEEP_UP_EVERY_S = 1.0
+RERUN = (sys.executable, "-m", "fettle.cli.main", "run")
 OVER = (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED)
 
 
 class Controller:
-    """The controller of one project; `alone` without a warden, and MLflow is told nothing."""
+    """The controller of one project; `alone` without a warden, and MLflow is told nothing.
+
+    `command` says how a release is served, `rerun` how a new one is made.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class Controller:
         *,
         command: arms.Command = arms.serve,
         alone: bool = False,
+        rerun: Sequence[str] = RERUN,
     ) -> None:
         key = apikey.read(os.environ)
         self._project, self._place, self._key = project, place, key
@@ -62,7 +68,7 @@ class Controller:
             )
         )
         self._arms = arms.Arms(place.arms, os.environ, key=key, command=command)
-        self._alone = alone
+        self._alone, self._rerun = alone, rerun
         self._deeds = deeds.Deeds(self._router, self._arms, place.renew_lease, project.tracking_uri)
         self._feedback = Feedback(serving.feedback, key)
         self._watch: watch.Watch | None = None
@@ -74,6 +80,7 @@ class Controller:
         self._place.renew_lease()
         if self.serving.rollout is not None:
             self._watch_again(self.serving.rollout)
+            self._run_again()
         for release in self._needed():
             self._deeds.bring_up(release)
         self._route()
@@ -94,6 +101,7 @@ class Controller:
         if self._watch is not None:
             actions = self._watch.tick(self._deeds.arms_by_address(self.serving))
             self._act(actions)
+            self._watch.done()
             if not self._alone:
                 self._deeds.project(self._watch.folder / "aliases.json")
             if now >= self._next_status or actions:
@@ -170,6 +178,7 @@ class Controller:
             )
         actions, reason = self._watch.order(Verb(order["verb"]))
         self._act(actions)
+        self._watch.done()
         self._watch.write_status()
         return {"state": self._watch.state.phase.value, "reason": reason}
 
@@ -256,6 +265,8 @@ class Controller:
         self._feedback.attach(self._watch.memory)
 
     def _act(self, actions: tuple[Action, ...]) -> None:
+        if Action(Kind.SET_WEIGHT, 0.0) in actions:
+            self._deeds.stop_challenger()  # first of all: what follows may take its time
         for action in actions:
             SAY.info("act kind=%s weight_percent=%s", action.kind.value, action.weight_percent)
             self._do(action)
@@ -275,18 +286,23 @@ class Controller:
             case Kind.SET_WEIGHT:
                 if champion is not None and self._arms.find(champion.release) is None:
                     self._deeds.bring_up(champion)  # an undo may find the old release gone
-                if action.weight_percent == 0:
-                    self._deeds.stop_challenger()
                 self._route()
             case Kind.STOP_CHALLENGER if challenger is not None:
                 if champion is not None:
                     self._deeds.take_down(challenger)
             case Kind.STOP_CHAMPION if champion is not None:
                 self._deeds.take_down(champion)
+            case Kind.RUN_AGAIN:
+                self._run_again()
             case Kind.MOVE_ALIASES | Kind.RESTORE_ALIASES:
                 self._route()  # a promoted release takes the champion's place; names: see _act
             case _:  # there is no such release
                 return
+
+    def _run_again(self) -> None:
+        """Begin the release flow where the rollout says so and it was not begun before a kill."""
+        if self._watch is not None and self._watch.state.ran_again:
+            deeds.run_again(self._watch.folder, self._rerun, cwd=self._project.root)
 
 
 def _path(text: str | None) -> Path | None:

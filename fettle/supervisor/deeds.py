@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fettle import manifest
+from fettle.adapters import process
 from fettle.adapters.arms import Arms
 from fettle.adapters.attempts import Arm
 from fettle.adapters.nginx import Nginx
@@ -157,6 +158,14 @@ class Deeds:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
+
+
+def run_again(folder: Path, command: Sequence[str], *, cwd: Path) -> None:
+    """Start the release flow on its own, once a rollout; rerun.log in `folder` has its words."""
+    note = folder / "rerun.json"
+    if not note.exists():
+        process.write(note, process.spawn(list(command), folder / "rerun.log", cwd=cwd))
+        SAY.info("run_again log=%s", folder / "rerun.log")
 
 
 def want_aliases(path: Path, serving: Serving, state: RolloutState, reason: str) -> None:

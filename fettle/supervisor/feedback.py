@@ -151,7 +151,7 @@ class Feedback:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def attach(self, memory: Memory | None) -> None:
         """Take labels for this rollout, or for none."""

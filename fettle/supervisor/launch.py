@@ -89,6 +89,8 @@ def begin(
 ) -> Serving:
     """Write what shall serve, and where, unless it is written already; return it.
 
+    Makes the API key of this user if there is none yet.
+
     Raises UserError when `host` is no loopback and there is no API key, or the port is taken.
     """
     place = place_of(project)
@@ -104,6 +106,8 @@ def begin(
             )
         return before
     bento.check_port(host, port)
+    if apikey.read(os.environ) is None:
+        bento.make_key()
     control, feedback = [one for one in arms.free_ports(3) if one != port][:2]
     kept = before or Serving(host, port, control, feedback)
     made = replace(
@@ -162,12 +166,15 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
 
 
 def foreground(project: Project, serving: Serving) -> None:
-    """Serve the champion from this very process until Ctrl-C, which ends all that it started."""
+    """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
     place = place_of(project)
     command = [sys.executable, "-m", "fettle.supervisor.warden", str(project.root)]
-    code = subprocess.call(command)
+    warden = subprocess.Popen(command)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the warden ends, and then all the others
+        signal.signal(number, lambda got, _frame: warden.send_signal(got))
+    code = warden.wait()
     stop(project)
-    if code not in (0, -signal.SIGINT):
+    if code not in (0, -signal.SIGINT, -signal.SIGTERM):
         raise TransientError(
             f"the supervisor of port {serving.port} ended",
             got=last_line(place.folder / "controller.log"),

@@ -133,8 +133,13 @@ class Watch:
         decision = self._decide(Ordered(now_s=time.time(), verb=verb))
         return decision.actions, decision.reason
 
+    def done(self) -> None:
+        """Close the book on the last decision: its actions are done."""
+        self._journal.seal()
+
     def close(self) -> None:
         """Stop what runs in the background."""
+        self.done()
         if self._shadow is not None:
             self._shadow.stop()
 

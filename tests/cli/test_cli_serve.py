@@ -6,18 +6,22 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import served
+from rehearsed import wait_for
 from tiny_project import ROOT
 from tiny_release import TinyRelease
 
 from fettle import manifest, project
-from fettle.adapters import bento, releases, signing
+from fettle.adapters import arms, bento, nginx, process, releases, signing
 from fettle.cli import serve
-from fettle.errors import ProjectError
+from fettle.errors import BusyError, ProjectError
+from fettle.supervisor import launch
+from fettle.supervisor.place import Place, Release, Serving
 
 
 class Released:
@@ -131,6 +135,63 @@ def test_the_last_release_is_served_until_ctrl_c(released: Released) -> None:
     )
     assert "Traceback" not in said
     bento.check_port("127.0.0.1", port)  # it is free again
+
+
+@pytest.fixture
+def canary(released: Released) -> Iterator[Place]:
+    """The supervisor's folder, empty; nothing of it runs or is left at the end."""
+    home = project.Project(released.folder, released.folder)
+    place = launch.place_of(home)
+    place.folder.mkdir()
+    yield place
+    launch.stop(home)
+    shutil.rmtree(place.folder)
+
+
+def test_the_champion_of_a_canary_is_served_alone_behind_its_address(
+    released: Released, canary: Place
+) -> None:
+    port, place = served.free_port(), canary
+    champion = Release(released.signed.name, released.tag, str(released.signed))
+    control, feedback = served.free_port(), served.free_port()
+    place.write_serving(Serving("127.0.0.1", port, control, feedback, champion=champion))
+    command = released.command("--port", str(port))
+    with served.serving(command, port=port, cwd=released.folder, env=released.env) as server:
+        image = b"[[0, 255], [0, 255]]"
+        key = (released.config / "fettle" / "api_key").read_text().strip()
+        assert server.post(image, "application/json")[0] == 401
+        status, headers, answer = server.send(
+            "POST", "/predict", image, content_type="application/json", x_api_key=key
+        )
+        assert (status, json.loads(answer)[0]["label"]) == (200, "right")
+        wait_for(lambda: any(one["status"] == 200 for one in attempts(place)))
+        (line,) = [one for one in attempts(place) if one["status"] == 200]
+        assert (line["id"], line["arm"]) == (headers["x-request-id"], "champion")
+
+        second = released.run("--port", str(port))
+        assert (second.returncode, second.stdout) == (BusyError.exit_code, "")
+        assert second.stderr == (
+            f"fettle: this project is served already: got http://127.0.0.1:{port}; one address a "
+            "project. Fix: use it, or stop it: `fettle canary stop`.\n"
+        )
+        assert server.interrupt() == 0
+    assert server.log.read_text().startswith(
+        f"serving {released.tag}; Ctrl-C ends it. In another terminal:\n  curl "
+    )
+    bento.check_port("127.0.0.1", port)
+    assert process.read(place.warden) is None
+    assert (arms_left(place), nginx.running(place.router)) == ([], None)
+
+
+def arms_left(place: Place) -> list[arms.Serving]:
+    """The releases that still run."""
+    return arms.Arms(place.arms, {}, key=None).running()
+
+
+def attempts(place: Place) -> list[dict[str, Any]]:
+    """The router's log."""
+    log = (place.router / "attempts.log").read_text()
+    return [json.loads(line) for line in log.splitlines()]
 
 
 def flipped(file: Path) -> bytes:

@@ -7,8 +7,8 @@ import pytest
 from traffic import PASSED, a_plan, agreeing_pairs, an_engine, attempts
 
 from fettle.promotion.engine import Decision, Engine, Observed, Offline
-from fettle.promotion.records import Arm, Label
-from fettle.promotion.rollout import Kind, Phase
+from fettle.promotion.records import Arm, Label, Seen
+from fettle.promotion.rollout import Action, Kind, Phase
 from fettle.promotion.verdict import Verdict
 
 
@@ -171,3 +171,19 @@ def test_the_offline_gate_keeps_a_bad_release_off_all_traffic(verdict: Verdict) 
     decision = fresh.decide(Offline(now_s=0.0, results=(PASSED, replace(PASSED, verdict=verdict))))
     assert fresh.state.phase is Phase.ABORTED
     assert decision.reason == f"the offline gate says {verdict.value}"
+
+
+@pytest.mark.parametrize("on_drift", ["hold", "rerun"])
+def test_drift_after_the_promotion_asks_for_a_new_release_once(on_drift: str) -> None:
+    engine = an_engine(a_plan(on_drift=on_drift), reference=(0.5, 0.5))
+    drive(engine, errors=(0.01, 0.01))
+    assert engine.state.phase is Phase.PROMOTED
+    inputs = [
+        Seen(request_id=str(i), time_s=9.0, arm=Arm.CHALLENGER, bin_index=1) for i in range(200)
+    ]
+    decisions = [
+        engine.decide(Observed(now_s=500.0 + at, records=(one,))) for at, one in enumerate(inputs)
+    ]
+    asked = [one for one in decisions if one.actions]
+    assert [one.actions for one in asked] == [(Action(Kind.RUN_AGAIN),)] * (on_drift == "rerun")
+    assert decisions[-1].gates[-1].reason == "inputs of challenger left the training data: held"

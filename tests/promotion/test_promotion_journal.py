@@ -44,6 +44,7 @@ def written(path: Path) -> Engine:
     engine, book = Engine(BEGIN), Journal.create(path, BEGIN)
     for event in events():
         book.write(event, engine.decide(event))
+    book.seal()
     return engine
 
 
@@ -86,6 +87,26 @@ def test_a_crash_between_the_line_and_its_seal_is_no_tampering(tmp_path: Path) -
     book.write(event, engine.decide(event))
     (tmp_path / "r1.tip").write_text(seal)
     assert journal.replay(path)[0].state.phase == "aborted"
+
+
+def test_a_journal_from_before_a_plan_could_run_again_replays(tmp_path: Path) -> None:
+    path = tmp_path / "r1.jsonl"
+    written(path)
+    assert b"ran_again" not in path.read_bytes()
+    first = json.loads(path.read_text().splitlines()[0])["begin"]
+    del first["plan"]["on_drift"]
+    assert wire.begin_from_json(first) == BEGIN
+
+
+def test_a_decision_is_on_the_disk_before_its_seal(tmp_path: Path) -> None:
+    path = tmp_path / "r1.jsonl"
+    engine, book = Engine(BEGIN), Journal.create(path, BEGIN)
+    for done, event in enumerate(events()[:2]):
+        book.write(event, engine.decide(event))
+        assert len(path.read_text().splitlines()) == done + 2
+        assert (tmp_path / "r1.tip").read_text().startswith(f"{done + 1} ")
+    book.seal()
+    assert (tmp_path / "r1.tip").read_text().startswith("3 ")
 
 
 def test_an_edited_line_is_refused_with_its_number(tmp_path: Path) -> None:

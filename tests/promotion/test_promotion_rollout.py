@@ -22,7 +22,8 @@ moves = st.lists(
 def move(state: RolloutState, what: Verdict | Verb, requests: int, now_s: float) -> Outcome:
     if isinstance(what, Verb):
         return order(state, what, PLAN, now_s)
-    return step(state, what, PLAN, now_s, requests=requests)
+    plan = replace(PLAN, on_drift="rerun")
+    return step(state, what, plan, now_s, requests=requests, stale=requests % 2 == 1)
 
 
 @given(moves, st.sampled_from(["a", None]))
@@ -41,6 +42,9 @@ def test_whatever_happens_the_rules_hold(
         if state.over:
             assert replace(new, requests=0) == replace(state, requests=0)
             assert actions == ()
+        assert (AGAIN in actions) == (new.ran_again and not state.ran_again)
+        if AGAIN in actions:
+            assert state.phase is Phase.PROMOTED
         if state.phase is Phase.PROMOTED:
             assert new.phase in (Phase.PROMOTED, Phase.ROLLED_BACK)
         if new.weight_percent != state.weight_percent:
@@ -78,6 +82,29 @@ def test_an_alarm_in_the_bake_goes_back_to_the_last_comparison() -> None:
     again, _, reason = step(replace(new, phase=Phase.BAKE), Verdict.FAIL, PLAN, 2.0)
     assert (again.phase, again.weight_percent) == (Phase.PAUSED, 50.0)
     assert reason == "a second alarm in the bake: a person decides"
+
+
+PROMOTED = replace(START, phase=Phase.PROMOTED, weight_percent=100.0)
+AGAIN = Action(Kind.RUN_AGAIN)
+
+
+def test_drift_after_the_promotion_makes_a_new_release_once_where_the_plan_says_so() -> None:
+    plan = replace(PLAN, on_drift="rerun")
+    new, actions, reason = step(PROMOTED, Verdict.INCONCLUSIVE, plan, 1.0, stale=True)
+    assert (new.phase, actions) == (Phase.PROMOTED, (AGAIN,))
+    assert reason == "promoted; the watch goes on; the release flow runs again"
+    assert step(new, Verdict.INCONCLUSIVE, plan, 2.0, stale=True)[1] == ()
+    assert step(PROMOTED, Verdict.INCONCLUSIVE, plan, 1.0)[1] == ()
+    assert step(PROMOTED, Verdict.INCONCLUSIVE, PLAN, 1.0, stale=True)[1] == ()  # it holds
+
+
+def test_wrong_late_labels_move_the_traffic_back_before_a_new_release_is_made() -> None:
+    plan = replace(PLAN, on_drift="rerun")
+    new, actions, reason = step(PROMOTED, Verdict.FAIL, plan, 1.0, stale=True)
+    kinds = [one.kind for one in actions]
+    assert (new.phase, new.weight_percent) == (Phase.ROLLED_BACK, 0.0)
+    assert kinds == [*(Kind.SET_WEIGHT, Kind.STOP_CHALLENGER, Kind.RESTORE_ALIASES, Kind.RUN_AGAIN)]
+    assert reason == "a gate failed after promotion; the release flow runs again"
 
 
 def test_undo_restores_traffic_before_names() -> None:

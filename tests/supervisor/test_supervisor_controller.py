@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 
 import pytest
-from rehearsed import PLAN, Theatre, Users
+from rehearsed import PLAN, Theatre, Users, wait_for
 
 from fettle.adapters import nginx
 from fettle.errors import BusyError, TamperedError, UserError
 from fettle.promotion import journal
 from fettle.supervisor import place as places
 
+# a plan whose only step no test waits out
+UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
+
 
 def test_an_equal_challenger_is_promoted_and_no_user_request_fails(theatre: Theatre) -> None:
     champion, challenger = theatre.release(1), theatre.release(2)
     controller = theatre.start(champion)
-    with Users(theatre.serving.port) as users:
+    with Users(theatre.serving.port, count=8) as users:
         controller.obey(theatre.order(challenger))
-        status = theatre.tick_until("promoted", timeout_s=90)
+        status = theatre.tick_until("promoted")
     assert set(users.statuses) == {200}
     assert (status["champion"], status["challenger"]) == (champion.release, challenger.release)
     folder = theatre.place.rollout(status["rollout"])
@@ -65,15 +67,17 @@ def test_a_challenger_that_begins_to_fail_is_rolled_back_and_no_user_sees_an_err
     assert failed["name"] == "errors"
     assert failed["evidence"] >= failed["threshold"]
     assert failed["challenger"]["events"] > failed["champion"]["events"] == 0
-    log = (theatre.place.router / "attempts.log").read_text().splitlines()
-    drawn = [json.loads(line)["time"] for line in log if '"arm":"challenger"' in line]
+    drawn = [line["time"] for line in theatre.attempts() if line["arm"] == "challenger"]
     assert max(drawn) <= rolled_back_s
+    sealed = theatre.place.rollout(status["rollout"]) / "journal.tip"
+    switch = theatre.place.router / "stop"
+    assert switch.stat().st_mtime_ns <= sealed.stat().st_mtime_ns  # nothing else comes before it
 
 
 def test_a_challenger_that_names_other_classes_meets_no_user(theatre: Theatre) -> None:
     champion, challenger = theatre.release(1), theatre.release(2, answer="0")
     controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger))
+    controller.obey(theatre.order(challenger, alpha_rollback=0.01))
     status = theatre.tick_until("rolled_back")
     assert "a gate failed at shadow" in status["reason"]
     assert controller.challenger_requests() == 0
@@ -82,7 +86,7 @@ def test_a_challenger_that_names_other_classes_meets_no_user(theatre: Theatre) -
 def test_a_controller_that_is_killed_goes_on_from_its_journal(theatre: Theatre) -> None:
     champion, challenger = theatre.release(1), theatre.release(2)
     controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, alpha_promote=1e-15))  # more than its step shows
+    controller.obey(theatre.order(challenger, **UNDECIDED))
     with Users(theatre.serving.port) as users:
         before = theatre.tick_until("step")
         controller.close()  # what a kill leaves: its sockets are closed, nothing else is done
@@ -117,22 +121,46 @@ def test_the_first_release_is_its_own_fallback_and_goes_live_after_its_bake(
 def test_a_late_label_is_joined_over_the_public_address(theatre: Theatre) -> None:
     champion, challenger = theatre.release(1), theatre.release(2)
     controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, alpha_promote=1e-15))
+    controller.obey(theatre.order(challenger, **UNDECIDED))
     with Users(theatre.serving.port, count=1) as users:
         theatre.tick_until("step")
         theatre.tick_while(lambda: not users.last_id)
     for _ in range(5):
         controller.tick()
-    link = http.client.HTTPConnection("127.0.0.1", theatre.serving.port, timeout=10)
-    body = json.dumps({"request_id": users.last_id, "labels": ["3", "1"]})
-    link.request("POST", "/feedback", body, {"X-API-Key": "k"})
-    answer = link.getresponse()
-    text = answer.read()
-    link.close()
-    assert (answer.status, json.loads(text)) == (
-        200,
-        {"accepted": 1, "unknown": 0, "repeated": 0},
-    )
+    answer = theatre.feedback([{"request_id": users.last_id, "labels": ["3", "1"]}])
+    assert answer == (200, {"accepted": 1, "unknown": 0, "repeated": 0})
+
+
+def test_late_labels_after_the_promotion_take_it_back_and_make_a_new_release_once(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED, on_drift="rerun"))
+    with Users(theatre.serving.port) as users:
+        theatre.tick_until("step")
+        theatre.tick_while(lambda: controller.challenger_requests() < 60)
+        controller.obey({"verb": "promote"})
+        theatre.tick_until("promoted")
+        right = {"champion": ["3", "1"], "challenger": ["3", "0"]}  # both answered 3 and 1
+        given = [
+            {"request_id": line["id"], "labels": right[line["arm"]]}
+            for line in theatre.attempts()
+            if line["weight"] == 50
+        ]
+        assert theatre.feedback(given)[0] == 200
+        status = theatre.tick_until("rolled_back")
+        wait_for(theatre.again.exists)
+    assert set(users.statuses) == {200}
+    assert status["reason"] == "a gate failed after promotion; the release flow runs again"
+    controller.close()
+    note = theatre.place.rollout(status["rollout"]) / "rerun.json"
+    again = theatre.start(None)
+    assert theatre.again.read_text() == "again\n"
+    again.close()
+    note.unlink()  # as if killed between the journal and the deed
+    theatre.start(None)
+    wait_for(lambda: theatre.again.read_text() == "again\nagain\n")
 
 
 def test_orders_are_obeyed_and_answered_in_turn(theatre: Theatre) -> None:
@@ -155,9 +183,8 @@ def test_an_undo_brings_the_old_release_back_even_when_its_server_is_gone(
 ) -> None:
     champion, challenger = theatre.release(1), theatre.release(2, answer="1")
     controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger))
     with Users(theatre.serving.port) as users:
-        theatre.tick_until("promoted")
+        theatre.promote(challenger)
         controller.kill(champion.release)
         controller.obey({"verb": "undo"})
         status = theatre.tick_until("rolled_back")

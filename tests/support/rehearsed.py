@@ -34,6 +34,8 @@ CLASSES = ["0", "1", "2", "3"]  # arm_server.py says that it named 3, then 1
 IMAGE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
+STALL_S = 30.0  # without a request or a move: then nothing more will come
+MOST_REQUESTS = 20_000  # 2,600 promote: latency waits for 65 slow requests of the champion
 # Margins so wide that a few dozen requests decide: the rehearsal's plan, shortened once more.
 PLAN: dict[str, Any] = {
     **rehearse.PLAN,
@@ -64,6 +66,7 @@ class Theatre:
         self.answers: dict[str, str] = {}
         self.serving = Serving("127.0.0.1", free_port(), free_port(), free_port())
         self.controller: Controller | None = None
+        self.again = root / "again"  # one line for every time that a new release was wanted
 
     def _data(self, root: Path) -> None:
         rows = [
@@ -110,7 +113,12 @@ class Theatre:
             known = Serving(**{**asdict(self.serving), "champion": champion})
             self.place.write_serving(known)
         self.controller = Controller(
-            self.project, self.place, known, command=self._command, alone=True
+            self.project,
+            self.place,
+            known,
+            command=self._command,
+            alone=True,
+            rerun=[sys.executable, "-c", f"open({str(self.again)!r}, 'a').write('again\\n')"],
         )
         self.controller.start()
         return self.controller
@@ -125,17 +133,39 @@ class Theatre:
         """The order that begins a rollout."""
         return {"verb": "start", "challenger": asdict(challenger), "plan": {**PLAN, **changed}}
 
-    def tick_until(self, *states: str, timeout_s: float = 30.0) -> dict[str, Any]:
-        """Tick until the rollout is in one of these states; return its status."""
+    def tick_until(self, *states: str) -> dict[str, Any]:
+        """Tick until the rollout is in one of these states; return its status.
+
+        Bounded in requests a phase; a loaded machine may take its time as long as any come.
+        """
         assert self.controller is not None
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        seen, deadline = None, 0.0
+        while True:
             self.controller.tick()
             status = self.controller.status()
             if status["state"] in states:
                 return status
-            time.sleep(0.02)
-        raise AssertionError(f"not {states} within {timeout_s} s, but {status}")
+            now = (status["state"], status["requests"])
+            if now != seen:
+                seen, deadline = now, time.monotonic() + STALL_S
+            if status["requests"] > MOST_REQUESTS or time.monotonic() > deadline:
+                raise AssertionError(f"not {states}, but {status}")
+            if not self.controller.behind:
+                time.sleep(0.02)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The router's log."""
+        log = (self.place.router / "attempts.log").read_text()
+        return [json.loads(line) for line in log.splitlines()]
+
+    def feedback(self, labels: list[dict[str, Any]]) -> tuple[int, Any]:
+        """Send late labels to the public address; return the status and the JSON answer."""
+        link = http.client.HTTPConnection("127.0.0.1", self.serving.port, timeout=10)
+        link.request("POST", "/feedback", json.dumps(labels), {"X-API-Key": "k"})
+        answer = link.getresponse()
+        text = answer.read()
+        link.close()
+        return answer.status, json.loads(text)
 
     def promote(self, challenger: Release) -> dict[str, Any]:
         """Begin a rollout and promote it by order; users must be asking. Return its status."""

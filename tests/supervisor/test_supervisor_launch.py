@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from served import free_port
+
+from fettle.errors import UserError
+from fettle.project import Project
+from fettle.serving import apikey
+from fettle.supervisor import launch
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project of a user who has no API key yet."""
+    for name in (apikey.KEY, apikey.KEY_FILE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    root = tmp_path / "project"
+    (root / ".fettle" / "canary").mkdir(parents=True)
+    return Project(root, root)
+
+
+def test_what_is_served_on_loopback_gets_an_api_key(project: Project, tmp_path: Path) -> None:
+    port = free_port()
+    made = launch.begin(project, host="127.0.0.1", port=port, champion=None)
+    assert (made.host, made.port) == ("127.0.0.1", port)
+    file = tmp_path / "config" / "fettle" / "api_key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    key = file.read_text()
+    launch.begin(project, host="127.0.0.1", port=free_port(), champion=None)
+    assert file.read_text() == key  # it is made once
+
+
+def test_beyond_loopback_nothing_is_served_without_a_key_and_none_is_made(
+    project: Project, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="this server has no API key, so it may listen on loopback"):
+        launch.begin(project, host="0.0.0.0", port=free_port(), champion=None)
+    assert not (tmp_path / "config").exists()
+    assert launch.place_of(project).serving() is None
