@@ -1,7 +1,8 @@
 """Time an evaluation's contenders in the same rounds, the float model in every runtime here.
 
 The float model's best runtime is what a compressed file has to beat: a speed-up over a slow way of
-running the same network is none.
+running the same network is none. What the runtime's own graph optimisation buys is timed
+apart, on the float model and on the candidate, so that compression is not credited with it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -23,6 +25,12 @@ from stages import _reading
 
 PLAIN_RUNTIME = "ort"
 FLOAT = "float_"  # a contender's name: the float model in another runtime than PLAIN_RUNTIME
+UNOPTIMISED = "_unoptimised"  # after a contender's name: itself, with graph optimisation off
+# contender: its measure
+OPTIMISED = {
+    "baseline": "baseline_speedup_by_optimisation",
+    "candidate": "speedup_by_optimisation",
+}
 # Rounds taken once more, where the interval straddles 1. A second look lets a file that is exactly
 # as fast pass in at most twice 2.5 % of the cases instead of once.
 MORE = 3
@@ -60,6 +68,33 @@ def float_models(model: Path, *, threads: int) -> dict[str, Contender]:
     return found
 
 
+def unoptimised(
+    files: Mapping[str, tuple[ModuleType, Path]], *, threads: int
+) -> dict[str, Contender]:
+    """Open the baseline and the candidate with graph optimisation off, where the runtime can."""
+    found = {}
+    for name, (runtime, path) in files.items():
+        if name in OPTIMISED and hasattr(runtime, "unoptimised"):
+            session = runtime.unoptimised(path, threads=threads)
+            found[f"{name}{UNOPTIMISED}"] = Contender(session, path.stat().st_size)
+    return found
+
+
+def optimisation(single: Mapping[str, latency.Times], *, seed: int) -> dict[str, Measure]:
+    """Return what graph optimisation buys: time with it off over time with it on, same rounds.
+
+    `speedup_unoptimised` is the candidate's speed-up over the baseline with it off in both.
+    """
+    off = {n: single[f"{n}{UNOPTIMISED}"] for n in OPTIMISED if f"{n}{UNOPTIMISED}" in single}
+    found = {
+        OPTIMISED[name]: latency.speedup(times, single[name], seed=seed)
+        for name, times in off.items()
+    }
+    if len(off) == len(OPTIMISED):
+        found["speedup_unoptimised"] = latency.speedup(off["baseline"], off["candidate"], seed=seed)
+    return found
+
+
 def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) -> Timed:
     """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch."""
     section, seed = params.evaluate, params.seed
@@ -71,24 +106,32 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
         return latency.interleave(runs, rounds=rounds, seed=seed)
 
     single = timed(1, section.rounds)
+    optimised = optimisation(single, seed=seed)
     best = min(_floats(single), key=lambda name: (np.median(single[name]), name))
     gain = latency.paired_speedup(single[best], single["candidate"], seed=seed)
     if (gain.low or 0) <= 1 < (gain.high or 0):
+        contenders = {n: one for n, one in contenders.items() if not n.endswith(UNOPTIMISED)}
         more = timed(1, MORE * section.rounds)
-        single = {name: np.concatenate([ms, more[name]]) for name, ms in single.items()}
+        single = {name: np.concatenate([single[name], ms]) for name, ms in more.items()}
         gain = latency.paired_speedup(single[best], single["candidate"], seed=seed)
     # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
     throughput = ("baseline", "candidate")
     contenders = {name: contenders[name] for name in throughput}
     batched = timed(section.batch_images, max(20, section.rounds // 4))
     ours = single["candidate"]
-    measures = quantiles(single, best) | {
-        "speedup": latency.speedup(single["baseline"], ours, seed=seed),
-        "speedup_over_best_float": gain,
-        "speedup_over_plain": latency.speedup(single["plain"], ours, seed=seed),
-        "speedup_batch": latency.speedup(batched["baseline"], batched["candidate"], seed=seed),
-        "throughput_images_per_s": latency.throughput(batched["candidate"], section.batch_images),
-    }
+    measures = (
+        quantiles(single, best)
+        | optimised
+        | {
+            "speedup": latency.speedup(single["baseline"], ours, seed=seed),
+            "speedup_over_best_float": gain,
+            "speedup_over_plain": latency.speedup(single["plain"], ours, seed=seed),
+            "speedup_batch": latency.speedup(batched["baseline"], batched["candidate"], seed=seed),
+            "throughput_images_per_s": latency.throughput(
+                batched["candidate"], section.batch_images
+            ),
+        }
+    )
     return Timed(measures, PLAIN_RUNTIME if best == "baseline" else best.removeprefix(FLOAT))
 
 

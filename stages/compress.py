@@ -18,10 +18,10 @@ refuses   a technique for graphs in the recipe; any technique when the model is 
 measures, all of the compressed model: accuracy, macro_f1, worst_recall, calibration_error and
 accuracy_drop (against the float model) on validation; params_before, params_after, macs_before,
 macs_after.
-facts: steps [{use, params, macs, validation_accuracy, notes, skipped}], classes, trains,
-calibration_digest (over the training images that export calibrates on), parity {cosine, max_abs,
-relative, top1} of model.onnx against the reference; with `recipe: auto` search {goal_met, why,
-truncated, evaluations, recipe_yaml, predictor}.
+facts: recipe (given or found), steps [{use, params, macs, validation_accuracy, notes, skipped}],
+classes, trains, calibration_digest (over the training images that export calibrates on), parity
+{cosine, max_abs, relative, top1} of model.onnx against the reference; with `recipe: auto` search
+{goal_met, why, truncated, evaluations, recipe_yaml, predictor}.
 
 A kill repeats no finished recipe step and no finished epoch: both are kept in inputs.scratch.
 """
@@ -172,7 +172,12 @@ def of_module(
             "accuracy_drop": drop,
             **sizes(done.before.size, done.after.size),
         },
-        facts={"steps": done.steps, "parity": parity.to_dict(), **facts},
+        facts={
+            "steps": done.steps,
+            "recipe": [dict(step) for step in job.recipe],
+            "parity": parity.to_dict(),
+            **facts,
+        },
     )
 
 
@@ -207,7 +212,7 @@ def as_it_is(params: Params, model: Path, out: Path, validation: Images) -> Outp
     size = (cost.parameters, cost.macs)
     return Outputs(
         measures={**quality.summary(logits, validation.labels), **sizes(size, size)},
-        facts={"steps": [], "parity": parity.to_dict()},
+        facts={"steps": [], "recipe": [], "parity": parity.to_dict()},
     )
 
 

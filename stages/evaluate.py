@@ -25,7 +25,10 @@ measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_e
 with _drop (against the float model, same images) and as baseline_…; churn. Speed:
 latency_p50_ms, latency_p95_ms, latency_p99_ms, the same as baseline_…, plain_… and best_float_…;
 speedup (over baseline), speedup_over_best_float (paired by rounds), speedup_over_plain,
-speedup_batch (over baseline, a batch), throughput_images_per_s. size_bytes, peak_memory_bytes.
+speedup_batch (over baseline, a batch), throughput_images_per_s; what the runtime's own graph
+optimisation buys, off against on: speedup_by_optimisation, the same as baseline_…, and
+speedup_unoptimised (over baseline, off in both; these three where the runtime can switch it off).
+size_bytes, peak_memory_bytes.
 For int8 also accuracy_without_vnni and accuracy_drop_without_vnni (emulated, on the first
 validation images).
 """
@@ -194,7 +197,10 @@ def load(job: Job) -> dict[str, Contender]:
     return {
         name: Contender(runtime.open(path, threads=threads), sizes[name])
         for name, (runtime, path) in files.items()
-    } | _timing.float_models(files["baseline"][1], threads=threads)
+    } | {
+        **_timing.float_models(files["baseline"][1], threads=threads),
+        **_timing.unoptimised(files, threads=threads),
+    }
 
 
 def take_parity(job: Job, session: Session) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fettle.report import words
 from fettle.report.interface import Gap, Target, Yardstick
 from fettle.report.tree import Tree, not_run
 
@@ -37,6 +38,7 @@ def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ..
     rows = []
     for name, sealed in tree.matrix("evaluate").items():
         facts, measures = sealed.facts, sealed.measures
+        kept = tree.facts(f"export@{name}").get("kept_float")
         latency = {
             p: measures[f"latency_{p}_ms"] for p in LATENCIES if f"latency_{p}_ms" in measures
         }
@@ -51,6 +53,9 @@ def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ..
             parity=facts.get("parity"),
             latency_ms=latency or None,
             speedup=measures.get("speedup"),
+            best_float=facts.get("best_float"),
+            kept_float=None if kept is None else tuple(kept),
+            without_vnni=facts.get("without_vnni"),
             more={key: m for key, m in measures.items() if key not in TARGET_OWN},
         )
         rows.append(row)
@@ -63,3 +68,34 @@ def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ..
         if f"evaluate@{name}" not in tree.artifacts:
             gaps.append(Gap(f"targets[{name}]", not_run(f"evaluate@{name}", tree)))
     return tuple(rows)
+
+
+def notes(target: Target) -> list[str]:
+    """Say what stands behind a target's row: what it beat, what the runtime did, its limits."""
+    said = []
+    over = target.more.get("speedup_over_best_float")
+    if target.best_float and over:
+        said.append(
+            f"{words.times_interval(over)} the speed of the float model in {target.best_float}, "
+            "its best runtime here"
+        )
+    ours, floats, rest = (
+        target.more.get(name)
+        for name in (
+            "speedup_by_optimisation",
+            "baseline_speedup_by_optimisation",
+            "speedup_unoptimised",
+        )
+    )
+    if ours and floats and rest:
+        said.append(
+            f"the runtime's graph optimisation alone makes the float model {words.times(floats)} "
+            f"as fast and this file {words.times(ours)}; with it off in both the speed-up is "
+            f"{words.times_interval(rest)}"
+        )
+    if target.kept_float is not None:
+        layers = ", ".join(target.kept_float)
+        said.append(f"back to float: {layers}" if layers else "no layer went back to float")
+    if target.without_vnni:
+        said.append(str(target.without_vnni["reason"]))
+    return said

@@ -116,6 +116,9 @@ class Target:
     parity: Mapping[str, float] | None
     latency_ms: Mapping[str, Measure] | None
     speedup: Measure | None
+    best_float: str | None = None  # the runtime in which the float model is fastest
+    kept_float: tuple[str, ...] | None = None  # layers that int8 gave back; None: no static int8
+    without_vnni: Json | None = None  # what an x86 CPU without VNNI would answer
     more: Mapping[str, Measure] = field(default_factory=dict)
 
 
@@ -270,5 +273,8 @@ def _target(target: Target) -> Json:
         "parity": dict(target.parity) if target.parity else None,
         "latency_ms": {name: m.value for name, m in latency.items()} if latency else None,
         "speedup": interval(target.speedup),
+        "best_float": target.best_float,
+        "kept_float": None if target.kept_float is None else list(target.kept_float),
+        "without_vnni": target.without_vnni,
         "measures": {name: m.to_dict() for name, m in sorted(target.more.items())},
     }

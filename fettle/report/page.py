@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fettle import dataset, manifest
-from fettle.report import console, evidence, pictures, sections, trials, words
+from fettle.report import console, evaluated, evidence, pictures, sections, trials, words
 from fettle.report.figures import draw
 from fettle.report.interface import Facts, Json
 from fettle.report.markdown import markdown
@@ -69,6 +69,7 @@ def render(facts: Facts, out: Path) -> None:
             "size": words.size,
             "moment": words.moment,
             "standing": console.standing,
+            "notes": evaluated.notes,
         }
     )
     manifest.write_text(out, environment.get_template("page.html").render(view(facts)))

@@ -16,7 +16,7 @@ def record(name: str) -> Target:
 
 
 def test_all_targets_are_found() -> None:
-    assert NAMES == [
+    assert set(NAMES) == {
         "x86_openvino_bf16",
         "x86_openvino_fp32",
         "x86_openvino_int8",
@@ -24,7 +24,7 @@ def test_all_targets_are_found() -> None:
         "x86_ort_fp32",
         "x86_ort_int8",
         "x86_ort_w8",
-    ]
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +41,7 @@ def test_int8_has_a_dialect_and_what_computes_in_float_has_none(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_a_target_is_named_after_its_runtime_and_precision(name: str) -> None:
     target = record(name)
-    assert name.partition("_")[2] == f"{target.runtime}_{target.precision}"
+    assert name.endswith(f"_{target.runtime}_{target.precision}")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,7 @@ from fake_project import TARGETS, Tree
 
 from fettle import manifest
 from fettle.errors import ProjectError, TamperedError
-from fettle.report import facts
+from fettle.report import evaluated, facts
 from fettle.report.interface import SCHEMA
 
 SCHEMA_FILE = Path(facts.__file__).with_name("schema.json")
@@ -87,6 +87,25 @@ def test_compression_gives_plain_ratios_and_the_interval_of_the_latency(
     assert ratios["size_ratio"] == 31.2
     assert ratios["latency_ratio"] == 6.77
     assert ratios["latency_ratio_interval"] == {"value": 6.77, "low": 6.45, "high": 7.1, "n": 200}
+
+
+def test_a_target_says_what_it_beat_what_int8_gave_back_and_where_it_is_weak(
+    doc: dict[str, Any], finished: Path
+) -> None:
+    rows = {row["target"]: row for row in doc["targets"]}
+    int8, plain = rows["x86_ort_int8"], rows["x86_ort_fp32"]
+    assert (int8["best_float"], int8["kept_float"]) == ("openvino", ["stem"])
+    assert int8["without_vnni"]["layers"] == {"blocks.4.conv": 0.031}
+    assert (plain["kept_float"], plain["without_vnni"]) == (None, None)
+    known = {t.name: t for t in facts.collect(finished).targets}
+    assert evaluated.notes(known["x86_ort_int8"]) == [
+        "2.50 [2.40, 2.60] the speed of the float model in openvino, its best runtime here",
+        "the runtime's graph optimisation alone makes the float model 1.50x as fast and this file "
+        "1.25x; with it off in both the speed-up is 3.00 [2.90, 3.10]",
+        "back to float: stem",
+        "on x86 without VNNI it loses 3.0 % of accuracy",
+    ]
+    assert len(evaluated.notes(known["x86_ort_fp32"])) == 2
 
 
 def test_targets_come_in_the_order_of_the_run_each_with_its_evidence(doc: dict[str, Any]) -> None:

@@ -228,6 +228,7 @@ def test_layers_json_adds_up_to_the_measures(made: Made) -> None:
 
 def test_each_step_states_what_it_did_and_what_it_left(made: Made) -> None:
     prune, distil = made.outputs.facts["steps"]
+    assert [step["use"] for step in made.outputs.facts["recipe"]] == ["prune", "distil"]
     assert (prune["use"], distil["use"]) == ("prune", "distil")
     assert prune["params"] == distil["params"] == made.outputs.measures["params_after"].value
     assert prune["skipped"] == {"classifier": "protected by fettle/families/small_cnn.py"}
