@@ -34,7 +34,14 @@ DROP_MAX, TIME_MAX = 0.01, 0.5
 # class: what is set beside the data set's own params
 CLASSES: dict[str, tuple[str, ...]] = {
     "MobileNet class": (),
-    "ResNet class": ("finetune.family=resnet", "finetune.options={depth: 20}"),
+    "ResNet class": (
+        "finetune.family=resnet",
+        "finetune.options={depth: 20}",
+        # from scratch: all layers at once; speed does not hang on the last points of accuracy
+        "finetune.epochs_head=0",
+        "finetune.unfreeze_every_epochs=0",
+        "finetune.epochs_max=8",
+    ),
 }
 
 
