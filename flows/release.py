@@ -262,11 +262,7 @@ def _publish(run: Run, params: params_file.Params, sources: git.Sources) -> dict
         "data": data["digest"],
         "gate": "passed" if passed else "not passed",
     }
-    # a rollout keeps its challenger: this release waits, and gets the alias when it is over
-    busy = Place(project.state / "canary").active()
-    version = run.tracker.register(
-        params.release.name, folder, tags, challenger=passed and busy is None
-    )
+    version = register(run.tracker, project, folder, tags, passed=passed)
     last: dict[str, Any] = {
         "release": {
             "bento": tag,
@@ -288,6 +284,19 @@ def _publish(run: Run, params: params_file.Params, sources: git.Sources) -> dict
     manifest.write_json(project.last, last)
     _show(run, last)
     return last
+
+
+def register(
+    tracker: Tracker, project: Project, folder: Path, tags: Mapping[str, str], *, passed: bool
+) -> str:
+    """Register a published release; return its model version.
+
+    One that passed becomes the challenger, unless a rollout is under way, which keeps its own: then
+    this release waits, and gets the alias when that is over.
+    """
+    busy = Place(project.state / "canary").active()
+    name = tags["bento_tag"].partition(":")[0]
+    return tracker.register(name, folder, tags, challenger=passed and busy is None)
 
 
 def headline(doc: Mapping[str, Any]) -> dict[str, float]:  # Any: the report's JSON
