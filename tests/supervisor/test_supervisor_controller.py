@@ -69,9 +69,25 @@ def test_a_challenger_that_begins_to_fail_is_rolled_back_and_no_user_sees_an_err
     assert failed["challenger"]["events"] > failed["champion"]["events"] == 0
     drawn = [line["time"] for line in theatre.attempts() if line["arm"] == "challenger"]
     assert max(drawn) <= rolled_back_s
-    sealed = theatre.place.rollout(status["rollout"]) / "journal.tip"
-    switch = theatre.place.router / "stop"
-    assert switch.stat().st_mtime_ns <= sealed.stat().st_mtime_ns  # nothing else comes before it
+
+
+def test_the_stop_switch_waits_for_the_journal_and_for_nothing_else(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED))
+    status = theatre.tick_until("step")
+    switch, folder = theatre.place.router / "stop", theatre.place.rollout(status["rollout"])
+    assert not switch.exists()
+    controller.kill(champion.release)  # it cannot be started again, nor the journal be sealed
+    log = theatre.place.arms / champion.release / "server.log"
+    log.unlink()
+    for path in (log, folder / "journal.tip.new"):
+        path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        controller.obey({"verb": "abort"})
+    assert switch.exists()
+    assert '"ordered":"abort"' in (folder / "journal.jsonl").read_text().splitlines()[-1]
+    (folder / "journal.tip.new").rmdir()
 
 
 def test_a_challenger_that_names_other_classes_meets_no_user(theatre: Theatre) -> None:
