@@ -284,8 +284,8 @@ class Controller:
             case Kind.START_CHALLENGER if challenger is not None:
                 self._deeds.bring_up(challenger)
             case Kind.SET_WEIGHT:
-                if champion is not None and self._arms.find(champion.release) is None:
-                    self._deeds.bring_up(champion)  # an undo may find the old release gone
+                if champion is not None and not self._arms.ready(champion.release):
+                    self._deeds.bring_up(champion)  # an undo may find it gone, or dying
                 self._route()
             case Kind.STOP_CHALLENGER if challenger is not None:
                 if champion is not None:

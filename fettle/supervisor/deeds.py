@@ -43,12 +43,21 @@ class Deeds:
         self._project_next = 0.0
 
     def bring_up(self, release: Release) -> bool:
-        """Start a release and wait until it answers an inference; False when it does not."""
+        """Start a release and wait until it answers an inference; False when it does not.
+
+        One that is found dying (it was killed a moment ago) is started once more.
+        """
         self._arms.start(release.release, release.tag)
+        started_again = False
         deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline and self._arms.find(release.release) is not None:
+        while time.monotonic() < deadline:
             if self._arms.ready(release.release):
                 return True
+            if self._arms.find(release.release) is None:
+                if started_again:
+                    break
+                started_again = True
+                self._arms.start(release.release, release.tag)
             self._renew()
             time.sleep(0.1)
         SAY.warning("not_ready release=%s why=%r", release.release, self._words(release))
