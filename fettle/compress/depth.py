@@ -38,8 +38,6 @@ CLAIMS = Claims(
     keeps_shapes=False,
 )
 
-BATCHNORM_IMAGES_MAX = 2048  # as after pruning
-
 
 class Params(Strict):
     """How many blocks go, or which; how the loss is won back.
@@ -82,7 +80,7 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
     else:
         gone = _sensitivity.least_missed(model, workshop, found, count=options.remove)
     plan = _blocks.take_out(model, plan, gone)
-    _batchnorm.reestimate(model, workshop.batches(), images_max=BATCHNORM_IMAGES_MAX)
+    _batchnorm.reestimate(model, workshop.batches(), images_max=_batchnorm.IMAGES_MAX)
     merged: list[str] = []
     if options.merge:
         plan, merged = _merge.merge(model, plan, workshop.example)

@@ -30,7 +30,6 @@ CLAIMS = Claims(
     keeps_shapes=False,
 )
 
-BATCHNORM_IMAGES_MAX = 2048  # as after pruning
 PROPOSED_FRACTIONS = (0.5, 0.25)
 
 
@@ -75,7 +74,7 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
         plan = _plan.replace(model, plan, name, split(layer, rank))
         said.append(f"'{name}' goes through {rank} channels")
     if said:
-        _batchnorm.reestimate(model, workshop.batches(), images_max=BATCHNORM_IMAGES_MAX)
+        _batchnorm.reestimate(model, workshop.batches(), images_max=_batchnorm.IMAGES_MAX)
     if said and options.recover_epochs:
         workshop.fit(
             model,

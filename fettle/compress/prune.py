@@ -42,9 +42,8 @@ CLAIMS = Claims(
 )
 
 # Averages over images. Gates need many: on photos (30 % removed, no training after) 65 % accuracy
-# with 512 images, 78 % with all 1,440. BatchNorm settles earlier; its count felt right.
+# with 512 images, 78 % with all 1,440.
 GATE_IMAGES_MAX = 2048
-BATCHNORM_IMAGES_MAX = 2048
 # Shares to propose, mild to harsh. A quarter less a move is NetAdapt's pace at the most (Yang et
 # al. 2018, arXiv:1804.03230, lose 2.5 to 5 % a move); fewer, larger moves fit a budget of tens.
 PROPOSED_FRACTIONS = (0.75, 0.5, 0.375, 0.25)
@@ -109,7 +108,7 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
         plan = cut(model, plan, groups, scores=scores, counts=counts)
         _check_runs(model, workshop.example)
         if options.bn_reestimate:
-            _batchnorm.reestimate(model, workshop.batches(), images_max=BATCHNORM_IMAGES_MAX)
+            _batchnorm.reestimate(model, workshop.batches(), images_max=_batchnorm.IMAGES_MAX)
         if options.recover_epochs:
             workshop.fit(
                 model,
