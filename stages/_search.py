@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from fettle import plugins
-from fettle.bench import budget, quality
-from fettle.bench.budget import Pairs
+from fettle.bench import quality
 from fettle.bench.latency_table import Costs
 from fettle.compress import Claims, Workshop, _sensitivity
 from fettle.compress._plan import Plan
@@ -29,7 +28,7 @@ from fettle.search.journal import Journal
 from fettle.search.trial import Move, Recipe, Result, Trial, key
 from fettle.sections import Options
 from fettle.train import predict
-from stages import _found, _reading, _recipe
+from stages import _foresight, _found, _reading, _recipe
 from stages._price import Price
 from stages._recipe import Stand
 from stages._recovery import Job, batches, example, teacher_of, threads
@@ -39,10 +38,6 @@ RECOVERY = "distil"  # what a finalist is finished with
 # A technique's mildest, middle and harshest proposal: the surrogate reads between them.
 PROPOSALS_MAX = 3
 PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
-# Accept what is at least this likely to pass on test as a truly lossless model would be: so a
-# budget below the noise still gets the best there is, and the verdict says it is undecidable.
-ACCEPT_SHARE = 0.75
-PAIRS_PER_DROP = 1.5  # discordant pairs of a worse model per lost one: 1.2 to 2 on digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,9 @@ def find(job: Job, tested: int, costs: Mapping[str, Costs]) -> Searched:
     root = bench.look(bench.root)
     limits = Limits(
         evaluations_max=goal.search.evaluations_max,
-        chance_min=ACCEPT_SHARE * bench.chance(0.0),
+        chance_min=_foresight.chance_min(
+            goal.budget, seen=len(job.validation.labels), tested=tested
+        ),
         final_epochs=goal.search.final_epochs,
     )
     best = root.value
@@ -151,32 +148,19 @@ class Bench:
         return self.look(now)
 
     def chance(self, drop: float) -> float:
-        """Foretell test for a drop on validation, with as many flips as such a drop comes with."""
-        asked, n = self.job.params.compress.budget, len(self.job.validation.labels)
-        flips = min(1.0, max(budget.FLIP_SHARE, PAIRS_PER_DROP * abs(drop)))
-        seen = Pairs(lost=(flips + drop) / 2 * n, gained=(flips - drop) / 2 * n, n=n)
-        return budget.chance(
-            seen, self.tested, drop_max=asked.drop_max, confidence=asked.confidence
-        )
+        """Foretell test for a drop on validation."""
+        asked, seen = self.job.params.compress.budget, len(self.job.validation.labels)
+        return _foresight.chance_of(asked, drop, seen=seen, tested=self.tested)
 
     def look(self, now: Stand) -> Result:
         """Hold a model's answers to the validation images against the float model's."""
         asked, labels = self.job.params.compress.budget, self.job.validation.labels
         value, excess = self.price.of(now.model, now.layers)
-        drop = quality.drop(asked.metric, self.root.logits, now.logits, labels).value
-        chance = budget.foresee(
-            asked.metric,
-            self.root.logits,
-            now.logits,
-            labels,
-            self.tested,
-            drop_max=asked.drop_max,
-            confidence=asked.confidence,
-        )
+        found = _foresight.foresee(asked, self.root.logits, now.logits, labels, tested=self.tested)
         return Result(
             value=value,
-            drop=drop,
-            chance=chance,
+            drop=found.drop,
+            chance=found.chance,
             excess=excess,
             figures={
                 "params": float(now.size[0]),

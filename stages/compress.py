@@ -48,7 +48,7 @@ from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.serving.preprocess import Floats, Pixels
-from stages import _reading
+from stages import _foresight, _reading
 from stages._contract import Inputs, Outputs
 from stages._reading import Images
 
@@ -156,7 +156,7 @@ def of_module(
     if asked == "auto":
         from stages import _search
 
-        searched = _search.find(job, count_tested(inputs), costs(inputs))
+        searched = _search.find(job, _foresight.count_tested(inputs["validate"]), costs(inputs))
         job = replace(job, recipe=searched.recipe)
         manifest.write_json(out / "search.json", searched.document)
         told = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
@@ -179,12 +179,6 @@ def of_module(
             **facts,
         },
     )
-
-
-def count_tested(inputs: Inputs) -> int:
-    """Count the test images that passed validation: all that is known here of the test set."""
-    classes = manifest.read(inputs["validate"], verify=False).facts["classes"]
-    return sum(int(splits["test"]) for splits in classes.values())
 
 
 def costs(inputs: Inputs) -> dict[str, Costs]:

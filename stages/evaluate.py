@@ -3,7 +3,9 @@
 reads     ingest, validate (validation images), finetune (the float model), compress (the plain
           fp32 form, and the reference answers), this target's export; inputs/machine.json
 writes    profile.json {before, after}: where the time goes in the float model (under ONNX
-          Runtime) and in the candidate (fettle/bench/profile.py); all else is in the manifest
+          Runtime) and in the candidate (fettle/bench/profile.py); answers.safetensors {baseline,
+          candidate: logits [n, classes], labels [n]} on validation, of a candidate that was
+          measured; all else is in the manifest
 params    seed, preprocess, evaluate
 refuses   to run on another machine than inputs/machine.json describes. A target that is missing
           here, belongs to other hardware, or does not pay is no failure: its facts say so
@@ -43,7 +45,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from fettle import lower, manifest, plugins
 from fettle.bench import memory, payoff, profile, quality
@@ -66,6 +68,7 @@ MEASURES = True
 
 Facts = dict[str, Any]  # Any: JSON
 
+ANSWERS = "answers.safetensors"
 PROFILED_RUNS = 50  # medians of whole microseconds: shares move by under a point beyond
 
 
@@ -103,7 +106,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
     job = Job(params, inputs, recorder, target, runtime, exported)
     try:
-        found = measure(job, name)
+        found = measure(job, name, out)
         write_profiles(job, out)
         return found
     except ModelError as err:
@@ -140,7 +143,7 @@ def not_measured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs
     )
 
 
-def measure(job: Job, name: str) -> Outputs:
+def measure(job: Job, name: str, out: Path) -> Outputs:
     """Take every figure of the candidate and judge it."""
     contenders = load(job)
     facts: Facts = {
@@ -155,7 +158,7 @@ def measure(job: Job, name: str) -> Outputs:
     }
     images = _reading.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
-    measures = take_quality(job, contenders, images)
+    measures = take_quality(job, contenders, images, out)
     if job.target.precision == "int8" and job.entry.suffix == ".onnx":
         found, more = take_other_cpu(job, contenders["candidate"].session, images)
         facts["without_vnni"] = found
@@ -224,11 +227,12 @@ def take_parity(job: Job, session: Session) -> dict[str, float]:
 
 
 def take_quality(
-    job: Job, contenders: Mapping[str, Contender], images: Images
+    job: Job, contenders: Mapping[str, Contender], images: Images, out: Path
 ) -> dict[str, Measure]:
-    """Score the candidate on validation, and its drops against the float model."""
+    """Score the candidate on validation, and its drops against the float; keep the answers."""
     before = answers(contenders["baseline"].session, job.params, images.pixels)
     after = answers(contenders["candidate"].session, job.params, images.pixels)
+    save_file({"baseline": before, "candidate": after, "labels": images.labels}, out / ANSWERS)
     baseline = quality.summary(before, images.labels)
     return {
         **quality.summary(after, images.labels),

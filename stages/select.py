@@ -1,19 +1,22 @@
 """Choose the target to ship: the best by the objective among those inside budget and limits.
 
-reads     evaluate of every target, compress (parameters and MACs)
-writes    choice.json {target, objective, goal_met, why, budget, limits, candidates: [{target,
-          verdict, reason, value, drop, inside_budget, over, size_bytes, speedup, accuracy}]}; over
-          lists the limits of compress.also that the file breaks, each as a sentence
+reads     evaluate of every target, compress (parameters and MACs), validate (the number of test
+          images)
+writes    choice.json {target, objective, goal_met, why, budget, chance_min, limits, candidates:
+          [{target, verdict, reason, value, drop, chance, inside_budget, over, size_bytes, speedup,
+          accuracy}]}; over lists the limits of compress.also that the file breaks, each as a
+          sentence
 params    compress.objective, compress.budget, compress.also, targets
 refuses   when no target may ship, or the one that objective.on names may not: with every reason
 
-The budget is held against the drop on validation (point estimate; the verdict on test comes once,
-later). Latencies of different targets were taken at different times, so they are compared by their
-speed-up over the float model, which ran in the same rounds. Where the speed-up intervals of two
-targets overlap they are a tie, and the smaller file wins.
+A target is inside the budget when its answers to the validation images make it likely enough that
+the verdict will pass on test: by the rule that the search goes by (stages/_foresight.py). The
+verdict comes once, later. Latencies of different targets were taken at different times, so they are
+compared by their speed-up over the float model, which ran in the same rounds. Where the speed-up
+intervals of two targets overlap they are a tie, and the smaller file wins.
 
 Precisions of one model have the same MACs, so the objective macs falls back to the speed. When none
-is inside the budget and every limit, the one with fewest limits broken and the smallest drop is
+is inside the budget and every limit, the one with fewest limits broken and the best chance is
 chosen, and goal_met is false.
 
 facts: target, goal_met, why.
@@ -27,6 +30,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from fettle import manifest
 from fettle.errors import TargetError
 from fettle.manifest import Manifest
@@ -34,23 +39,25 @@ from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.sections import Also, Budget
+from stages import _foresight
 from stages._contract import Inputs, Outputs
+from stages._foresight import Foreseen
 
-READS = ("evaluate@*", "compress")
+READS = ("evaluate@*", "compress", "validate")
 SECTIONS = ("compress.objective", "compress.budget", "compress.also", "targets")
 MEASURES = False
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A target that may ship: its speed-up, bytes, drop of the budget's metric, energy an image
-    where it was measured, and the limits it breaks.
+    """A target that may ship: its speed-up, bytes, how the budget will stand on test, energy an
+    image where it was measured, and the limits it breaks.
     """
 
     target: str
     size_bytes: int
     speedup: Measure
-    drop: Measure
+    foreseen: Foreseen
     energy: Measure | None = None
     over: tuple[str, ...] = ()
 
@@ -62,11 +69,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
     made = manifest.read(inputs["compress"], verify=False).measures
     broken = {name: over(params.compress.also, one, made) for name, one in rows.items()}
+    tested = _foresight.count_tested(inputs["validate"])
+    foreseen = {name: foresee(path, budget, tested=tested) for name, path in folders.items()}
     candidates = [
         replace(one, over=tuple(broken[one.target]))
-        for one in shippable(rows, budget.metric, on=objective.on)
+        for one in shippable(rows, foreseen, on=objective.on)
     ]
-    inside = [one for one in candidates if one.drop.value <= budget.drop_max and not one.over]
+    inside = [one for one in candidates if one.foreseen.inside and not one.over]
     if inside:
         chosen, why = best(inside, objective.minimise)
     else:
@@ -76,12 +85,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         "target": chosen.target,
         "objective": objective.model_dump(),
         "budget": budget.model_dump(),
+        "chance_min": candidates[0].foreseen.chance_min,
         "limits": params.compress.also.model_dump(exclude_none=True),
         "goal_met": bool(inside),
         "why": why,
         "candidates": [
             {
-                **describe(name, sealed, budget.metric, objective.minimise, budget.drop_max),
+                **describe(name, sealed, objective.minimise, budget.metric, foreseen[name]),
                 "over": broken[name],
             }
             for name, sealed in rows.items()
@@ -91,7 +101,20 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     return Outputs(facts={"target": chosen.target, "goal_met": bool(inside), "why": why})
 
 
-def shippable(rows: Mapping[str, Manifest], metric: str, *, on: str | None) -> list[Candidate]:
+def foresee(evaluated: Path, asked: Budget, *, tested: int) -> Foreseen | None:
+    """Foretell the budget on test from evaluate's artefact; None where nothing was measured."""
+    file = evaluated / "answers.safetensors"
+    if not file.is_file():
+        return None
+    kept = load_file(file)
+    return _foresight.foresee(
+        asked, kept["baseline"], kept["candidate"], kept["labels"], tested=tested
+    )
+
+
+def shippable(
+    rows: Mapping[str, Manifest], foreseen: Mapping[str, Foreseen | None], *, on: str | None
+) -> list[Candidate]:
     """List the targets that may be chosen, in params.yaml's order.
 
     Raises TargetError when there is none.
@@ -102,11 +125,11 @@ def shippable(rows: Mapping[str, Manifest], metric: str, *, on: str | None) -> l
             name,
             int(sealed.facts["size_bytes"]),
             sealed.measures["speedup"],
-            sealed.measures[f"{metric}_drop"],
+            told,
             sealed.measures.get("energy_j"),
         )
         for name, sealed in asked.items()
-        if sealed.facts["verdict"] == "ship"
+        if sealed.facts["verdict"] == "ship" and (told := foreseen[name]) is not None
     ]
     if found:
         return found
@@ -150,13 +173,15 @@ def nearest(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str
     """Return the nearest miss, and what it misses."""
     chosen = min(
         candidates,
-        key=lambda one: (len(one.over), one.drop.value, one.size_bytes, one.target),
+        key=lambda one: (len(one.over), -one.foreseen.chance, one.size_bytes, one.target),
     )
     if chosen.over:
         return chosen, f"no target keeps every limit: of {chosen.target} " + "; ".join(chosen.over)
+    told = chosen.foreseen
     return chosen, (
-        f"no target keeps the drop of {budget.metric} within {budget.drop_max:g} on "
-        f"validation: {chosen.target} loses least, {chosen.drop.value:.4f}"
+        f"no target is likely enough to keep the drop of {budget.metric} within "
+        f"{budget.drop_max:g} on test: {chosen.target} is with probability {told.chance:.2f}, "
+        f"below {told.chance_min:.2f}, after a drop of {told.drop:.4f} on validation"
     )
 
 
@@ -187,7 +212,7 @@ def _joules(one: Candidate) -> float:
 
 # Any: a row of choice.json
 def describe(
-    name: str, sealed: Manifest, metric: str, minimise: str, drop_max: float
+    name: str, sealed: Manifest, minimise: str, metric: str, foreseen: Foreseen | None
 ) -> dict[str, Any]:
     """Return one target's row of choice.json; None where nothing was measured."""
     drop, facts = sealed.measures.get(f"{metric}_drop"), sealed.facts
@@ -200,7 +225,8 @@ def describe(
         "size_bytes": facts["size_bytes"],
         "value": value.to_dict() if value else None,
         "drop": drop.to_dict() if drop else None,
-        "inside_budget": drop.value <= drop_max if drop else None,
+        "chance": foreseen.chance if foreseen else None,
+        "inside_budget": foreseen.inside if foreseen else None,
         "accuracy": _dict(sealed.measures.get("accuracy")),
         "speedup": _dict(sealed.measures.get("speedup")),
     }

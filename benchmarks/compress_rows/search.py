@@ -26,7 +26,7 @@ from fettle.search.front import hypervolume
 from fettle.search.journal import Journal
 from fettle.search.trial import Recipe, Result
 from fettle.sections import Compress
-from stages import _search
+from stages import _foresight, _search
 from stages._price import Price
 from stages._recovery import Job, example
 
@@ -123,7 +123,11 @@ def front(one: Prepared) -> Row:
         Journal(folder / "journal", "bench"),
         limits=Limits(
             evaluations_max=most,
-            chance_min=_search.ACCEPT_SHARE * bench.chance(0.0),
+            chance_min=_foresight.chance_min(
+                one.params.compress.budget,
+                seen=len(one.images("validation").labels),
+                tested=tested_of(one),
+            ),
             final_epochs=goal.final_epochs,
         ),
         out_of_time=lambda: False,
