@@ -31,9 +31,6 @@ OPTIMISED = {
     "baseline": "baseline_speedup_by_optimisation",
     "candidate": "speedup_by_optimisation",
 }
-# Rounds taken once more, where the interval straddles 1. A second look lets a file that is exactly
-# as fast pass in at most twice 2.5 % of the cases instead of once.
-MORE = 3
 QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
@@ -108,11 +105,9 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
     judged = [name for name in contenders if not name.endswith(UNOPTIMISED)]
     single = timed(judged, 1, section.rounds)
     best = min(_floats(single), key=lambda name: (np.median(single[name]), name))
-    gain = latency.paired_speedup(single[best], single["candidate"], seed=seed)
-    if (gain.low or 0) <= 1 < (gain.high or 0):
-        more = timed(judged, 1, MORE * section.rounds)
-        single = {name: np.concatenate([single[name], ms]) for name, ms in more.items()}
-        gain = latency.paired_speedup(single[best], single["candidate"], seed=seed)
+    single, gain = latency.settled(
+        single, lambda rounds: timed(judged, 1, rounds), slow=best, fast="candidate", seed=seed
+    )
     # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
     fewer = max(20, section.rounds // 4)
     batched = timed(tuple(OPTIMISED), section.batch_images, fewer)

@@ -1,8 +1,8 @@
 """The guards' own errors: true wins that "never slower" refuses, and true losses it lets pass.
 
 Simulated from measured times: the float model's rounds are resampled in blocks, once as they are
-and once divided by a known speed-up, and judged as stages/evaluate.py judges them (with its second
-look). A win is 1.1x and more; a loss is 0.95x and less.
+and once divided by a known speed-up, and judged as stages/evaluate.py judges them, further looks
+included. A win is 1.1x and more; a loss is 0.95x and less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
 from fettle.bench import latency, payoff, quality
 from fettle.runtimes import ort
-from stages._timing import MORE
 
 WHAT = "true wins refused by the latency guard, and true losses let pass, seeded"
 GOAL = "<= 5 % of wins refused"
@@ -67,17 +66,14 @@ def _pool(context: Context, one: Prepared) -> np.ndarray:
 
 
 def _ships(pool: np.ndarray, gain: float, trial: int, context: Context) -> bool:
-    """Draw one artefact's rounds and judge it, with the second look where it is in doubt."""
+    """Draw one artefact's rounds and judge it, with further looks while it is in doubt."""
     rng = np.random.default_rng([context.seed, trial, round(1000 * gain)])
 
-    def judged(rounds: int) -> tuple[bool, bool]:
+    def draw(rounds: int) -> dict[str, np.ndarray]:
         starts = rng.integers(0, pool.shape[1] - BLOCK, size=-(-rounds // BLOCK))
         rows = (starts[:, None] + np.arange(BLOCK)).ravel()[:rounds]
-        slow, fast = pool[0, rows], pool[1, rows] / gain
-        measure = latency.paired_speedup(slow, fast, seed=trial)
-        ships, _ = payoff.faster(1, payoff.Rival("the float model", 1, measure))
-        doubt = (measure.low or 0) <= 1 < (measure.high or 0)
-        return ships, doubt
+        return {"float": pool[0, rows], "ours": pool[1, rows] / gain}
 
-    ships, doubt = judged(context.rounds)
-    return judged((1 + MORE) * context.rounds)[0] if doubt else ships
+    first = draw(context.rounds)
+    _, speedup = latency.settled(first, draw, slow="float", fast="ours", seed=trial)
+    return payoff.faster(1, payoff.Rival("the float model", 1, speedup))[0]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from fettle.bench import latency
+from fettle.measure import Measure
 
 
 class Machine:
@@ -161,3 +162,35 @@ def test_a_speedup_of_different_rounds_is_refused() -> None:
         latency.speedup(np.ones(3), np.ones(4), seed=0)
     with pytest.raises(ValueError, match="needs the same rounds, got 3 and 4"):
         latency.paired_speedup(np.ones(3), np.ones(4), seed=0)
+
+
+def looked(gain: float, trial: int) -> tuple[int, Measure]:
+    """Judge one seeded artefact on a noisy machine, 40 rounds a first look: rounds, speed-up."""
+    rng = np.random.default_rng([trial, round(1000 * gain)])
+
+    def draw(rounds: int) -> dict[str, latency.Times]:
+        shared = drifting(rng, rounds)
+        noise = np.exp(rng.gamma(1.0, 0.3, (2, rounds)))
+        return {"float": gain * shared * noise[0], "ours": shared * noise[1]}
+
+    times, found = latency.settled(draw(40), draw, slow="float", fast="ours", seed=trial)
+    return len(times["ours"]), found
+
+
+def test_further_looks_show_a_small_gain_and_pass_few_files_that_are_as_fast() -> None:
+    trials = 60
+    gains = [looked(1.1, trial) for trial in range(trials)]
+    assert sum((found.low or 0) > 1 for _, found in gains) / trials > 0.9
+    assert {rounds for rounds, _ in gains} <= {40, 120, 360}
+    assert len({rounds for rounds, _ in gains}) > 1
+    ties = [looked(1.0, trial)[1] for trial in range(trials)]
+    assert sum((found.low or 0) > 1 for found in ties) / trials <= 0.05
+
+
+def test_what_is_clear_at_once_is_looked_at_once() -> None:
+    assert [looked(gain, 0)[0] for gain in (0.4, 2.5)] == [40, 40]
+
+
+def test_the_looks_spend_five_percent_of_error_between_them() -> None:
+    assert sum(error for _, error in latency.LOOKS) == pytest.approx(0.05)
+    assert [multiple for multiple, _ in latency.LOOKS] == [1, 3, 9]

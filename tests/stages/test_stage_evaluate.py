@@ -12,7 +12,7 @@ import tiny_onnx
 from tiny_project import TinyProject, settings
 
 from fettle import manifest
-from fettle.bench import latency, machine, quality
+from fettle.bench import energy, latency, machine, quality
 from fettle.compress import int8_qdq
 from fettle.errors import ProjectError
 from fettle.recorder import Memory
@@ -79,6 +79,7 @@ def test_the_plain_target_is_measured_against_the_float_model(project: TinyProje
     assert facts["baseline_size_bytes"] > facts["plain_size_bytes"] == facts["size_bytes"]
     assert facts["verdict"] == "ship"
     assert facts["reason"].startswith("faster: ")
+    assert (facts["energy"] is None) == ("energy_j" in outputs.measures) == bool(energy.counters())
     assert json.loads(json.dumps(facts)) == facts
 
 
@@ -260,7 +261,29 @@ def test_the_models_are_timed_in_the_same_rounds(
     ]
 
 
-def test_more_rounds_are_taken_once_where_the_speed_up_is_in_doubt(
+def test_energy_is_measured_where_counted_and_else_said_not_to_be(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain(project)
+    package = tmp_path / "power" / "intel-rapl:0"
+    package.mkdir(parents=True)
+    real = energy.measure
+    monkeypatch.setattr(
+        energy, "measure", lambda run, *, images: real(run, images=images, root=package.parent)
+    )
+    outputs = run(project, "x86_ort_fp32")
+    assert "energy_j" not in outputs.measures
+    assert outputs.facts["energy"] == (
+        f"NOT_MEASURED: no energy counter that may be read under {package.parent}"
+    )
+    (package / "name").write_text("package-0\n")
+    (package / "energy_uj").write_text("5\n")
+    outputs = run(project, "x86_ort_fp32")
+    assert outputs.facts["energy"] is None
+    assert outputs.measures["energy_j"].n == evaluate.ENERGY_IMAGES
+
+
+def test_more_rounds_are_taken_up_to_a_bound_while_the_speed_up_is_in_doubt(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain(project)
@@ -273,9 +296,9 @@ def test_more_rounds_are_taken_once_where_the_speed_up_is_in_doubt(
 
     monkeypatch.setattr(latency, "interleave", alike)
     outputs = run(project, "x86_ort_fp32")
-    assert rounds_taken == [20, 60, 20, 20]
-    assert outputs.measures["speedup_over_best_float"].n == 80
-    assert outputs.measures["speedup_by_optimisation"].n == 20  # no second look is taken at it
+    assert rounds_taken == [20, 40, 120, 20, 20]
+    assert outputs.measures["speedup_over_best_float"].n == 180
+    assert outputs.measures["speedup_by_optimisation"].n == 20  # no further look is taken at it
     assert outputs.facts["verdict"] == "refused"
 
 
