@@ -29,6 +29,7 @@ from fettle.errors import ProjectError, TransientError, UserError
 BINARY = "FETTLE_NGINX"
 OLDEST = (1, 22, 0)  # Debian 12's; what the tests of ADR 0024 ran on
 START_S = 10.0  # it takes 0.1 s on an idle core
+SWITCH = "switch"  # a file that names the present routes' stop switch: the warden throws it too
 LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
 
 
@@ -116,6 +117,8 @@ class Nginx:
         """
         text, generation = nginx_conf.render(self.place, routes)
         self._routes = routes
+        switch = self.place.stop(routes).name if routes.challenger else ""
+        manifest.write_text(self.place.folder / SWITCH, switch)
         if self.pid is not None and self.generation() == generation:
             return
         self._check(text)
@@ -137,11 +140,16 @@ class Nginx:
             self.stop_challenger()
         self.set_routes(replace(self._routes, weight_percent=weight_percent))
         if weight_percent > 0:
-            self.place.stop.unlink(missing_ok=True)
+            self.release_challenger()
 
     def stop_challenger(self) -> None:
         """Send every request to the champion from now on; takes one file, no running nginx."""
         stop(self.place.folder)
+
+    def release_challenger(self) -> None:
+        """Take the stop switch of the present routes back."""
+        if self._routes is not None:
+            self.place.stop(self._routes).unlink(missing_ok=True)
 
     def generation(self) -> str | None:
         """Ask the running nginx which configuration new connections meet."""
@@ -228,8 +236,10 @@ def _accepts(worker: psutil.Process) -> bool:
 
 
 def stop(folder: Path) -> None:
-    """Throw the stop switch of the router in `folder`."""
-    (folder / "stop").touch()
+    """Throw the stop switch of the challenger in `folder`; where none is routed to, do nothing."""
+    named = folder / SWITCH
+    if named.is_file() and (name := named.read_text()):
+        (folder / name).touch()
 
 
 def running(folder: Path) -> int | None:

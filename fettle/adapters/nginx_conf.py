@@ -30,7 +30,8 @@ class Routes:
                                             cannot be reached
     weight_percent                          share of the keys, 0 to 100, that meet the challenger
     sticky                                  None, "cookie:NAME" or "header:NAME"
-    salt                                    separates the draw of one rollout from the next
+    salt                                    separates one rollout from the next: its draw, and its
+                                            stop switch
     """
 
     champion: int
@@ -67,10 +68,13 @@ class Place:
         """The log of attempts, which `fettle/adapters/attempts.py` reads."""
         return self.folder / "attempts.log"
 
-    @property
-    def stop(self) -> Path:
-        """The stop switch: while this file exists no request meets the challenger."""
-        return self.folder / "stop"
+    def stop(self, routes: Routes) -> Path:
+        """Name the stop switch of these routes: while it exists no request meets the challenger.
+
+        One a rollout (`salt`), so that no switch thrown later moves a connection that a client
+        kept: its old worker would take it to a release that may be gone.
+        """
+        return self.folder / f"stop-{routes.salt}"
 
 
 def render(place: Place, routes: Routes) -> tuple[str, str]:
@@ -84,7 +88,7 @@ def render(place: Place, routes: Routes) -> tuple[str, str]:
         **asdict(place),
         **asdict(routes),
         "log": place.log,
-        "stop": place.stop,
+        "stop": place.stop(routes),
         "listen": listen,
         "weight": f"{routes.weight_percent:.2f}",
         "sticky": _variable(routes.sticky),

@@ -84,10 +84,14 @@ class Controller:
         for release in self._needed():
             self._deeds.bring_up(release)
         self._route()
+        self._want_aliases()  # a kill may have come between the journal and this
 
     def tick(self) -> None:
         """Do one round."""
+        late = self._place.lease_age_s() > self.serving.lease_s
         self._place.renew_lease()
+        if late:
+            self._route()  # the warden has thrown the stop switch meanwhile
         self._obey()
         now = time.monotonic()
         if now >= self._next_keep_up:
@@ -270,13 +274,13 @@ class Controller:
         for action in actions:
             SAY.info("act kind=%s weight_percent=%s", action.kind.value, action.weight_percent)
             self._do(action)
-        if actions and self._watch is not None:
-            deeds.want_aliases(
-                self._watch.folder / "aliases.json",
-                self.serving,
-                self._watch.state,
-                self._watch.reason,
-            )
+        if actions:
+            self._want_aliases()
+
+    def _want_aliases(self) -> None:
+        if (watched := self._watch) is not None:
+            path = watched.folder / "aliases.json"
+            deeds.want_aliases(path, self.serving, watched.state, watched.reason)
 
     def _do(self, action: Action) -> None:
         champion, challenger = self.serving.champion, self.serving.challenger

@@ -6,6 +6,7 @@ killed brings the world in step by doing it again.
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -90,11 +91,13 @@ class Deeds:
         routes = self.routes(serving, state, sticky_key)
         if routes is None:
             return
-        if routes.weight_percent == 0:
+        # a promoted release is met by old workers as the challenger until their last connection
+        met = routes.weight_percent > 0 or (state is not None and state.phase is Phase.PROMOTED)
+        if not met:
             self._router.stop_challenger()
         self._router.set_routes(routes)
-        if routes.weight_percent > 0:
-            self._router.place.stop.unlink(missing_ok=True)
+        if met:
+            self._router.release_challenger()
 
     def routes(
         self, serving: Serving, state: RolloutState | None, sticky_key: str | None
@@ -178,7 +181,7 @@ def run_again(folder: Path, command: Sequence[str], *, cwd: Path) -> None:
 
 
 def want_aliases(path: Path, serving: Serving, state: RolloutState, reason: str) -> None:
-    """Write the names that MLflow shall show for a rollout as it stands."""
+    """Write the names that MLflow shall show for a rollout as it stands, unless it shows them."""
     promoted = state.phase is Phase.PROMOTED
     undone = state.phase is Phase.ROLLED_BACK
     champion = serving.champion.release if serving.champion else None
@@ -204,4 +207,6 @@ def want_aliases(path: Path, serving: Serving, state: RolloutState, reason: str)
     }
     if promoted or state.over:
         doc["over"] = challenger
-    manifest.write_json(path, doc)
+    done = path.with_suffix(".done")
+    if path.exists() or not done.is_file() or json.loads(done.read_text()) != doc:
+        manifest.write_json(path, doc)

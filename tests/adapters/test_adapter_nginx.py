@@ -154,6 +154,20 @@ def test_the_stop_switch_works_without_nginx_being_told(bench: Bench) -> None:
     assert {bench.ask()[1] for _ in range(20)} == {b"A 1"}
 
 
+def test_a_connection_kept_through_a_promotion_never_meets_the_old_release_again(
+    bench: Bench,
+) -> None:
+    bench.router.set_routes(bench.routes(weight_percent=100, salt="r1"))
+    assert bench.ask()[1] == b"B 1"
+    bench.fail("A").touch()
+    bench.router.set_routes(Routes(bench.challenger, spare=bench.champion, salt="r1"))
+    bench.router.stop_challenger()
+    assert bench.ask()[:2] == (200, b"B 1")  # answered by an old worker, by the old routes
+    assert bench.logged(2)[-1].drawn == "challenger"
+    assert bench.ask()[:2] == (200, b"B 1")
+    assert bench.logged(3)[-1].drawn == "champion"
+
+
 def test_setting_the_same_routes_again_changes_nothing(bench: Bench) -> None:
     bench.router.set_routes(bench.routes(weight_percent=20))
     before = (bench.folder / "nginx.conf").stat().st_mtime_ns

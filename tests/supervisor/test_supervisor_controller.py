@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -42,10 +43,7 @@ def test_a_promoted_release_serves_on_when_the_old_one_and_the_stop_switch_strik
     champion, challenger = theatre.release(1), theatre.release(2)
     theatre.start(champion)
     with Users(theatre.serving.port) as users:
-        theatre.promote(challenger)
-        # a connection kept from before gets its next answer by the old routes (docs/canary.md)
-        before = users.statuses[200]
-        theatre.tick_while(lambda: users.statuses[200] < before + 50)
+        theatre.promote(challenger)  # their connections are still those of the old routes
         nginx.stop(theatre.place.router)
         theatre.fail(champion).touch()
         before = users.statuses[200]
@@ -79,7 +77,8 @@ def test_the_stop_switch_waits_for_the_journal_and_for_nothing_else(theatre: The
     controller = theatre.start(champion)
     controller.obey(theatre.order(challenger, **UNDECIDED))
     status = theatre.tick_until("step")
-    switch, folder = theatre.place.router / "stop", theatre.place.rollout(status["rollout"])
+    folder = theatre.place.rollout(status["rollout"])
+    switch = theatre.place.router / f"stop-{status['rollout']}"
     assert not switch.exists()
     controller.kill(champion.release)  # it cannot be started again, nor the journal be sealed
     log = theatre.place.arms / champion.release / "server.log"
@@ -93,6 +92,18 @@ def test_the_stop_switch_waits_for_the_journal_and_for_nothing_else(theatre: The
     (folder / "journal.tip.new").rmdir()
 
 
+def test_a_controller_that_hung_takes_the_stop_switch_back(theatre: Theatre) -> None:
+    controller = theatre.start(theatre.release(1))
+    controller.obey(theatre.order(theatre.release(2), **UNDECIDED))
+    rollout = theatre.tick_until("step")["rollout"]
+    nginx.stop(theatre.place.router)  # as the warden does
+    switch = theatre.place.router / f"stop-{rollout}"
+    assert switch.exists()
+    os.utime(theatre.place.lease, (0, 0))
+    controller.tick()
+    assert not switch.exists()
+
+
 def test_a_challenger_that_names_other_classes_meets_no_user(theatre: Theatre) -> None:
     champion, challenger = theatre.release(1), theatre.release(2, answer="0")
     controller = theatre.start(champion)
@@ -100,6 +111,28 @@ def test_a_challenger_that_names_other_classes_meets_no_user(theatre: Theatre) -
     status = theatre.tick_until("rolled_back")
     assert "a gate failed at shadow" in status["reason"]
     assert controller.challenger_requests() == 0
+
+
+def test_a_kill_between_the_journal_and_the_names_leaves_the_names_to_the_next_start(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED))
+    names = theatre.place.rollout(theatre.tick_until("shadow", "step")["rollout"]) / "aliases.json"
+    names.rename(names.with_suffix(".done"))  # MLflow was told who the challenger is
+    names.mkdir()  # and what is decided now cannot be written
+    with pytest.raises(IsADirectoryError):
+        controller.obey({"verb": "abort"})
+    names.rmdir()
+    controller.close()
+    theatre.start(None).close()
+    wanted = json.loads(names.read_text())
+    assert wanted["over"] == challenger.release
+    assert wanted["tags"][challenger.release]["canary"] == "aborted"
+    names.rename(names.with_suffix(".done"))
+    theatre.start(None)
+    assert not names.exists()  # told once
 
 
 def test_a_controller_that_is_killed_goes_on_from_its_journal(theatre: Theatre) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fettle.adapters import process
+from fettle.adapters import nginx, process
 from fettle.supervisor.place import Place, Serving
 from fettle.supervisor.warden import Warden
 
@@ -26,13 +26,14 @@ class Post:
     def __init__(self, folder: Path) -> None:
         self.place = Place(folder)
         (folder / "router").mkdir()
+        (folder / "router" / nginx.SWITCH).write_text("stop-r1")
         self.place.write_serving(replace(Serving("127.0.0.1", 1, 2, 3), lease_s=1.5))
         command = [sys.executable, "-c", STAND_IN, str(self.place.lease)]
         self.warden = Warden(self.place, command, cwd=folder)
 
     @property
     def stopped(self) -> bool:
-        return (self.place.router / "stop").exists()
+        return (self.place.router / "stop-r1").exists()
 
     def controller(self) -> process.Known:
         """The controller, once it holds a fresh lease."""
@@ -81,10 +82,11 @@ def test_a_controller_that_hangs_costs_the_challenger_its_traffic(post: Post) ->
 def test_a_controller_that_cannot_start_costs_the_challenger_its_traffic(tmp_path: Path) -> None:
     place = Place(tmp_path)
     (tmp_path / "router").mkdir()
+    (tmp_path / "router" / nginx.SWITCH).write_text("stop-r1")
     place.write_serving(replace(Serving("127.0.0.1", 1, 2, 3), lease_s=0.3))
     warden = Warden(place, [sys.executable, "-c", "raise SystemExit(1)"], cwd=tmp_path)
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and not (tmp_path / "router" / "stop").exists():
+    while time.monotonic() < deadline and not (tmp_path / "router" / "stop-r1").exists():
         warden.tick()
         time.sleep(0.02)
-    assert (tmp_path / "router" / "stop").exists()
+    assert (tmp_path / "router" / "stop-r1").exists()
