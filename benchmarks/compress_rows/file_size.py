@@ -38,7 +38,7 @@ def _of(one: Prepared) -> list[Row]:
         folder = Path(name)
         made = _recipes.make(one, RECIPE, folder / "recipe")
         int8_alone.write_images(one, folder)
-        int8_alone.tune(made.onnx, folder, folder / "int8.onnx")
+        int8_alone.tune(one, folder, folder / "int8.onnx", model=made.onnx)
         weight_int8.apply(made.onnx, folder / "w8.onnx")
         test = one.images("test")
         before = _recipes.answers(one.onnx, one, test)

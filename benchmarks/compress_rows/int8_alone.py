@@ -22,6 +22,7 @@ from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
 from fettle.bench import latency, profile, quality
 from fettle.compress import _calibration
+from fettle.errors import ModelError
 from fettle.measure import Measure
 from fettle.runtimes import Session, openvino, ort
 
@@ -58,7 +59,11 @@ def run(context: Context) -> list[Row]:
     rows = []
     for name in context.data:
         for kind, overrides in CLASSES.items():
-            rows += _of(context, context.prepare(name, *overrides), kind)
+            try:
+                rows += _of(context, context.prepare(name, *overrides), kind)
+            except ModelError as err:
+                what = f"{name}, {kind}: int8 alone"
+                rows.append(table.not_measured(what, "x", GOAL, why=str(err)))
     return rows
 
 
@@ -77,7 +82,7 @@ def _of(context: Context, one: Prepared, kind: str) -> list[Row]:
         }
         controlled = _rivals_nncf(one, folder, threads, drop_max=DROP_MAX)
         out = folder / "minmax.onnx"
-        seconds = tune(one.onnx, folder, out, calibrate="minmax")
+        seconds = tune(one, folder, out, calibrate="minmax")
         plain = Made(ort.open(out, threads=threads), seconds)
         sessions = {**floats, **{label: item.session for label, item in made.items()}}
         test = one.images("test")
@@ -161,7 +166,7 @@ def _time_row(title: str, plain: Made, controlled: Made, drops: Mapping[str, Mea
 
 def _ours(one: Prepared, folder: Path, threads: int) -> dict[str, Made]:
     out = folder / "ours.onnx"
-    seconds = tune(one.onnx, folder, out)
+    seconds = tune(one, folder, out)
     tools = {"ort": ort, "openvino": openvino}
     return {
         f"ours in {name}": Made(tool.open(out, threads=threads), seconds)
@@ -170,20 +175,28 @@ def _ours(one: Prepared, folder: Path, threads: int) -> dict[str, Made]:
 
 
 def tune(
-    model: Path, folder: Path, out: Path, *, calibrate: Literal["auto", "minmax"] = "auto"
+    one: Prepared,
+    folder: Path,
+    out: Path,
+    *,
+    model: Path | None = None,
+    calibrate: Literal["auto", "minmax"] = "auto",
 ) -> float:
-    """Quantize as stages/export.py does, with the images in `folder`; return the seconds."""
+    """Quantize as stages/export.py does, with the images in `folder`; return the seconds.
+
+    `model` is the float model unless it is given.
+    """
     images = np.load(folder / "calibration.npz")["images"]
     held_out = np.load(folder / "held_out.npz")["images"]
     started = time.perf_counter()
     _calibration.tune(
-        model,
+        model or one.onnx,
         out,
         batches=[images[at : at + BATCH] for at in range(0, len(images), BATCH)],
         held_out=held_out,
         calibrate=calibrate,
         weight_bits=8,
-        disagreement_max=DROP_MAX,
+        disagreement_max=one.params.export.disagreement_max,
     )
     return time.perf_counter() - started
 

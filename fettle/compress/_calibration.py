@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.compress import _mixed, int8_qdq
-from fettle.compress._ort_quantizer import Calibrate, WeightBits
+from fettle.compress._ort_quantizer import WeightBits
 from fettle.compress._qdq_graph import Coverage
+from fettle.compress._ranges import Calibrate
 from fettle.errors import DataError, ModelError
 
 Floats = npt.NDArray[np.float32]
@@ -97,10 +98,7 @@ def tune(
     keep the bound. Raises ModelError when no number of them does, and what `int8_qdq.apply` raises.
     """
     methods = METHODS if calibrate == "auto" else (calibrate,)
-    drafts = {
-        name: int8_qdq.draft(model, batches=batches, calibrate=name, weight_bits=weight_bits)
-        for name in methods
-    }
+    drafts = int8_qdq.drafts(model, batches=batches, methods=methods, weight_bits=weight_bits)
     wanted = _mixed.run(drafts[methods[0]].prepared, held_out)
     answers = {name: _mixed.run(one.quantized, held_out) for name, one in drafts.items()}
     errors = {name: float(((logits - wanted) ** 2).mean()) for name, logits in answers.items()}

@@ -10,8 +10,7 @@ come from training images. It is ONNX Runtime's own quantizer, with what was fou
   and the last Gemm gives float32 at no cost.
 - What stays float at the image, and what is rewritten so that the rest fuses: _placement.py. Bytes
   that no runtime needs: _compact.py.
-- Entropy and percentile collect each batch by itself: all at once needs memory for every
-  activation of every image.
+- Ranges by every method asked for come from one run of the images, batch by batch: _ranges.py.
 
 Per-tensor weights are not offered: they broke EfficientNet-Lite0 (49 % of answers kept).
 """
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import Claims, _compact, _mixed, _placement, _qdq_graph
+from fettle.compress import Claims, _compact, _mixed, _placement, _qdq_graph, _ranges
 from fettle.compress._ort_quantizer import (
-    Calibrate,
-    Reader,
     WeightBits,
     prepare,
     quantize,
+    quiet,
     translated,
 )
+from fettle.compress._ranges import Calibrate
 from fettle.errors import ModelError
 from fettle.params import Strict
 
@@ -74,8 +73,8 @@ def apply(
     when the graph has control flow, has no Conv, Gemm or MatMul with constant weights, or does not
     run afterwards.
     """
-    made = draft(model, batches=batches, calibrate=calibrate, weight_bits=weight_bits)
-    return finish(made, out, keep_float=keep_float)
+    made = drafts(model, batches=batches, methods=[calibrate], weight_bits=weight_bits)
+    return finish(made[calibrate], out, keep_float=keep_float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +90,14 @@ class Draft:
     batch: Floats
 
 
-def draft(
+def drafts(
     model: Path,
     *,
     batches: Iterable[Floats],
-    calibrate: Calibrate,
+    methods: Sequence[Calibrate],
     weight_bits: WeightBits = 8,
-) -> Draft:
-    """Quantize the ONNX `model`; see `apply`."""
+) -> dict[Calibrate, Draft]:
+    """Quantize the ONNX `model` once a method, all of one calibration run; see `apply`."""
     import onnx
 
     images = list(batches)
@@ -113,17 +112,24 @@ def draft(
         _placement.name_nodes(prepared)
         _placement.pool_whole_maps(prepared)
         stays = _placement.float_head(prepared)
-        onnx.save(prepared, folder / "prepared.onnx")
+        source = folder / "prepared.onnx"
+        onnx.save(prepared, source)
         fitting = _qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
-        reader = Reader(_qdq_graph.input_name(prepared), fitting)
-        with translated(model):
-            written = folder / "int8.onnx"
-            quantize(folder / "prepared.onnx", written, reader, calibrate, stays, weight_bits)
-        quantized = onnx.load(written)
-    _qdq_graph.bare_answer(quantized)
-    return Draft(name=model.name, prepared=prepared, quantized=quantized, batch=fitting[0])
+        with translated(model), quiet():
+            ranges = _ranges.collect(prepared, folder, batches=fitting, methods=methods)
+        found = {}
+        for method in methods:
+            written = folder / f"{method}.onnx"
+            with translated(model):
+                quantize(source, written, ranges[method], method, stays, weight_bits)
+            quantized = onnx.load(written)
+            _qdq_graph.bare_answer(quantized)
+            found[method] = Draft(
+                name=model.name, prepared=prepared, quantized=quantized, batch=fitting[0]
+            )
+    return found
 
 
 def finish(made: Draft, out: Path, *, keep_float: Iterable[str] = ()) -> _qdq_graph.Coverage:

@@ -18,7 +18,8 @@ def draft(tmp_path: Path) -> int8_qdq.Draft:
     weight = tiny_onnx.weights(model)["w2"].copy()
     weight[:, 0, 1, 1] = 100 * np.abs(weight).max()
     tiny_onnx.replace_weight(model, "w2", weight)
-    return int8_qdq.draft(model, batches=[tiny_onnx.images(60)], calibrate="minmax")
+    drafts = int8_qdq.drafts(model, batches=[tiny_onnx.images(60)], methods=["minmax"])
+    return drafts["minmax"]
 
 
 def test_all_layers_float_answer_as_the_float_graph_but_for_the_residual(

@@ -1,0 +1,107 @@
+"""Find the ranges of all activations by several methods, in one run of the calibration images.
+
+ONNX Runtime's quantizer runs them once more for each method. Here its own collectors share one run,
+and the ranges, equal to its own, go back to it as the cache file that it reads instead of
+calibrating. EfficientNet-Lite0, 256 images of 32 px: 10 s became 4 by one method, 63 to 16 by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fettle.compress import _qdq_graph
+
+Floats = npt.NDArray[np.float32]
+Calibrate = Literal["minmax", "entropy", "percentile"]
+
+# Ten in a million activations may be clipped, ONNX Runtime's own default. 99.99 was tried on the
+# project's trial model and gave about the same answers.
+PERCENTILE = 99.999
+BINS = {"entropy": 128, "percentile": 2048}  # ONNX Runtime 1.32's own defaults
+
+
+def collect(
+    proto: Any,  # Any: onnx.ModelProto, untyped
+    folder: Path,
+    *,
+    batches: Sequence[Floats],
+    methods: Sequence[Calibrate],
+) -> dict[Calibrate, Path]:
+    """Write one cache file a method into `folder`; `batches` are images [n, C, H, W]."""
+    from onnxruntime.quantization import calibrate as c
+
+    ends: dict[str, tuple[Floats, Floats]] = {}
+    collectors = {name: _collector(name) for name in methods if name != "minmax"}
+    session, names, source = _session(proto)
+    for batch in batches:
+        values = dict(zip(names, session.run(names, {source: batch}), strict=True)) | {
+            source: batch
+        }
+        if "minmax" in methods:
+            ends = {name: _wider(ends.get(name), array) for name, array in values.items()}
+        for collector in collectors.values():
+            collector.collect(values)
+    found = {name: one.compute_collection_result() for name, one in collectors.items()}
+    kinds = {
+        "minmax": c.CalibrationMethod.MinMax,
+        "entropy": c.CalibrationMethod.Entropy,
+        "percentile": c.CalibrationMethod.Percentile,
+    }
+    written = {name: folder / f"{name}.json" for name in methods}
+    for name, path in written.items():
+        ranges = ends if name == "minmax" else found[name]
+        c.save_tensors_data(c.TensorsData(kinds[name], ranges), path)
+    return written
+
+
+def _wider(before: tuple[Floats, Floats] | None, array: Floats) -> tuple[Floats, Floats]:
+    ends = [np.nanmin(array), np.nanmax(array)]
+    if before is not None:
+        ends = [np.minimum(before[0], ends[0]), np.maximum(before[1], ends[1])]
+    return np.asarray(ends[0], np.float32), np.asarray(ends[1], np.float32)
+
+
+def _collector(method: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    # not symmetric: that wastes half of uint8
+    return HistogramCollector(
+        method=method,
+        symmetric=False,
+        num_bins=BINS[method],
+        num_quantized_bins=BINS["entropy"],
+        percentile=PERCENTILE,
+        scenario="same",
+    )
+
+
+def _session(proto: Any) -> tuple[Any, list[str], str]:  # Any: onnx and onnxruntime, untyped
+    """Load the graph with every float tensor as an output: session, their names, the input's."""
+    import onnx
+    import onnxruntime as ort
+
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    source = _qdq_graph.input_name(proto)
+    outputs = {one.name for one in inferred.graph.output}
+    made = {name for node in inferred.graph.node for name in node.output}
+    inferred.graph.output.extend(
+        one for one in inferred.graph.value_info if one.name in made - outputs
+    )
+    names = [
+        one.name
+        for one in inferred.graph.output
+        if one.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    ]
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # as ONNX Runtime calibrates: no slower here, since every tensor is an output, and same ranges
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(
+        inferred.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session, names, source

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import pytest
+import tiny_onnx
+from onnxruntime.quantization import calibrate as c
+
+from fettle.compress import _ranges
+from fettle.compress._ort_quantizer import quiet
+from fettle.compress._ranges import Calibrate
+
+METHODS: tuple[Calibrate, ...] = get_args(Calibrate)
+THEIRS = {
+    "minmax": c.CalibrationMethod.MinMax,
+    "entropy": c.CalibrationMethod.Entropy,
+    "percentile": c.CalibrationMethod.Percentile,
+}
+BATCHES = [tiny_onnx.images(60)[at : at + 20] for at in (0, 20, 40)]
+
+
+class Feed(c.CalibrationDataReader):
+    """One batch, by ONNX Runtime's own protocol."""
+
+    def __init__(self, name: str, batch: np.ndarray) -> None:
+        self._left = [{name: batch}]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self._left.pop() if self._left else None
+
+
+def theirs(model: Path, method: Calibrate, folder: Path) -> dict[str, tuple[float, ...]]:
+    """Find the ranges with ONNX Runtime's own calibrator, batch by batch."""
+    calibrator = c.create_calibrator(
+        model,
+        None,
+        folder / "augmented.onnx",
+        THEIRS[method],
+        extra_options={"symmetric": False, "percentile": _ranges.PERCENTILE},
+    )
+    source = onnx.load(model).graph.input[0].name
+    for batch in BATCHES:
+        calibrator.collect_data(Feed(source, batch))
+    return as_floats(calibrator.compute_data())
+
+
+def as_floats(ranges: c.TensorsData) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(np.ravel(one.range_value).tolist()) for name, one in ranges.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_shared_run_finds_onnx_runtimes_own_ranges(tmp_path: Path, method: Calibrate) -> None:
+    model = tiny_onnx.classifier(tmp_path / "model.onnx", width=8)
+    with quiet():
+        written = _ranges.collect(
+            onnx.load(model), tmp_path, batches=BATCHES, methods=list(METHODS)
+        )
+        wanted = theirs(model, method, tmp_path)
+    found = as_floats(c.load_tensors_data(written[method]))
+    assert len(wanted) > 3
+    assert {name: found[name] for name in wanted} == wanted
