@@ -60,10 +60,9 @@ def collect(
 
 
 def _wider(before: tuple[Floats, Floats] | None, array: Floats) -> tuple[Floats, Floats]:
-    ends = [np.nanmin(array), np.nanmax(array)]
-    if before is not None:
-        ends = [np.minimum(before[0], ends[0]), np.maximum(before[1], ends[1])]
-    return np.asarray(ends[0], np.float32), np.asarray(ends[1], np.float32)
+    held = () if before is None else before
+    ends = np.array([np.nanmin(array), np.nanmax(array), *held], np.float32)
+    return np.asarray(ends.min()), np.asarray(ends.max())
 
 
 def _collector(method: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
