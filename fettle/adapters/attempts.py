@@ -89,6 +89,18 @@ def read(log: Path, since: int, arms: Mapping[str, Arm]) -> tuple[list[Logged], 
     return out, since
 
 
+def recent(log: Path, most_bytes: int) -> int:
+    """Return the position of the first whole line among the last `most_bytes`."""
+    since = max(0, end(log) - most_bytes)
+    for start, path in reversed(_files(log)):
+        if start < since and path.is_file():
+            with path.open("rb") as handle:
+                handle.seek(since - start - 1)  # a line may begin right there
+                handle.readline()
+                return start + handle.tell()
+    return since
+
+
 def after(log: Path, since: int, request_id: str) -> int:
     """Return the position after the last line of this request from `since` on, else `since`."""
     found, needle = since, f'"id":"{request_id}"'.encode()

@@ -5,47 +5,69 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from fettle.promotion.needs import Forecast
+    from fettle.promotion.traffic import Learnt
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-RATE = Annotated[float, typer.Option("--per-s", min=0.001, help="Requests a second to expect.")]
-ERRORS = Annotated[float, typer.Option(min=0, max=1, help="The champion's share of errors.")]
+RATE = Annotated[
+    float | None,
+    typer.Option("--per-s", min=0.001, help="Requests a second; from the router's log, else 10."),
+]
+ERRORS = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="The champion's share of errors; from the log, else 0.01."),
+]
+PER_S, SHARE = 10.0, 0.01  # of requests a second, and of errors, where nobody and no log says more
 
 
-def plan(per_s: RATE = 10.0, errors: ERRORS = 0.01, json_: JsonOption = False) -> None:
+def plan(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -> None:
     """Say what a rollout needs at this traffic: requests a gate, time, what is at stake.
 
     Example: fettle canary plan --per-s 50
     """
+    from fettle.cli import canary_view
+
+    found, learnt = _forecast(per_s, errors)
+    doc = {**asdict(found), "traffic": asdict(learnt)}
+    print(json.dumps(doc) if json_ else canary_view.forecast(doc))
+
+
+def _forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Learnt]:
+    """Work the plan of params.yaml out for the log's traffic; what is given goes before it."""
     from fettle import params as params_file
     from fettle import project as projects
-    from fettle.cli import canary_view
     from fettle.promotion import needs
     from fettle.promotion.plan import Plan
+    from fettle.supervisor import habits, launch
 
-    section = params_file.load(projects.find().root / "params.yaml").promote
-    traffic = needs.Traffic(requests_per_s=per_s, errors=errors)
-    found = needs.forecast(Plan.of(section), traffic)
-    print(json.dumps(asdict(found)) if json_ else canary_view.forecast(asdict(found), per_s))
+    home = projects.find()
+    section = params_file.load(home.root / "params.yaml").promote
+    assumed = needs.Traffic(requests_per_s=per_s or PER_S, errors=SHARE)
+    learnt = habits.learnt(launch.place_of(home), assumed)
+    given = {"requests_per_s": per_s, "errors": errors}
+    said = {name: value for name, value in given.items() if value is not None}
+    learnt = replace(
+        learnt,
+        traffic=replace(learnt.traffic, **said),
+        assumed=tuple(name for name in learnt.assumed if name not in said),
+    )
+    return needs.forecast(Plan.of(section), learnt.traffic), learnt
 
 
-def lint(per_s: RATE = 10.0, errors: ERRORS = 0.01, json_: JsonOption = False) -> None:
+def lint(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -> None:
     """Check the plan of params.yaml: exit 2 when it can never promote, or is no plan.
 
     Example: fettle canary lint --per-s 50
     """
-    from fettle import params as params_file
-    from fettle import project as projects
     from fettle.errors import ParamsError
-    from fettle.promotion import needs
-    from fettle.promotion.plan import Plan
 
-    section = params_file.load(projects.find().root / "params.yaml").promote
-    traffic = needs.Traffic(requests_per_s=per_s, errors=errors)
-    found = needs.forecast(Plan.of(section), traffic)
+    found, _ = _forecast(per_s, errors)
     if json_:
         print(json.dumps({"refusals": found.refusals, "advice": found.advice}))
     if found.refusals:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fettle.promotion.traffic import REQUESTS_LEAST
+
 
 def text(doc: dict[str, Any]) -> str:  # Any: status.json
     """Return the whole status: one line about the rollout, one a gate."""
@@ -23,16 +25,26 @@ def text(doc: dict[str, Any]) -> str:  # Any: status.json
     return "\n".join([head, why, *(table if doc["gates"] else [])])
 
 
-def forecast(doc: dict[str, Any], per_s: float) -> str:  # Any: a Forecast as JSON
+def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `traffic`
     """Return what a plan needs: a line a gate, then the time and what is at stake."""
+    learnt = doc["traffic"]
+    traffic = learnt["traffic"]
+    per_s = traffic["requests_per_s"]
+    names = ", ".join(learnt["assumed"]).replace("_", " ")
+    few = f"of the champion's requests the log holds {learnt['requests']}, {REQUESTS_LEAST} tell"
+    assumed = [f"assumed: {names}; {few}"] if names else []
     rows = [("step", "gate", "half of equal ones pass by", "95 % by"), *map(_need, doc["needs"])]
     total = "never" if doc["requests"] is None else f"{doc['requests']} requests"
     wait = "" if doc["eta_s"] is None else eta(doc["eta_s"]).removeprefix("; ")
     dead = ", ".join(f"{n} at {step}" for step, n in doc["until_dead"].items())
     return "\n".join(
         [
+            f"traffic: {per_s:.3g} requests a second, {100 * traffic['errors']:.2g} % errors, log "
+            f"latency spread {traffic['latency_spread']:.2g}, design effect of slow requests "
+            f"{traffic['design_effect']:.1f}",
+            *assumed,
             *columns(rows),
-            f"in all {total} at {per_s:g} a second{': ' + wait if wait else ''}",
+            f"in all {total} at {per_s:.3g} a second{': ' + wait if wait else ''}",
             f"at stake: {doc['at_stake_percent']:.2g} % of all requests at most; a dead challenger "
             f"gets {dead} before it is rolled back (their users are answered by the champion)",
             *(f"refused: {one}" for one in doc["refusals"]),

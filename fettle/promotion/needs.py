@@ -29,6 +29,7 @@ from fettle.promotion.latency import WIDER as WIDER_EFFECT
 from fettle.promotion.plan import Plan, Step
 
 Z_95 = 1.645  # normal quantile: 95 % of equal challengers pass within the printed n
+CLUSTERED = 1.5  # independent requests show 1.1 at most over 12,000 (95 %)
 WIDER = (1.5, 2.0, 3.0, 5.0, 10.0)  # margins offered where the wanted one needs too much
 
 
@@ -86,7 +87,7 @@ def forecast(plan: Plan, traffic: Traffic) -> Forecast:
     live = _live_needs(plan, traffic)
     total = _total(plan, live)
     seconds = None if total is None else _seconds(plan, traffic, total)
-    refusals = tuple(_refusals(plan, [*shadow, *live]))
+    refusals = tuple(_refusals(plan, traffic, [*shadow, *live]))
     return Forecast(
         needs=(*shadow, *live),
         requests=total,
@@ -247,17 +248,20 @@ def _seconds(plan: Plan, traffic: Traffic, total: int) -> float | None:
     return max(waits, total / traffic.requests_per_s)
 
 
-def _refusals(plan: Plan, needs: list[Need]) -> list[str]:
+def _refusals(plan: Plan, traffic: Traffic, needs: list[Need]) -> list[str]:
     """Name every gate that would not decide within the step's budget in 95 of 100 rollouts."""
     budget = plan.step_budget_requests
     found = []
+    clusters = f": slow requests come in clusters (design effect {traffic.design_effect:.1f})"
     for one in needs:
+        clustered = one.gate == "latency" and traffic.design_effect > CLUSTERED
+        why = clusters if clustered else ""
         if one.most is None:
-            found.append(f"{one.step}: {one.gate} can never pass with this traffic")
+            found.append(f"{one.step}: {one.gate} can never pass with this traffic{why}")
         elif one.most > budget:
             found.append(
                 f"{one.step}: {one.gate} needs {one.most} requests for 95 of 100 equal challengers "
-                f"to pass, the budget is {budget} (promote.step_budget_requests)"
+                f"to pass, the budget is {budget} (promote.step_budget_requests){why}"
             )
     return found
 

@@ -1,0 +1,69 @@
+"""Read how the champion was asked and answered of late, for `fettle canary plan`.
+
+Reads the end of the router's log; changes nothing. A log without the champion's requests, or none
+at all, tells nothing, and the plan says what it assumes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+
+from fettle.adapters import arms, attempts
+from fettle.adapters.attempts import CLIENT_GONE, Logged
+from fettle.promotion.needs import Traffic
+from fettle.promotion.traffic import Learnt, learn
+from fettle.supervisor.place import Place, Release
+
+RECENT_BYTES = 4 * 2**20  # about 12,000 requests, read and weighed in a second
+RATE_LEAST = 30  # requests before their rate is one
+
+
+def learnt(place: Place, assumed: Traffic) -> Learnt:
+    """Return what the log tells of the traffic, and of it what is only assumed."""
+    lines = recent(place)
+    tries = [
+        line.tries[0]
+        for line in lines
+        if line.status != CLIENT_GONE and line.tries and line.tries[0].arm == "champion"
+    ]
+    span_s = lines[-1].time_s - lines[0].time_s if lines else 0.0
+    return learn(
+        assumed,
+        failed=np.array([one.status == 0 or one.status >= 500 for one in tries], dtype=bool),
+        latency_ms=np.array([one.latency_ms for one in tries], dtype=np.float64),
+        per_s=len(lines) / span_s if len(lines) >= RATE_LEAST and span_s > 0 else None,
+    )
+
+
+def recent(place: Place) -> list[Logged]:
+    """Return the last lines of the router's log; the serving release's tries are "champion"."""
+    serving = serves_now(place)
+    known = None if serving is None else arms.Arms(place.arms, os.environ, key=None).known(serving)
+    if known is None:
+        return []
+    log = place.router / "attempts.log"
+    since = attempts.recent(log, RECENT_BYTES)
+    lines: list[Logged] = []
+    while True:
+        more, since = attempts.read(log, since, {known.address: "champion"})
+        if not more:
+            return lines
+        lines += more
+
+
+def serves_now(place: Place) -> str | None:
+    """Name the release that serves: a promoted challenger has taken the champion's place."""
+    serving = place.serving()
+    if serving is None:
+        return None
+    status = place.rollout(serving.rollout) / "status.json" if serving.rollout else None
+    promoted = (
+        status is not None
+        and status.is_file()
+        and json.loads(status.read_text())["state"] == "promoted"
+    )
+    now: Release | None = serving.challenger if promoted else serving.champion
+    return None if now is None else now.release
