@@ -19,6 +19,7 @@ import io
 import json
 import math
 import re
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,11 @@ def from_json(body: bytes, preprocess: Preprocess) -> Pixels:
         doc = json.loads(body)
     except (ValueError, RecursionError) as err:
         raise BadRequest(f"the body is no JSON: {err}") from err
-    numbers = _as_array(doc)
-    return _as_pixels(np.rint(numbers).astype(np.uint8), preprocess)
+    # numpy would read booleans as numbers; "true" and "false" have an e, as 1e2 has
+    samples = None if b"e" in body else _samples(doc)
+    if samples is None:
+        samples = np.rint(_as_array(doc)).astype(np.uint8)
+    return _as_pixels(samples, preprocess)
 
 
 def from_raw(body: bytes, shape: str, preprocess: Preprocess) -> Pixels:
@@ -126,6 +130,25 @@ def _as_pixels(array: npt.NDArray[np.uint8], preprocess: Preprocess) -> Pixels:
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))  # nothing to convert or resize
     modes = [image[:, :, 0] if image.shape[2] == 1 else image for image in images]
     return np.stack([preprocess.from_image(Image.fromarray(image)) for image in modes])
+
+
+def _samples(doc: Any) -> npt.NDArray[np.uint8] | None:  # Any: parsed JSON
+    """Take an even array of integers 0 to 255 at a fifth of numpy's cost; None for any other."""
+    shape: list[int] = []
+    lists = [doc]
+    while len(shape) < DEPTH_MAX:
+        if any(type(one) is not list or not one or len(one) != len(lists[0]) for one in lists):
+            return None
+        shape.append(len(lists[0]))
+        if type(lists[0][0]) is not list:
+            try:
+                # bytes() refuses whatever is no integer of a byte; a bare number never gets here
+                data = b"".join(map(bytes, lists))
+            except (TypeError, ValueError, OverflowError):
+                return None
+            return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+        lists = list(chain.from_iterable(lists))
+    return None
 
 
 def _as_array(doc: Any) -> npt.NDArray[np.float64]:  # Any: parsed JSON

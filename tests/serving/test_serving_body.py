@@ -201,3 +201,32 @@ def test_only_what_takes_no_time_is_decoded_without_a_thread(
     kind: str, shape: str | None, size: int, quick: bool
 ) -> None:
     assert body.is_quick(kind, shape, size) is quick
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3), (2, 4, 4), (2, 4, 4, 3), (1, 4, 4, 1)])
+def test_integers_and_floats_of_the_same_values_are_the_same_image(shape: tuple[int, ...]) -> None:
+    samples = np.random.default_rng(3).integers(0, 256, shape)
+    found = posted(samples.tolist(), COLOUR)
+    assert np.array_equal(found, posted(samples.astype(float).tolist(), COLOUR))
+    if shape == (2, 4, 4, 3):
+        assert np.array_equal(found, samples.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("doc", "reason"),
+    [
+        ([3, 4, 5], "shape [3] is not taken: an image is"),
+        ([[1, 2], [3, 256]], "the values must lie in 0 to 255, they span 1 to 256"),
+        ([[1, 2], [3, -1]], "the values must lie in 0 to 255, they span -1 to 3"),
+        ([[1, 2], [3, 10**30]], "the array must hold numbers only, 0 to 255"),
+        ([[1, 2], [3]], "the arrays differ in length: every row needs the same"),
+        ([[1, 2], 3], "the arrays differ in length: every row needs the same"),
+        ([[True, False]], "the array must hold numbers only, 0 to 255"),
+        ([[1, 2], {"1": 2, "2": 3}], "the arrays differ in length: every row needs the same"),
+        ([[]], "the array is empty: shape [1, 0]"),
+    ],
+)
+def test_almost_integers_of_a_byte_are_refused_as_ever(doc: object, reason: str) -> None:
+    with pytest.raises(body.BadRequest) as caught:
+        posted(doc)
+    assert str(caught.value).startswith(reason)
