@@ -84,8 +84,11 @@ def _override(doc: CommentedMap, override: str) -> None:
 def _child(node: Any, part: str, seen: list[str], override: str) -> Any:  # Any: a YAML tree
     if isinstance(node, CommentedSeq) and part.isdigit() and int(part) < len(node):
         return node[int(part)]
-    if isinstance(node, CommentedMap) and part in node:
-        return node[part]
+    if isinstance(node, CommentedMap):
+        if part not in node and part in _sections(seen):
+            node[part] = CommentedMap()  # a section left to its defaults
+        if part in node:
+            return node[part]
     choices = [str(k) for k in node] if isinstance(node, CommentedMap) else []
     size = f"a list of {len(node)}" if isinstance(node, CommentedSeq) else f"keys {choices}"
     raise ParamsError(
@@ -94,6 +97,11 @@ def _child(node: Any, part: str, seen: list[str], override: str) -> Any:  # Any:
         rule=f"there is {size}",
         fix="name an existing key, or edit the file",
     )
+
+
+def _sections(where: Sequence[str]) -> list[str]:
+    """List the keys at `where` that hold a section of their own."""
+    return [name for name in _fields(Params, tuple(where)) if _fields(Params, (*where, name))]
 
 
 def check(doc: CommentedMap, name: str) -> Params:

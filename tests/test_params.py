@@ -94,9 +94,17 @@ def test_a_set_reaches_into_lists(file: Path) -> None:
     assert (loaded.compress.recipe[0]["keep_fraction"], loaded.seed) == (0.5, 3)
 
 
+def test_a_set_reaches_into_a_section_that_the_file_leaves_to_its_defaults(file: Path) -> None:
+    photos = ROOT / "examples" / "photos.yaml"
+    loaded = params.load(photos, ["compress.search.evaluations_max=3"])
+    assert loaded.compress.search.evaluations_max == 3
+    assert loaded.compress.search.trial_epochs == 2
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("compress.serch.evaluations_max=3", "no 'serch' below 'compress': got 'serch'"),
         ("seed", "--set 'seed' is not an assignment"),
         ("finetun.epochs_max=3", "no 'finetun' below 'the top': got 'finetun', did you mean"),
         ("targets.9=x", "no '9' below 'targets'"),
