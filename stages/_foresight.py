@@ -16,7 +16,9 @@ from fettle.bench.budget import Pairs
 from fettle.bench.quality import Floats, Labels
 from fettle.sections import Budget
 
-ACCEPT_SHARE = 0.75
+# 0.75 let in, on digits, what holds on test two times in three; a model that loses one validation
+# image of 179 and gains none is let in from 0.83 downwards (ADR 0029).
+ACCEPT_SHARE = 0.85
 PAIRS_PER_DROP = 1.5  # discordant pairs of a worse model per lost one: 1.2 to 2 on digits
 
 

@@ -2,9 +2,11 @@
 
 Anytime: one long search, its trials with the seconds they ended at; a reduction is the smaller of
 the parameters' and the MACs' ratio, of the best trial so far that loses at most one point on
-validation and that the search accepts. Front: every recipe of at most two cuts from the same
-proposals, each with and without its long recovery, against the trials of a search that may make a
-fifth as many evaluations; both within half of the root's objective and five points.
+validation and that the search accepts. Front: every recipe of at most two cuts, each with and
+without its recovery, against the trials of a search that may make a fifth as many evaluations from
+the same moves; both within the root's objective and five points. There every technique proposes its
+mildest and its harshest cut, and trainings are short (SHORT): with all proposals at the search's
+own epochs the exhaustive side alone takes hours.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from fettle.recorder import Memory
 from fettle.search.descent import Limits, search
 from fettle.search.front import hypervolume
 from fettle.search.journal import Journal
-from fettle.search.trial import Recipe, Result
+from fettle.search.trial import Move, Recipe, Result
 from fettle.sections import Compress
 from stages import _foresight, _search
 from stages._price import Price
@@ -36,6 +38,7 @@ GOAL = ">= 10x parameters and MACs within 5 min; >= 98 % of the hypervolume at 1
 AFTER_S = (120, 300, 900)
 REDUCTION_MIN, DROP_MAX, SHARE_MIN = 10.0, 0.01, 0.98
 CUTS_MAX, REFERENCE_DROP = 2, 0.05
+SHORT = {"trial_epochs": 1, "final_epochs": 4}
 GOAL_PARAMS = {"evaluations_max": 60, "wall_clock_max_s": 900.0}
 
 
@@ -97,11 +100,37 @@ def reduction(root: dict[str, Any], row: dict[str, Any]) -> float:  # Any: rows 
     return float(min(root["params"] / row["params"], root["macs"] / row["macs"]))
 
 
+class Narrow:
+    """A workbench whose moves from a recipe are each technique's mildest and harshest alone."""
+
+    def __init__(self, bench: _search.Bench) -> None:
+        self.bench = bench
+
+    def moves(self, recipe: Recipe) -> list[Move]:
+        """List the first and the last cut of every technique, and the recovery."""
+        kept: dict[str, list[Move]] = {}
+        for move in self.bench.moves(recipe):
+            kept.setdefault(str(move.step["use"]), []).append(move)
+        return [
+            move
+            for own in kept.values()
+            for move in (own if len(own) < 2 else own[:: len(own) - 1])
+        ]
+
+    def evaluate(self, recipe: Recipe) -> Result:
+        """As the search does."""
+        return self.bench.evaluate(recipe)
+
+    def chance(self, drop: float) -> float:
+        """As the search does."""
+        return self.bench.chance(drop)
+
+
 def front(one: Prepared) -> Row:
     """Try everything within two cuts, then search with a fifth of the evaluations."""
     folder = Path(tempfile.mkdtemp(prefix="fettle-front-"))
-    bench = bench_of(one, folder / "all")
-    root = bench.look(bench.root)
+    whole = bench_of(one, folder / "all")
+    bench, root = Narrow(whole), whole.look(whole.root)
     everything: list[Result] = []
 
     def walk(recipe: Recipe) -> None:
@@ -116,10 +145,9 @@ def front(one: Prepared) -> Row:
 
     walk(())
     most = len(everything) // 5
-    goal = one.params.compress.search
     found = search(
         root,
-        bench_of(one, folder / "some"),
+        Narrow(bench_of(one, folder / "some")),
         Journal(folder / "journal", "bench"),
         limits=Limits(
             evaluations_max=most,
@@ -128,7 +156,7 @@ def front(one: Prepared) -> Row:
                 seen=len(one.images("validation").labels),
                 tested=tested_of(one),
             ),
-            final_epochs=goal.final_epochs,
+            final_epochs=SHORT["final_epochs"],
         ),
         out_of_time=lambda: False,
         on_trial=lambda _: None,
@@ -157,7 +185,7 @@ def _area(results: Sequence[Result], root: Result) -> float:
 
 def bench_of(one: Prepared, folder: Path) -> _search.Bench:
     """Make the workbench that compress would use, on macs: counted, the same everywhere."""
-    job = job_of(one, folder, Memory(), {})
+    job = job_of(one, folder, Memory(), SHORT)
     price = Price(
         minimise="macs",
         also=one.params.compress.also,
@@ -168,7 +196,7 @@ def bench_of(one: Prepared, folder: Path) -> _search.Bench:
     return _search.Bench(replace(job, trials=2), price, tested_of(one))
 
 
-def job_of(one: Prepared, folder: Path, recorder: Memory, asked: dict[str, float]) -> Job:
+def job_of(one: Prepared, folder: Path, recorder: Memory, asked: Mapping[str, float]) -> Job:
     """Make compress's job, its objective macs."""
     settings: Compress = one.params.compress
     goal = settings.model_copy(

@@ -1,10 +1,11 @@
 """Decide which recipe to evaluate next, until nothing promises to repay an evaluation.
 
-Of all untried moves from all trials the one of most expected improvement per epoch comes next:
+Of all untried moves from all trials the one of most expected improvement for its cost comes next:
 
-    P(accepted after move and recovery) * ln(best value / value after it) / epochs
+    P(accepted after move and recovery) * ln(best value / value after it) / (epochs * cost of one)
 
-A shrinking move counts the recovery it would need, in likelihood and in epochs. Where a recovery
+A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch of a small
+model is cheap: so a student is tried early and trained long. Where a recovery
 failed nothing smaller of its branch is tried, and until something was accepted the recovery of the
 rung above comes next. So the descent goes
 on while the next rung promises more than finishing this one; a finalist that fails sends the search
@@ -161,7 +162,7 @@ def choose(
     drop_most: float,
     limits: Limits,
 ) -> tuple[Trial, Move] | None:
-    """Return the untried move of most expected improvement per epoch, None when all are too small.
+    """Return the untried move of most expected improvement for its cost, None when all are small.
 
     Before anything is accepted, every move is held against the float model. Ties go to the move
     that was offered first.
@@ -172,7 +173,7 @@ def choose(
     open_ = [
         (parent, move)
         for parent, move in untried
-        if move.value > failed.get(branch(trials, parent), 0.0)
+        if move.value > failed.get(branch(trials, parent), 0.0) and lowers(parent, move)
     ]
     if all(one.role == "root" for one in good):
         back = rung_above(trials, open_, limits.chance_min)
@@ -181,12 +182,20 @@ def choose(
     best, chosen = 0.0, None
     for parent, move in open_:
         epochs = max(1, move.epochs + (limits.final_epochs if move.role == "shrink" else 0))
+        cost = epochs * move.epoch_cost
         improvement = worth(
             parent, move, learnt, drop_most, bar=bar, final_epochs=limits.final_epochs
         )
-        if improvement > SETTLED and improvement / epochs > best:
-            best, chosen = improvement / epochs, (parent, move)
+        if improvement > SETTLED and improvement / cost > best:
+            best, chosen = improvement / cost, (parent, move)
     return chosen
+
+
+def lowers(parent: Trial, move: Move) -> bool:
+    """Tell whether a shrinking move lowers anything: a low-rank split of small layers does not."""
+    before = parent.result
+    nearer = max(1.0, move.excess) < max(1.0, before.excess)
+    return move.role == "recover" or move.value < before.value or nearer
 
 
 def branch(trials: Sequence[Trial], one: Trial) -> int:

@@ -25,8 +25,8 @@ class Move:
 
     `role` shrink lowers the objective and may be followed by more moves; recover wins accuracy back
     and ends a recipe. `value` is the objective after the move (> 0, lower is better), `probe` the
-    drop of the budget's metric right after it, untrained; `epochs` what its training costs;
-    `excess` as in Result.
+    drop of the budget's metric right after it, untrained; `epochs` what it trains for, each at
+    `epoch_cost` of one of the float model; `excess` as in Result.
     """
 
     step: Step
@@ -34,6 +34,7 @@ class Move:
     value: float
     probe: float = 0.0
     epochs: int = 0
+    epoch_cost: float = 1.0
     excess: float = 0.0
 
 

@@ -46,8 +46,14 @@ def test_students_are_proposed_while_they_are_half_the_model_or_less() -> None:
         found = student.proposals(survey, multiple=8, seed=0)
         return [one["options"]["width"] for one in found]
 
-    assert widths(3_000_000) == [32, 16, 8]
-    assert widths(190_000) == [32, 8]  # 92,448 weights at width 32, 96,912 at 16
+    whole = student.proposals(
+        Survey(layers=(_layers.Layer("a", "Conv2d", 8, 3_000_000, 1),), as_built=True),
+        multiple=8,
+        seed=0,
+    )
+    assert {one["epochs"] for one in whole} == {50}
+    assert widths(3_000_000) == [32, 12, 8]
+    assert widths(190_000) == [12, 8]  # 387,360 weights at width 32, 54,540 at 12
     assert widths(60_000) == [8]
     assert widths(10_000) == []
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,7 @@ def test_killed_at_random_points_it_ends_as_an_unbroken_search_and_repeats_nothi
 
 SCRIPT = """
 import os, sys, time
+from dataclasses import replace
 from pathlib import Path
 from toy_bench import Toy
 from test_search_descent import run
@@ -289,8 +291,8 @@ def test_nothing_smaller_is_tried_in_a_branch_whose_recovery_failed() -> None:
     assert [descent.branch(trials, one) for one in trials] == [0, 1, 1, 1, 4, 4]
     smaller, larger = (Move(step={}, role="shrink", value=value) for value in (29.0, 31.0))
     assert descent.choose(trials, [(trials[2], smaller)], 0.5, LIMITS) is None
-    picked = descent.choose(trials, [(trials[2], larger)], 0.5, LIMITS)
-    assert picked == (trials[2], larger)
+    picked = descent.choose(trials, [(trials[1], larger)], 0.5, LIMITS)
+    assert picked == (trials[1], larger)
     assert descent.choose(trials, [(trials[4], smaller)], 0.5, LIMITS) is not None
 
 
@@ -307,6 +309,25 @@ def test_a_finalist_that_fails_sends_the_search_to_the_rung_above_until_one_is_a
     assert descent.choose(trials, untried, 0.5, LIMITS) == (trials[1], recovery)
     trials.append(made(4, 1, "recover", 0.9, 50.0))
     assert descent.choose(trials, untried[:1], 0.5, LIMITS) == (trials[0], other)
+
+
+def test_a_cut_that_lowers_nothing_is_not_tried_unless_it_nears_a_limit() -> None:
+    trials = [made(0, -1, "root", 1.0, 100.0), made(1, 0, "shrink", 0.0, 30.0)]
+    useless = Move(step={}, role="shrink", value=31.0, epochs=2)
+    assert descent.choose(trials, [(trials[1], useless)], 0.5, LIMITS) is None
+    over = replace(trials[1], result=replace(trials[1].result, excess=2.0))
+    nearer = replace(useless, excess=1.5)
+    assert descent.choose([trials[0], over], [(over, nearer)], 0.5, LIMITS) == (over, nearer)
+
+
+def test_of_two_equal_moves_the_one_of_cheap_epochs_comes_first() -> None:
+    trials = [made(0, -1, "root", 1.0, 100.0)]
+    large = Move(step={"n": 1}, role="shrink", value=50.0, epochs=2)
+    small = Move(step={"n": 2}, role="shrink", value=50.0, epochs=20, epoch_cost=0.1)
+    untried = [(trials[0], large), (trials[0], small)]
+    assert descent.choose(trials, untried, 0.5, LIMITS) == (trials[0], small)
+    dear = [(trials[0], large), (trials[0], replace(small, epoch_cost=1.0))]
+    assert descent.choose(trials, dear, 0.5, LIMITS) == (trials[0], large)
 
 
 def test_the_largest_drop_accepted_is_where_the_chance_falls_below() -> None:
