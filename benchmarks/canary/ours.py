@@ -73,7 +73,9 @@ def _shadow(world: World, plan: Plan, bars: Bars, gates: Gates, out: Outcomes) -
     for n in range(1, plan.step_budget_requests + 1):
         u = world.rng.random(len(live))
         champion_wrong, challenger_wrong = u < ONE_WRONG, u > 1 - ONE_WRONG - c.wrong
-        only_other = world.rng.random(len(live)) < max(0.0, c.disagree - 2 * ONE_WRONG - c.wrong)
+        one_wrong = 2 * ONE_WRONG + c.wrong  # of the others so many differ that `disagree` do
+        share = max(0.0, c.disagree - one_wrong) / (1 - one_wrong)
+        only_other = world.rng.random(len(live)) < share
         g.take_pair(
             gates,
             plan,
