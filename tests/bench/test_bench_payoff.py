@@ -21,10 +21,12 @@ def plain(
     [
         (400, plain(1.5, 1.4, 1.6), True, "faster and smaller"),
         (1100, plain(1.5, 1.4, 1.6), True, "faster"),
-        (999, plain(0.7, 0.6, 0.8), True, "smaller"),
-        (1000, plain(1.0, 0.98, 1.02), False, "neither faster nor smaller"),
-        (1000, plain(1.1, 0.99, 1.2), False, "neither faster nor smaller"),
-        (1000, plain(1.5, None, None), False, "neither faster nor smaller"),
+        (940, plain(0.7, 0.6, 0.8), True, "smaller"),
+        (1000, plain(1.0, 0.98, 1.02), False, "neither faster nor 5% smaller"),
+        (1000, plain(1.1, 0.99, 1.2), False, "neither faster nor 5% smaller"),
+        (951, plain(1.0, 0.98, 1.02), False, "neither faster nor 5% smaller"),
+        (950, plain(1.0, 0.98, 1.02), True, "smaller"),
+        (1000, plain(1.5, None, None), False, "neither faster nor 5% smaller"),
     ],
 )
 def test_a_file_pays_when_it_is_faster_beyond_doubt_or_smaller(
@@ -38,7 +40,7 @@ def test_a_file_pays_when_it_is_faster_beyond_doubt_or_smaller(
 def test_a_refusal_has_its_numbers() -> None:
     assert payoff.pays(1_200, plain(0.9, 0.85, 0.95)) == (
         False,
-        "neither faster nor smaller: 0.90x (0.85 to 0.95) the speed of the plain fp32 form, "
+        "neither faster nor 5% smaller: 0.90x (0.85 to 0.95) the speed of the plain fp32 form, "
         "1,200 bytes against its 1,000",
     )
 
