@@ -18,12 +18,30 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Fold(Strict):
+    """The test set is the fold of this `number` (from 1) out of `of` that cover all rows."""
+
+    number: Positive
+    of: Annotated[int, Field(ge=2, le=20)]
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        if self.number > self.of:
+            raise ValueError(f"there is no fold {self.number} of {self.of}")
+        return self
+
+
 class Split(Strict):
-    """Shares of the rows; deterministic, stratified by label, whole groups stay together."""
+    """Shares of the rows; deterministic, stratified by label, whole groups stay together.
+
+    With `fold` the test set is that fold, and `train` and `validation` share the other rows
+    (`fettle crossfit` sets it).
+    """
 
     train: Fraction
     validation: Fraction
     test: Fraction
+    fold: Fold | None = None
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:

@@ -145,21 +145,25 @@ def _finish(run: Run, result: StageRun, folder: Path) -> str:
 
 def _failure(run: Run, name: str, code: int, log: str) -> FettleError:
     """Build the error that the stage left, put its last good artefact back, close its run."""
-    record = run.project.tree / "records" / f"{name}.error.json"
-    if record.is_file():
-        doc = json.loads(record.read_text())
-        err = from_record(doc["kind"], doc["text"])
-    else:
-        tail = "\n".join(log.splitlines()[-TAIL_LINES:])
-        err = OurFault(
-            f"stage {name} ended without saying why",
-            got=f"exit code {code}; the end of its log:\n{tail}",
-            fix=f"run `fettle run` again; read records/{name}.log",
-        )
+    err = failure(run.project.tree, name, code, log)
     if graph.restore(run.project.tree, name):
         get_run_logger().info("the last good artefact of %s was put back", name)
     run.tell(run.tracker.stage_failed, name, str(err))
     return err
+
+
+def failure(tree: Path, name: str, code: int, log: str) -> FettleError:
+    """Build the error that a failed stage left, or say how its log ends."""
+    record = tree / "records" / f"{name}.error.json"
+    if record.is_file():
+        doc = json.loads(record.read_text())
+        return from_record(doc["kind"], doc["text"])
+    tail = "\n".join(log.splitlines()[-TAIL_LINES:])
+    return OurFault(
+        f"stage {name} ended without saying why",
+        got=f"exit code {code}; the end of its log:\n{tail}",
+        fix=f"run `fettle run` again; read records/{name}.log",
+    )
 
 
 def _ran_since(record: Path, started: float) -> bool:

@@ -26,9 +26,10 @@ from fettle.dataset import SPLITS
 from fettle.errors import DataError, OurFault, ProjectError
 from fettle.params import Params
 from fettle.recorder import Recorder
+from fettle.sections import Split
 from fettle.sources import Item
 from fettle.sources._decode import Look, look
-from fettle.sources._split import assign, order_key
+from fettle.sources._split import Table, assign, assign_fold, order_key
 from stages._contract import Inputs, Outputs
 
 READS: tuple[str, ...] = ()
@@ -64,14 +65,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             f"the source {name} gave no images", fix="name other data in params.yaml: ingest"
         )
     refuse_double_rows(found, name)
-    splits = assign(
-        rows=[one.item.row for one in found],
-        labels=[one.item.label for one in found],
-        groups=[one.item.group for one in found],
-        named=[one.item.split for one in found],
-        shares=params.ingest.split.model_dump(),
-        seed=params.seed,
-    )
+    splits = divide([one.item for one in found], params.ingest.split, params.seed)
     rows = sorted(
         zip(found, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
     )
@@ -87,6 +81,30 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             "classes": count_classes(rows),
         }
     )
+
+
+def divide(items: Sequence[Item], split: Split, seed: int) -> list[str]:
+    """Return each row's split.
+
+    Raises DataError where folds are asked of data that names splits of its own.
+    """
+    rows, labels = [one.row for one in items], [one.label for one in items]
+    groups, named = [one.group for one in items], [one.split for one in items]
+    shares = split.model_dump(exclude={"fold"})
+    if split.fold is None:
+        return assign(
+            rows=rows, labels=labels, groups=groups, named=named, shares=shares, seed=seed
+        )
+    own = sorted({str(name) for name in named if name is not None})
+    if own:
+        raise DataError(
+            "the data names splits of its own, so it has no folds",
+            got=", ".join(own),
+            rule="cross-fitting tests every row once, by a model that never saw it",
+            fix="take ingest.split.fold out of the params: the data's own test set judges",
+        )
+    table = Table(rows, labels, groups)
+    return assign_fold(table, shares, number=split.fold.number, of=split.fold.of, seed=seed)
 
 
 def refuse_stale(path: Path, source: str, digest: str) -> None:

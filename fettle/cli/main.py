@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from fettle.cli import canary, doctor, init, report, run, serve, targets, ui, why
+from fettle.cli import canary, crossfit, doctor, init, report, run, serve, targets, ui, why
 from fettle.errors import FettleError, OurFault
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for command in (
     serve.serve,
     ui.ui,
     why.why,
+    crossfit.crossfit,
     targets.targets,
     doctor.doctor,
     init.init,

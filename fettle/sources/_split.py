@@ -57,8 +57,63 @@ def assign(
     Raises DataError when the names put one group in two splits, or leave a split empty.
     """
     placed, open_splits = _keep_named(rows, groups, named)
+    return _divide_rows(Table(rows, labels, groups), placed, open_splits, shares, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The columns that a division looks at, a row each."""
+
+    rows: Sequence[str]
+    labels: Sequence[str | None]
+    groups: Sequence[str | None]
+
+    def take(self, places: Sequence[int]) -> Table:
+        """Return these rows alone."""
+        return Table(
+            [self.rows[at] for at in places],
+            [self.labels[at] for at in places],
+            [self.groups[at] for at in places],
+        )
+
+
+def assign_fold(
+    table: Table, shares: Mapping[str, float], *, number: int, of: int, seed: int
+) -> list[str]:
+    """Return a split for each row, the fold `number` (from 1) of `of` being the test set.
+
+    The folds are disjoint, cover all rows, and do not depend on which is asked for: each is cut
+    from what the folds before it left. Classes and groups are treated as in `assign`. The other
+    rows are divided by the shares of train and validation.
+    """
+    left = list(range(len(table.rows)))
+    for fold in range(1, number + 1):
+        cut = {"test": 1.0, "rest": float(of - fold)}
+        open_ = ("rest", "test") if fold < of else ("test",)
+        found = _divide_rows(table.take(left), [None] * len(left), open_, cut, seed)
+        tested = [at for at, split in zip(left, found, strict=True) if split == "test"]
+        left = [at for at, split in zip(left, found, strict=True) if split == "rest"]
+    result: list[str] = ["test"] * len(table.rows)
+    others = sorted(set(range(len(table.rows))) - set(tested))
+    taught = _divide_rows(
+        table.take(others), [None] * len(others), ("train", "validation"), shares, seed
+    )
+    for at, split in zip(others, taught, strict=True):
+        result[at] = split
+    return result
+
+
+def _divide_rows(
+    table: Table,
+    placed: Sequence[str | None],
+    open_splits: tuple[str, ...],
+    shares: Mapping[str, float],
+    seed: int,
+) -> list[str]:
+    """Divide the rows that are not placed among the open splits."""
+    rows, groups = table.rows, table.groups
     waiting = [at for at, split in enumerate(placed) if split is None]
-    classes = [label or "" for label in labels]
+    classes = [label or "" for label in table.labels]
     total = sum(shares[split] for split in open_splits)
     sizes = Counter(classes[at] for at in waiting)
     goals = {(c, s): sizes[c] * shares[s] / total for c in sizes for s in open_splits}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fettle.dataset import SPLITS
 from fettle.errors import DataError
-from fettle.sources._split import assign, order_key
+from fettle.sources._split import Table, assign, assign_fold, order_key
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 STEADY = settings(deadline=None, derandomize=True, database=None, max_examples=150)
@@ -241,3 +241,47 @@ def test_a_row_that_no_split_is_left_for_is_refused() -> None:
         "row 'r4' has no split, while others name all three; name a split for every row, or leave "
         "one split out: it is filled by the rest. Fix: fill the split column."
     )
+
+
+def fold(data: Data, number: int, of: int, seed: int = 0) -> dict[str, str]:
+    table = Table(data.rows, data.labels, data.groups)
+    found = assign_fold(table, SHARES, number=number, of=of, seed=seed)
+    return dict(zip(data.rows, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [plain({"a": 50, "b": 31, "c": 7}), grouped({"a": [5, 3, 3, 2, 2, 1], "b": [4, 4, 2, 2, 1]})],
+    ids=["rows", "groups"],
+)
+def test_the_folds_test_every_row_once(data: Data) -> None:
+    tested = Counter(
+        row
+        for number in range(1, 6)
+        for row, split in fold(data, number, 5).items()
+        if split == "test"
+    )
+    assert tested == Counter(data.rows)
+
+
+def test_a_fold_keeps_classes_in_proportion_and_the_others_shares() -> None:
+    found = fold(plain({"a": 500, "b": 300}), 2, 5)
+    counts = Counter((row[0], split) for row, split in found.items())
+    assert counts == {
+        ("a", "test"): 100, ("a", "train"): 350, ("a", "validation"): 50,
+        ("b", "test"): 60, ("b", "train"): 210, ("b", "validation"): 30,
+    }  # fmt: skip
+
+
+def test_a_group_is_never_in_two_splits_of_a_fold() -> None:
+    data = grouped({"a": [5, 3, 3, 2, 2, 1], "b": [4, 4, 2, 2, 1]})
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    splits = fold(data, 1, 3)
+    for row, group in zip(data.rows, data.groups, strict=True):
+        homes[str(group)].add(splits[row])
+    assert all(len(home) == 1 for home in homes.values())
+
+
+def test_a_fold_does_not_depend_on_the_order_of_the_rows() -> None:
+    data = plain({"a": 40, "b": 33})
+    assert fold(data, 3, 4) == fold(data.shuffled(1), 3, 4)

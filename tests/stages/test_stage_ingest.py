@@ -113,6 +113,34 @@ def test_another_seed_gives_another_order_and_split(desk: Desk) -> None:
     )
 
 
+def in_fold(number: int) -> str:
+    fold = f"fold: {{number: {number}, of: 5}}"
+    return f"ingest.split={{train: 0.4, validation: 0.1, test: 0.5, {fold}}}"
+
+
+def test_the_folds_of_a_cross_fit_test_every_image_once(desk: Desk) -> None:
+    tested = [
+        row
+        for number in range(1, 6)
+        for row, one in rows_of(desk.run(in_fold(number), name=str(number))[1]).items()
+        if one["split"] == "test"
+    ]
+    assert len(tested) == 20
+    assert len(set(tested)) == 20
+
+
+def test_data_with_splits_of_its_own_has_no_folds() -> None:
+    items = [Item(f"{at}", "cat", None, split, b"") for at, split in enumerate(SPLITS)]
+    split = settings(FOLDER, in_fold(1)).ingest.split
+    with pytest.raises(DataError) as caught:
+        ingest.divide(items, split, 20)
+    assert str(caught.value) == (
+        "the data names splits of its own, so it has no folds: got test, train, validation; "
+        "cross-fitting tests every row once, by a model that never saw it. Fix: take "
+        "ingest.split.fold out of the params: the data's own test set judges."
+    )
+
+
 def test_the_rows_are_shuffled_over_the_classes(desk: Desk) -> None:
     labels = pq.read_table(desk.run()[1], columns=["label"])["label"].to_pylist()
     assert set(labels[:8]) == {"cat", "dog"}

@@ -1,0 +1,157 @@
+"""`fettle crossfit`: judge a fixed recipe on every image of a small data set, fold by fold."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fettle.cli.run import JsonOption, ParamsOption, SetOption
+
+if TYPE_CHECKING:
+    from fettle.params import Params
+    from fettle.project import Project
+
+LAST = "verdict"  # of the stages that a fold needs: nothing is packaged
+
+
+def crossfit(
+    folds: Annotated[int, typer.Option(min=2, max=20, help="How many parts test in turn.")] = 5,
+    params: ParamsOption = None,
+    set_: SetOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train, compress and judge once a fold, then hold the budget against all images together.
+
+    Example: fettle crossfit --folds 5 --set compress.recipe='[{use: prune, keep_fraction: 0.5}]'
+    """
+    from fettle import project as projects
+    from fettle import workspace
+    from fettle.bench import folds as pooling
+    from fettle.params import load
+
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    settings = load(params or home.root / "params.yaml", list(set_ or []))
+    refuse_searched(settings)
+    answers, rows = [], []
+    with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
+        for number in range(1, folds + 1):
+            split = {**settings.ingest.split.model_dump(), "fold": {"number": number, "of": folds}}
+            place = workspace.prepare(
+                home, params, [*(set_ or []), f"ingest.split={json.dumps(split)}"]
+            )
+            if data is not None:
+                projects.set_local(place.tree, "data", data)
+            projects.refresh_inputs(place, load(place.tree / "params.yaml"))
+            print(f"fold {number} of {folds}", file=sys.stderr, flush=True)
+            folder = reproduce(place)
+            answers.append(pooling.read(folder))
+            rows.append(summary(number, folder, settings.compress.budget.metric))
+    show(rows, pooling.pool(answers, settings.compress.budget), settings, as_json=json_)
+
+
+def refuse_searched(settings: Params) -> None:
+    """Raise ParamsError for `recipe: auto`: the search would have seen what judges it."""
+    from fettle.errors import ParamsError
+
+    if settings.compress.recipe == "auto":
+        raise ParamsError(
+            "cross-fitting judges a fixed recipe",
+            got="compress.recipe: auto",
+            rule="a recipe that was searched for on these images would be judged by them",
+            fix="name the steps: --set compress.recipe='[...]' (`fettle report` shows those found)",
+        )
+
+
+def reproduce(place: Project) -> Path:
+    """Run the stages up to the verdict, those that are stale; return the verdict's folder."""
+    from fettle.adapters import graph, leftovers
+    from flows.release import STAGE_TIMEOUT_S, failure
+
+    leftovers.clear_dead_locks(place.tree)
+    stages, stale = graph.stale(place.tree)
+    context = graph.warm_parent()
+    above = {LAST}
+    for name in reversed(list(stages)):
+        if above & graph.downstream(stages, {name}):
+            above.add(name)
+    due = (set(stale) | graph.downstream(stages, set(stale))) & above
+    for name in stages:
+        if name not in due:
+            continue
+        print(f"  {name}", file=sys.stderr, flush=True)
+        code, log = graph.run_stage(
+            context, place.tree, name, force=False, timeout_s=STAGE_TIMEOUT_S, on_tick=lambda: None
+        )
+        if code != 0:
+            raise failure(place.tree, name, code, log.read_text(errors="replace"))
+    return place.tree / "artifacts" / LAST
+
+
+def summary(number: int, verdict: Path, metric: str) -> dict[str, Any]:  # Any: JSON
+    """Return a fold's row of the table."""
+    found = json.loads((verdict / "verdict.json").read_text())
+    measures = found["measures"]
+    return {
+        "fold": number,
+        "n": found["n"],
+        "target": found["target"],
+        "float_accuracy": measures["float_accuracy"]["value"],
+        "accuracy": measures["accuracy"]["value"],
+        "drop": measures[f"{metric}_drop"]["value"],
+        "params_ratio": measures["params_ratio"]["value"],
+        "macs_ratio": measures["macs_ratio"]["value"],
+    }
+
+
+def show(
+    rows: list[dict[str, Any]],  # Any: JSON
+    pooled: Any,  # Any: fettle.bench.folds.Pooled, imported late
+    settings: Params,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the folds and their sum, as a table or as JSON."""
+    asked, found = settings.compress.budget, pooled.judgement
+    if as_json:
+        whole = {
+            "n": sum(row["n"] for row in rows),
+            "float_accuracy": pooled.float_accuracy.to_dict(),
+            "accuracy": pooled.accuracy.to_dict(),
+            "drop": pooled.drop.to_dict(),
+            "budget": {**asked.model_dump(), "status": found.status, "bound": found.bound},
+        }
+        print(json.dumps({"folds": rows, "pooled": whole}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("fold", "n", "float %", "small %", "drop", "params x", "MACs x", "target"):
+        table.add_column(name, justify="left" if name == "target" else "right")
+    for row in rows:
+        table.add_row(
+            str(row["fold"]),
+            f"{row['n']:,}",
+            f"{100 * row['float_accuracy']:.1f}",
+            f"{100 * row['accuracy']:.1f}",
+            f"{100 * row['drop']:+.2f}",
+            f"{row['params_ratio']:.1f}",
+            f"{row['macs_ratio']:.1f}",
+            row["target"],
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"all {sum(row['n'] for row in rows):,} images: {asked.metric} drops by "
+        f"{100 * pooled.drop.value:.2f} points, {asked.confidence:.0%} bound "
+        f"{100 * found.bound:.2f}; the budget of {100 * asked.drop_max:g} is {found.status}"
+    )
