@@ -29,9 +29,7 @@ RECIPES: dict[str, Recipe] = {
         {"use": "student", "options": {"width": 16, "depth": 1, "blocks": 4}, "epochs": 50},
     ),
     "photos": (
-        {"use": "depth", "remove": 9, "recover_epochs": 6},
-        {"use": "prune", "keep_fraction": 0.375, "steps": 2, "importance": "taylor"},
-        {"use": "distil", "epochs": 20},
+        {"use": "student", "options": {"width": 32, "depth": 1, "blocks": 5}, "epochs": 40},
     ),
 }
 
