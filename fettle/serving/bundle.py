@@ -16,7 +16,7 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +41,8 @@ class Runs(Protocol):
     def run(self, batch: Floats) -> Floats: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """One class and its probability, 0 to 1."""
+class Ranked(NamedTuple):
+    """One class and its probability, 0 to 1. A tuple: 160 of them are made for 32 images."""
 
     label: str
     probability: float
@@ -76,9 +75,10 @@ class Bundle:
         """Return the `most` likeliest classes of each image, likeliest first."""
         chances = self.predict(pixels)
         order = np.argsort(-chances, axis=1, kind="stable")[:, :most]
+        best = np.take_along_axis(chances, order, axis=1)
         return [
-            [Ranked(self.labels[at], float(row[at])) for at in best]
-            for row, best in zip(chances, order, strict=True)
+            [Ranked(self.labels[at], chance) for at, chance in zip(places, row, strict=True)]
+            for places, row in zip(order.tolist(), best.tolist(), strict=True)
         ]
 
     def warm_up(self) -> None:
