@@ -1,23 +1,21 @@
-"""docs/benchmarks.md says what benchmarks/results/ holds, and no more."""
+"""Every row file of the compression benchmark states what it measures and what it is held to."""
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
-from benchmarks import page
+from benchmarks import compress
 
 
-def test_the_page_is_made_from_the_committed_results() -> None:
-    assert page.PAGE.read_text() == page.text(), "run `make bench-page`"
+def test_the_row_files_are_found() -> None:
+    assert "float_model" in compress.names()
 
 
-def test_a_missed_goal_is_said() -> None:
-    row = {"what": "a|b", "value": 2.0, "low": None, "high": 3.0, "unit": "x", "n": 1200}
-    found = page.line({**row, "goal": ">= 3", "met": False, "note": "tried"})
-    assert found == "| a/b | 2 |  | 3 | x | 1,200 | >= 3 | **missed** | tried |"
-
-
-@pytest.mark.parametrize("name", page.SUBJECTS)
-def test_every_results_file_has_its_rows_in_the_page(name: str) -> None:
-    path = page.RESULTS / f"{name}.json"
-    assert not path.is_file() or page.SUBJECTS[name] in page.PAGE.read_text()
+@pytest.mark.parametrize("name", compress.names())
+def test_a_row_file_states_what_it_measures(name: str) -> None:
+    row = importlib.import_module(f"benchmarks.compress_rows.{name}")
+    assert row.WHAT
+    assert row.GOAL
+    assert callable(row.run)
