@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fettle.cli.run import JsonOption, ParamsOption, SetOption
+from fettle.cli.run import JsonOption, ParamsOption, SetOption, lay_out, stale
 
 if TYPE_CHECKING:
     from fettle.params import Params
@@ -33,24 +33,20 @@ def crossfit(
     Example: fettle crossfit --folds 5 --set compress.recipe='[{use: prune, keep_fraction: 0.5}]'
     """
     from fettle import project as projects
-    from fettle import workspace
     from fettle.bench import folds as pooling
     from fettle.params import load
 
     home = projects.find()
     os.environ.update(projects.environment(home))
-    settings = load(params or home.root / "params.yaml", list(set_ or []))
+    overrides = list(set_ or [])
+    settings = load(params or home.root / "params.yaml", overrides)
     refuse_searched(settings)
     answers, rows = [], []
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
         for number in range(1, folds + 1):
             split = {**settings.ingest.split.model_dump(), "fold": {"number": number, "of": folds}}
-            place = workspace.prepare(
-                home, params, [*(set_ or []), f"ingest.split={json.dumps(split)}"]
-            )
-            if data is not None:
-                projects.set_local(place.tree, "data", data)
-            projects.refresh_inputs(place, load(place.tree / "params.yaml"))
+            asked = [*overrides, f"ingest.split={json.dumps(split)}"]
+            place, _ = lay_out(home, params, asked, data=data)
             print(f"fold {number} of {folds}", file=sys.stderr, flush=True)
             folder = reproduce(place)
             answers.append(pooling.read(folder))
@@ -77,15 +73,12 @@ def reproduce(place: Project) -> Path:
     from flows.release import STAGE_TIMEOUT_S, failure
 
     leftovers.clear_dead_locks(place.tree)
-    stages, stale = graph.stale(place.tree)
+    stages, changed = stale(place)
     context = graph.warm_parent()
-    above = {LAST}
-    for name in reversed(list(stages)):
-        if above & graph.downstream(stages, {name}):
-            above.add(name)
-    due = (set(stale) | graph.downstream(stages, set(stale))) & above
+    due = set(changed) | graph.downstream(stages, set(changed))
+    unneeded = graph.downstream(stages, {LAST})
     for name in stages:
-        if name not in due:
+        if name not in due - unneeded:
             continue
         print(f"  {name}", file=sys.stderr, flush=True)
         code, log = graph.run_stage(

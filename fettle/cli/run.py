@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fettle.adapters.graph import Graph, Stale
     from fettle.params import Params
     from fettle.project import Project
 
@@ -48,7 +51,6 @@ def run(
     Example: fettle run --set compress.budget.drop_max=0.03
     """
     from fettle import project as projects
-    from fettle import workspace
     from fettle.params import load
 
     overrides = list(set_ or [])
@@ -56,12 +58,7 @@ def run(
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
-        place = workspace.prepare(home, params, overrides)
-        for key, path in (("data", data), ("model", model)):
-            if path is not None:
-                projects.set_local(place.tree, key, path)
-        settings = load(place.tree / "params.yaml")
-        projects.refresh_inputs(place, settings)
+        place, settings = lay_out(home, params, overrides, data=data, model=model)
         if dry_run:
             _plan(place, json_)
         elif force or (last := _up_to_date(place)) is None:
@@ -75,8 +72,7 @@ def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
     from fettle.adapters import releases
 
     last = project.read_last()
-    stale = _stale(project)
-    if last is None or stale:
+    if last is None or stale(project)[1]:
         return None
     folder = project.root / last["release"]["folder"]
     if not folder.is_dir():
@@ -86,23 +82,47 @@ def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
     return last if package == last["release"]["digest"] else None
 
 
-def _stale(project: Project) -> set[str]:
-    """Ask what is stale; mend first what a killed run left, if DVC cannot even read it."""
+def lay_out(
+    home: Project,
+    params: Path | None,
+    overrides: Sequence[str],
+    *,
+    data: Path | None = None,
+    model: Path | None = None,
+) -> tuple[Project, Params]:
+    """Prepare where these params run, and tell DVC what the data and the model are now."""
+    from fettle import project as projects
+    from fettle import workspace
+    from fettle.params import load
+
+    place = workspace.prepare(home, params, overrides)
+    for key, path in (("data", data), ("model", model)):
+        if path is not None:
+            projects.set_local(place.tree, key, path)
+    settings = load(place.tree / "params.yaml")
+    projects.refresh_inputs(place, settings)
+    return place, settings
+
+
+def stale(project: Project) -> tuple[Graph, dict[str, Stale]]:
+    """Ask for the graph and what is stale; mend first what a killed run left, if DVC cannot even
+    read it.
+    """
     from fettle.adapters import graph, leftovers
     from fettle.errors import ProjectError
 
     try:
-        return set(graph.stale(project.tree)[1])
+        return graph.stale(project.tree)
     except ProjectError:
         for line in leftovers.recover(project.tree):
             _say(f"recovered: {line}")
-        return set(graph.stale(project.tree)[1])
+        return graph.stale(project.tree)
 
 
 def _plan(project: Project, json_: bool) -> None:
     from fettle.cli import plan
 
-    _stale(project)
+    stale(project)
     plan.show(project, as_json=json_)
 
 

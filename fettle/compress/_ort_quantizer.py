@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from fettle.compress import _qdq_graph
+from fettle.compress import _qdq_graph, _ranges
 from fettle.compress._ranges import Calibrate
 from fettle.errors import ModelError
 
@@ -49,11 +49,6 @@ def quantize(
     """
     from onnxruntime import quantization as q
 
-    methods = {
-        "minmax": q.CalibrationMethod.MinMax,
-        "entropy": q.CalibrationMethod.Entropy,
-        "percentile": q.CalibrationMethod.Percentile,
-    }
     with quiet():
         q.quantize_static(
             str(model),
@@ -64,7 +59,7 @@ def quantize(
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
             calibration_cache_path=ranges,
-            calibrate_method=methods[calibrate],
+            calibrate_method=_ranges.method(calibrate),
             nodes_to_exclude=stays,
         )
 

@@ -48,16 +48,23 @@ def collect(
         for collector in collectors.values():
             collector.collect(values)
     found = {name: one.compute_collection_result() for name, one in collectors.items()}
-    kinds = {
-        "minmax": c.CalibrationMethod.MinMax,
-        "entropy": c.CalibrationMethod.Entropy,
-        "percentile": c.CalibrationMethod.Percentile,
-    }
     written = {name: folder / f"{name}.json" for name in methods}
     for name, path in written.items():
         ranges = ends if name == "minmax" else found[name]
-        c.save_tensors_data(c.TensorsData(kinds[name], ranges), path)
+        c.save_tensors_data(c.TensorsData(method(name), ranges), path)
     return written
+
+
+def method(name: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
+    """Return ONNX Runtime's own word for a method."""
+    from onnxruntime.quantization import CalibrationMethod
+
+    kinds = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }
+    return kinds[name]
 
 
 def _wider(before: tuple[Floats, Floats] | None, array: Floats) -> tuple[Floats, Floats]:

@@ -13,12 +13,11 @@ import numpy as np
 
 from fettle.promotion import latency
 from fettle.promotion.evidence import Bools, Floats
-from fettle.promotion.needs import Traffic
+from fettle.promotion.needs import Z_95, Traffic
 
 # Standard error of the clusters' variance: sqrt(2 / 16), a third. With the warm-up 2,148 requests.
 BLOCKS_LEAST = 16
 REQUESTS_LEAST = latency.WARM_UP + BLOCKS_LEAST * int(latency.BLOCKS.max())
-Z_P95 = 1.6449  # normal quantile
 SPREAD_LEAST = 0.05  # nginx writes whole milliseconds: a narrower log spread is its rounding
 
 
@@ -46,7 +45,7 @@ def learn(assumed: Traffic, *, failed: Bools, latency_ms: Floats, per_s: float |
     found = replace(
         traffic,
         errors=(float(failed.sum()) + 1) / (n + 2),  # Laplace: no error seen is not none at all
-        latency_spread=max(SPREAD_LEAST, float(high - low) / Z_P95),
+        latency_spread=max(SPREAD_LEAST, float(high - low) / Z_95),
         design_effect=clusters(failed=failed, latency_ms=latency_ms),
     )
     return Learnt(found, n, rate)
