@@ -1,8 +1,8 @@
 """Measure compression on real data against tools that are run, not quoted: `make bench-compress`.
 
 One file of benchmarks/compress_rows is one subject: WHAT (a line), GOAL (what it is held to) and
-`run(context) -> list[Row]`. `--only ROW …` measures some and keeps the others' figures, so a long
-bench is resumed by naming what is missing; each row is written as soon as it is measured.
+`run(context)`, which yields rows. `--only ROW …` measures some and keeps the others' figures; each
+row is written as soon as it is measured, so a long bench goes on by naming what is missing.
 Run it on an idle machine.
 """
 
@@ -13,6 +13,7 @@ import importlib
 import pkgutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import compress_rows, table
@@ -46,9 +47,10 @@ def main() -> None:
     for name in chosen.only:
         started = time.perf_counter()
         print(f"{name}: {rows[name].WHAT} …", file=sys.stderr, flush=True)
-        measured = rows[name].run(context)
+        for row in rows[name].run(context):
+            table.write("compress", "python -m benchmarks.compress", [row], quiet=True)
+            table.show([asdict(row)])
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        table.write("compress", "python -m benchmarks.compress", measured)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from benchmarks import table
@@ -15,9 +17,10 @@ WHAT = "the float model, before any compression"
 GOAL = "none: the base of the others"
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> Iterator[Row]:
     """Measure each data set's float model on its test images and in both fp32 runtimes."""
-    return [row for name in context.data for row in _of(context, context.prepare(name))]
+    for name in context.data:
+        yield from _of(context, context.prepare(name))
 
 
 def _of(context: Context, one: Prepared) -> list[Row]:

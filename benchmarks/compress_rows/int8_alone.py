@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,17 +54,15 @@ class Made:
     seconds: float
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> Iterator[Row]:
     """Measure each class of network on each data set."""
-    rows = []
     for name in context.data:
         for kind, overrides in CLASSES.items():
             try:
-                rows += _of(context, context.prepare(name, *overrides), kind)
+                yield from _of(context, context.prepare(name, *overrides), kind)
             except ModelError as err:
                 what = f"{name}, {kind}: int8 alone"
-                rows.append(table.not_measured(what, "x", GOAL, why=str(err)))
-    return rows
+                yield table.not_measured(what, "x", GOAL, why=str(err))
 
 
 def _of(context: Context, one: Prepared, kind: str) -> list[Row]:

@@ -8,6 +8,7 @@ after the cut, and the accuracy on validation after a short recovery.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,24 +26,23 @@ RECOVER_EPOCHS = 2
 RANK_MIN = 0.8
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> Iterator[Row]:
     """Measure on digits, where a recovery takes seconds."""
     if "digits" not in context.data:
-        return []
+        return
     one = context.prepare("digits")
     found = _cuts(context, one)
     predicted, lost, accuracy = (np.array(column) for column in zip(*found, strict=True))
     with_loss, with_accuracy = _rank(predicted, lost), _rank(predicted, -accuracy)
     error = float(np.median(np.abs(predicted - lost) / np.maximum(lost, 1e-3)))
     n = len(found)
-    return [
-        _row("rank correlation with the loss after the cut", with_loss, n, RANK_MIN),
-        _row("rank correlation with the accuracy lost after recovery", with_accuracy, n, None),
-        Row(
-            "predictor, digits: median relative error of the rise", error, None, None, "1", n,
-            "printed", True, "parts are taken to be independent",
-        ),
-    ]  # fmt: skip
+    yield _row("rank correlation with the loss after the cut", with_loss, n, RANK_MIN)
+    yield _row("rank correlation with the accuracy lost after recovery", with_accuracy, n, None)
+    what, note = (
+        "predictor, digits: median relative error of the rise",
+        "parts taken as independent",
+    )
+    yield Row(what, error, None, None, "1", n, "printed", True, note)
 
 
 def _row(what: str, value: float, n: int, least: float | None) -> Row:

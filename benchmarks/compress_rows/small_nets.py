@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,10 @@ class Point:
     latency_ms: float
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> Iterator[Row]:
     """Measure each data set but Fashion-MNIST, whose float model is itself a small net."""
-    names = [name for name in context.data if name != "fashion"]
-    return [row for name in names for row in _of(context, context.prepare(name))]
+    for name in [name for name in context.data if name != "fashion"]:
+        yield from _of(context, context.prepare(name))
 
 
 def _of(context: Context, one: Prepared) -> list[Row]:

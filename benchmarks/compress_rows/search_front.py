@@ -1,0 +1,120 @@
+"""The search against trying everything (digits).
+
+Everything: each recipe of at most two cuts, with and without its recovery. Against it: the trials
+of a search that may make a fifth as many evaluations from the same moves; both within the root's
+objective and five points. Every technique proposes its mildest and its harshest cut, and trainings
+are short (SHORT): with all proposals at the search's own epochs the exhaustive side takes hours.
+It measures no time: it may run on a busy machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.compress_rows import _searching
+from benchmarks.context import Context, Prepared
+from benchmarks.table import Row
+from fettle.search.descent import Limits, search
+from fettle.search.front import hypervolume
+from fettle.search.journal import Journal
+from fettle.search.trial import Move, Recipe, Result
+from stages import _foresight, _search
+
+WHAT = "the search's front against the exhaustive one (digits)"
+GOAL = ">= 98 % of the hypervolume at 1/5 of the evaluations"
+
+SHARE_MIN = 0.98
+CUTS_MAX, REFERENCE_DROP = 2, 0.05
+SHORT = {"trial_epochs": 1, "final_epochs": 4}
+
+
+def run(context: Context) -> Iterator[Row]:
+    """Measure on digits; other sets take too long to try everything on."""
+    if "digits" in context.data:
+        yield front(context.prepare("digits"))
+
+
+class Narrow:
+    """A workbench whose moves from a recipe are each technique's mildest and harshest alone."""
+
+    def __init__(self, bench: _search.Bench) -> None:
+        self.bench = bench
+
+    def moves(self, recipe: Recipe) -> list[Move]:
+        """List the first and the last cut of every technique, and the recovery."""
+        kept: dict[str, list[Move]] = {}
+        for move in self.bench.moves(recipe):
+            kept.setdefault(str(move.step["use"]), []).append(move)
+        return [
+            move
+            for own in kept.values()
+            for move in (own if len(own) < 2 else own[:: len(own) - 1])
+        ]
+
+    def evaluate(self, recipe: Recipe) -> Result:
+        """As the search does."""
+        return self.bench.evaluate(recipe)
+
+    def chance(self, drop: float) -> float:
+        """As the search does."""
+        return self.bench.chance(drop)
+
+
+def front(one: Prepared) -> Row:
+    """Try everything within two cuts, then search with a fifth of the evaluations."""
+    folder = Path(tempfile.mkdtemp(prefix="fettle-front-"))
+    whole = _searching.bench(one, folder / "all", SHORT)
+    bench, root = Narrow(whole), whole.look(whole.root)
+    everything: list[Result] = []
+
+    def walk(recipe: Recipe) -> None:
+        for move in bench.moves(recipe):
+            further = (*recipe, move.step)
+            result = bench.evaluate(further)
+            if result.refused:
+                continue
+            everything.append(result)
+            if move.role == "shrink" and len(further) < CUTS_MAX:
+                walk(further)
+
+    walk(())
+    most = len(everything) // 5
+    found = search(
+        root,
+        Narrow(_searching.bench(one, folder / "some", SHORT)),
+        Journal(folder / "journal", "bench"),
+        limits=Limits(
+            evaluations_max=most,
+            chance_min=_foresight.chance_min(
+                one.params.compress.budget,
+                seen=len(one.images("validation").labels),
+                tested=_searching.tested(one),
+            ),
+            final_epochs=SHORT["final_epochs"],
+        ),
+        out_of_time=lambda: False,
+        on_trial=lambda _: None,
+    )
+    shutil.rmtree(folder)
+    tried = [trial.result for trial in found.trials[1:] if not trial.result.refused]
+    share = _area(tried, root) / _area(everything, root)
+    return Row(
+        "digits: share of the exhaustive front's hypervolume at a fifth of its evaluations",
+        share,
+        None,
+        None,
+        "1",
+        len(everything),
+        f">= {SHARE_MIN:g}",
+        share >= SHARE_MIN,
+        f"{len(tried)} evaluations of at most {most}; the search aims at the objective inside the "
+        "budget, not at the whole front",
+    )
+
+
+def _area(results: Sequence[Result], root: Result) -> float:
+    points = [(one.value, one.drop) for one in results]
+    return hypervolume([(root.value, root.drop), *points], (root.value, REFERENCE_DROP))
