@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import _mixed, int8_qdq
+from fettle.compress import _mixed, _revert, int8_qdq
 from fettle.compress._ort_quantizer import WeightBits
 from fettle.compress._qdq_graph import Coverage
 from fettle.compress._ranges import Calibrate
@@ -111,7 +111,7 @@ def tune(
         ranked = _ranked(chosen, held_out[:RANKED_IMAGES])
 
         def accept(count: int) -> bool:
-            proto = _mixed.reverted(chosen.quantized, chosen.prepared, ranked[:count])
+            proto = _revert.reverted(chosen.quantized, chosen.prepared, ranked[:count])
             seen[count] = _differ(_mixed.run(proto, held_out), wanted)
             return seen[count] <= disagreement_max
 

@@ -1,9 +1,8 @@
 """Take out of an int8 ONNX what no runtime needs: a pruned net is a fifth bookkeeping.
 
 The digits model pruned to 0.25: 418,700 bytes, of which 249,000 are weights. Gone are biases in
-int32 with their own scale and zero point (12 bytes a channel; ONNX Runtime quantizes a float bias
-itself when it loads the file, OpenVINO adds it in float), zero points of weights (all zero, the
-operator's default), equal constants but one, and long names.
+int32 with their own scale and zero point (12 bytes a channel; _bias.py put float ones there), zero
+points of weights (all zero, the operator's default), equal constants but one, and long names.
 """
 
 from __future__ import annotations
@@ -17,33 +16,13 @@ from fettle.compress._qdq_graph import HEAVY
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def compact(proto: Any, *, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
-    """Shrink the int8 `proto` in place; `prepared` is the float graph it was made from."""
-    _float_biases(proto, prepared)
+def compact(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+    """Shrink the int8 `proto` in place."""
     _drop_zero_points(proto)
     _drop_unused(proto)
     _share_constants(proto)
     _shorten_names(proto)
     _strip(proto)
-
-
-def _float_biases(proto: Any, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
-    """Give the convolutions their float biases back.
-
-    Gemm keeps its int32: with a float bias ONNX Runtime 1.32 leaves it float.
-    """
-    makers = {name: node for node in proto.graph.node for name in node.output}
-    before = {node.name: node for node in prepared.graph.node if node.op_type == "Conv"}
-    held = {tensor.name: tensor for tensor in prepared.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type != "Conv" or len(node.input) < 3 or node.name not in before:
-            continue
-        bias = before[node.name].input[2]
-        if node.input[2] in makers and bias in held:
-            # a name of its own: the dequantized bias, dropped later, goes by the old one
-            node.input[2] = f"{node.name}_float_bias"
-            proto.graph.initializer.add().CopyFrom(held[bias])
-            proto.graph.initializer[-1].name = node.input[2]
 
 
 def _drop_zero_points(proto: Any) -> None:  # Any: onnx.ModelProto, untyped

@@ -1,4 +1,4 @@
-"""Make layers of an int8 graph float again: which ones, and how.
+"""Choose the layers of an int8 graph that go back to float (how: _revert.py).
 
 The ladder here has two rungs: int8 per channel, then float. The 16-bit rungs between them are left
 out because both runtimes run them slower than float on a CPU: ONNX Runtime has no fused kernel for
@@ -8,14 +8,15 @@ out because both runtimes run them slower than float on a CPU: ONNX Runtime has 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress._qdq_graph import HEAVY
+from fettle.compress._qdq_graph import HEAVY, candidates
+from fettle.compress._revert import reverted
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,74 +34,6 @@ class Layer:
     name: str
     regained: float
     price_us: float
-
-
-def revert(proto: Any, *, prepared: Any, names: Collection[str]) -> None:  # Any: onnx, untyped
-    """Give the named layers their float inputs and weights back, in place.
-
-    The quantizer takes a Clip or Relu out where the next range cuts the same values off; a float
-    layer that reads past that range gets it back.
-    """
-    if not names:
-        return
-    makers = {name: node for node in proto.graph.node for name in node.output}
-    before = {node.name: node for node in prepared.graph.node if node.op_type in HEAVY}
-    held = {tensor.name: tensor for tensor in prepared.graph.initializer}
-    taken_out = {
-        node.output[0]: node
-        for node in prepared.graph.node
-        if node.name not in {one.name for one in proto.graph.node}
-    }
-    for node in [n for n in proto.graph.node if n.name in names and n.name in before]:
-        for at, name in enumerate(node.input):
-            source = before[node.name].input[at]
-            if source in held:
-                node.input[at] = _keep(proto, held[source])
-            elif name in makers and makers[name].op_type == "DequantizeLinear":
-                inner = makers[makers[name].input[0]].input[0]
-                cut = taken_out.get(inner)
-                node.input[at] = inner if cut is None else _put_back(proto, cut, held)
-
-
-def reverted(quantized: Any, prepared: Any, names: Collection[str]) -> Any:  # Any: onnx, untyped
-    """Return a copy of the int8 graph with the named layers float."""
-    proto = type(quantized)()
-    proto.CopyFrom(quantized)
-    revert(proto, prepared=prepared, names=frozenset(names))
-    return proto
-
-
-def _keep(proto: Any, tensor: Any) -> str:  # Any: onnx's, untyped
-    """Add a constant of the float graph under a name of its own; return the name."""
-    name = f"{tensor.name}_float"
-    if name not in {one.name for one in proto.graph.initializer}:
-        proto.graph.initializer.add().CopyFrom(tensor)
-        proto.graph.initializer[-1].name = name
-    return name
-
-
-def _put_back(proto: Any, node: Any, held: dict[str, Any]) -> str:  # Any: onnx's, untyped
-    """Insert a Clip or Relu that the quantizer took out; return its answer's name."""
-    source, answer = node.output[0], f"{node.output[0]}_float"
-    if answer not in {name for one in proto.graph.node for name in one.output}:
-        at = next(at for at, one in enumerate(proto.graph.node) if source in one.output)
-        copy = type(node)()
-        copy.CopyFrom(node)
-        copy.input[:] = [source, *(_keep(proto, held[name]) for name in node.input[1:])]
-        copy.output[:] = [answer]
-        proto.graph.node.insert(at + 1, copy)
-    return answer
-
-
-def candidates(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
-    """Name the heavy layers that run in int8."""
-    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
-    return [
-        node.name
-        for node in proto.graph.node
-        if node.op_type in HEAVY
-        and all(makers.get(name) == "DequantizeLinear" for name in node.input[:2])
-    ]
 
 
 def rank(

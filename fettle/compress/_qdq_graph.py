@@ -82,6 +82,17 @@ def bare_answer(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         graph.node.remove(quantize)
 
 
+def candidates(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+    """Name the heavy layers that run in int8."""
+    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+    return [
+        node.name
+        for node in proto.graph.node
+        if node.op_type in HEAVY
+        and all(makers.get(name) == "DequantizeLinear" for name in node.input[:2])
+    ]
+
+
 def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
     """Count the heavy operators whose inputs all come dequantized, and the others."""
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}

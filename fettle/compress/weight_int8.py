@@ -59,7 +59,7 @@ def apply(model: Path, out: Path) -> _qdq_graph.Coverage:
             rule="only their weights are worth it",
             fix="drop the w8 targets (params.yaml: targets)",
         )
-    _compact.compact(proto, prepared=proto)
+    _compact.compact(proto)
     out.write_bytes(proto.SerializeToString(deterministic=True))
     return _qdq_graph.Coverage(quantized=counts["quantized"], left=counts["left"])
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import tiny_onnx
+from onnx import numpy_helper
 
 from fettle.compress import _mixed, int8_qdq
 from fettle.runtimes import ort
@@ -13,40 +13,14 @@ from fettle.runtimes import ort
 
 @pytest.fixture
 def draft(tmp_path: Path) -> int8_qdq.Draft:
-    """A classifier whose first layer quantizes badly: one weight a hundred times the others'."""
+    """A classifier with one layer of two-bit weights: much is lost in it, and little elsewhere."""
     model = tiny_onnx.classifier(tmp_path / "model.onnx", width=8)
-    weight = tiny_onnx.weights(model)["w2"].copy()
-    weight[:, 0, 1, 1] = 100 * np.abs(weight).max()
-    tiny_onnx.replace_weight(model, "w2", weight)
     drafts = int8_qdq.drafts(model, batches=[tiny_onnx.images(60)], methods=["minmax"])
+    graph = drafts["minmax"].quantized.graph
+    tensor = next(one for one in graph.initializer if one.name == "w2_quantized")
+    coarse = np.round(numpy_helper.to_array(tensor) / 64) * 64
+    tensor.CopyFrom(numpy_helper.from_array(coarse.clip(-64, 64).astype(np.int8), tensor.name))
     return drafts["minmax"]
-
-
-def test_all_layers_float_answer_as_the_float_graph_but_for_the_residual(
-    draft: int8_qdq.Draft,
-) -> None:
-    images = tiny_onnx.images(40, seed=2)
-    names = _mixed.candidates(draft.quantized)
-    assert names == ["conv1", "conv2", "gemm"]
-    wanted = _mixed.run(draft.prepared, images)
-    errors = [
-        float(((_mixed.run(one, images) - wanted) ** 2).mean())
-        for one in (
-            draft.quantized,
-            _mixed.reverted(draft.quantized, draft.prepared, names),
-        )
-    ]
-    assert errors[1] < 0.2 * errors[0]  # the Add is still rounded
-
-
-def test_a_float_layer_gets_the_clip_back_that_a_range_replaced(draft: int8_qdq.Draft) -> None:
-    kinds = [node.op_type for node in draft.quantized.graph.node]
-    assert "Clip" not in kinds
-    proto = _mixed.reverted(draft.quantized, draft.prepared, ["conv2"])
-    onnx.checker.check_model(proto, full_check=True)
-    node = next(n for n in proto.graph.node if n.name == "conv2")
-    maker = next(n for n in proto.graph.node if node.input[0] in n.output)
-    assert maker.op_type == "Clip"
 
 
 def test_the_layer_that_loses_most_for_its_price_comes_first(draft: int8_qdq.Draft) -> None:

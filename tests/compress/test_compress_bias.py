@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import tiny_onnx
+from onnx import numpy_helper
+
+from fettle.compress import _bias, _mixed, int8_qdq
+
+Floats = npt.NDArray[np.float32]
+IMAGES = tiny_onnx.images(64)
+
+
+@pytest.fixture
+def corrected(tmp_path: Path) -> int8_qdq.Draft:
+    return _draft(tiny_onnx.pooled(tmp_path / "model.onnx"))
+
+
+@pytest.fixture
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int8_qdq.Draft:
+    with monkeypatch.context() as patch:
+        patch.setattr(_bias, "_surely", lambda apart: np.zeros(apart.shape[1], np.float32))
+        return _draft(tiny_onnx.pooled(tmp_path / "model.onnx"))
+
+
+def _draft(model: Path) -> int8_qdq.Draft:
+    return int8_qdq.drafts(model, batches=[IMAGES[:40], IMAGES[40:]], methods=["minmax"])["minmax"]
+
+
+def _means(proto: onnx.ModelProto) -> dict[str, Floats]:
+    found = _bias.float_means(proto, [IMAGES])
+    return {name: rows.mean(axis=0) for name, rows in found.items()}
+
+
+def test_every_layers_means_come_nearer_to_the_float_graphs(
+    plain: int8_qdq.Draft, corrected: int8_qdq.Draft
+) -> None:
+    wanted = _means(plain.prepared)
+    before, after = _means(plain.quantized), _means(corrected.quantized)
+    assert sorted(wanted) == ["conv0", "conv1", "conv2"]
+    assert before["conv0"] == pytest.approx(wanted["conv0"], abs=1e-5)  # it stays float
+    for name in ("conv1", "conv2"):
+        far, near = (np.abs(one[name] - wanted[name]).mean() for one in (before, after))
+        assert near < 0.35 * far, name
+
+
+def test_new_images_are_answered_nearer_to_the_float_graph(
+    plain: int8_qdq.Draft, corrected: int8_qdq.Draft
+) -> None:
+    images = tiny_onnx.images(300, seed=7)
+    wanted = _mixed.run(plain.prepared, images)
+    before, after = (
+        float(((_mixed.run(one.quantized, images) - wanted) ** 2).mean())
+        for one in (plain, corrected)
+    )
+    assert after < 0.8 * before
+
+
+def test_the_pieces_together_are_the_whole_graph(
+    plain: int8_qdq.Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every shift taken as none, each piece finds what the whole graph's run finds."""
+    seen: list[Floats] = []
+
+    def none(apart: Floats) -> Floats:
+        seen.append(apart)
+        return np.zeros(apart.shape[1], np.float32)
+
+    monkeypatch.setattr(_bias, "_surely", none)
+    means = _bias.float_means(plain.prepared, [IMAGES])
+    whole = _bias.float_means(plain.quantized, [IMAGES])
+    _bias.correct(plain.quantized, prepared=plain.prepared, means=means, batches=[IMAGES])
+    assert len(seen) == 2
+    for name, apart in zip(("conv1", "conv2"), seen, strict=True):
+        # the whole graph rounds each bias to a step of its layer, a piece leaves it float
+        assert means[name] - whole[name] == pytest.approx(apart, abs=2e-3)
+
+
+def test_a_convolution_without_a_bias_gets_one(tmp_path: Path) -> None:
+    made = _draft(tiny_onnx.classifier(tmp_path / "model.onnx", width=8))
+    before = next(n for n in made.prepared.graph.node if n.name == "conv2")
+    after = next(n for n in made.quantized.graph.node if n.name == "conv2")
+    assert (len(before.input), len(after.input)) == (2, 3)
+    tensor = next(t for t in made.quantized.graph.initializer if t.name == after.input[2])
+    assert np.abs(numpy_helper.to_array(tensor)).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([0.25] * 64, 0.25), ([1.0, -1.0] * 32, 0.0), ([1.0, 0.0] * 32, 0.5 * (1 - 1 / 64))],
+    ids=["certain", "none", "nearly certain"],
+)
+def test_a_shift_counts_by_how_sure_it_is(rows: list[float], expected: float) -> None:
+    apart = np.array(rows, np.float32).reshape(64, 1)
+    assert _bias._surely(apart) == pytest.approx(np.array([expected]), abs=1e-6)
+
+
+def test_the_first_batches_are_taken_until_there_are_enough_images() -> None:
+    batches = [IMAGES[:30]] * 5
+    assert [len(one) for one in _bias.some(batches)] == [30, 30, 30]
+    assert [len(one) for one in _bias.some(batches[:1])] == [30]
