@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -49,8 +49,7 @@ class Predict:
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._preprocess = served.preprocess
-        self._class = {label: number for number, label in enumerate(served.labels)}
-        self._names = {label: json.dumps(label) for label in served.labels}
+        self._classes = [_opening(label) for label in served.labels]
         self._model = Batcher(partial(served.rank, most=TOP), most=BATCH_MAX, note=on_batch)
         self._named = [(b"x-fettle-release", served.digest.encode())]
         self._concurrent_max = concurrent_max
@@ -107,14 +106,17 @@ class Predict:
             await refuse(send, 500, "the model failed on this request", self._named)
             return
         await answer(
-            send, 200, _to_json(rows, self._names), more=[*self._named, *self._told(rows, pixels)]
+            send,
+            200,
+            _to_json(rows, self._classes),
+            more=[*self._named, *self._told(rows, pixels)],
         )
 
-    def _told(self, rows: list[list[Ranked]], pixels: Pixels) -> list[tuple[bytes, bytes]]:
+    def _told(self, rows: list[Ranked], pixels: Pixels) -> list[tuple[bytes, bytes]]:
         """Tell the router's log what was answered, for labels that arrive late and for drift."""
         if len(rows) > TOLD_MAX:
             return []
-        classes = ",".join(str(self._class[best[0].label]) for best in rows)
+        classes = ",".join(str(best.classes[0]) for best in rows)
         inputs = ",".join(f"{value:.4f}" for value in brightness(pixels))
         return [(b"x-fettle-prediction", classes.encode()), (b"x-fettle-input", inputs.encode())]
 
@@ -146,14 +148,19 @@ async def _split(request: Request) -> list[bytes]:
         raise body.BadRequest(err.message) from err
 
 
-def _to_json(rows: list[list[Ranked]], names: Mapping[str, str]) -> bytes:
+def _opening(label: str) -> str:
+    """Write the part of a class in an answer that is the same in all of them."""
+    return f'{{"label": {json.dumps(label)}, "probability": '
+
+
+def _to_json(rows: list[Ranked], classes: Sequence[str]) -> bytes:
     """Write [{"label", "probability", "top": [{"label", "probability"}, …]}, …].
 
-    `names` are the labels as JSON. Written by hand: json.dumps takes twice as long, 0.2 ms for
-    32 images.
+    `classes` are the labels' openings. Written by hand: json.dumps takes three times as long,
+    0.2 ms for 32 images.
     """
     doc = []
     for best in rows:
-        top = [f'"label": {names[label]}, "probability": {chance!r}' for label, chance in best]
-        doc.append(f'{{{top[0]}, "top": [{{{"}, {".join(top)}}}]}}')
+        top = [classes[at] + repr(chance) for at, chance in zip(*best, strict=True)]
+        doc.append(f'{top[0]}, "top": [{"}, ".join(top)}}}]}}')
     return f"[{', '.join(doc)}]".encode()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fettle.serving.batching import Batcher
+from fettle.serving.batching import INLINE_MAX_S, Batcher
 from fettle.serving.preprocess import Pixels
 
 
@@ -149,3 +149,46 @@ def test_the_order_of_requests_is_kept(most: int) -> None:
         assert done == list(range(6))
 
     run(work, Model(), most=most)
+
+
+def where_it_ran(seconds: float, *requests: int) -> list[str]:
+    """Send one request after another to a model that takes so long, however many images it gets."""
+    now, threads = 0.0, list[str]()
+
+    def model(pixels: Pixels) -> list[int]:
+        nonlocal now
+        now += seconds
+        here = threading.current_thread() is threading.main_thread()
+        threads.append("loop" if here else "thread")
+        return [0] * len(pixels)
+
+    async def work() -> None:
+        batcher = Batcher(model, most=8, clock=lambda: now)
+        for count in requests:
+            await batcher(images(*range(count)))
+
+    asyncio.run(work())
+    return threads
+
+
+def test_a_short_model_runs_in_the_loop_once_it_is_known_to_be_short() -> None:
+    assert where_it_ran(INLINE_MAX_S, 1, 1, 1) == ["thread", "loop", "loop"]
+
+
+def test_a_long_model_never_holds_up_the_loop() -> None:
+    assert where_it_ran(1.1 * INLINE_MAX_S, 1, 1, 1) == ["thread", "thread", "thread"]
+
+
+def test_a_batch_expected_to_be_long_goes_to_the_thread_though_its_images_are_short() -> None:
+    assert where_it_ran(0.5 * INLINE_MAX_S, 1, 8, 8) == ["thread", "thread", "loop"]
+
+
+def test_a_failure_in_the_loop_is_the_one_requests_own() -> None:
+    async def work(batcher: Batcher[int], model: Model) -> None:
+        model.gate.set()
+        assert await batcher(images(1)) == [1]
+        with pytest.raises(ValueError, match="level 9"):
+            await batcher(images(9))
+        assert await batcher(images(2)) == [2]
+
+    run(work, Model(refuses=9))
