@@ -39,7 +39,7 @@ class Price:
 
     minimise: str
     also: Also
-    bytes_per_weight: int
+    bytes_per_weight: float
     example: torch.Tensor
     costs: Mapping[str, Costs]
 
@@ -68,7 +68,7 @@ class Price:
         layers = _layers.survey(model, self.example) if layers is None else layers
         params, macs = _layers.totals(layers)
         latency_ms = self._latency_ms(model, layers)
-        size_bytes = float(self.bytes_per_weight * params)
+        size_bytes = self.bytes_per_weight * params
         figures = {
             "latency_p50_ms": latency_ms,
             "energy_j": latency_ms,

@@ -40,6 +40,7 @@ PROPOSALS_MAX = 3
 # What an epoch costs beside the model's own work, in epochs of the float model: images and teacher.
 # On digits (one thread, loaded) 1.3 s for a student of width 16, 9.4 s for the float model.
 EPOCH_COST_MIN = 0.1
+BYTES = {"int8": 1, "w8": 1, "w4": 0.5}  # a weight's, by the target's precision; 4 in any other
 PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
 
 
@@ -284,11 +285,11 @@ def spread(offered: Sequence[Options], most: int) -> list[Options]:
     return [offered[round(at * last / (most - 1))] for at in range(most)]
 
 
-def bytes_per_weight(on: str | None, targets: Sequence[str]) -> int:
-    """Return what a weight takes in the file that will ship: 1 where that may be int8, else 4."""
+def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:
+    """Return what a weight takes in the smallest file that may ship; a layer or two aside."""
     names = targets if on is None else [on]
     found = [plugins.resolve("targets", name, where="targets").TARGET.precision for name in names]
-    return 1 if "int8" in found else 4
+    return min(BYTES.get(one, 4) for one in found)
 
 
 def told(one: Trial, unit: str) -> str:

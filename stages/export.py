@@ -15,23 +15,26 @@ facts: target, hardware, runtime, version (of the runtime), precision, dialect; 
 unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, calibrate (the
 method), calibrate_errors {method: mean squared error of the logits}, kept_float (layers that went
 back to float), disagreement (share of answers that differ from float, on disagreement_images),
-quantized_ops and float_ops {operator: count} (these two for w8 and dynamic_int8 as well).
+quantized_ops and float_ops {operator: count} (these two for w8 and dynamic_int8 as well). For w4:
+calibration_images, kept_int8 (layers whose weights stay int8), disagreement,
+disagreement_images, quantized_ops (weights in int4 or int8) and float_ops.
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fettle import plugins
 from fettle.bench import onnx_cost
-from fettle.compress import _calibration, dynamic_int8, weight_int8
+from fettle.compress import _calibration, dynamic_int8, weight_int4, weight_int8
 from fettle.errors import ModelError
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.runtimes import Availability
-from fettle.serving.preprocess import Pixels
+from fettle.serving.preprocess import Floats, Pixels
 from fettle.targets import Target
 from stages import _reading
 from stages._contract import Inputs, Outputs
@@ -44,6 +47,15 @@ MEASURES = False
 CALIBRATION_BATCH = 32  # images at once; every activation of one batch is held in memory
 HELD_OUT_MIN = 32  # fewer say little of a share of changed answers
 Facts = dict[str, Any]  # Any: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Normalised training images: to fit a precision to, and to measure its answers on."""
+
+    batches: list[Floats]
+    held_out: Floats
+    count: int
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
@@ -100,29 +112,57 @@ def to_precision(
         technique = weight_int8 if target.precision == "w8" else dynamic_int8
         stored = technique.apply(model, out)
         return out, {"quantized_ops": stored.quantized, "float_ops": stored.left}
-    recorder.progress(0.1, "finding the int8 ranges on training images")
-    section = params.export
-    images = _reading.images(inputs, params, "train", most=2 * section.calibration_images)
-    pixels, held_out = split(images.pixels, section.calibration_images)
+    recorder.progress(0.1, f"fitting {target.precision} to training images")
+    given = calibration(params, inputs, model)
+    quantized = in_int4 if target.precision == "w4" else in_int8
+    return out, {"calibration_images": given.count, **quantized(params, model, out, given)}
+
+
+def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
+    """Read the training images that a precision is fitted to; raises DataError on useless ones."""
+    count = params.export.calibration_images
+    images = _reading.images(inputs, params, "train", most=2 * count)
+    pixels, held_out = split(images.pixels, count)
     normalise = _reading.preprocess(params).normalise
-    batches = [
-        normalise(pixels[at : at + CALIBRATION_BATCH])
-        for at in range(0, len(pixels), CALIBRATION_BATCH)
-    ]
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]
     _calibration.check(pixels, labels, answers(plain, params, pixels))
+    starts = range(0, len(pixels), CALIBRATION_BATCH)
+    batches = [normalise(pixels[at : at + CALIBRATION_BATCH]) for at in starts]
+    return Calibration(batches, normalise(held_out), len(pixels))
+
+
+def in_int4(params: Params, model: Path, out: Path, given: Calibration) -> Facts:
+    """Write the int4 weights to `out`; return what that did."""
+    stored = weight_int4.apply(
+        model,
+        out,
+        batches=given.batches,
+        held_out=given.held_out,
+        disagreement_max=params.export.disagreement_max,
+    )
+    return {
+        "kept_int8": list(stored.kept_int8),
+        "disagreement": stored.disagreement,
+        "disagreement_images": stored.images,
+        "quantized_ops": stored.coverage.quantized,
+        "float_ops": stored.coverage.left,
+    }
+
+
+def in_int8(params: Params, model: Path, out: Path, given: Calibration) -> Facts:
+    """Write the int8 form to `out`; return what that did."""
+    section = params.export
     tuned = _calibration.tune(
         model,
         out,
-        batches=batches,
-        held_out=normalise(held_out),
+        batches=given.batches,
+        held_out=given.held_out,
         calibrate=section.calibrate,
         weight_bits=section.weight_bits,
         disagreement_max=section.disagreement_max,
     )
-    return out, {
-        "calibration_images": len(pixels),
+    return {
         "calibrate": tuned.calibrate,
         "calibrate_errors": dict(tuned.errors),
         "kept_float": list(tuned.kept_float),

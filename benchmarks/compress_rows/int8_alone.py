@@ -184,19 +184,25 @@ def tune(
 
     `model` is the float model unless it is given.
     """
-    images = np.load(folder / "calibration.npz")["images"]
-    held_out = np.load(folder / "held_out.npz")["images"]
+    batches, held_out = read_images(folder)
     started = time.perf_counter()
     _calibration.tune(
         model or one.onnx,
         out,
-        batches=[images[at : at + BATCH] for at in range(0, len(images), BATCH)],
+        batches=batches,
         held_out=held_out,
         calibrate=calibrate,
         weight_bits=8,
         disagreement_max=one.params.export.disagreement_max,
     )
     return time.perf_counter() - started
+
+
+def read_images(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Read what `write_images` left: batches to fit to, and images to measure the answers on."""
+    images = np.load(folder / "calibration.npz")["images"]
+    batches = [images[at : at + BATCH] for at in range(0, len(images), BATCH)]
+    return batches, np.load(folder / "held_out.npz")["images"]
 
 
 def _rivals_ort(one: Prepared, folder: Path, threads: int) -> Made:

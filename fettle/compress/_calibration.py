@@ -104,7 +104,7 @@ def tune(
     errors = {name: float(((logits - wanted) ** 2).mean()) for name, logits in answers.items()}
     best = min(methods, key=lambda name: (errors[name], methods.index(name)))
     chosen = drafts[best]
-    seen = {0: _differ(answers[best], wanted)}
+    seen = {0: _mixed.differ(answers[best], wanted)}
     ranked: list[str] = []
     fewest: int | None = 0
     if seen[0] > disagreement_max:
@@ -112,7 +112,7 @@ def tune(
 
         def accept(count: int) -> bool:
             proto = _revert.reverted(chosen.quantized, chosen.prepared, ranked[:count])
-            seen[count] = _differ(_mixed.run(proto, held_out), wanted)
+            seen[count] = _mixed.differ(_mixed.run(proto, held_out), wanted)
             return seen[count] <= disagreement_max
 
         # the last one is kept int8: without any there is no int8 file
@@ -142,7 +142,3 @@ def _ranked(made: int8_qdq.Draft, images: Floats) -> list[str]:
     macs = _mixed.macs(made.prepared, images[:1])
     layers = _mixed.rank(made.quantized, made.prepared, images=images, macs=macs)
     return [one.name for one in layers]
-
-
-def _differ(logits: Floats, wanted: Floats) -> float:
-    return float((logits.argmax(axis=1) != wanted.argmax(axis=1)).mean())

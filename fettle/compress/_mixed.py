@@ -119,3 +119,8 @@ def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
     starts = range(0, len(images) - step + 1, step)  # a fixed batch leaves a remainder out
     rows = [session.run(None, {name: images[at : at + step]})[0] for at in starts]
     return np.concatenate(rows)
+
+
+def differ(logits: Floats, wanted: Floats) -> float:
+    """Return the share of answers [n, classes] whose winner is another."""
+    return float((logits.argmax(axis=1) != wanted.argmax(axis=1)).mean())

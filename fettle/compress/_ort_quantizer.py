@@ -18,16 +18,20 @@ WeightBits = Literal[7, 8]
 OPSET = 13  # the first with scales per channel; older files (PaddlePaddle writes 11) are raised
 
 
-def prepare(model: Path, folder: Path) -> Any:  # Any: onnx.ModelProto, untyped
-    """Fold constants and BatchNorms and infer shapes, with ONNX Runtime's basic optimiser."""
+# Any: onnx.ModelProto, untyped
+def prepare(model: Path, folder: Path, *, opset: int = OPSET) -> Any:
+    """Fold constants and BatchNorms and infer shapes, with ONNX Runtime's basic optimiser.
+
+    A file below `opset` is raised to it.
+    """
     import onnx
     from onnx import version_converter
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     proto = onnx.load(model)
-    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
-    if opset < OPSET:
-        proto = version_converter.convert_version(proto, OPSET)
+    found = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), opset)
+    if found < opset:
+        proto = version_converter.convert_version(proto, opset)
         onnx.save(proto, folder / "newer.onnx")
         model = folder / "newer.onnx"
     with quiet():

@@ -38,6 +38,8 @@ def apply(model: Path, out: Path) -> _qdq_graph.Coverage:
     `quantized` of the answer counts the operators whose weight is int8. Raises ModelError when
     there is none, or the file cannot be folded.
     """
+    from onnx import numpy_helper
+
     with tempfile.TemporaryDirectory(prefix="fettle-int8-") as name, translated(model):
         proto = prepare(model, Path(name))
     _placement.name_nodes(proto)
@@ -46,12 +48,14 @@ def apply(model: Path, out: Path) -> _qdq_graph.Coverage:
     done: set[str] = set()
     for node in [n for n in proto.graph.node if n.op_type in _qdq_graph.HEAVY]:
         tensor = weights.get(node.input[1])
-        fits = tensor is not None and tensor.data_type == tensor.FLOAT and len(tensor.dims) > 1
-        part = counts["quantized" if fits else "left"]
+        worth = tensor is not None and fits(tensor)
+        part = counts["quantized" if worth else "left"]
         part[node.op_type] = part.get(node.op_type, 0) + 1
-        if fits and node.input[1] not in done:
+        if worth and node.input[1] not in done:
             done.add(node.input[1])
-            _store(proto, node, tensor)
+            array = np.asarray(numpy_helper.to_array(tensor))
+            axis = _qdq_graph.channel_axis(node, array.ndim)
+            store(proto, node.input[1], *quantize(array, axis), axis=axis)
     if not done:
         raise ModelError(
             f"{model.name} has no weights to store in int8",
@@ -78,16 +82,31 @@ def quantize(weight: npt.NDArray[np.float32], axis: int) -> tuple[Any, npt.NDArr
     return values, scales
 
 
-def _store(proto: Any, node: Any, tensor: Any) -> None:  # Any: onnx's, untyped
-    """Replace a weight by its int8 values and a DequantizeLinear that answers to its name."""
+def fits(tensor: Any) -> bool:  # Any: onnx's, untyped
+    """Tell whether a weight is worth storing in fewer bits."""
+    return bool(tensor.data_type == tensor.FLOAT and len(tensor.dims) > 1)
+
+
+def store(
+    proto: Any,  # Any: onnx.ModelProto, untyped
+    name: str,
+    values: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float32],
+    *,
+    axis: int,
+    packed: bool = False,
+) -> None:
+    """Replace a weight by its whole numbers and a DequantizeLinear that answers to its name.
+
+    `packed`: two values (-8 to 7) share a byte, as int4.
+    """
+    from ml_dtypes import int4
     from onnx import helper, numpy_helper
 
-    array = np.asarray(numpy_helper.to_array(tensor))
-    axis = _qdq_graph.channel_axis(node, array.ndim)
-    values, scales = quantize(array, axis)
-    name = tensor.name
+    tensor = next(one for one in proto.graph.initializer if one.name == name)
     proto.graph.initializer.remove(tensor)
-    for suffix, one in (("_values", values), ("_scales", scales)):
+    kept = values.astype(int4) if packed else values
+    for suffix, one in (("_values", kept), ("_scales", scales)):
         proto.graph.initializer.append(numpy_helper.from_array(one, f"{name}{suffix}"))
     stored = [f"{name}_values", f"{name}_scales"]
     restores = helper.make_node("DequantizeLinear", stored, [name], f"{name}_restore", axis=axis)

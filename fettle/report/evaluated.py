@@ -38,7 +38,8 @@ def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ..
     rows = []
     for name, sealed in tree.matrix("evaluate").items():
         facts, measures = sealed.facts, sealed.measures
-        kept = tree.facts(f"export@{name}").get("kept_float")
+        made = tree.facts(f"export@{name}")
+        kept, int8 = made.get("kept_float"), made.get("kept_int8")
         latency = {
             p: measures[f"latency_{p}_ms"] for p in LATENCIES if f"latency_{p}_ms" in measures
         }
@@ -55,6 +56,9 @@ def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ..
             speedup=measures.get("speedup"),
             best_float=facts.get("best_float"),
             kept_float=None if kept is None else tuple(kept),
+            runtime=made.get("runtime"),
+            precision=made.get("precision"),
+            kept_int8=None if int8 is None else tuple(int8),
             without_vnni=facts.get("without_vnni"),
             more={key: m for key, m in measures.items() if key not in TARGET_OWN},
         )
@@ -96,6 +100,11 @@ def notes(target: Target) -> list[str]:
     if target.kept_float is not None:
         layers = ", ".join(target.kept_float)
         said.append(f"back to float: {layers}" if layers else "no layer went back to float")
+    if target.kept_int8 is not None:
+        layers = ", ".join(target.kept_int8)
+        said.append(
+            f"weights kept in int8: {layers}" if layers else "every layer's weights in int4"
+        )
     if target.without_vnni:
         said.append(str(target.without_vnni["reason"]))
     return said

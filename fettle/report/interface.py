@@ -118,6 +118,9 @@ class Target:
     speedup: Measure | None
     best_float: str | None = None  # the runtime in which the float model is fastest
     kept_float: tuple[str, ...] | None = None  # layers that int8 gave back; None: no static int8
+    runtime: str | None = None  # None where the export said neither
+    precision: str | None = None
+    kept_int8: tuple[str, ...] | None = None  # layers that int4 weights gave back; None: no int4
     without_vnni: Json | None = None  # what an x86 CPU without VNNI would answer
     more: Mapping[str, Measure] = field(default_factory=dict)
 
@@ -275,6 +278,9 @@ def _target(target: Target) -> Json:
         "speedup": interval(target.speedup),
         "best_float": target.best_float,
         "kept_float": None if target.kept_float is None else list(target.kept_float),
+        "runtime": target.runtime,
+        "precision": target.precision,
+        "kept_int8": None if target.kept_int8 is None else list(target.kept_int8),
         "without_vnni": target.without_vnni,
         "measures": {name: m.to_dict() for name, m in sorted(target.more.items())},
     }

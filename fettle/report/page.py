@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fettle import dataset, manifest
-from fettle.report import console, evaluated, evidence, pictures, sections, trials, words
+from fettle.report import console, evaluated, evidence, ladder, pictures, sections, trials, words
 from fettle.report.figures import draw
 from fettle.report.interface import Facts, Json
 from fettle.report.markdown import markdown
@@ -93,6 +93,7 @@ def view(facts: Facts) -> Json:
         "mistakes": _mistakes(facts),
         "phases": sections.phases(facts),
         "steps": sections.steps(facts),
+        "rungs": ladder.rungs(facts.targets),
         "search": trials.view(facts.details["search"]),
         "recipe_yaml": trials.recipe_yaml(facts),
         "profile": facts.details["profile"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_onnx
 
-from fettle.compress import _calibration
+from fettle.compress import _calibration, _mixed
 from fettle.errors import DataError, ModelError
 
 FIX = (
@@ -111,7 +111,7 @@ def test_layers_go_back_to_float_until_the_bound_holds(tmp_path: Path) -> None:
 def test_a_bound_that_no_mixture_keeps_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_calibration, "_differ", lambda *_: 0.25)
+    monkeypatch.setattr(_mixed, "differ", lambda *_: 0.25)
     with pytest.raises(ModelError) as caught:
         tune(tmp_path, disagreement_max=0.02)
     assert str(caught.value) == (

@@ -20,9 +20,11 @@ def test_all_targets_are_found() -> None:
         "x86_openvino_bf16",
         "x86_openvino_fp32",
         "x86_openvino_int8",
+        "x86_openvino_w4",
         "x86_ort_dynamic_int8",
         "x86_ort_fp32",
         "x86_ort_int8",
+        "x86_ort_w4",
         "x86_ort_w8",
     }
 

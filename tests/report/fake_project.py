@@ -289,7 +289,9 @@ def profiled(scale: float, *, int8: bool) -> dict[str, Any]:
 
 
 def evaluate(tree: Tree, target: str, *, at: int) -> None:
+    runtime, precision = target.split("_")[1:]
     made: dict[str, Any] = {"target": target, "size_bytes": 90_000 // (at + 1)}
+    made |= {"runtime": runtime, "precision": precision}
     int8 = target.endswith("int8")
     tree.seal(f"export@{target}", {**made, "kept_float": ["stem"]} if int8 else made)
     p50 = 0.62 / (at + 1)
@@ -303,6 +305,7 @@ def evaluate(tree: Tree, target: str, *, at: int) -> None:
         "latency_p95_ms": m(1.2 * p50, n=200),
         "latency_p99_ms": m(1.4 * p50, n=200),
         "speedup": m(2.1 / p50, 2.0 / p50, 2.2 / p50, n=200),
+        "churn": m(0.006 * at, n=179),
         "speedup_over_best_float": m(2.5, 2.4, 2.6, n=200),
         "baseline_speedup_by_optimisation": m(1.5, 1.4, 1.6, n=200),
         "speedup_by_optimisation": m(1.25, 1.2, 1.3, n=200),

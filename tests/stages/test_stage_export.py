@@ -184,3 +184,16 @@ def test_the_weights_alone_are_stored_in_int8_for_a_w8_target(project: TinyProje
     kinds = [node.op_type for node in onnx.load(out / "model.onnx").graph.node]
     assert kinds.count("DequantizeLinear") == 3
     assert "QuantizeLinear" not in kinds
+
+
+def test_the_weights_alone_are_stored_in_int4_for_a_w4_target(project: TinyProject) -> None:
+    outputs, out = run(project, "x86_ort_w4")
+    facts = outputs.facts
+    assert (facts["precision"], facts["dialect"]) == ("w4", None)
+    assert facts["quantized_ops"] == {"Conv": 2, "Gemm": 1}
+    assert facts["calibration_images"] == 48
+    assert facts["disagreement"] <= 0.02
+    held = [t for t in onnx.load(out / "model.onnx").graph.initializer if len(t.dims) > 1]
+    kinds = [t.data_type for t in held]
+    assert kinds.count(onnx.TensorProto.INT4) == 3 - len(facts["kept_int8"]) > 0
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]

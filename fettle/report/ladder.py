@@ -1,0 +1,57 @@
+"""Lay the targets out as a ladder: what each step down in precision bought and cost, by runtime.
+
+Each rung is held against the one above it that was measured in the same runtime. Its own verdict is
+the gate: a rung that does not pay is refused, and the next one is tried all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fettle.report import words
+from fettle.report.interface import Json, Target
+
+RUNGS = ("fp32", "bf16", "dynamic_int8", "w8", "w4", "int8")
+
+
+def rungs(targets: Sequence[Target]) -> list[Json]:
+    """List the measured targets of each runtime that has two or more, from fp32 down."""
+    measured = [one for one in targets if one.evidence == "measured" and one.precision in RUNGS]
+    found = []
+    for runtime in dict.fromkeys(one.runtime for one in measured):
+        ours = [one for one in measured if one.runtime == runtime]
+        ours.sort(key=lambda one: RUNGS.index(str(one.precision)))
+        if len(ours) > 1:
+            found += [_rung(one, ours[at - 1] if at else None) for at, one in enumerate(ours)]
+    return found
+
+
+def _rung(one: Target, above: Target | None) -> Json:
+    churn = one.more.get("churn")
+    return {
+        "target": one.name,
+        "precision": one.precision,
+        "verdict": one.verdict,
+        "bytes": words.DASH if one.size_bytes is None else words.size(one.size_bytes),
+        "bought": _bought(one, above) if above else words.DASH,
+        "cost": _cost(one, above) if above else words.DASH,
+        "churn": words.DASH if churn is None else words.percent(churn.value),
+    }
+
+
+def _bought(one: Target, above: Target) -> str:
+    """Say how many times smaller and faster; each speed is over the float model, same rounds."""
+    said = []
+    if one.size_bytes and above.size_bytes:
+        said.append(f"{words.ratio(above.size_bytes / one.size_bytes)}x smaller")
+    if one.speedup and above.speedup:
+        said.append(f"{words.ratio(one.speedup.value / above.speedup.value)}x as fast")
+    return ", ".join(said) or words.DASH
+
+
+def _cost(one: Target, above: Target) -> str:
+    """Say the change of accuracy on validation, in points with a sign; a loss is negative."""
+    if one.accuracy is None or above.accuracy is None:
+        return words.DASH
+    change = 100 * (one.accuracy.value - above.accuracy.value)
+    return f"{change:+.1f}" if abs(change) >= 0.05 else "0.0"

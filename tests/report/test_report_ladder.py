@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fettle.report import evaluated, facts, ladder, page, words
+from fettle.report.interface import Target
+
+
+@pytest.fixture(scope="module")
+def targets(finished: Path) -> tuple[Target, ...]:
+    return facts.collect(finished).targets
+
+
+def named(targets: tuple[Target, ...], name: str) -> Target:
+    return next(one for one in targets if one.name == name)
+
+
+def test_each_step_says_what_it_bought_and_cost_against_the_one_above(
+    targets: tuple[Target, ...],
+) -> None:
+    rows = [row for row in ladder.rungs(targets) if "_ort_" in row["target"]]
+    assert [row["precision"] for row in rows] == ["fp32", "int8"]
+    assert (rows[0]["bought"], rows[0]["cost"], rows[0]["churn"]) == (words.DASH, words.DASH, "0 %")
+    assert rows[1]["bought"] == "2.00x smaller, 2.00x as fast"
+    assert (rows[1]["cost"], rows[1]["churn"], rows[1]["verdict"]) == ("-0.2", "0.6 %", "ship")
+
+
+def test_the_order_is_of_precision_and_not_of_params_yaml(targets: tuple[Target, ...]) -> None:
+    plain, int8 = named(targets, "x86_ort_fp32"), named(targets, "x86_ort_int8")
+    w4 = replace(plain, name="x86_ort_w4", precision="w4", size_bytes=30_000)
+    w8 = replace(plain, name="x86_ort_w8", precision="w8", size_bytes=45_000)
+    rows = ladder.rungs((int8, w4, plain, w8))
+    assert [row["precision"] for row in rows] == ["fp32", "w8", "w4", "int8"]
+    assert rows[2]["bought"] == "1.50x smaller, 1.00x as fast"
+
+
+def test_what_was_not_measured_is_no_step_and_one_step_is_no_ladder(
+    targets: tuple[Target, ...],
+) -> None:
+    plain, int8 = named(targets, "x86_ort_fp32"), named(targets, "x86_ort_int8")
+    assert ladder.rungs((plain, replace(int8, evidence="not measured"))) == []
+
+
+def test_the_page_shows_the_ladder(finished: Path, tmp_path: Path) -> None:
+    page.render(facts.collect(finished), tmp_path / "index.html")
+    text = (tmp_path / "index.html").read_text()
+    assert text.count("2.00x smaller, 2.00x as fast") == 1
+    assert "<caption>Precision, step by step" in text
+
+
+def test_a_target_with_int4_weights_names_the_layers_in_int8(targets: tuple[Target, ...]) -> None:
+    plain = named(targets, "x86_ort_fp32")
+    some, none = (replace(plain, kept_int8=kept) for kept in (("stem", "head"), ()))
+    assert evaluated.notes(some)[-1] == "weights kept in int8: stem, head"
+    assert evaluated.notes(none)[-1] == "every layer's weights in int4"
