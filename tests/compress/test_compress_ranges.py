@@ -61,4 +61,6 @@ def test_one_shared_run_finds_onnx_runtimes_own_ranges(tmp_path: Path, method: C
         wanted = theirs(model, method, tmp_path)
     found = as_floats(c.load_tensors_data(written[method]))
     assert len(wanted) > 3
-    assert {name: found[name] for name in wanted} == wanted
+    # but for float32's rounding: theirs does not optimise the graph
+    for name, ends in wanted.items():
+        assert found[name] == pytest.approx(ends, rel=2e-6, abs=1e-6)
