@@ -15,8 +15,8 @@ facts: target, hardware, runtime, version (of the runtime), precision, dialect; 
 unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, calibrate (the
 method), calibrate_errors {method: mean squared error of the logits}, kept_float (layers that went
 back to float), disagreement (share of answers that differ from float, on disagreement_images),
-quantized_ops and float_ops {operator: count} (these two for w8 and dynamic_int8 as well). For w4:
-calibration_images, kept_int8 (layers whose weights stay int8), disagreement,
+quantized_ops and float_ops {operator: count} (these two for w16, w8 and dynamic_int8 as well).
+For w4: calibration_images, kept_int8 (layers whose weights stay int8), disagreement,
 disagreement_images, quantized_ops (weights in int4 or int8) and float_ops.
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 
 from fettle import plugins
 from fettle.bench import onnx_cost
-from fettle.compress import _calibration, dynamic_int8, weight_int4, weight_int8
+from fettle.compress import _calibration, dynamic_int8, weight_fp16, weight_int4, weight_int8
 from fettle.errors import ModelError
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -46,6 +46,8 @@ MEASURES = False
 
 CALIBRATION_BATCH = 32  # images at once; every activation of one batch is held in memory
 HELD_OUT_MIN = 32  # fewer say little of a share of changed answers
+# what needs no image; the others are fitted to training images
+PLAIN = {"w16": weight_fp16, "w8": weight_int8, "dynamic_int8": dynamic_int8}
 Facts = dict[str, Any]  # Any: JSON
 
 
@@ -108,9 +110,8 @@ def to_precision(
         return model, {}
     inputs.scratch.mkdir(parents=True, exist_ok=True)
     out = inputs.scratch / "model.onnx"
-    if target.precision in ("w8", "dynamic_int8"):
-        technique = weight_int8 if target.precision == "w8" else dynamic_int8
-        stored = technique.apply(model, out)
+    if target.precision in PLAIN:
+        stored = PLAIN[target.precision].apply(model, out)
         return out, {"quantized_ops": stored.quantized, "float_ops": stored.left}
     recorder.progress(0.1, f"fitting {target.precision} to training images")
     given = calibration(params, inputs, model)

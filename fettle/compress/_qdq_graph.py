@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,14 @@ def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
             int8 = all(makers.get(name) == "DequantizeLinear" for name in node.input[:2])
             (quantized if int8 else left)[node.op_type] += 1
     return Coverage(quantized=dict(sorted(quantized.items())), left=dict(sorted(left.items())))
+
+
+# Any: onnx.NodeProto, untyped
+def covered(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
+    """Count the heavy operators whose weight is among `stored`, and the others."""
+    quantized = Counter(node.op_type for node in heavy if node.input[1] in stored)
+    left = Counter(node.op_type for node in heavy if node.input[1] not in stored)
+    return Coverage(quantized=dict(quantized), left=dict(left))
 
 
 def input_name(proto: Any) -> str:  # Any: onnx.ModelProto, untyped

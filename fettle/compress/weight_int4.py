@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ Floats = npt.NDArray[np.float32]
 OPSET, IR_VERSION = 21, 10  # the first with int4
 RANKED_IMAGES = 64  # for the order of layers only: 0.13 s a layer of EfficientNet-Lite0 at 32 px
 # What int4 may add to the logits' squared error: half of what int8 weights leave, or this share of
-# the logits' variance. Without such a bound the nets of docs/decisions/0012.md changed 3.1, 1.5 and
+# the logits' variance. Without such a bound the nets of docs/decisions/0012-int4-weights.md changed 3.1, 1.5 and
 # 1.3 % of their answers on test though training images changed less; with it 1.2, 0.1 and 0.4 %.
 ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
 
@@ -97,7 +97,7 @@ def apply(
         int4 = _in_int4(proto, heavy, int8, held, _qdq_graph.fit_batch(proto, batches))
     chosen, disagreement = _choose(model, proto, int8, int4, held_out, disagreement_max)
     stored = Stored(
-        coverage=_covered(heavy, int8),
+        coverage=_qdq_graph.covered(heavy, int8),
         kept_int8=tuple(n.name for n in heavy if n.input[1] in int8.keys() - chosen.keys()),
         disagreement=disagreement,
         images=len(held_out),
@@ -233,10 +233,3 @@ def _widened(proto: Any, weights: Mapping[str, Rounded]) -> Any:  # Any: onnx.Mo
 
 def _error(logits: Floats, wanted: Floats) -> float:
     return float(((logits - wanted) ** 2).mean())
-
-
-# Any: onnx's, untyped
-def _covered(heavy: Sequence[Any], stored: Collection[str]) -> _qdq_graph.Coverage:
-    quantized = Counter(node.op_type for node in heavy if node.input[1] in stored)
-    left = Counter(node.op_type for node in heavy if node.input[1] not in stored)
-    return _qdq_graph.Coverage(quantized=dict(quantized), left=dict(left))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fettle.report import words
 from fettle.report.interface import Json, Target
 
-RUNGS = ("fp32", "bf16", "dynamic_int8", "w8", "w4", "int8")
+RUNGS = ("fp32", "bf16", "w16", "dynamic_int8", "w8", "w4", "int8")
 
 
 def rungs(targets: Sequence[Target]) -> list[Json]:

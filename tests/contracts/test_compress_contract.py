@@ -99,7 +99,7 @@ def apply(name: str, model: nn.Module) -> tuple[nn.Module, Outcome, Lesson]:
 
 def test_the_techniques_are_these() -> None:
     assert MODULE == ["depth", "distil", "low_rank", "prune", "qat", "sparse", "student"]
-    graph = ["dynamic_int8", "int8_qdq", "weight_int4", "weight_int8"]
+    graph = ["dynamic_int8", "int8_qdq", "weight_fp16", "weight_int4", "weight_int8"]
     assert sorted({*TECHNIQUES} - {*MODULE}) == graph
 
 

@@ -24,6 +24,7 @@ def test_all_targets_are_found() -> None:
         "x86_ort_dynamic_int8",
         "x86_ort_fp32",
         "x86_ort_int8",
+        "x86_ort_w16",
         "x86_ort_w4",
         "x86_ort_w8",
     }

@@ -186,6 +186,12 @@ def test_the_weights_alone_are_stored_in_int8_for_a_w8_target(project: TinyProje
     assert "QuantizeLinear" not in kinds
 
 
+def test_the_weights_alone_are_stored_in_float16_for_a_w16_target(project: TinyProject) -> None:
+    outputs, out = run(project, "x86_ort_w16")
+    assert outputs.facts["quantized_ops"] == {"Conv": 2, "Gemm": 1}
+    assert [n.op_type for n in onnx.load(out / "model.onnx").graph.node].count("Cast") == 3
+
+
 def test_the_weights_alone_are_stored_in_int4_for_a_w4_target(project: TinyProject) -> None:
     outputs, out = run(project, "x86_ort_w4")
     facts = outputs.facts

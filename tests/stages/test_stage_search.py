@@ -130,3 +130,18 @@ def test_proposals_are_thinned_from_mild_to_harsh() -> None:
     offered: list[dict[str, Any]] = [{"n": n} for n in range(6)]
     assert [one["n"] for one in _search.spread(offered, 3)] == [0, 2, 5]
     assert _search.spread(offered[:2], 3) == offered[:2]
+
+
+@pytest.mark.parametrize(
+    ("on", "targets", "wanted"),
+    [
+        (None, ["x86_ort_fp32", "x86_ort_int8"], 1),
+        (None, ["x86_ort_fp32", "x86_ort_w16"], 2),
+        ("x86_ort_w4", ["x86_ort_w4", "x86_ort_int8"], 0.5),
+        ("x86_ort_fp32", ["x86_ort_fp32", "x86_ort_w4"], 4),
+    ],
+)
+def test_a_weight_is_priced_as_the_smallest_file_that_may_ship_holds_it(
+    on: str | None, targets: list[str], wanted: float
+) -> None:
+    assert _search.bytes_per_weight(on, targets) == wanted
