@@ -2,7 +2,7 @@
 
 The first rung below fp32. Each weight of a Conv, Gemm or MatMul is stored in float16 behind a Cast,
 which the runtime folds once, when it loads the file: it runs at fp32's speed. The nets of
-docs/decisions/0012-int4-weights.md changed 0.1, 0 and 0.1 % of their answers.
+docs/decisions/0012 changed 0.1, 0 and 0.1 % of their answers.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ Floats = npt.NDArray[np.float32]
 OPSET, IR_VERSION = 21, 10  # the first with int4
 RANKED_IMAGES = 64  # for the order of layers only: 0.13 s a layer of EfficientNet-Lite0 at 32 px
 # What int4 may add to the logits' squared error: half of what int8 weights leave, or this share of
-# the logits' variance. Without such a bound the nets of docs/decisions/0012-int4-weights.md changed 3.1, 1.5 and
+# the logits' variance. Without such a bound the nets of docs/decisions/0012 changed 3.1, 1.5 and
 # 1.3 % of their answers on test though training images changed less; with it 1.2, 0.1 and 0.4 %.
 ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
 
