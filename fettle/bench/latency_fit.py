@@ -68,7 +68,8 @@ def _beyond(
 ) -> tuple[float, float, float]:
     """Relate whole networks to their kernels, operator by operator:
 
-        ms = glue + sum over operators (kernel_share x kernel + operator_ms + weight_ms x weights)
+        ms = glue + sum over operators
+             (kernel_share x kernel + operator_ms + weight_ms x weights x the network's weights)
 
     A profiler slows what it times and does not see the steps between nodes; and a network whose
     weights outgrow the caches is slower than its kernels by themselves. Least squares on relative
@@ -77,7 +78,7 @@ def _beyond(
     """
     from scipy.optimize import lsq_linear
 
-    rows = np.array([np.sum([features_of(fits, one) for one in net.operators], 0) for net in nets])
+    rows = np.array([np.sum(features_of(fits, net.operators), axis=0) for net in nets])
     ms = np.array([net.ms for net in nets])
     if len(nets) < 2 * rows.shape[1]:
         return 1.0, float(((ms - glue - rows[:, 0]) / rows[:, 1]).mean()), 0.0

@@ -95,6 +95,22 @@ def test_a_hiccup_of_the_machine_does_not_bend_the_table() -> None:
     assert costs.error == pytest.approx(0, abs=0.03)
 
 
+def outgrown(share: float) -> Net:
+    """A chain at a share of its widths whose weights beyond a million wait for the memory."""
+    small = net(*(int(width * share) for width in (64, 320, 480, 320)), size=8)
+    beyond = sum(one.weights for one in small.operators) - 1e6
+    return Net(small.operators, small.ms + 1e-7 * max(0.0, beyond), GLUE_MS)
+
+
+def test_weights_that_outgrow_a_cache_do_not_slow_the_networks_within_it() -> None:
+    nets = [outgrown(share) for share in np.geomspace(1, 1 / 8, 14)]
+    samples = [Sample(one, kernel_ms(one)) for one_net in nets for one in one_net.operators]
+    costs = latency_fit.fit(samples, nets, tuple(outgrown(share) for share in (0.85, 0.6, 0.3)))
+    # by the weights alone 0.18, by their square 0.065
+    assert costs.error is not None
+    assert costs.error < 0.08
+
+
 def test_more_channels_never_cost_less() -> None:
     rng = np.random.default_rng(3)
     nets = [net(*map(int, rng.integers(8, 128, 4))) for _ in range(14)]
