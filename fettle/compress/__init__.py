@@ -137,7 +137,8 @@ class Survey:
     """A model as it stands, for `proposals`: what each part costs and how much hangs on it.
 
     `loss` is the mean cross-entropy of `images` training images (nats); `skipped` says which layers
-    cannot be pruned, and why. `as_built`: no technique has acted on it yet.
+    cannot be pruned, and why. `as_built`: no technique has acted on it yet. `size_px` is the side
+    of its input images.
     """
 
     layers: tuple[Layer, ...]
@@ -147,6 +148,7 @@ class Survey:
     images: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
     as_built: bool = False
+    size_px: int = 32
 
 
 class Proposals(Protocol):

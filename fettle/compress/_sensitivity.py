@@ -196,6 +196,7 @@ def survey(
         images=sum(len(one) for one in found.labels),
         skipped=skipped,
         as_built=as_built,
+        size_px=workshop.example.shape[-1],
     )
 
 

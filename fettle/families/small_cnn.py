@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -21,11 +21,16 @@ TRAINS = True
 
 
 class Params(Strict):
-    """`width` channels in the first block, doubled in each next one; `depth` layers a block."""
+    """`width` channels in the first block, doubled in each next one; `depth` layers a block.
+
+    `stem_stride` is the stride of the first convolution: on large images the layers at full
+    resolution are most of the time (ADR 0031).
+    """
 
     width: Annotated[int, Field(ge=4, le=512)] = 32
     depth: Annotated[int, Field(ge=1, le=8)] = 2
     blocks: Annotated[int, Field(ge=1, le=5)] = 3
+    stem_stride: Literal[1, 2, 4] = 1
 
 
 def build(
@@ -43,7 +48,7 @@ def build(
         outside = options.width * 2**block
         chain = []
         for at in range(options.depth):
-            stride = 2 if at == 0 and block > 0 else 1
+            stride = 1 if at > 0 else 2 if block > 0 else options.stem_stride
             chain.append(conv_norm(inside, outside, kernel=3, stride=stride, activation=nn.ReLU()))
             inside = outside
         layers[f"block{block + 1}"] = nn.Sequential(*chain)

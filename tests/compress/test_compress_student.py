@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny_nets import Fits, answer, build, images, workshop
 
@@ -61,3 +62,13 @@ def test_students_are_proposed_while_they_are_half_the_model_or_less() -> None:
 def test_no_student_is_proposed_of_a_model_that_was_worked_on() -> None:
     survey = Survey(layers=(_layers.Layer("a", "Conv2d", 8, 3_000_000, 1),))
     assert student.proposals(survey, multiple=8, seed=0) == []
+
+
+@pytest.mark.parametrize(
+    ("size_px", "stride"), [(8, 1), (32, 1), (45, 1), (46, 2), (64, 2), (90, 2), (91, 4), (224, 4)]
+)
+def test_the_stem_of_a_proposed_student_grows_with_the_image(size_px: int, stride: int) -> None:
+    layer = _layers.Layer("a", "Conv2d", 8, 3_000_000, 1)
+    survey = Survey(layers=(layer,), as_built=True, size_px=size_px)
+    found = student.proposals(survey, multiple=8, seed=0)
+    assert {one["options"].get("stem_stride", 1) for one in found} == {stride}
