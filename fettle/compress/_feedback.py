@@ -118,7 +118,8 @@ def _inputs(proto: Any, nodes: Sequence[Any], batch: Floats) -> Iterator[tuple[A
     session = ort.InferenceSession(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    read = dict(zip(names, session.run(names, {source: batch}), strict=True)) | {source: batch}
+    answers = session.run(names, {source: batch}) if names else []  # no names would mean all
+    read = dict(zip(names, answers, strict=True)) | {source: batch}
     for node in nodes:
         yield node, read[node.input[0]]
 

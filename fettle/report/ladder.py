@@ -1,7 +1,8 @@
 """Lay the targets out as a ladder: what each step down in precision bought and cost, by runtime.
 
-Each rung is held against the one above it that was measured in the same runtime. Its own verdict is
-the gate: a rung that does not pay is refused, and the next one is tried all the same.
+Each rung is held against the one above it that was measured in the same runtime; int4 weights are a
+side step, which int8 is not held against. A rung's own verdict is its gate: one that does not pay
+is refused, and the next one is tried all the same, since it is made from the float file too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 from fettle.report import words
 from fettle.report.interface import Json, Target
 
-RUNGS = ("fp32", "bf16", "w16", "dynamic_int8", "w8", "w4", "int8")
+RUNGS = ("fp32", "bf16", "w16", "w8", "w4", "dynamic_int8", "int8")
+SIDE_STEP = "w4"
 
 
 def rungs(targets: Sequence[Target]) -> list[Json]:
@@ -22,8 +24,12 @@ def rungs(targets: Sequence[Target]) -> list[Json]:
         ours = [one for one in measured if one.runtime == runtime]
         ours.sort(key=lambda one: RUNGS.index(str(one.precision)))
         if len(ours) > 1:
-            found += [_rung(one, ours[at - 1] if at else None) for at, one in enumerate(ours)]
+            found += [_rung(one, _above(ours[:at])) for at, one in enumerate(ours)]
     return found
+
+
+def _above(higher: Sequence[Target]) -> Target | None:
+    return next((one for one in reversed(higher) if one.precision != SIDE_STEP), None)
 
 
 def _rung(one: Target, above: Target | None) -> Json:
@@ -43,7 +49,9 @@ def _bought(one: Target, above: Target) -> str:
     """Say how many times smaller and faster; each speed is over the float model, same rounds."""
     said = []
     if one.size_bytes and above.size_bytes:
-        said.append(f"{words.ratio(above.size_bytes / one.size_bytes)}x smaller")
+        ratio = above.size_bytes / one.size_bytes
+        word = "smaller" if ratio >= 1 else "larger"
+        said.append(f"{words.ratio(max(ratio, 1 / ratio))}x {word}")
     if one.speedup and above.speedup:
         said.append(f"{words.ratio(one.speedup.value / above.speedup.value)}x as fast")
     return ", ".join(said) or words.DASH

@@ -8,7 +8,8 @@ import onnx
 import pytest
 import tiny_onnx
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -166,24 +167,44 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert scales[0] == 1
 
 
-def test_the_moments_are_those_of_what_a_convolution_reads(tmp_path: Path) -> None:
-    """By the answers: a row of weights w gives yᵀy = wᵀ M w, all places counted (8 px: all are)."""
-    proto = onnx.load(tiny_onnx.classifier(tmp_path / "model.onnx", width=4))
-    held = {
-        t.name: tiny_onnx.weights(tmp_path / "model.onnx")[t.name] for t in proto.graph.initializer
-    }
-    nodes = [node for node in proto.graph.node if node.op_type in ("Conv", "Gemm")]
-    dims = {node.input[1]: held[node.input[1]].shape for node in nodes}
-    given = tiny_onnx.images(12)
-    found = _feedback.moments(proto, nodes, dims, [given[:6], given[6:]])
-    depthwise = next(node for node in nodes if node.name == "conv2")
-    proto.graph.output.append(onnx.ValueInfoProto(name=depthwise.output[0]))
-    session = onnx.reference.ReferenceEvaluator(proto)
-    answers = session.run([depthwise.output[0]], {"input": given})[0]
-    rows = held[depthwise.input[1]].reshape(4, 1, 9)
-    wanted = (answers**2).sum(axis=(0, 2, 3))
-    assert found["conv2"].shape == (4, 9, 9)
-    assert (rows @ found["conv2"] @ rows.transpose(0, 2, 1)).ravel() == pytest.approx(wanted, 1e-3)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"pads": [1, 1, 1, 1]},
+        {"pads": [0, 1, 2, 0], "strides": [2, 1], "dilations": [1, 2]},
+        {"pads": [1, 1, 1, 1], "group": 4},
+        {"group": 2},
+    ],
+    ids=str,
+)
+def test_the_moments_are_those_of_what_a_convolution_reads(shape: dict[str, object]) -> None:
+    """By the answers: weights w of an output give the sum of y² as wᵀ M w (8 px: every place)."""
+    rng = np.random.default_rng(0)
+    groups = int(str(shape.get("group", 1)))
+    weight = rng.normal(size=(4, 4 // groups, 3, 3)).astype(np.float32)
+    conv = helper.make_node("Conv", ["input", "w"], ["y"], "conv", **shape)
+    tensor = helper.make_tensor_value_info
+    ends = [tensor(name, TensorProto.FLOAT, ["n", 4, None, None]) for name in ("input", "y")]
+    held = [numpy_helper.from_array(weight, "w")]
+    graph = helper.make_graph([conv], "one", ends[:1], ends[1:], held)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    images = rng.normal(size=(12, 4, 8, 8)).astype(np.float32)
+    assert _feedback.handles(conv, weight.shape)
+    found = _feedback.moments(proto, [conv], {"w": weight.shape}, [images[:6], images[6:]])["conv"]
+    (answers,) = ReferenceEvaluator(proto).run(None, {"input": images})
+    rows = weight.reshape(groups, 4 // groups, -1)
+    ours = np.einsum("god,gde,goe->go", rows, found, rows).ravel()
+    assert ours == pytest.approx((answers**2).sum(axis=(0, 2, 3)), rel=1e-4)
+
+
+def test_what_cannot_be_taken_apart_is_left_to_int8() -> None:
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER")
+    turned = helper.make_node("Gemm", ["x", "w"], ["y"], transA=1)
+    plain = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    assert not _feedback.handles(conv, [4, 4, 3, 3])
+    assert not _feedback.handles(turned, [8, 3])
+    assert not _feedback.handles(plain, [3, _feedback.INPUTS_MAX + 1])
+    assert _feedback.handles(plain, [3, _feedback.INPUTS_MAX])
 
 
 def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:

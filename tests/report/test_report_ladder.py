@@ -35,6 +35,13 @@ def test_the_order_is_of_precision_and_not_of_params_yaml(targets: tuple[Target,
     rows = ladder.rungs((int8, w4, plain, w8))
     assert [row["precision"] for row in rows] == ["fp32", "w8", "w4", "int8"]
     assert rows[2]["bought"] == "1.50x smaller, 1.00x as fast"
+    assert rows[3]["bought"].startswith("1.00x smaller"), "int8 is held against w8, at its 45 kB"
+
+
+def test_a_file_that_grew_says_so(targets: tuple[Target, ...]) -> None:
+    plain, int8 = named(targets, "x86_ort_fp32"), named(targets, "x86_ort_int8")
+    rows = ladder.rungs((plain, replace(int8, size_bytes=180_000)))
+    assert rows[1]["bought"].startswith("2.00x larger, ")
 
 
 def test_what_was_not_measured_is_no_step_and_one_step_is_no_ladder(
