@@ -41,6 +41,7 @@ class Deeds:
         self._renew = renew
         self._uri = tracking_uri
         self._projecting: subprocess.Popen[str] | None = None
+        self._projected = b""
         self._project_next = 0.0
 
     def bring_up(self, release: Release) -> bool:
@@ -147,7 +148,8 @@ class Deeds:
     def project(self, wanted: Path) -> None:
         """Show the names that `wanted` states in MLflow, in a process of its own, until it works.
 
-        The file is renamed to `*.done` then; MLflow may be down for as long as it likes.
+        The file is renamed to `*.done` then, unless it was written anew meanwhile: that is told
+        too. MLflow may be down for as long as it likes.
         """
         if self._projecting is not None:
             if (code := self._projecting.poll()) is None:
@@ -156,13 +158,15 @@ class Deeds:
             self._projecting = None
             if code == 0:
                 SAY.info("aliases %s", said)
-                wanted.rename(wanted.with_suffix(".done"))
+                if wanted.read_bytes() == self._projected:
+                    wanted.rename(wanted.with_suffix(".done"))
             else:
                 SAY.warning("aliases_failed why=%r", said.splitlines()[-1:] or code)
                 self._project_next = time.monotonic() + PROJECT_AGAIN_S
             return
         if wanted.is_file() and time.monotonic() >= self._project_next:
             command = [sys.executable, "-m", "fettle.adapters.aliases", self._uri, str(wanted)]
+            self._projected = wanted.read_bytes()
             self._projecting = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
+
 import pytest
 
 from fettle.adapters import aliases
 from fettle.adapters.aliases import Registry, Version, Wanted
 from fettle.adapters.tracking import Tracker
 from fettle.errors import UserError
+from fettle.supervisor.deeds import Deeds
 
 OLD, NEW = "a" * 12, "b" * 12
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def registry(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    folder = tmp_path_factory.mktemp("artifacts")
     tracker = Tracker(uri, folder / "artifacts", "tiny")
     tracker.start("tiny", {"seed": 1}, {})
     for release in (OLD, NEW):
@@ -58,3 +67,24 @@ def test_the_next_challenger_is_the_newest_that_waited_and_passed() -> None:
     assert aliases.next_challenger(made, "r1") == "r3"
     assert aliases.next_challenger(made, "r3") is None
     assert aliases.next_challenger(made, "unknown") is None
+
+
+def test_names_that_are_written_anew_while_the_old_ones_are_told_are_told_too(
+    uri: str, registry: Registry, tmp_path: Path
+) -> None:
+    def write(champion: str) -> None:
+        doc = {"model": "tiny", "aliases": {"champion": champion}, "tags": {}}
+        path.write_text(json.dumps(doc))
+
+    path = tmp_path / "aliases.json"
+    write(OLD)
+    deeds = Deeds(router=None, arms=None, renew=lambda: None, tracking_uri=uri)  # type: ignore[arg-type]
+    deeds.project(path)  # begins
+    time.sleep(0.2)  # it has not read the file yet, or it has: either way the new names count
+    write(NEW)
+    deadline = time.monotonic() + 60
+    while path.is_file() and time.monotonic() < deadline:
+        deeds.project(path)
+        time.sleep(0.1)
+    assert json.loads(path.with_suffix(".done").read_text())["aliases"] == {"champion": NEW}
+    assert registry.resolve("champion") == NEW
