@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -26,7 +26,11 @@ OVER = ("promoted", "rolled_back", "aborted")
 GATE_COLUMNS = ("name", "verdict", "reason", "evidence", "threshold")
 
 
-@flow(name="promote")
+def _rollout() -> str:
+    return Path(runtime.flow_run.parameters["folder"]).name
+
+
+@flow(name="promote", flow_run_name=_rollout)
 def promote(folder: str, follow: bool = True) -> dict[str, Any]:  # Any: status.json
     """Follow the rollout in `folder` (.fettle/canary/rollouts/ID) until it is over.
 
