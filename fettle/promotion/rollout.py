@@ -89,6 +89,7 @@ class RolloutState:
         return self.phase in (Phase.ROLLED_BACK, Phase.ABORTED)
 
 
+STILL_PAUSED = "paused"  # says nothing new: the reason is that of the pause
 Outcome = tuple[RolloutState, tuple[Action, ...], str]
 
 
@@ -236,7 +237,7 @@ def _paused(state: RolloutState, verdict: Verdict, now_s: float) -> Outcome:
     """Roll back a paused rollout that harms; nothing else moves it but a person."""
     if verdict is Verdict.FAIL and state.weight_percent > 0 and state.champion is not None:
         return _end(state, Phase.ROLLED_BACK, now_s, "a gate failed while paused")
-    return state, (), "paused"
+    return state, (), STILL_PAUSED
 
 
 def _error(state: RolloutState, now_s: float, name: str) -> Outcome:

@@ -26,7 +26,7 @@ from fettle.promotion import journal, offline
 from fettle.promotion.engine import Begin, Decision, Event, Observed, Offline, Ordered
 from fettle.promotion.plan import Plan
 from fettle.promotion.records import Arm, Attempt, Label, Record, Seen, ShadowPair
-from fettle.promotion.rollout import Action, Phase, RolloutState, Verb
+from fettle.promotion.rollout import STILL_PAUSED, Action, Phase, RolloutState, Verb
 from fettle.promotion.verdict import GateResult
 from fettle.sections import Promote
 from fettle.supervisor import lines, papers, shadow
@@ -90,6 +90,9 @@ class Watch:
         self._release = Path(self._folders["challenger"])
         self._engine, decisions, self._journal = journal.recover(folder / "journal.jsonl")
         self._last: Decision | None = decisions[-1] if decisions else None
+        self._reason = "begun"
+        for one in decisions:
+            self._reason = why(one.reason, before=self._reason)
         names = {
             arm: json.loads((Path(release) / "labels.json").read_text())
             for arm, release in begun["folders"].items()
@@ -112,8 +115,8 @@ class Watch:
 
     @property
     def reason(self) -> str:
-        """Why it stands there."""
-        return self._last.reason if self._last else "begun"
+        """Why it stands there; of a paused rollout, why it was paused."""
+        return self._reason
 
     def tick(self, arms: Mapping[str, attempts.Arm]) -> tuple[Action, ...]:
         """Take what came in since the last tick; return what is to be done."""
@@ -178,6 +181,7 @@ class Watch:
             self._journal.write(event, decision)
         if decision.gates or self._last is None or decision.state.phase is not before.phase:
             self._last = decision
+            self._reason = why(decision.reason, before=self._reason)
         return decision
 
     def _records(self, arms: Mapping[str, attempts.Arm]) -> Iterable[Record]:
@@ -241,6 +245,11 @@ class Watch:
             case _:
                 return None
         return max(0.0, left - (time.time() - state.entered_s))
+
+
+def why(reason: str, *, before: str) -> str:
+    """Return a decision's reason; the one before it where it only says that nothing moves."""
+    return before if reason == STILL_PAUSED else reason
 
 
 def judge_offline(folders: Mapping[str, str], plan: Plan) -> tuple[GateResult, ...]:
