@@ -31,7 +31,7 @@ RECIPES: dict[str, Recipe] = {
     "photos": (
         {
             "use": "student",
-            "options": {"width": 24, "depth": 1, "blocks": 5, "stem_stride": 4},
+            "options": {"width": 16, "depth": 1, "blocks": 5, "stem_stride": 4},
             "epochs": 50,
         },
     ),
