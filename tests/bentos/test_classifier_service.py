@@ -106,7 +106,9 @@ def test_an_array_is_answered_with_label_and_probability(ask: Any, at: int) -> N
     assert 0.5 < one["probability"] <= 1
     assert one["top"][0] == {"label": one["label"], "probability": one["probability"]}
     assert {best["label"] for best in one["top"]} == set(CLASSES)
-    assert sum(best["probability"] for best in one["top"]) == pytest.approx(1)
+    # each rounded to a millionth: half of one off at most
+    rounding = 0.5e-6 * len(one["top"])
+    assert sum(best["probability"] for best in one["top"]) == pytest.approx(1, abs=rounding + 1e-9)
 
 
 def test_a_batch_is_answered_in_its_order(ask: Any) -> None:
