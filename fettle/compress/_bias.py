@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import _qdq_graph
+from fettle.compress import _qdq_graph, _session
 
 Floats = npt.NDArray[np.float32]
 Tensors = dict[str, npt.NDArray[Any]]  # Any: whatever a graph passes on, uint8 and int64 too
@@ -41,13 +41,7 @@ def float_means(prepared: Any, batches: Iterable[Floats]) -> dict[str, Floats]: 
     answers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}
     if not answers:
         return {}
-    proto = type(prepared)()
-    proto.CopyFrom(prepared)
-    present = {one.name for one in proto.graph.output}
-    for name in answers:
-        if name not in present:
-            proto.graph.output.add().name = name
-    session, source = _load(proto), _qdq_graph.input_name(prepared)
+    session, source = _session.watching(prepared, answers), _qdq_graph.input_name(prepared)
     rows = [map(_positions, session.run(list(answers), {source: batch})) for batch in batches]
     return dict(zip(answers.values(), map(np.concatenate, zip(*rows, strict=True)), strict=True))
 
@@ -70,7 +64,7 @@ def correct(
     for nodes, needed in _pieces(quantized):
         layer = nodes[-1]
         proto, inputs = _piece(quantized, nodes, [*needed, layer.output[0]], held, values[0])
-        session = _load(proto)
+        session = _session.load(proto)
         names = [one.name for one in proto.graph.output]
         for one in values:
             answers = session.run(names, {name: one[name] for name in inputs})
@@ -185,14 +179,3 @@ def _add(tensor: Any, shift: Floats) -> None:  # Any: onnx.TensorProto, untyped
 def _positions(answer: npt.NDArray[Any]) -> Floats:
     """Average [n, C, …] over all but images and channels."""
     return np.asarray(answer.mean(axis=tuple(range(2, answer.ndim))), np.float32)
-
-
-def _load(proto: Any) -> Any:  # Any: onnx and onnxruntime, untyped
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )

@@ -9,13 +9,13 @@ with the Cholesky form of section 3.3; all outputs share one order of inputs, as
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import _qdq_graph
+from fettle.compress import _qdq_graph, _session
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -49,10 +49,15 @@ def moments(
 
     `dims` {weight: its shape}; d is what one output of a group reads.
     """
+    source = _qdq_graph.input_name(proto)
+    names = sorted({node.input[0] for node in nodes} - {source})
+    session = _session.watching(proto, names)
     found: dict[str, Floats] = {}
     for batch in batches:
-        for node, array in _inputs(proto, nodes, batch):
-            read = _unfolded(node, dims[node.input[1]], array)
+        answers = session.run(names, {source: batch}) if names else []  # no names would mean all
+        given = dict(zip(names, answers, strict=True)) | {source: batch}
+        for node in nodes:
+            read = _unfolded(node, dims[node.input[1]], given[node.input[0]])
             squares = read @ read.transpose(0, 2, 1)
             found[node.name] = found[node.name] + squares if node.name in found else squares
     return found
@@ -98,30 +103,6 @@ def _factors(moments: Floats) -> Doubles:
     inverse = np.linalg.inv(damped)
     lower = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2)
     return np.asarray(lower.transpose(0, 2, 1))
-
-
-# Any: onnx's, untyped
-def _inputs(proto: Any, nodes: Sequence[Any], batch: Floats) -> Iterator[tuple[Any, Floats]]:
-    """Run the graph, and hand out each node with what it reads."""
-    import onnxruntime as ort
-
-    source = _qdq_graph.input_name(proto)
-    names = sorted({node.input[0] for node in nodes} - {source})
-    watched = type(proto)()
-    watched.CopyFrom(proto)
-    present = {one.name for one in watched.graph.output}
-    kind = type(watched.graph.output[0])
-    watched.graph.output.extend(kind(name=name) for name in names if name not in present)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    answers = session.run(names, {source: batch}) if names else []  # no names would mean all
-    read = dict(zip(names, answers, strict=True)) | {source: batch}
-    for node in nodes:
-        yield node, read[node.input[0]]
 
 
 # Any: onnx.NodeProto, untyped

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fettle.compress import _session
 from fettle.compress._qdq_graph import HEAVY, candidates
 from fettle.compress._revert import reverted
 
@@ -105,14 +106,7 @@ def fewest(count: int, accept: Callable[[int], bool]) -> int | None:
 
 def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
     """Run a graph with every optimisation on, one thread: logits [n, classes]."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = _session.load(proto)
     name = session.get_inputs()[0].name
     size = session.get_inputs()[0].shape[0]
     step = size if isinstance(size, int) else len(images)

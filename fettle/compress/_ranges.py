@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import _qdq_graph
+from fettle.compress import _qdq_graph, _session
 
 Floats = npt.NDArray[np.float32]
 Calibrate = Literal["minmax", "entropy", "percentile"]
@@ -39,7 +39,7 @@ def collect(
 
     ends: dict[str, tuple[Floats, Floats]] = {}
     collectors = {name: _collector(name) for name in methods if name != "minmax"}
-    session, names, source = _session(proto)
+    session, names, source = _watching_floats(proto)
     for batch in batches:
         values = dict(zip(names, session.run(names, {source: batch}), strict=True)) | {
             source: batch
@@ -88,10 +88,10 @@ def _collector(method: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
     )
 
 
-def _session(proto: Any) -> tuple[Any, list[str], str]:  # Any: onnx and onnxruntime, untyped
+# Any: onnx and onnxruntime, untyped
+def _watching_floats(proto: Any) -> tuple[Any, list[str], str]:
     """Load the graph with every float tensor as an output: session, their names, the input's."""
     import onnx
-    import onnxruntime as ort
 
     inferred = onnx.shape_inference.infer_shapes(proto)
     source = _qdq_graph.input_name(proto)
@@ -105,10 +105,4 @@ def _session(proto: Any) -> tuple[Any, list[str], str]:  # Any: onnx and onnxrun
         for one in inferred.graph.output
         if one.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     ]
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # the same bytes on any machine
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        inferred.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session, names, source
+    return _session.load(inferred), names, source

@@ -1,0 +1,29 @@
+"""Run graphs while they are being compressed: one thread, every optimisation, no warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def load(proto: Any) -> Any:  # Any: onnx and onnxruntime, untyped
+    """Load a graph; one thread, so that it answers the same on any machine."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def watching(proto: Any, names: Iterable[str]) -> Any:  # Any: onnx and onnxruntime, untyped
+    """Load a copy of the graph that can answer with the named tensors too."""
+    watched = type(proto)()
+    watched.CopyFrom(proto)
+    present = {one.name for one in watched.graph.output}
+    for name in names:
+        if name not in present:
+            watched.graph.output.add().name = name
+    return load(watched)
