@@ -7,15 +7,12 @@ docs/decisions/0012 changed 0.1, 0 and 0.1 % of their answers.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fettle.compress import Claims, _compact, _placement, _qdq_graph, weight_int8
-from fettle.compress._ort_quantizer import prepare, translated
-from fettle.errors import ModelError
+from fettle.compress import Claims, _qdq_graph, _weights
 from fettle.params import Strict
 
 CLAIMS = Claims(
@@ -38,23 +35,13 @@ def apply(model: Path, out: Path) -> _qdq_graph.Coverage:
     float16's largest, 65,504, stays float32. Raises ModelError when none is left, or the file
     cannot be folded.
     """
-    with tempfile.TemporaryDirectory(prefix="fettle-fp16-") as name, translated(model):
-        proto = prepare(model, Path(name))
-    _placement.name_nodes(proto)
-    heavy = [node for node in proto.graph.node if node.op_type in _qdq_graph.HEAVY]
-    read = {node.input[1] for node in heavy}
-    held = [one for one in proto.graph.initializer if one.name in read and weight_int8.fits(one)]
-    stored = {tensor.name for tensor in held if _narrow(proto, tensor)}
+    proto, heavy, held = _weights.opened(model)
+    stored = {name for name, tensor in held.items() if _narrow(proto, tensor)}
     if not stored:
-        raise ModelError(
-            f"{model.name} has no weights to store in float16",
-            got=f"no {', '.join(_qdq_graph.HEAVY)} with constant weights of at most 65,504",
-            rule="only their weights are worth it",
-            fix="drop the w16 targets (params.yaml: targets)",
-        )
+        which = "constant weights of at most 65,504"
+        raise _weights.nothing_to_store(model, "float16", weights=which, targets="w16")
     covered = _qdq_graph.covered(heavy, stored)
-    _compact.compact(proto)
-    out.write_bytes(proto.SerializeToString(deterministic=True))
+    _weights.written(proto, out)
     return covered
 
 

@@ -10,7 +10,6 @@ than ERROR_TIMES what int8 weights leave, or ERROR_SHARE of its variance. docs/d
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fettle.compress import Claims, _compact, _feedback, _mixed, _placement, _qdq_graph, weight_int8
-from fettle.compress._ort_quantizer import prepare, translated
+from fettle.compress import Claims, _feedback, _mixed, _qdq_graph, _weights
+from fettle.compress._ort_quantizer import translated
+from fettle.compress._weights import Floats, Rounded
 from fettle.errors import ModelError
 from fettle.params import Strict
 
@@ -32,7 +31,6 @@ CLAIMS = Claims(
     shrinks_macs=False,
     keeps_shapes=True,
 )
-Floats = npt.NDArray[np.float32]
 
 OPSET, IR_VERSION = 21, 10  # the first with int4
 RANKED_IMAGES = 64  # for the order of layers only: 0.13 s a layer of EfficientNet-Lite0 at 32 px
@@ -60,20 +58,6 @@ class Stored:
     images: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rounded:
-    """One weight in whole numbers, with a scale per channel of `axis`."""
-
-    values: npt.NDArray[np.int8]
-    scales: Floats
-    axis: int
-
-    def widened(self) -> Floats:
-        """Return what the runtime computes with."""
-        shape = [-1 if at == self.axis else 1 for at in range(self.values.ndim)]
-        return self.values * self.scales.reshape(shape)
-
-
 def apply(
     model: Path, out: Path, *, batches: list[Floats], held_out: Floats, disagreement_max: float
 ) -> Stored:
@@ -82,17 +66,9 @@ def apply(
     `batches` and `held_out` are normalised training images [n, C, H, W]. Raises ModelError when
     there is no weight to store, the bounds leave none in int4, or the file cannot be folded.
     """
-    with tempfile.TemporaryDirectory(prefix="fettle-int4-") as name, translated(model):
-        proto = prepare(model, Path(name), opset=OPSET)
+    proto, heavy, held = _weights.opened(model, opset=OPSET)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
-    _placement.name_nodes(proto)
-    heavy = [node for node in proto.graph.node if node.op_type in _qdq_graph.HEAVY]
-    held = {one.name: one for one in proto.graph.initializer if weight_int8.fits(one)}
-    int8 = {
-        node.input[1]: _in_int8(node, held[node.input[1]])
-        for node in heavy
-        if node.input[1] in held
-    }
+    int8 = _weights.in_int8(heavy, held)
     with translated(model):
         int4 = _in_int4(proto, heavy, int8, held, _qdq_graph.fit_batch(proto, batches))
     chosen, disagreement = _choose(model, proto, int8, int4, held_out, disagreement_max)
@@ -103,22 +79,9 @@ def apply(
         images=len(held_out),
     )
     for weight, one in int8.items():
-        best = chosen.get(weight, one)
-        weight_int8.store(
-            proto, weight, best.values, best.scales, axis=best.axis, packed=weight in chosen
-        )
-    _compact.compact(proto)
-    out.write_bytes(proto.SerializeToString(deterministic=True))
+        _weights.store(proto, weight, chosen.get(weight, one), packed=weight in chosen)
+    _weights.written(proto, out)
     return stored
-
-
-# Any: onnx's, untyped
-def _in_int8(node: Any, tensor: Any) -> Rounded:
-    from onnx import numpy_helper
-
-    array = np.asarray(numpy_helper.to_array(tensor))
-    axis = _qdq_graph.channel_axis(node, array.ndim)
-    return Rounded(*weight_int8.quantize(array, axis), axis)
 
 
 def _in_int4(
@@ -166,12 +129,8 @@ def _choose(
     Raises ModelError when that leaves none in int4.
     """
     if not int4:
-        raise ModelError(
-            f"{model.name} has no weights to store in int4",
-            got=f"no {', '.join(_qdq_graph.HEAVY)} with constant weights of its own",
-            rule="only their weights are worth it",
-            fix="drop the w4 targets (params.yaml: targets)",
-        )
+        which = "constant weights of its own"
+        raise _weights.nothing_to_store(model, "int4", weights=which, targets="w4")
     wanted = _mixed.run(proto, images)
     variance = max(float(wanted.var()), 1e-30)
     plain = _error(_mixed.run(_widened(proto, int8), images), wanted) / variance

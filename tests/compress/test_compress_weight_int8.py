@@ -7,7 +7,7 @@ import onnx
 import pytest
 import tiny_onnx
 
-from fettle.compress import weight_int8
+from fettle.compress import _weights, weight_int8
 from fettle.errors import ModelError
 from fettle.runtimes import openvino, ort
 
@@ -53,10 +53,10 @@ def test_onnx_runtime_widens_the_weights_when_it_loads_the_file(files: tuple[Pat
 
 def test_each_channel_is_rounded_by_its_own_step() -> None:
     weight = np.array([[1.0, -0.5], [0.0, 0.0], [1e-3, 2e-3]], np.float32)
-    values, scales = weight_int8.quantize(weight, 0)
+    values, scales = _weights.quantize(weight, 0)
     assert scales == pytest.approx([1 / 127, 1, 2e-3 / 127])
     assert values.tolist() == [[127, -64], [0, 0], [64, 127]]
-    across, steps = weight_int8.quantize(weight, 1)
+    across, steps = _weights.quantize(weight, 1)
     assert (across.shape, steps.shape) == ((3, 2), (2,))
     assert np.abs(across * steps - weight).max() <= steps.max() / 2 + 1e-9
 
