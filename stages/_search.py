@@ -40,12 +40,8 @@ PROPOSALS_MAX = 3
 # What an epoch costs beside the model's own work, in epochs of the float model: images and teacher.
 # On digits (one thread, loaded) 1.3 s for a student of width 16, 9.4 s for the float model.
 EPOCH_COST_MIN = 0.1
-BYTES = {
-    "int8": 1,
-    "w16": 2,
-    "w8": 1,
-    "w4": 0.5,
-}  # a weight's, by the target's precision; 4 in any other
+# A weight's, by the target's precision; 4 in any other.
+BYTES = {"int8": 1, "w16": 2, "w8": 1, "w4": 0.5}
 PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
 
 

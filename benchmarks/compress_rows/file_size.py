@@ -69,13 +69,18 @@ def _of(one: Prepared) -> list[Row]:
         )
         steps = " > ".join(str(step["use"]) for step in RECIPES[one.name])
         notes = {"int8": steps, "w8": steps, "w4": f"{steps}; {len(stored.kept_int8)} layers int8"}
-        return [_row(one, folder / f"{label}.onnx", note) for label, note in notes.items()]
+        test = one.images("test")
+        before = _recipes.answers(one.onnx, one, test)
+        rows = []
+        for label, note in notes.items():
+            path = folder / f"{label}.onnx"
+            after = _recipes.answers(path, one, test)
+            drop = quality.drop("accuracy", before, after, test.labels)
+            rows.append(_row(one, path, drop, note))
+        return rows
 
 
-def _row(one: Prepared, path: Path, note: str) -> Row:
-    test = one.images("test")
-    before, after = (_recipes.answers(file, one, test) for file in (one.onnx, path))
-    drop = quality.drop("accuracy", before, after, test.labels)
+def _row(one: Prepared, path: Path, drop: Measure, note: str) -> Row:
     ratio = one.onnx.stat().st_size / path.stat().st_size
     judged = path.stem == "w4"
     return table.of_measure(
