@@ -18,7 +18,7 @@ from fettle.params import load
 WHAT = "true wins refused by the budget, and true losses let pass, at each set's size"
 GOAL = "<= 5 % of true wins refused"
 
-TESTED = {"digits": 899, "photos": 411, "fashion": 10_000}  # images, as splits and quarantine leave
+TESTED = {"digits": 899, "photos": 824, "fashion": 10_000}  # images, as splits and quarantine leave
 FLIPS = (0.01, 0.02)  # shares of answers, as compressed models show on digits
 REFUSED_MAX = 0.05
 PASSED_MAX = 0.065  # of a nominal 0.05: what the bound's coverage test allows
