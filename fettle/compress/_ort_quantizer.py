@@ -45,11 +45,13 @@ def quantize(
     ranges: Path,
     calibrate: Calibrate,
     stays: list[str],
+    whole: list[str],
     weight_bits: WeightBits,
 ) -> None:
     """Write the QDQ form of `model` to `out`; the nodes that `stays` names are left alone.
 
-    `ranges` is the cache file that `_ranges.collect` wrote for `calibrate`.
+    Weights get a scale per channel, those that `whole` names one for all channels. `ranges` is the
+    cache file that `_ranges.collect` wrote for `calibrate`.
     """
     from onnxruntime import quantization as q
 
@@ -65,6 +67,11 @@ def quantize(
             calibration_cache_path=ranges,
             calibrate_method=_ranges.method(calibrate),
             nodes_to_exclude=stays,
+            extra_options={
+                "TensorQuantOverrides": {
+                    name: [{"quant_type": q.QuantType.QInt8, "symmetric": True}] for name in whole
+                }
+            },
         )
 
 

@@ -83,17 +83,24 @@ def in_int8(heavy: Sequence[Any], held: Mapping[str, Any]) -> dict[str, Rounded]
     return found
 
 
-def quantize(weight: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
+def quantize(
+    weight: Floats,
+    axis: int,
+    *,
+    largest: int = 127,
+    steps_min: npt.NDArray[np.float64] | float = 0.0,
+) -> tuple[npt.NDArray[np.int8], Floats]:
     """Round a weight per channel of `axis` to int8, symmetric: values of its shape, scales [c].
 
-    A channel of zeros gets scale 1. A value is off by half a step at most, a step being the
-    channel's largest weight / 127.
+    A value is at most `largest` and off by half a step at most, a step being the channel's largest
+    weight / `largest`, or `steps_min` [c] where that is more. A channel of zeros gets scale 1.
     """
     moved = np.moveaxis(weight, axis, 0)
-    largest = np.abs(moved).reshape(len(moved), -1).max(axis=1)
-    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    steps = np.abs(moved).reshape(len(moved), -1).max(axis=1) / np.float64(largest)
+    steps = np.maximum(steps, steps_min)
+    scales = np.where(steps > 0, steps, 1).astype(np.float32)
     shape = [-1 if at == axis else 1 for at in range(weight.ndim)]
-    values = np.clip(np.round(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
+    values = np.clip(np.round(weight / scales.reshape(shape)), -largest, largest).astype(np.int8)
     return values, scales
 
 

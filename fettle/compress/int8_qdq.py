@@ -28,7 +28,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress import Claims, _bias, _compact, _placement, _qdq_graph, _ranges, _revert
+from fettle.compress import (
+    Claims,
+    _bias,
+    _channels,
+    _compact,
+    _placement,
+    _qdq_graph,
+    _ranges,
+    _revert,
+)
 from fettle.compress._ort_quantizer import (
     WeightBits,
     prepare,
@@ -121,13 +130,14 @@ def drafts(
         with translated(model), quiet():
             ranges = _ranges.collect(prepared, folder, batches=fitting, methods=methods)
         found = {}
-        seen = _bias.some(fitting)
+        whole, seen = _channels.of_convolutions(prepared), _bias.some(fitting)
         means = _bias.float_means(prepared, seen)
         for method in methods:
             written = folder / f"{method}.onnx"
             with translated(model):
-                quantize(source, written, ranges[method], method, stays, weight_bits)
+                quantize(source, written, ranges[method], method, stays, whole, weight_bits)
             quantized = onnx.load(written)
+            _channels.quantize(quantized, prepared=prepared, bits=weight_bits)
             _qdq_graph.bare_answer(quantized)
             with translated(model):
                 _bias.correct(quantized, prepared=prepared, means=means, batches=seen)
