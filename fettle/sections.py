@@ -145,8 +145,10 @@ class Also(Strict):
 class Search(Strict):
     """How far `recipe: auto` looks. Evaluations bound it; the clock is a safety stop only, which
     marks the result truncated. A trial recovers for `trial_epochs`, a finalist `final_epochs` more.
+    `aim` is the objective inside the budget, or the whole front up to some way beyond the budget.
     """
 
+    aim: Literal["objective", "front"] = "objective"
     evaluations_max: Positive = 24
     wall_clock_max_s: Annotated[float, Field(gt=0)] = 900
     trial_epochs: Annotated[int, Field(ge=0)] = 2

@@ -22,6 +22,7 @@ def document(
     recipe = [dict(step) for step in best.recipe]
     return {
         "objective": goal.objective.model_dump(),
+        "aim": goal.search.aim,
         "budget": goal.budget.model_dump(),
         "unit": unit,
         "priced_by": priced_by,

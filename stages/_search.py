@@ -1,48 +1,33 @@
 """Search for the recipe: what stages/compress.py does when params.yaml says `recipe: auto`.
 
-Lends fettle/search a workbench of real models. A move is what a technique proposes for the model as
-it stands; before any training it is tried on a copy, so that its cost is counted, not guessed, and
-the drop of the copy on training images is what the surrogate reads. A trial recovers for
-search.trial_epochs, a finalist for search.final_epochs more. Only training and validation images
-are looked at; of the test set its size alone is known.
+Lends fettle/search a workbench of real models (stages/_workbench.py). Only training and validation
+images are looked at; of the test set its size alone is known.
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from fettle import plugins
-from fettle.bench import quality
 from fettle.bench.latency_table import Costs
-from fettle.compress import Claims, Workshop, _layers, _sensitivity
-from fettle.compress._plan import Plan
-from fettle.errors import ModelError
 from fettle.search.descent import Limits, accepted, search
 from fettle.search.journal import Journal
-from fettle.search.trial import Move, Recipe, Result, Trial, key
+from fettle.search.trial import Trial
 from fettle.sections import Options
-from fettle.train import predict
-from stages import _foresight, _found, _reading, _recipe
-from stages._price import Price, counted_ms
-from stages._recipe import Stand
-from stages._recovery import Job, batches, example, teacher_of, threads
+from stages import _foresight, _found
+from stages._price import Price
+from stages._recovery import Job, example, threads
+from stages._workbench import Bench
 
 JOURNAL = "search.jsonl"  # in scratch: it outlives a kill
-RECOVERY = "distil"  # what a finalist is finished with
-# A technique's mildest, middle and harshest proposal: the surrogate reads between them.
-PROPOSALS_MAX = 3
-# What an epoch costs beside the model's own work, in epochs of the float model: images and teacher.
-# On digits (one thread, loaded) 1.3 s for a student of width 16, 9.4 s for the float model.
-EPOCH_COST_MIN = 0.1
 # A weight's, by the target's precision; 4 in any other.
 BYTES = {"int8": 1, "w16": 2, "w8": 1, "w4": 0.5}
-PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
+FRONT_BUDGETS = 2.5  # how far beyond the budget's drop `search.aim: front` looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +60,7 @@ def find(job: Job, tested: int, costs: Mapping[str, Costs]) -> Searched:
             goal.budget, seen=len(job.validation.labels), tested=tested
         ),
         final_epochs=goal.search.final_epochs,
+        front_drop_max=FRONT_BUDGETS * goal.budget.drop_max if goal.search.aim == "front" else None,
     )
     best = root.value
 
@@ -99,191 +85,6 @@ def find(job: Job, tested: int, costs: Mapping[str, Costs]) -> Searched:
     chosen = found.trials[found.best]
     doc = _found.document(found, goal, limits, unit=price.unit, priced_by=price.source)
     return Searched([dict(step) for step in chosen.recipe], doc)
-
-
-class Bench:
-    """The workbench of fettle/search/descent.py, on real models."""
-
-    def __init__(self, job: Job, price: Price, tested: int) -> None:
-        self.job, self.price, self.tested = job, price, tested
-        self.root = _recipe.begin(job)
-        self._teacher = teacher_of(job.weights, self.root.model)
-        self._last: tuple[str, Stand] = (key(()), self.root)
-        self._trial = 0
-
-    def moves(self, recipe: Recipe) -> Sequence[Move]:
-        """Ask every technique, try each proposal on a copy, and add the recovery."""
-        now, found = self._stand(recipe), []
-        for step in proposals(self.job, now):
-            tried = self._probe(now, step)
-            if tried is not None:
-                found.append(tried)
-        if recipe:
-            epochs = self.job.params.compress.search.final_epochs
-            final = {"use": RECOVERY, "epochs": epochs}
-            value, excess = self.price.of(now.model, now.layers)
-            found.append(
-                Move(
-                    step=final,
-                    role="recover",
-                    value=value,
-                    excess=excess,
-                    epochs=epochs,
-                    epoch_cost=self._epoch_cost(now.layers),
-                )
-            )
-        return found
-
-    def evaluate(self, recipe: Recipe) -> Result:
-        """Make the model of `recipe`, from what scratch keeps of its beginning."""
-        parent = self._stand(recipe[:-1])
-        spent = replace(parent, model=copy.deepcopy(parent.model))
-        steps = [dict(step) for step in recipe]
-        job = replace(self.job, recipe=steps, trial=self._trial)
-        self._trial += 1
-        try:
-            now, _ = _recipe.advance(job, spent, len(steps) - 1, teacher=self._teacher)
-        except ModelError as err:
-            return Result(refused=str(err))
-        self._last = (key(recipe), now)
-        return self.look(now)
-
-    def chance(self, drop: float) -> float:
-        """Foretell test for a drop on validation."""
-        asked, seen = self.job.params.compress.budget, len(self.job.validation.labels)
-        return _foresight.chance_of(asked, drop, seen=seen, tested=self.tested)
-
-    def look(self, now: Stand) -> Result:
-        """Hold a model's answers to the validation images against the float model's."""
-        asked, labels = self.job.params.compress.budget, self.job.validation.labels
-        value, excess = self.price.of(now.model, now.layers)
-        found = _foresight.foresee(asked, self.root.logits, now.logits, labels, tested=self.tested)
-        return Result(
-            value=value,
-            drop=found.drop,
-            chance=found.chance,
-            excess=excess,
-            figures={
-                "params": float(now.size[0]),
-                "macs": float(now.size[1]),
-                "accuracy": now.accuracy.value,
-                "epochs": float(now.epochs),
-            },
-        )
-
-    def _stand(self, recipe: Recipe) -> Stand:
-        name = key(recipe)
-        if not recipe:
-            return self.root
-        if self._last[0] != name:
-            kept, _ = _recipe.take_up(self.job, self.job.scratch / name)
-            self._last = (name, kept)
-        return self._last[1]
-
-    def _epoch_cost(self, layers: Sequence[_layers.Layer]) -> float:
-        """Return what an epoch of a model costs, in epochs of the float model: counted, so that the
-        search takes the same way everywhere.
-        """
-        return max(EPOCH_COST_MIN, counted_ms(layers) / counted_ms(self.root.layers))
-
-    def _probe(self, now: Stand, step: Options) -> Move | None:
-        """Try `step` on an untrained copy; None if it cannot be."""
-        spent = copy.deepcopy(now.model)
-        spent.requires_grad_(True)
-        plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
-        options = {name: value for name, value in step.items() if name != "use"}
-        workshop = replace(lent(self.job, now), fit=untrained)
-        try:
-            outcome = plugin.apply(spent, now.plan, _recipe.parse(plugin, options), workshop)
-            model = (outcome.model or spent).eval()
-            layers = _layers.survey(model, example(self.job))
-            value, excess = self.price.of(model, layers)
-        except ModelError:
-            return None
-        return Move(
-            step=step,
-            role="shrink",
-            value=value,
-            probe=self._probe_drop(model),
-            excess=excess,
-            epochs=epochs_of(step),
-            epoch_cost=self._epoch_cost(layers),
-        )
-
-    def _probe_drop(self, model: torch.nn.Module) -> float:
-        train, normalise = self.job.train, _reading.preprocess(self.job.params).normalise
-        pixels, labels = train.pixels[:PROBE_IMAGES], train.labels[:PROBE_IMAGES]
-        before, after = (
-            quality.accuracy(predict.logits(one, pixels, normalise), labels).value
-            for one in (self.root.model, model)
-        )
-        return before - after
-
-
-def lent(job: Job, now: Stand) -> Workshop:
-    """Lend a probe a workshop with few images; the caller sets how it trains."""
-    few = replace(
-        job.train, pixels=job.train.pixels[:PROBE_IMAGES], labels=job.train.labels[:PROBE_IMAGES]
-    )
-    small = replace(job, train=few)
-
-    def some() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return batches(small)
-
-    return Workshop(
-        example=example(job),
-        protected=_recipe.protected(job, now),
-        channel_multiple=_recipe.channel_multiple(job.params.targets),
-        seed=job.params.seed,
-        batches=some,
-        fit=untrained,
-        build=lambda name, options: _recipe.build(job, name, options),
-    )
-
-
-def untrained(model: torch.nn.Module, **_asked: object) -> None:
-    """Stand in for training where a copy is only looked at: the model stays as it is."""
-
-
-def proposals(job: Job, now: Stand) -> list[Options]:
-    """List whole steps that techniques propose for the model; a step that recovers does so for
-    search.trial_epochs. A technique that shrinks nothing of the module is not asked.
-    """
-    # the tracer follows gradients, which the teacher has none of
-    model = copy.deepcopy(now.model).requires_grad_(True)
-    untouched = now.plan == Plan()
-    survey = _sensitivity.survey(model, lent(job, now), shares=(), as_built=untouched)
-    multiple = _recipe.channel_multiple(job.params.targets)
-    found: list[Options] = []
-    for name in plugins.names("compress"):
-        plugin = plugins.resolve("compress", name, where="compress.recipe")
-        propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
-        claims: Claims = plugin.CLAIMS
-        if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
-            continue
-        offered = propose(survey, multiple=multiple, seed=job.params.seed)
-        for options in spread(offered, PROPOSALS_MAX):
-            step = {"use": name, **options}
-            if "recover_epochs" in plugin.Params.model_fields:
-                step["recover_epochs"] = job.params.compress.search.trial_epochs
-            found.append(step)
-    return found
-
-
-def epochs_of(step: Options) -> int:
-    """Count the epochs that a step trains for, its technique's default where it does not say."""
-    plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
-    options = _recipe.parse(plugin, {name: one for name, one in step.items() if name != "use"})
-    own = options.model_dump()
-    return int(own.get("recover_epochs", own.get("epochs", 0)))
-
-
-def spread(offered: Sequence[Options], most: int) -> list[Options]:
-    """Take at most `most` of the proposals, mild to harsh, the first and the last among them."""
-    if len(offered) <= most:
-        return list(offered)
-    last = len(offered) - 1
-    return [offered[round(at * last / (most - 1))] for at in range(most)]
 
 
 def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:

@@ -10,12 +10,12 @@ from benchmarks.context import Prepared
 from fettle import manifest
 from fettle.recorder import Memory
 from fettle.sections import Compress
-from stages import _search
+from stages import _workbench
 from stages._price import Price
 from stages._recovery import Job, example
 
 
-def bench(one: Prepared, folder: Path, asked: Mapping[str, float]) -> _search.Bench:
+def bench(one: Prepared, folder: Path, asked: Mapping[str, float]) -> _workbench.Bench:
     """Make the workbench that compress would use, with further `compress.search` settings."""
     made = job(one, folder, Memory(), asked)
     price = Price(
@@ -25,7 +25,7 @@ def bench(one: Prepared, folder: Path, asked: Mapping[str, float]) -> _search.Be
         example=example(made),
         costs={},
     )
-    return _search.Bench(replace(made, trials=2), price, tested(one))
+    return _workbench.Bench(replace(made, trials=2), price, tested(one))
 
 
 def job(one: Prepared, folder: Path, recorder: Memory, asked: Mapping[str, float]) -> Job:

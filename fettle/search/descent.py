@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
-from fettle.search import surrogate, trial
+from fettle.search import expansion, surrogate, trial
 from fettle.search.front import front
 from fettle.search.journal import Journal
 from fettle.search.surrogate import Surrogate
@@ -46,11 +46,15 @@ class Workbench(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking move needs."""
+    """`chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking move needs.
+
+    `front_drop_max`: look for the whole front up to this drop (expansion.py), not for one answer.
+    """
 
     evaluations_max: int
     chance_min: float
     final_epochs: int
+    front_drop_max: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,12 @@ def search(
     untried = [(trials[0], move) for move in memory.moves(())]
     ended: Literal["settled", "evaluations", "clock"] = "settled"
     while True:
-        picked = choose(trials, untried, drop_most, limits)
+        if limits.front_drop_max is None:
+            picked = choose(trials, untried, drop_most, limits)
+        else:
+            picked = expansion.choose(
+                trials, untried, drop_max=limits.front_drop_max, final_epochs=limits.final_epochs
+            )
         if picked is None:
             break
         if len(trials) > limits.evaluations_max:

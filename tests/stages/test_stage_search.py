@@ -11,7 +11,7 @@ from test_stage_compress import Fatal, Killed, Made, make, make_inputs
 from fettle import dataset, manifest
 from fettle.bench import latency_table
 from fettle.search.trial import key
-from stages import _search
+from stages import _search, _workbench
 from stages._contract import Inputs
 
 TESTED = 900
@@ -115,6 +115,16 @@ def test_limits_that_nothing_can_meet_end_with_the_nearest_miss(
     )
 
 
+def test_aimed_at_the_front_it_still_answers_with_a_model_inside_the_budget(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    front = "compress.search={aim: front, evaluations_max: 4, trial_epochs: 1, final_epochs: 2}"
+    found = make(inputs, tmp_path / "out", *GOAL, front).json("search.json")
+    assert found["goal_met"] is True
+    assert found["trials"][found["best"]]["chance"] >= found["chance_min"]
+    assert found["aim"] == "front"
+
+
 def test_a_clock_that_runs_out_at_once_hands_the_float_model_on_and_says_truncated(
     inputs: Inputs, tmp_path: Path
 ) -> None:
@@ -128,8 +138,8 @@ def test_a_clock_that_runs_out_at_once_hands_the_float_model_on_and_says_truncat
 
 def test_proposals_are_thinned_from_mild_to_harsh() -> None:
     offered: list[dict[str, Any]] = [{"n": n} for n in range(6)]
-    assert [one["n"] for one in _search.spread(offered, 3)] == [0, 2, 5]
-    assert _search.spread(offered[:2], 3) == offered[:2]
+    assert [one["n"] for one in _workbench.spread(offered, 3)] == [0, 2, 5]
+    assert _workbench.spread(offered[:2], 3) == offered[:2]
 
 
 @pytest.mark.parametrize(
