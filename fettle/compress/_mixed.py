@@ -63,22 +63,10 @@ def rank(
 
 def macs(prepared: Any, image: Floats) -> dict[str, int]:  # Any: onnx.ModelProto, untyped
     """Count each layer's multiply-accumulates for one image [1, C, H, W], by running it."""
-    import onnxruntime as ort
-
     weights = {tensor.name: list(tensor.dims) for tensor in prepared.graph.initializer}
     nodes = [node for node in prepared.graph.node if node.op_type in HEAVY]
     heavy = [node for node in nodes if len(weights.get(node.input[1], ())) > 1]
-    proto = type(prepared)()
-    proto.CopyFrom(prepared)
-    present = {one.name for one in proto.graph.output}
-    proto.graph.output.extend(
-        type(proto.graph.output[0])(name=n.output[0]) for n in heavy if n.output[0] not in present
-    )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = _session.watching(prepared, [node.output[0] for node in heavy])
     answers = session.run([n.output[0] for n in heavy], {session.get_inputs()[0].name: image})
     # a weight holds each output channel's products once: [out, in, kh, kw], or [in, out]
     return {

@@ -37,6 +37,7 @@ from fettle.compress import (
     _qdq_graph,
     _ranges,
     _revert,
+    _session,
 )
 from fettle.compress._ort_quantizer import (
     WeightBits,
@@ -161,7 +162,7 @@ def finish(made: Draft, out: Path, *, keep_float: Iterable[str] = ()) -> _qdq_gr
         )
     _compact.compact(proto)
     out.write_bytes(proto.SerializeToString(deterministic=True))
-    _check_runs(out, made.batch)
+    _check_runs(out, proto, made.batch)
     return coverage
 
 
@@ -186,15 +187,11 @@ def _too_few(model: Path, images: list[Floats]) -> ModelError:
     )
 
 
-def _check_runs(path: Path, batch: Floats) -> None:
+# Any: onnx.ModelProto, untyped
+def _check_runs(path: Path, proto: Any, batch: Floats) -> None:
     """Raise ModelError when the int8 file does not load, does not run, or answers no numbers."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
     with translated(path):
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = _session.load(proto)
         answer = session.run(None, {session.get_inputs()[0].name: batch})[0]
     if not np.isfinite(answer).all():
         raise ModelError(

@@ -233,7 +233,7 @@ def test_an_answer_that_is_no_number_is_refused(model: Path, tmp_path: Path) -> 
     bias[0] = np.inf
     tiny_onnx.replace_weight(model, "gb", bias)
     with pytest.raises(ModelError) as caught:
-        int8_qdq._check_runs(model, tiny_onnx.images(4))
+        int8_qdq._check_runs(model, onnx.load(model), tiny_onnx.images(4))
     assert str(caught.value) == (
         "model.onnx: the int8 form answers with values that are no numbers: got 4 of 12; every "
         "logit is finite. Fix: look for weights that are not finite in the model, or drop the int8 "
