@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from fettle.cli import canary_orders as orders
 from fettle.cli import canary_tools as tools
-
-if TYPE_CHECKING:
-    from fettle.project import Project
-    from fettle.supervisor.place import Release
 
 app = typer.Typer(
     help="Put a challenger beside the champion, and let the evidence promote it or roll it back.",
@@ -48,8 +44,10 @@ def start(
     """
     from fettle.supervisor import launch
 
-    home, plan = _project()
-    challenger, champion = _pinned(home, release)
+    home, plan = orders.project()
+    challenger, champion = orders.pinned(home, release)
+    for doubt in tools.forecast(None, None)[0].refusals if champion else ():
+        print(f"fettle: {doubt}. It starts, and pauses there.", file=sys.stderr)
     launch.begin(
         home,
         host=host,
@@ -61,7 +59,7 @@ def start(
     launch.ensure(home)
     from dataclasses import asdict
 
-    answer = _order(
+    answer = orders.order(
         home,
         {
             "verb": "start",
@@ -92,10 +90,10 @@ def status(
     """
     from fettle.cli import canary_view
 
-    home, _ = _project(plan=False)
+    home, _ = orders.project(plan=False)
     last = ""
     while True:
-        doc = _status(home)
+        doc = orders.status(home)
         if json_:
             print(json.dumps(doc), flush=True)
         elif (text := canary_view.text(doc)) != last:
@@ -162,14 +160,14 @@ def retry(json_: JsonOption = False) -> None:
     from fettle.errors import ProjectError
     from fettle.supervisor import launch
 
-    home, plan = _project()
+    home, plan = orders.project()
     serving = launch.place_of(home).serving()
     if serving is None or serving.challenger is None:
         raise ProjectError("there is no rollout to retry", fix="begin one: `fettle canary start`")
     challenger = launch.pin(home, serving.challenger.release)
     launch.ensure(home)
     order = {"verb": "start", "challenger": asdict(challenger), "champion": None, "plan": plan}
-    answer = _order(home, order, timeout_s=ANSWER_S)
+    answer = orders.order(home, order, timeout_s=ANSWER_S)
     print(json.dumps(answer) if json_ else f"rollout {answer['rollout']}: {challenger.release}")
 
 
@@ -181,89 +179,14 @@ def stop() -> None:
     """
     from fettle.supervisor import launch
 
-    home, _ = _project(plan=False)
+    home, _ = orders.project(plan=False)
     print("stopped" if launch.stop(home) else "nothing was running")
-
-
-def _project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSON
-    from fettle import params as params_file
-    from fettle import project as projects
-
-    home = projects.find()
-    os.environ.update(projects.environment(home))
-    if not plan:
-        return home, {}
-    section = params_file.load(home.root / "params.yaml").promote
-    return home, section.model_dump(mode="json")
-
-
-def _pinned(home: Project, named: str | None) -> tuple[Release, Release | None]:
-    """Resolve the two releases, once: from here on digests are spoken of, not names."""
-    from fettle.errors import TransientError, UserError
-    from fettle.supervisor import launch
-
-    last = launch.last_release(home)
-    try:
-        from fettle.adapters import aliases
-
-        registry = aliases.Registry(home.tracking_uri, last.tag.partition(":")[0])
-        challenger_name = named or registry.resolve("challenger")
-        champion_name = registry.resolve("champion")
-    except TransientError as err:
-        print(f"fettle: {err} The last release is taken.", file=sys.stderr)
-        challenger_name, champion_name = named, None
-    challenger = launch.pin(home, challenger_name) if challenger_name else last
-    if named is None and challenger_name is None:
-        gate = json.loads((Path(challenger.folder) / "gate.json").read_text())
-        if not gate.get("passed", False):
-            raise UserError(
-                "the last release is no challenger",
-                got="its offline gate did not pass",
-                rule="only a release that passed may meet users",
-                fix="see `fettle report`, or name another with --release",
-            )
-    champion = launch.pin(home, champion_name) if champion_name else None
-    return challenger, champion
 
 
 def _verb(verb: str, json_: bool) -> None:
     from fettle.supervisor import launch
 
-    home, _ = _project(plan=False)
+    home, _ = orders.project(plan=False)
     launch.ensure(home)
-    answer = _order(home, {"verb": verb}, timeout_s=ORDER_S)
+    answer = orders.order(home, {"verb": verb}, timeout_s=ORDER_S)
     print(json.dumps(answer) if json_ else f"{answer['state']}: {answer['reason']}")
-
-
-def _order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Hand an order to the supervisor and wait for what became of it."""
-    from fettle.errors import TransientError, from_record
-    from fettle.supervisor import launch
-    from fettle.supervisor import place as places
-
-    place = launch.place_of(home)
-    name = places.post(place, order)
-    answer = places.answer(place, name, timeout_s=timeout_s)
-    if answer is None:
-        raise TransientError(
-            "the supervisor did not answer",
-            got=launch.last_line(place.folder / "controller.log"),
-            rule=f"within {timeout_s:g} s",
-            fix=f"read {place.folder / 'controller.log'}; the order waits for it",
-        )
-    if "error" in answer:
-        raise from_record(str(answer["kind"]), str(answer["error"]))
-    return answer
-
-
-def _status(home: Project) -> dict[str, Any]:
-    from fettle.supervisor import launch
-
-    place = launch.place_of(home)
-    serving = place.serving()
-    path = place.rollout(serving.rollout) / "status.json" if serving and serving.rollout else None
-    if serving is None or path is None or not path.is_file():
-        champion = serving.champion.release if serving and serving.champion else None
-        return {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
-    doc: dict[str, Any] = json.loads(path.read_text())
-    return {**doc, "supervisor": "running" if launch.running(place) else "stopped"}

@@ -33,12 +33,12 @@ def plan(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -
     """
     from fettle.cli import canary_view
 
-    found, learnt = _forecast(per_s, errors)
+    found, learnt = forecast(per_s, errors)
     doc = {**asdict(found), "traffic": asdict(learnt)}
     print(json.dumps(doc) if json_ else canary_view.forecast(doc))
 
 
-def _forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Learnt]:
+def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Learnt]:
     """Work the plan of params.yaml out for the log's traffic; what is given goes before it."""
     from fettle import params as params_file
     from fettle import project as projects
@@ -67,7 +67,7 @@ def lint(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -
     """
     from fettle.errors import ParamsError
 
-    found, _ = _forecast(per_s, errors)
+    found, _ = forecast(per_s, errors)
     if json_:
         print(json.dumps({"refusals": found.refusals, "advice": found.advice}))
     if found.refusals:

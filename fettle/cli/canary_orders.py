@@ -1,0 +1,90 @@
+"""Between `fettle canary` and its supervisor: the releases, an order, its answer, the status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fettle.project import Project
+    from fettle.supervisor.place import Release
+
+
+def project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSON
+    """Take the current folder's project, and the plan of its params.yaml unless none is wanted."""
+    from fettle import params as params_file
+    from fettle import project as projects
+
+    home = projects.find()
+    os.environ.update(projects.environment(home))
+    if not plan:
+        return home, {}
+    section = params_file.load(home.root / "params.yaml").promote
+    return home, section.model_dump(mode="json")
+
+
+def pinned(home: Project, named: str | None) -> tuple[Release, Release | None]:
+    """Resolve the two releases, once: from here on digests are spoken of, not names."""
+    from fettle.errors import TransientError, UserError
+    from fettle.supervisor import launch
+
+    last = launch.last_release(home)
+    try:
+        from fettle.adapters import aliases
+
+        registry = aliases.Registry(home.tracking_uri, last.tag.partition(":")[0])
+        challenger_name = named or registry.resolve("challenger")
+        champion_name = registry.resolve("champion")
+    except TransientError as err:
+        print(f"fettle: {err} The last release is taken.", file=sys.stderr)
+        challenger_name, champion_name = named, None
+    challenger = launch.pin(home, challenger_name) if challenger_name else last
+    if named is None and challenger_name is None:
+        gate = json.loads((Path(challenger.folder) / "gate.json").read_text())
+        if not gate.get("passed", False):
+            raise UserError(
+                "the last release is no challenger",
+                got="its offline gate did not pass",
+                rule="only a release that passed may meet users",
+                fix="see `fettle report`, or name another with --release",
+            )
+    champion = launch.pin(home, champion_name) if champion_name else None
+    return challenger, champion
+
+
+def order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:  # Any: JSON
+    """Hand an order to the supervisor and wait for what became of it."""
+    from fettle.errors import TransientError, from_record
+    from fettle.supervisor import launch
+    from fettle.supervisor import place as places
+
+    place = launch.place_of(home)
+    name = places.post(place, order)
+    answer = places.answer(place, name, timeout_s=timeout_s)
+    if answer is None:
+        raise TransientError(
+            "the supervisor did not answer",
+            got=launch.last_line(place.folder / "controller.log"),
+            rule=f"within {timeout_s:g} s",
+            fix=f"read {place.folder / 'controller.log'}; the order waits for it",
+        )
+    if "error" in answer:
+        raise from_record(str(answer["kind"]), str(answer["error"]))
+    return answer
+
+
+def status(home: Project) -> dict[str, Any]:  # Any: JSON
+    """Read where the rollout stands; idle where there is none."""
+    from fettle.supervisor import launch
+
+    place = launch.place_of(home)
+    serving = place.serving()
+    path = place.rollout(serving.rollout) / "status.json" if serving and serving.rollout else None
+    if serving is None or path is None or not path.is_file():
+        champion = serving.champion.release if serving and serving.champion else None
+        return {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
+    doc: dict[str, Any] = json.loads(path.read_text())
+    return {**doc, "supervisor": "running" if launch.running(place) else "stopped"}
