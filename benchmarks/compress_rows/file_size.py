@@ -27,7 +27,7 @@ GOAL = ">= 35x at <= 1.0 point"
 GOAL_X, DROP_MAX = 35.0, 0.01
 RECIPES: dict[str, Recipe] = {
     "digits": (
-        {"use": "student", "options": {"width": 16, "depth": 1, "blocks": 4}, "epochs": 50},
+        {"use": "student", "options": {"width": 8, "depth": 1, "blocks": 4}, "epochs": 150},
     ),
     "fashion": (
         {"use": "prune", "keep_fraction": 0.4, "steps": 3, "importance": "l2", "recover_epochs": 2},

@@ -1,7 +1,7 @@
 """Latency of a compressed model against the best fp32 runtime of the unpruned one.
 
-Recipes by hand, all students of the large network: on digits the trials are in docs/decisions/0016.
-On photos of 96 px the layers at full resolution are what a student pays for: docs/decisions/0031.
+Recipes by hand, all students of the large network: docs/decisions/0033. On photos of 96 px the
+layers at full resolution are what a student pays for: docs/decisions/0031.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ GOAL = ">= 8x at <= 1.0 point, at 32 px (digits) and at 96 px (photos)"
 GOAL_X, DROP_MAX = 8.0, 0.01
 RECIPES: dict[str, Recipe] = {
     "digits": (
-        {"use": "student", "options": {"width": 16, "depth": 1, "blocks": 4}, "epochs": 50},
+        {"use": "student", "options": {"width": 8, "depth": 1, "blocks": 4}, "epochs": 150},
     ),
     "photos": (
         {
             "use": "student",
-            "options": {"width": 16, "depth": 1, "blocks": 5, "stem_stride": 4},
-            "epochs": 50,
+            "options": {"width": 8, "depth": 1, "blocks": 5, "stem_stride": 4},
+            "epochs": 100,
         },
     ),
 }

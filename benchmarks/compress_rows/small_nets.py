@@ -54,7 +54,7 @@ STUDENTS: dict[str, tuple[dict[str, int], ...]] = {
         {"width": width, "depth": 1, "blocks": 5, "stem_stride": 4} for width in (8, 12, 16, 24)
     ),
 }
-STUDENT_EPOCHS = 40
+STUDENT_EPOCHS = {"digits": 150, "photos": 100}
 CUTS: tuple[Recipe, ...] = tuple(
     (
         {"use": "depth", "remove": remove, "recover_epochs": 4},
@@ -104,7 +104,7 @@ def _of(context: Context, one: Prepared) -> list[Row]:
 def ours(name: str) -> list[Recipe]:
     """List the data set's recipes: its students, then what is cut."""
     students: list[Recipe] = [
-        ({"use": "student", "options": options, "epochs": STUDENT_EPOCHS},)
+        ({"use": "student", "options": options, "epochs": STUDENT_EPOCHS[name]},)
         for options in STUDENTS[name]
     ]
     return [*students, *CUT_TOO[name]]

@@ -114,7 +114,8 @@ def _epoch(
     )
     optim.open_for_learning(groups, count)
     # Seeded anew each epoch, so that a resumed run draws what an unbroken one draws.
-    seed = plan.seed * 100_003 + plan.epochs_before + number
+    drawn = plan.epochs_before + number
+    seed = plan.seed * 100_003 + (drawn % plan.views_epochs if plan.views_epochs else drawn)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout and stochastic depth
     train_loss = _train(run, data, plan, loss, generator)

@@ -26,8 +26,9 @@ class Plan:
     """How to train; the names and meanings are those of params.yaml's finetune section.
 
     `epochs_before` are epochs that another training of the model took: seeds go on from there, so
-    that it sees other images. `patience_epochs` None trains to the end. The weights of the best
-    epoch on validation are kept.
+    that it sees other images. After `views_epochs` the same images come again in the same batches,
+    changed the same way; None never repeats them. `patience_epochs` None trains to the end. The
+    weights of the best epoch on validation are kept.
     """
 
     epochs_max: int
@@ -37,6 +38,7 @@ class Plan:
     batch_images: int = 64
     weight_decay: float = 1e-4
     epochs_before: int = 0
+    views_epochs: int | None = None
     epochs_head: int = 0
     unfreeze_every_epochs: int = 0
     learning_rate_decay_per_group: float = 1.0

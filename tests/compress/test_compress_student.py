@@ -52,7 +52,7 @@ def test_students_are_proposed_while_they_are_half_the_model_or_less() -> None:
         multiple=8,
         seed=0,
     )
-    assert {one["epochs"] for one in whole} == {50}
+    assert {one["epochs"] for one in whole} == {150}
     assert widths(3_000_000) == [32, 12, 8]
     assert widths(190_000) == [12, 8]  # 387,360 weights at width 32, 54,540 at 12
     assert widths(60_000) == [8]

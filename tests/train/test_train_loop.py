@@ -270,3 +270,29 @@ def test_predicting_leaves_the_mode_alone_and_ignores_the_batch_size(
     assert model.training
     assert one.shape == (60, 3)
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def _seen(make_model: Make, data: Data, plan: Plan) -> list[bytes]:
+    """Train; return what each epoch's batches held, in order."""
+    batches: list[bytes] = []
+
+    def loss(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        batches.append(inputs.contiguous().numpy().tobytes())
+        return F.cross_entropy(model(inputs), labels)
+
+    fit(make_model(), data=data, plan=plan, loss=loss)
+    size = len(batches) // plan.epochs_max
+    return [b"".join(batches[at : at + size]) for at in range(0, len(batches), size)]
+
+
+@pytest.mark.parametrize(("views", "wanted"), [(None, 6), (4, 4), (1, 1)])
+def test_after_so_many_epochs_the_same_batches_come_again(
+    make_model: Make, data: Data, views: int | None, wanted: int
+) -> None:
+    plan = replace(GRADUAL, views_epochs=views)
+    seen = _seen(make_model, data, plan)
+    assert len(set(seen)) == wanted
+    assert views is None or seen[views:] == seen[: 6 - views]
+    # a training that goes on after another enters the round where that one left it
+    later = _seen(make_model, data, replace(plan, epochs_before=2))
+    assert later[:2] == seen[2:4]
