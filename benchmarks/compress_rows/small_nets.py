@@ -51,10 +51,10 @@ STUDENTS: dict[str, tuple[dict[str, int], ...]] = {
         {"width": 32, "depth": 1, "blocks": 5},
     ),
     "photos": tuple(
-        {"width": width, "depth": 1, "blocks": 5, "stem_stride": 4} for width in (8, 12, 16, 24)
+        {"width": width, "depth": 1, "blocks": 5, "stem_stride": 4} for width in (4, 8, 16)
     ),
 }
-STUDENT_EPOCHS = {"digits": 150, "photos": 100}
+STUDENT_EPOCHS = {"digits": 150, "photos": 80}
 CUTS: tuple[Recipe, ...] = tuple(
     (
         {"use": "depth", "remove": remove, "recover_epochs": 4},
