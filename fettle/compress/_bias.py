@@ -13,7 +13,7 @@ instead of 0.0009 and 0.018).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,26 @@ def some(batches: Sequence[Floats]) -> list[Floats]:
     return taken
 
 
-def float_means(prepared: Any, batches: Iterable[Floats]) -> dict[str, Floats]:  # Any: onnx
-    """Average each convolution's answer over its positions: {layer: [images, channels]}."""
-    answers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}
-    if not answers:
-        return {}
-    session, source = _session.watching(prepared, answers), _qdq_graph.input_name(prepared)
-    rows = [map(_positions, session.run(list(answers), {source: batch})) for batch in batches]
-    return dict(zip(answers.values(), map(np.concatenate, zip(*rows, strict=True)), strict=True))
+class Means:
+    """Averages each convolution's answers over their positions, batch by batch, IMAGES in all."""
+
+    def __init__(self, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
+        self._layers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}
+        self._rows: dict[str, list[Floats]] = {name: [] for name in self._layers.values()}
+        self._seen = 0
+
+    def add(self, values: Mapping[str, Floats]) -> None:
+        """Take in what the float graph's tensors hold for a batch."""
+        if self._seen >= IMAGES:
+            return
+        found = [_positions(values[tensor]) for tensor in self._layers]
+        for rows, row in zip(self._rows.values(), found, strict=True):
+            rows.append(row)
+        self._seen += max(map(len, found), default=0)
+
+    def of_layers(self) -> dict[str, Floats]:
+        """Return {layer: [images, channels]}."""
+        return {name: np.concatenate(rows) for name, rows in self._rows.items()}
 
 
 def correct(
@@ -55,7 +67,7 @@ def correct(
 ) -> None:
     """Write a float bias into each int8 convolution, in place.
 
-    `means` are `float_means(prepared, batches)`. The graph is run once, in pieces that end at a
+    `means` are the float graph's for these batches. The graph is run once, in pieces that end at a
     convolution, so that each reads what the corrected ones before it give.
     """
     _float_biases(quantized, prepared)

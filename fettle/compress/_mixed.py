@@ -26,6 +26,9 @@ Floats = npt.NDArray[np.float32]
 # of an AVX512-VNNI core; only the order of layers depends on it.
 BOUNDARY_US = 6.0
 FLOAT_US_PER_MAC = 3e-5
+BATCH_IMAGES = (
+    32  # 256 at once take half as long again: EfficientNet-Lite0 at 32 px, 0.30 and 0.20 s
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,10 @@ def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
     session = _session.load(proto)
     name = session.get_inputs()[0].name
     size = session.get_inputs()[0].shape[0]
-    step = size if isinstance(size, int) else len(images)
-    starts = range(0, len(images) - step + 1, step)  # a fixed batch leaves a remainder out
-    rows = [session.run(None, {name: images[at : at + step]})[0] for at in starts]
+    fixed = isinstance(size, int)
+    step = size if fixed else BATCH_IMAGES
+    last = len(images) - step + 1 if fixed else len(images)  # a fixed batch leaves a remainder out
+    rows = [session.run(None, {name: images[at : at + step]})[0] for at in range(0, last, step)]
     return np.concatenate(rows)
 
 

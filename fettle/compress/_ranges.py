@@ -9,7 +9,7 @@ one thread: 2.7 s and 0.9 (depthwise convolutions), ResNet-20 0.8 and 0.6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +33,12 @@ def collect(
     *,
     batches: Sequence[Floats],
     methods: Sequence[Calibrate],
+    on_batch: Callable[[Mapping[str, Floats]], None] = lambda _: None,
 ) -> dict[Calibrate, Path]:
-    """Write one cache file a method into `folder`; `batches` are images [n, C, H, W]."""
+    """Write one cache file a method into `folder`; `batches` are images [n, C, H, W].
+
+    `on_batch` is shown every float tensor of each batch, by name.
+    """
     from onnxruntime.quantization import calibrate as c
 
     ends: dict[str, tuple[Floats, Floats]] = {}
@@ -44,6 +48,7 @@ def collect(
         values = dict(zip(names, session.run(names, {source: batch}), strict=True)) | {
             source: batch
         }
+        on_batch(values)
         if "minmax" in methods:
             ends = {name: _wider(ends.get(name), array) for name, array in values.items()}
         for collector in collectors.values():

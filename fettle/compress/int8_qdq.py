@@ -128,11 +128,13 @@ def drafts(
         fitting = _qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
+        means = _bias.Means(prepared)
         with translated(model), quiet():
-            ranges = _ranges.collect(prepared, folder, batches=fitting, methods=methods)
+            ranges = _ranges.collect(
+                prepared, folder, batches=fitting, methods=methods, on_batch=means.add
+            )
         found = {}
         whole, seen = _channels.of_convolutions(prepared), _bias.some(fitting)
-        means = _bias.float_means(prepared, seen)
         for method in methods:
             written = folder / f"{method}.onnx"
             with translated(model):
@@ -141,7 +143,7 @@ def drafts(
             _channels.quantize(quantized, prepared=prepared, bits=weight_bits)
             _qdq_graph.bare_answer(quantized)
             with translated(model):
-                _bias.correct(quantized, prepared=prepared, means=means, batches=seen)
+                _bias.correct(quantized, prepared=prepared, means=means.of_layers(), batches=seen)
             found[method] = Draft(
                 name=model.name, prepared=prepared, quantized=quantized, batch=fitting[0]
             )

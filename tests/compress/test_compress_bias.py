@@ -9,7 +9,7 @@ import pytest
 import tiny_onnx
 from onnx import numpy_helper
 
-from fettle.compress import _bias, _mixed, int8_qdq
+from fettle.compress import _bias, _mixed, _session, int8_qdq
 
 Floats = npt.NDArray[np.float32]
 IMAGES = tiny_onnx.images(64)
@@ -32,8 +32,17 @@ def _draft(model: Path) -> int8_qdq.Draft:
 
 
 def _means(proto: onnx.ModelProto) -> dict[str, Floats]:
-    found = _bias.float_means(proto, [IMAGES])
-    return {name: rows.mean(axis=0) for name, rows in found.items()}
+    return {name: rows.mean(axis=0) for name, rows in _by_image(proto).items()}
+
+
+def _by_image(proto: onnx.ModelProto) -> dict[str, Floats]:
+    """Average what each convolution answers to IMAGES, as it comes before any pair."""
+    answers = [node.output[0] for node in proto.graph.node if node.op_type == "Conv"]
+    session = _session.watching(proto, answers)
+    found = session.run(answers, {session.get_inputs()[0].name: IMAGES})
+    means = _bias.Means(proto)
+    means.add(dict(zip(answers, found, strict=True)))
+    return means.of_layers()
 
 
 def test_every_layers_means_come_nearer_to_the_float_graphs(
@@ -71,8 +80,8 @@ def test_the_pieces_together_are_the_whole_graph(
         return np.zeros(apart.shape[1], np.float32)
 
     monkeypatch.setattr(_bias, "_surely", none)
-    means = _bias.float_means(plain.prepared, [IMAGES])
-    whole = _bias.float_means(plain.quantized, [IMAGES])
+    means = _by_image(plain.prepared)
+    whole = _by_image(plain.quantized)
     _bias.correct(plain.quantized, prepared=plain.prepared, means=means, batches=[IMAGES])
     assert len(seen) == 2
     for name, apart in zip(("conv1", "conv2"), seen, strict=True):
@@ -103,3 +112,14 @@ def test_the_first_batches_are_taken_until_there_are_enough_images() -> None:
     batches = [IMAGES[:30]] * 5
     assert [len(one) for one in _bias.some(batches)] == [30, 30, 30]
     assert [len(one) for one in _bias.some(batches[:1])] == [30]
+
+
+def test_means_are_of_the_first_images_alone() -> None:
+    proto = onnx.ModelProto()
+    proto.graph.node.add(op_type="Conv", name="conv", input=["x", "w"], output=["y"])
+    means = _bias.Means(proto)
+    for at in range(4):
+        means.add({"y": np.full((40, 2, 3, 3), at, np.float32)})
+    rows = means.of_layers()["conv"]
+    assert rows.shape == (80, 2)  # as many batches as hold _bias.IMAGES
+    assert rows[:, 0].tolist() == [0.0] * 40 + [1.0] * 40
