@@ -72,7 +72,7 @@ def test_all_errors_come_at_once_with_line_value_and_nearest_name(file: Path) ->
 
 
 def test_a_plug_in_s_own_options_are_checked_too(file: Path) -> None:
-    file.write_text((ROOT / "examples" / "photos.yaml").read_text())
+    file.write_text((ROOT / "examples" / "fashion_mnist.yaml").read_text())
     edit(file, "{use: prune, ", "{use: prune, kep_fraction: 0.5, ")
     with pytest.raises(ParamsError) as caught:
         params.load(file)
@@ -89,14 +89,14 @@ def test_broken_yaml_names_the_line(file: Path) -> None:
 
 
 def test_a_set_reaches_into_lists(file: Path) -> None:
-    photos = ROOT / "examples" / "photos.yaml"
-    loaded = params.load(photos, ["compress.recipe.0.keep_fraction=0.5", "seed=3"])
+    fashion = ROOT / "examples" / "fashion_mnist.yaml"
+    loaded = params.load(fashion, ["compress.recipe.0.keep_fraction=0.5", "seed=3"])
     assert (loaded.compress.recipe[0]["keep_fraction"], loaded.seed) == (0.5, 3)
 
 
 def test_a_set_reaches_into_a_section_that_the_file_leaves_to_its_defaults(file: Path) -> None:
-    photos = ROOT / "examples" / "photos.yaml"
-    loaded = params.load(photos, ["compress.search.evaluations_max=3"])
+    fashion = ROOT / "examples" / "fashion_mnist.yaml"
+    loaded = params.load(fashion, ["compress.search.evaluations_max=3"])
     assert loaded.compress.search.evaluations_max == 3
     assert loaded.compress.search.trial_epochs == 2
 
