@@ -37,21 +37,20 @@ def some(batches: Sequence[Floats]) -> list[Floats]:
 
 
 class Means:
-    """Averages each convolution's answers over their positions, batch by batch, IMAGES in all."""
+    """Averages each convolution's answers over their positions, for the first `batches`."""
 
-    def __init__(self, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
+    def __init__(self, prepared: Any, batches: int) -> None:  # Any: onnx.ModelProto, untyped
         self._layers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}
         self._rows: dict[str, list[Floats]] = {name: [] for name in self._layers.values()}
-        self._seen = 0
+        self._left = batches
 
     def add(self, values: Mapping[str, Floats]) -> None:
         """Take in what the float graph's tensors hold for a batch."""
-        if self._seen >= IMAGES:
+        if self._left == 0:
             return
-        found = [_positions(values[tensor]) for tensor in self._layers]
-        for rows, row in zip(self._rows.values(), found, strict=True):
-            rows.append(row)
-        self._seen += max(map(len, found), default=0)
+        self._left -= 1
+        for tensor, name in self._layers.items():
+            self._rows[name].append(_positions(values[tensor]))
 
     def of_layers(self) -> dict[str, Floats]:
         """Return {layer: [images, channels]}."""

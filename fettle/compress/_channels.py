@@ -7,6 +7,7 @@ its time for EfficientNet-Lite0 (20,000 channels). So it is told to take these w
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,9 @@ def of_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, untype
     return sorted(held.intersection(name for name, _ in reads) - others)
 
 
-def quantize(proto: Any, *, prepared: Any, bits: int) -> None:  # Any: onnx.ModelProto, untyped
-    """Round the weights of `of_convolutions(prepared)` that the int8 `proto` holds, in place.
+# Any: onnx.ModelProto, untyped
+def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) -> None:
+    """Round the weights in `names` (of `of_convolutions`) that the int8 `proto` holds, in place.
 
     A channel's step is its largest weight over 127 (7 bits: 64), or what its bias needs to fit.
     """
@@ -41,7 +43,6 @@ def quantize(proto: Any, *, prepared: Any, bits: int) -> None:  # Any: onnx.Mode
 
     held = {one.name: one for one in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
-    wanted = set(of_convolutions(prepared))
     floats = {
         one.name: np.asarray(numpy_helper.to_array(one)) for one in prepared.graph.initializer
     }
@@ -50,7 +51,7 @@ def quantize(proto: Any, *, prepared: Any, bits: int) -> None:  # Any: onnx.Mode
     steps_min: dict[str, npt.NDArray[np.float64]] = {}
     for node in proto.graph.node:
         source = sources.get(node.name, [])
-        if len(source) < 2 or source[1] not in wanted or node.input[1] not in makers:
+        if len(source) < 2 or source[1] not in names or node.input[1] not in makers:
             continue
         ends[source[1]] = makers[node.input[1]]
         entry = makers.get(node.input[0])

@@ -128,19 +128,19 @@ def drafts(
         fitting = _qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
-        means = _bias.Means(prepared)
+        whole, seen = _channels.of_convolutions(prepared), _bias.some(fitting)
+        means = _bias.Means(prepared, len(seen))
         with translated(model), quiet():
             ranges = _ranges.collect(
                 prepared, folder, batches=fitting, methods=methods, on_batch=means.add
             )
         found = {}
-        whole, seen = _channels.of_convolutions(prepared), _bias.some(fitting)
         for method in methods:
             written = folder / f"{method}.onnx"
             with translated(model):
                 quantize(source, written, ranges[method], method, stays, whole, weight_bits)
             quantized = onnx.load(written)
-            _channels.quantize(quantized, prepared=prepared, bits=weight_bits)
+            _channels.quantize(quantized, prepared=prepared, names=whole, bits=weight_bits)
             _qdq_graph.bare_answer(quantized)
             with translated(model):
                 _bias.correct(quantized, prepared=prepared, means=means.of_layers(), batches=seen)

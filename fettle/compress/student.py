@@ -39,7 +39,7 @@ PROPOSED = (
     {"width": 8, "depth": 1, "blocks": 4},
 )
 # Width 8 on digits, points lost on test by epochs and rate (ADR 0033): 50 at 4e-3 0.3, 150 at 4e-3
-# -0.6, 150 at 8e-3 -1.1, 250 at 8e-3 -0.8. An epoch is a fortieth of the teacher's.
+# -0.6, 150 at 8e-3 -1.1, 250 at 8e-3 -0.8. An epoch is a sixteenth of the teacher's.
 PROPOSED_EPOCHS = 150
 # On photos of 96 px, over EfficientNet-Lite0: a stem of stride 1 left width 8 at 8.1x and 10 points
 # below its teacher; of stride 4, width 24 is at 10x and loses none (ADR 0031).

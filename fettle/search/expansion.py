@@ -20,7 +20,7 @@ from fettle.search.trial import Move, Trial
 # The middles of so many equal shares of the normal distribution stand for it.
 SHARES = 15
 QUANTILES = tuple(NormalDist().inv_cdf((at + 0.5) / SHARES) for at in range(SHARES))
-SETTLED = 0.001  # of the area that is dominated already: nothing worth an evaluation
+SETTLED = 0.001  # of all the area there is: adding less is not worth an evaluation
 
 
 def choose(
@@ -46,8 +46,7 @@ def choose(
     def adds(value: float, foreseen: tuple[float, float]) -> float:
         return expected(points, value, foreseen, reference) - held
 
-    least = SETTLED * hypervolume([(0.0, 0.0)], reference)
-    best, chosen = least, None
+    best, chosen = SETTLED * hypervolume([(0.0, 0.0)], reference), None
     for parent, move in untried:
         hope = adds(move.value, learnt.after(parent, move))
         if move.role == "shrink":

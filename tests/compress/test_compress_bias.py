@@ -40,7 +40,7 @@ def _by_image(proto: onnx.ModelProto) -> dict[str, Floats]:
     answers = [node.output[0] for node in proto.graph.node if node.op_type == "Conv"]
     session = _session.watching(proto, answers)
     found = session.run(answers, {session.get_inputs()[0].name: IMAGES})
-    means = _bias.Means(proto)
+    means = _bias.Means(proto, 1)
     means.add(dict(zip(answers, found, strict=True)))
     return means.of_layers()
 
@@ -117,7 +117,7 @@ def test_the_first_batches_are_taken_until_there_are_enough_images() -> None:
 def test_means_are_of_the_first_images_alone() -> None:
     proto = onnx.ModelProto()
     proto.graph.node.add(op_type="Conv", name="conv", input=["x", "w"], output=["y"])
-    means = _bias.Means(proto)
+    means = _bias.Means(proto, len(_bias.some([np.zeros((40, 1), np.float32)] * 4)))
     for at in range(4):
         means.add({"y": np.full((40, 2, 3, 3), at, np.float32)})
     rows = means.of_layers()["conv"]
