@@ -19,6 +19,8 @@ BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
 # A channel whose weights stay under this share of its layer's largest adds less than float32's
 # own rounding to the layer; the pretrained EfficientNet-Lite0 has 98 such channels.
 DEAD = 1e-6
+# Of what is watched while it runs, tensor by tensor: 32 at once take a quarter longer at 96 px.
+BATCH_IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +123,13 @@ def input_name(proto: Any) -> str:  # Any: onnx.ModelProto, untyped
 
 
 def fit_batch(proto: Any, images: list[Floats]) -> list[Floats]:  # Any: onnx.ModelProto, untyped
-    """Cut the images to the batch size that the graph fixes, if it does."""
+    """Cut the images to the batch size that the graph fixes, or to one whose tensors stay small."""
     name = input_name(proto)
     dims = next(i for i in proto.graph.input if i.name == name).type.tensor_type.shape.dim
     fixed = dims[0].dim_value if dims else 0
-    if fixed <= 0:
-        return images
     rows = np.concatenate(images)
+    if fixed <= 0:
+        return [rows[at : at + BATCH_IMAGES] for at in range(0, len(rows), BATCH_IMAGES)]
     return [rows[at : at + fixed] for at in range(0, len(rows) - fixed + 1, fixed)]
 
 

@@ -132,7 +132,12 @@ def drafts(
         means = _bias.Means(prepared, len(seen))
         with translated(model), quiet():
             ranges = _ranges.collect(
-                prepared, folder, batches=fitting, methods=methods, on_batch=means.add
+                prepared,
+                folder,
+                batches=fitting,
+                methods=methods,
+                shown=len(seen),
+                on_batch=means.add,
             )
         found = {}
         for method in methods:

@@ -109,17 +109,17 @@ def test_a_shift_counts_by_how_sure_it_is(rows: list[float], expected: float) ->
 
 
 def test_the_first_batches_are_taken_until_there_are_enough_images() -> None:
-    batches = [IMAGES[:30]] * 5
-    assert [len(one) for one in _bias.some(batches)] == [30, 30, 30]
-    assert [len(one) for one in _bias.some(batches[:1])] == [30]
+    batches = [IMAGES[:15]] * 5
+    assert [len(one) for one in _bias.some(batches)] == [15, 15, 15]
+    assert [len(one) for one in _bias.some(batches[:1])] == [15]
 
 
 def test_means_are_of_the_first_images_alone() -> None:
     proto = onnx.ModelProto()
     proto.graph.node.add(op_type="Conv", name="conv", input=["x", "w"], output=["y"])
-    means = _bias.Means(proto, len(_bias.some([np.zeros((40, 1), np.float32)] * 4)))
+    means = _bias.Means(proto, len(_bias.some([np.zeros((20, 1), np.float32)] * 4)))
     for at in range(4):
-        means.add({"y": np.full((40, 2, 3, 3), at, np.float32)})
+        means.add({"y": np.full((20, 2, 3, 3), at, np.float32)})
     rows = means.of_layers()["conv"]
-    assert rows.shape == (80, 2)  # as many batches as hold _bias.IMAGES
-    assert rows[:, 0].tolist() == [0.0] * 40 + [1.0] * 40
+    assert rows.shape == (40, 2)  # as many batches as hold _bias.IMAGES
+    assert rows[:, 0].tolist() == [0.0] * 20 + [1.0] * 20
