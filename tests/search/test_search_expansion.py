@@ -94,6 +94,26 @@ def test_a_model_beyond_a_hard_limit_adds_nothing(tmp_path: Path) -> None:
     assert chosen(beyond) is None
 
 
+def test_a_move_is_worth_the_better_of_what_it_adds_now_and_with_its_recovery() -> None:
+    root = Trial(number=0, parent=-1, recipe=(), role="root", result=ROOT)
+
+    def move(value: float, probe: float, epochs: int) -> Move:
+        step = {"use": "cut", "keep": value / ROOT.value}
+        return Move(step=step, role="shrink", value=value, probe=probe, epochs=epochs)
+
+    def chosen(*moves: Move) -> Move:
+        untried = [(root, one) for one in moves]
+        found = expansion.choose([root], untried, drop_max=DROP_MAX, final_epochs=FINAL_EPOCHS)
+        assert found is not None
+        return found[1]
+
+    # areas in the root's value by a point of drop, (now, with its recovery, by two evaluations)
+    ready, raw = move(60.0, 0.3, 150), move(40.0, 0.5, 4)  # (1.95, 0.94), (0.84, 1.22)
+    assert chosen(raw, ready) == ready
+    mild, crude = move(93.0, 0.0, 2), move(80.0, 0.2, 2)  # (0.35, 0.17), (0.33, 0.46)
+    assert chosen(mild, crude) == crude
+
+
 points = st.tuples(st.floats(1.0, 99.0), st.floats(-0.02, 0.2))
 
 
