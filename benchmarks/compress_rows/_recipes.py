@@ -1,7 +1,6 @@
 """Make compressed models in this process, by the stage `compress`, from recipes set by hand.
 
-The recipes are what trials by hand reached (each file's docstring says where); the search's own are
-measured by other rows.
+The search's own recipes are measured by other rows.
 """
 
 from __future__ import annotations
@@ -26,6 +25,33 @@ from stages._contract import Inputs
 from stages._reading import Images
 
 Recipe = Sequence[Mapping[str, Any]]  # Any: options of techniques
+
+# A small model a data set, by trials by hand. Students of the large network where that is many
+# times too large (docs/decisions/0033); on photos of 96 px a student pays for its layers at full
+# resolution (0031). Fashion-MNIST's float model is itself a small net: a student of width 12 loses
+# 1.5 points after 60 epochs, a cut to the same size and 40 epochs 0.2.
+SMALL: dict[str, Recipe] = {
+    "digits": (
+        {"use": "student", "options": {"width": 8, "depth": 1, "blocks": 4}, "epochs": 150},
+    ),
+    "fashion": (
+        {
+            "use": "prune",
+            "keep_fraction": 0.29,
+            "steps": 3,
+            "importance": "l2",
+            "recover_epochs": 2,
+        },
+        {"use": "distil", "epochs": 40, "learning_rate": 4e-3},
+    ),
+    "photos": (
+        {
+            "use": "student",
+            "options": {"width": 8, "depth": 1, "blocks": 5, "stem_stride": 4},
+            "epochs": 100,
+        },
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)

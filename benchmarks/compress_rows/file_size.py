@@ -1,10 +1,7 @@
 """Bytes of the float model's file over those of the small one's, and what it costs on test.
 
-Recipes by hand, then int8, int8 weights and int4 weights as stages/export.py makes them; the int4
-file is held against the goal, the others are shown. Trials, int4, points lost on test: digits, a
-student of width 16 taught for 50 epochs 257x at -0.7; fashion 41.8x at 0.8 (0.42 of the channels,
-distilled for 20 epochs: 34.9x at 0.4; a student of width 16, 30 epochs: 38.9x at 1.8); photos, the
-float model cut to 0.38 of its channels 40.0x at 0.4.
+Recipes by hand (`_recipes.SMALL`), then int8, int8 weights and int4 weights as stages/export.py
+makes them; the int4 file is held against the goal, the others are shown.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ from pathlib import Path
 
 from benchmarks import table
 from benchmarks.compress_rows import _recipes, int8_alone
-from benchmarks.compress_rows._recipes import Recipe
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
 from fettle.bench import quality
@@ -26,22 +22,6 @@ WHAT = "file size, the float model's ONNX over the small one's in int8 and int4 
 GOAL = ">= 35x at <= 1.0 point"
 
 GOAL_X, DROP_MAX = 35.0, 0.01
-RECIPES: dict[str, Recipe] = {
-    "digits": (
-        {"use": "student", "options": {"width": 8, "depth": 1, "blocks": 4}, "epochs": 150},
-    ),
-    "fashion": (
-        {"use": "prune", "keep_fraction": 0.4, "steps": 3, "importance": "l2", "recover_epochs": 2},
-        {"use": "distil", "epochs": 12},
-    ),
-    "photos": (
-        {
-            "use": "student",
-            "options": {"width": 8, "depth": 1, "blocks": 5, "stem_stride": 4},
-            "epochs": 100,
-        },
-    ),
-}
 
 
 def run(context: Context) -> Iterator[Row]:
@@ -53,7 +33,7 @@ def run(context: Context) -> Iterator[Row]:
 def _of(one: Prepared) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = _recipes.make(one, RECIPES[one.name], folder / "recipe")
+        made = _recipes.make(one, _recipes.SMALL[one.name], folder / "recipe")
         int8_alone.write_images(one, folder)
         int8_alone.tune(one, folder, folder / "int8.onnx", model=made.onnx)
         weight_int8.apply(made.onnx, folder / "w8.onnx")
@@ -65,7 +45,7 @@ def _of(one: Prepared) -> list[Row]:
             held_out=held_out,
             disagreement_max=one.params.export.disagreement_max,
         )
-        steps = " > ".join(str(step["use"]) for step in RECIPES[one.name])
+        steps = " > ".join(str(step["use"]) for step in _recipes.SMALL[one.name])
         notes = {"int8": steps, "w8": steps, "w4": f"{steps}; {len(stored.kept_int8)} layers int8"}
         test = one.images("test")
         before = _recipes.answers(one.onnx, one, test)
