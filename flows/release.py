@@ -1,4 +1,4 @@
-"""Run the graph of dvc.yaml as one Prefect flow, then publish what it made.
+"""Run the graph of dvc.yaml as one Prefect flow, then publish what it made (flows/publish.py).
 
 A task a stage, in dvc.yaml's order; stages of a matrix side by side. Only transient faults are
 retried. DVC decides what is stale and runs the stage; MLflow gets its events while it runs.
@@ -12,16 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_table_artifact,
-)
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
 from prefect.context import FlowRunContext
@@ -31,22 +26,17 @@ from prefect.tasks import exponential_backoff
 
 from fettle import manifest
 from fettle import params as params_file
-from fettle.adapters import bento, git, graph, releases, signing
+from fettle.adapters import git, graph
 from fettle.adapters.tracking import Tracker
 from fettle.errors import FettleError, OurFault, TransientError, from_record
 from fettle.project import Project
-from fettle.report import facts as report_facts
-from fettle.report import figures, interface, page
-from fettle.report.markdown import markdown
-from fettle.supervisor.place import Place
 from flows import dead_runs
+from flows.publish import publish
 from flows.watch import SAY, Watch
 
 STAGE_TIMEOUT_S = 4 * 3600.0
 RETRIES = 2
 TAIL_LINES = 12
-HEADLINE_QUALITY = ("float", "compressed", "drop")
-HEADLINE_RATIOS = ("params_ratio", "size_ratio", "latency_ratio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +69,13 @@ class Run:
     def tell(self, what: Callable[..., object], *words: object) -> None:
         """Queue one call of the tracker."""
         self.told.append(self.writer.submit(what, *words))
+
+    def times(self) -> list[dict[str, Any]]:  # Any: JSON
+        """Return the stages in order: what each took, and whether the cache had it."""
+        return [
+            {"name": one.name, "seconds": one.seconds, "cached": one.outcome != "ran"}
+            for one in (self.done[name] for name in self.stages)
+        ]
 
     def settle(self) -> None:
         """Wait until all that was told is written."""
@@ -182,7 +179,7 @@ def artifact_folder(tree: Path, stage_name: str) -> Path:
         max_workers=os.cpu_count() or 2
     ),
 )
-def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, see _publish
+def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, see publish
     """Run what is stale, then publish the release; returns what `.fettle/last.json` holds."""
     project = Project(Path(root), Path(tree))
     params = params_file.load(project.tree / "params.yaml")
@@ -207,7 +204,7 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     try:
         _run_stages(stages)
         run.settle()
-        return _publish(run, params, sources)
+        return publish(project, tracker, params, sources, run.times())
     except BaseException:
         run.tell(tracker.finish, "FAILED")
         raise
@@ -247,87 +244,3 @@ def _run_stages(stages: graph.Graph) -> None:
         raise failures[0]
     if missing := [name for name, f in futures.items() if not f.state.is_completed()]:
         raise OurFault(f"stages did not run: {', '.join(missing)}")
-
-
-def _publish(run: Run, params: params_file.Params, sources: git.Sources) -> dict[str, Any]:
-    """Make the side effects, all idempotent by the release's digest: folder, Bento, version."""
-    project = run.project
-    package = project.tree / "artifacts" / "package" / "release"
-    folder, digest = releases.publish(package, project.releases)
-    passed = bool(manifest.read(artifact_folder(project.tree, "verdict")).facts["passed"])
-    tag = bento.build(folder, name=params.release.name, version=digest[: releases.SHORT])
-    signing.ensure(folder, bento.bento_folder(tag), os.environ)
-    data = json.loads((project.tree / "inputs" / "source.json").read_text())
-    run.tracker.log_data(params.ingest.source, data["digest"], params.ingest.source)
-    tags = {
-        "release_digest": digest,
-        "bento_tag": tag,
-        "git": sources["commit"] or sources["source"],
-        "data": data["digest"],
-        "gate": "passed" if passed else "not passed",
-    }
-    version = register(run.tracker, project, folder, tags, passed=passed)
-    last: dict[str, Any] = {
-        "release": {
-            "bento": tag,
-            "name": params.release.name,
-            "model_version": version,
-            "run_id": run.tracker.parent_run,
-            "digest": digest,
-            "folder": str(folder.relative_to(project.root)),
-            "git": sources,
-            "data": data["digest"],
-            "passed": passed,
-        },
-        "stages": [
-            {"name": r.name, "seconds": r.seconds, "cached": r.outcome != "ran"}
-            for r in (run.done[name] for name in run.stages)
-        ],
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    manifest.write_json(project.last, last)
-    _show(run, last)
-    return last
-
-
-def register(
-    tracker: Tracker, project: Project, folder: Path, tags: Mapping[str, str], *, passed: bool
-) -> str:
-    """Register a published release; return its model version.
-
-    One that passed becomes the challenger, unless a rollout is under way, which keeps its own: then
-    this release waits, and gets the alias when that is over.
-    """
-    busy = Place(project.state / "canary").active()
-    name = tags["bento_tag"].partition(":")[0]
-    return tracker.register(name, folder, tags, challenger=passed and busy is None)
-
-
-def headline(doc: Mapping[str, Any]) -> dict[str, float]:  # Any: the report's JSON
-    """Pick the numbers that MLflow's list of runs shows beside each run; what is unknown is out."""
-    quality, ratios = doc["quality"] or {}, doc["compression"]
-    found = {f"{quality.get('metric')}.{name}": quality.get(name) for name in HEADLINE_QUALITY}
-    return {
-        **{name: one["value"] for name, one in found.items() if one},
-        **{name: ratios[name] for name in HEADLINE_RATIOS if ratios[name] is not None},
-    }
-
-
-def _show(run: Run, last: Mapping[str, Any]) -> None:
-    """Render the report and hand its facts to the UIs."""
-    facts = report_facts.collect(run.project.tree)
-    html = run.project.tree / "report" / "index.html"
-    page.render(facts, html)
-    doc = interface.to_json(facts)
-    manifest.write_json(html.with_name("report.json"), doc)
-    pictures = figures.figures(facts, html.parent / "figures")
-    run.tracker.metrics(headline(doc))
-    run.tracker.log_files([html, html.with_name("report.json"), *pictures], "report")
-    run.tracker.finish()
-    create_markdown_artifact(markdown(facts), key="release", description="The release")
-    create_table_artifact(
-        [{k: t[k] for k in ("target", "verdict", "size_bytes", "reason")} for t in doc["targets"]],
-        key="targets",
-        description="Every target with its verdict",
-    )
-    create_table_artifact(last["stages"], key="stages", description="Time a stage")

@@ -24,7 +24,7 @@ from fettle.errors import TransientError, UserError
 
 CHAMPION = "champion"
 PREVIOUS = "previous_champion"
-DIGEST = "release_digest"  # the tag that flows/release.py writes
+DIGEST = "release_digest"  # the tag that flows/publish.py writes
 SHORT = 12
 
 

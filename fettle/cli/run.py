@@ -155,7 +155,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
 
 def _finish(
     project: Project,
-    last: dict[str, Any],  # Any: JSON, see flows/release.py
+    last: dict[str, Any],  # Any: JSON, see flows/publish.py
     json_: bool,
     *,
     fresh: bool,

@@ -95,7 +95,7 @@ def _surely(apart: Floats) -> Floats:
     """Average [images, channels] over the images, drawn to 0 by what chance alone would give.
 
     The positive-part estimator of James and Stein (1961), a channel at a time. A map of one pixel
-    says little over so few images: EfficientNet-Lite0's error by percentile, 0.032 without and 0.023.
+    says little over few images: EfficientNet-Lite0's error by percentile, 0.032 without and 0.023.
     """
     mean = apart.mean(axis=0)
     chance = apart.var(axis=0) / len(apart)

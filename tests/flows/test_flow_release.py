@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def test_a_run_leaves_the_challenger_of_a_rollout_under_way_alone(tmp_path: Path) -> None:
-    from flows.release import register
+    from flows.publish import register
 
     project, place = Project(tmp_path, tmp_path), Place(tmp_path / ".fettle" / "canary")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -1,0 +1,116 @@
+"""Publish what a run made: its folder, Bento and version in the registry, and its report.
+
+All of it is a side effect, so none of it is a stage; and idempotent, by the digest of the release.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from fettle import manifest
+from fettle.adapters import bento, git, releases, signing
+from fettle.adapters.tracking import Tracker
+from fettle.params import Params
+from fettle.project import Project
+from fettle.report import facts as report_facts
+from fettle.report import figures, interface, page
+from fettle.report.markdown import markdown
+from fettle.supervisor.place import Place
+
+HEADLINE_QUALITY = ("float", "compressed", "drop")
+HEADLINE_RATIOS = ("params_ratio", "size_ratio", "latency_ratio")
+
+
+def publish(
+    project: Project,
+    tracker: Tracker,
+    params: Params,
+    sources: git.Sources,
+    stages: Sequence[Mapping[str, Any]],  # Any: JSON, the times of the stages
+) -> dict[str, Any]:
+    """Make the folder, the Bento, the registry's version and the report; return what is kept of the
+    run in `.fettle/last.json`.
+    """
+    package = project.tree / "artifacts" / "package" / "release"
+    folder, digest = releases.publish(package, project.releases)
+    passed = bool(manifest.read(project.tree / "artifacts" / "verdict").facts["passed"])
+    tag = bento.build(folder, name=params.release.name, version=digest[: releases.SHORT])
+    signing.ensure(folder, bento.bento_folder(tag), os.environ)
+    data = json.loads((project.tree / "inputs" / "source.json").read_text())
+    tracker.log_data(params.ingest.source, data["digest"], params.ingest.source)
+    tags = {
+        "release_digest": digest,
+        "bento_tag": tag,
+        "git": sources["commit"] or sources["source"],
+        "data": data["digest"],
+        "gate": "passed" if passed else "not passed",
+    }
+    version = register(tracker, project, folder, tags, passed=passed)
+    last: dict[str, Any] = {
+        "release": {
+            "bento": tag,
+            "name": params.release.name,
+            "model_version": version,
+            "run_id": tracker.parent_run,
+            "digest": digest,
+            "folder": str(folder.relative_to(project.root)),
+            "git": sources,
+            "data": data["digest"],
+            "passed": passed,
+        },
+        "stages": list(stages),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    manifest.write_json(project.last, last)
+    _show(project, tracker, last)
+    return last
+
+
+def register(
+    tracker: Tracker, project: Project, folder: Path, tags: Mapping[str, str], *, passed: bool
+) -> str:
+    """Register a published release; return its model version.
+
+    One that passed becomes the challenger, unless a rollout is under way, which keeps its own: then
+    this release waits, and gets the alias when that is over.
+    """
+    busy = Place(project.state / "canary").active()
+    name = tags["bento_tag"].partition(":")[0]
+    return tracker.register(name, folder, tags, challenger=passed and busy is None)
+
+
+def headline(doc: Mapping[str, Any]) -> dict[str, float]:  # Any: the report's JSON
+    """Pick the numbers that MLflow's list of runs shows beside each run; what is unknown is out."""
+    quality, ratios = doc["quality"] or {}, doc["compression"]
+    found = {f"{quality.get('metric')}.{name}": quality.get(name) for name in HEADLINE_QUALITY}
+    return {
+        **{name: one["value"] for name, one in found.items() if one},
+        **{name: ratios[name] for name in HEADLINE_RATIOS if ratios[name] is not None},
+    }
+
+
+def _show(project: Project, tracker: Tracker, last: Mapping[str, Any]) -> None:
+    """Render the report and hand its facts to the UIs."""
+    facts = report_facts.collect(project.tree)
+    html = project.tree / "report" / "index.html"
+    page.render(facts, html)
+    doc = interface.to_json(facts)
+    manifest.write_json(html.with_name("report.json"), doc)
+    pictures = figures.figures(facts, html.parent / "figures")
+    tracker.metrics(headline(doc))
+    tracker.log_files([html, html.with_name("report.json"), *pictures], "report")
+    tracker.finish()
+    create_markdown_artifact(markdown(facts), key="release", description="The release")
+    create_table_artifact(
+        [{k: t[k] for k in ("target", "verdict", "size_bytes", "reason")} for t in doc["targets"]],
+        key="targets",
+        description="Every target with its verdict",
+    )
+    create_table_artifact(last["stages"], key="stages", description="Time a stage")
