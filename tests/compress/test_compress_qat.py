@@ -68,12 +68,11 @@ def test_int8_answers_stay_closer_after_training_under_rounding() -> None:
     plain = copy.deepcopy(model)
     train(plain, 20, 5e-4)  # the same training without the rounding
     with torch.no_grad():
-        after, without = (float(F.cross_entropy(in_int8(one, x)(x), y)) for one in (trained, plain))
-        correct = [
-            float((in_int8(one, x)(x).argmax(1) == y).float().mean()) for one in (trained, plain)
-        ]
-    assert after < without
-    assert correct[0] >= correct[1]
+        moved = [float(((in_int8(one, x)(x) - one(x)) ** 2).mean()) for one in (trained, plain)]
+        before, after = (float(F.cross_entropy(in_int8(one, x)(x), y)) for one in (model, trained))
+    # by one and by two threads: 0.0012 and 0.021, 0.09 and 0.016
+    assert moved[0] < moved[1] / 4
+    assert after < before / 2
 
 
 def test_what_comes_out_is_an_ordinary_model_with_weights_on_the_int8_grid() -> None:
