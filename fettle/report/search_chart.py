@@ -10,6 +10,9 @@ from fettle.report.interface import Json
 from fettle.report.tradeoff import front
 
 WIDTH_PX, HEIGHT_PX = 1080, 420
+# Drops beyond so many budgets lie on the upper edge, with their size beside them: a trial that
+# collapsed would press all others into a line.
+SHOWN_BUDGETS = 4.0
 STYLES = {
     "chosen": f"fill:{svg.colour(1)}",
     "kept": f"fill:{svg.colour(0)}",
@@ -62,14 +65,12 @@ def draw(doc: Json, *, label: str) -> str | None:
     if not found:
         return None
     budget = float(doc["budget"]["drop_max"])
-    lows = [min(one.drop for one in found), 0.0]
-    highs = [max(one.drop for one in found), budget]
-    room = max(0.08 * (max(highs) - min(lows)), 0.002)
+    low = min([one.drop for one in found] + [0.0])
+    top = min(max([one.drop for one in found] + [budget]), SHOWN_BUDGETS * budget)
+    room = max(0.08 * (top - low), 0.002)
     x_low, x_high = svg.log_range([one.value for one in found])
     x = svg.Scale(low=x_low, high=x_high, start=58, end=WIDTH_PX - 16, log=True)
-    y = svg.Scale(
-        low=min(lows) - room, high=min(max(highs), 0.5) + room, start=HEIGHT_PX - 46, end=34
-    )
+    y = svg.Scale(low=low - room, high=top + room, start=HEIGHT_PX - 46, end=34)
     body = svg.axes(
         x, y, x_label=f"{doc['objective']['minimise']} ({doc['unit']}, log scale)",
         y_label="drop on validation, points (lower is better)",
@@ -80,20 +81,28 @@ def draw(doc: Json, *, label: str) -> str | None:
     body.append(
         svg.text(x.end, y(budget) - 6, "budget", anchor="end", style=f"fill:{svg.colour(1)}")
     )
-    steps = [(cost, -gain) for cost, gain in front([(one.value, -one.drop) for one in found])]
+    steps = front([(one.value, -one.drop) for one in found if one.drop <= top])
     path = []
-    for at, (value, drop) in enumerate(steps):
+    for at, (value, gain) in enumerate(steps):
         if at:
-            path.append((x(value), y(steps[at - 1][1])))
-        path.append((x(value), y(drop)))
+            path.append((x(value), y(-steps[at - 1][1])))
+        path.append((x(value), y(-gain)))
     body.append(
         svg.polyline(path, style="stroke:currentColor;stroke-opacity:0.35;stroke-dasharray:4 3")
     )
     for one in sorted(found, key=lambda one: one.verdict == "chosen"):
         radius = 7 if one.verdict == "chosen" else 5
         style = STYLES.get(one.verdict, STYLES["beaten"])
-        body.append(svg.dot(x(one.value), y(one.drop), radius, style=style, title=one.tip))
+        at_x, at_y = x(one.value), y(min(one.drop, top))
+        body.append(svg.dot(at_x, at_y, radius, style=style, title=one.tip))
         if one.verdict in ("chosen", "kept"):
             said = "chosen" if one.verdict == "chosen" else str(one.number)
-            body.append(svg.text(x(one.value) + 9, y(one.drop) - 7, said, size_px=11))
+            body.append(svg.text(at_x + 9, at_y - 7, said, size_px=11))
+    beyond: dict[int, list[float]] = {}  # by place: models of one size may collapse alike
+    for one in found:
+        if one.drop > top:
+            beyond.setdefault(round(x(one.value)), []).append(100 * one.drop)
+    for at_x, drops in beyond.items():
+        said = "↑ " + ", ".join(f"{drop:.0f}" for drop in sorted(drops))
+        body.append(svg.text(at_x + 9, y(top) - 7, said, size_px=11))
     return svg.picture(WIDTH_PX, HEIGHT_PX, label=label, body=body)

@@ -81,6 +81,18 @@ def test_the_search_marks_the_chosen_one_and_the_budget() -> None:
     assert "fill:none;stroke" in drawn
 
 
+def test_a_collapsed_trial_does_not_press_the_others_into_a_line() -> None:
+    doc = searched()
+    doc["trials"][11]["drop"] = 0.8
+    drawn = search_chart.draw(doc, label="a search")
+    assert drawn is not None
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    heights = [y for _, y in sorted((float(x), float(y)) for x, y in dots)]  # fastest first
+    assert heights[0] == min(heights) > 0  # on the upper edge, with its drop beside it
+    assert ">↑ 80</text>" in drawn
+    assert max(heights) - sorted(heights)[1] > 0.5 * search_chart.HEIGHT_PX
+
+
 def test_a_search_in_which_nothing_gave_a_model_has_no_picture() -> None:
     doc = {**searched(), "trials": searched()["trials"][-1:]}
     assert search_chart.draw(doc, label="") is None
