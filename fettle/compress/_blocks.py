@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fettle.compress import _plan
+from fettle.compress import _pass, _plan
 from fettle.errors import ModelError
 
 if TYPE_CHECKING:
@@ -67,15 +67,7 @@ def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
         module.register_forward_hook(lambda _m, i, o, name=name: note(name, i, o))
         for name, module in model.named_modules()
     ]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(was_training)
+    _pass.forward(model, example, hooks)
     return {name for name in same if runs[name] == 1}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fettle.compress import _pass
 from fettle.compress._plan import widths
 from fettle.errors import ModelError
 
@@ -62,6 +63,7 @@ def find(
 
     names = {module: name for name, module in model.named_modules()}
     was_training = model.training
+    model.eval()
     try:
         forbidden = {**_shared(model, example), **protected}
         with torch.enable_grad():
@@ -155,21 +157,13 @@ def _loses_outputs(group: Group, name: str | None) -> bool:
 
 def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
     """Name layers that run more than once or share their weights: cutting one cuts the other."""
-    import torch
-
     calls: Counter[str] = Counter()
     hooks = [
         module.register_forward_hook(lambda _m, _i, _o, name=name: calls.update([name]))
         for name, module in model.named_modules()
         if widths(module) is not None
     ]
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _pass.forward(model, example, hooks)
     found = {name: "it runs more than once" for name, count in calls.items() if count > 1}
     owners = Counter(
         id(parameter)

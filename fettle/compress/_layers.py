@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fettle.compress import _pass
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -30,8 +32,6 @@ def survey(model: nn.Module, example: Tensor) -> list[Layer]:
 
     Convolution and linear layers count multiply-accumulates, every other kind counts none.
     """
-    import torch
-
     macs: dict[nn.Module, int] = {}
 
     def note(module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -39,15 +39,7 @@ def survey(model: nn.Module, example: Tensor) -> list[Layer]:
 
     owners = {n: m for n, m in model.named_modules() if any(True for _ in m.parameters(False))}
     hooks = [m.register_forward_hook(note) for m in owners.values()]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(was_training)
+    _pass.forward(model, example, hooks)
     return [
         Layer(
             name=name,

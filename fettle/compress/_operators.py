@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fettle.compress import _pass
 from fettle.operators import Kind, Operator
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ def operators(model: nn.Module, example: Tensor) -> list[Operator]:
 
     An operator bears the name of the module it ran in.
     """
-    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     found: list[Operator] = []
@@ -51,15 +51,8 @@ def operators(model: nn.Module, example: Tensor) -> list[Operator]:
     for name, module in model.named_modules():
         hooks.append(module.register_forward_pre_hook(enter(name)))
         hooks.append(module.register_forward_hook(lambda *_: inside.pop() and None))
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), Watch():  # type: ignore[no-untyped-call]  # as above
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(was_training)
+    with Watch():  # type: ignore[no-untyped-call]  # as above
+        _pass.forward(model, example, hooks)
     return found
 
 
