@@ -63,6 +63,11 @@ class Made:
     seconds: float
 
 
+def spoken(recipe: Recipe) -> str:
+    """Name a recipe's techniques in order."""
+    return " > ".join(str(step["use"]) for step in recipe)
+
+
 def with_recipe(one: Prepared, recipe: Recipe) -> Params:
     """Return the data set's params with another recipe."""
     return load(one.tree / "params.yaml", [f"compress.recipe={json.dumps(list(recipe))}"])

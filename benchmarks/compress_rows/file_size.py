@@ -45,7 +45,7 @@ def _of(one: Prepared) -> list[Row]:
             held_out=held_out,
             disagreement_max=one.params.export.disagreement_max,
         )
-        steps = " > ".join(str(step["use"]) for step in _recipes.SMALL[one.name])
+        steps = _recipes.spoken(_recipes.SMALL[one.name])
         notes = {"int8": steps, "w8": steps, "w4": f"{steps}; {len(stored.kept_int8)} layers int8"}
         test = one.images("test")
         before = _recipes.answers(one.onnx, one, test)

@@ -61,7 +61,7 @@ def _of(context: Context, one: Prepared) -> list[Row]:
     drop = quality.drop("accuracy", *logits, test.labels)
     inside = drop.value <= DROP_MAX
     gain = latency.speedup(times[best["float"]], times[best["small"]], seed=context.seed)
-    steps = " > ".join(str(step["use"]) for step in _recipes.SMALL[one.name])
+    steps = _recipes.spoken(_recipes.SMALL[one.name])
     title = f"{one.name}, {one.shape[1]} px"
     fewer = [
         table.of_measure(

@@ -38,18 +38,14 @@ def some(batches: Sequence[Floats]) -> list[Floats]:
 
 
 class Means:
-    """Averages each convolution's answers over their positions, for the first `batches`."""
+    """Averages each convolution's answers over their positions, batch by batch."""
 
-    def __init__(self, prepared: Any, batches: int) -> None:  # Any: onnx.ModelProto, untyped
+    def __init__(self, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
         self._layers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}
         self._rows: dict[str, list[Floats]] = {name: [] for name in self._layers.values()}
-        self._left = batches
 
     def add(self, values: Mapping[str, Floats]) -> None:
         """Take in what the float graph's tensors hold for a batch."""
-        if self._left == 0:
-            return
-        self._left -= 1
         for tensor, name in self._layers.items():
             self._rows[name].append(_positions(values[tensor]))
 

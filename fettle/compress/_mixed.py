@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.compress import _session
-from fettle.compress._qdq_graph import HEAVY, candidates
+from fettle.compress._qdq_graph import HEAVY, candidates, fit_batch
 from fettle.compress._revert import reverted
 
 Floats = npt.NDArray[np.float32]
@@ -26,9 +26,6 @@ Floats = npt.NDArray[np.float32]
 # of an AVX512-VNNI core; only the order of layers depends on it.
 BOUNDARY_US = 6.0
 FLOAT_US_PER_MAC = 3e-5
-BATCH_IMAGES = (
-    32  # 256 at once take half as long again: EfficientNet-Lite0 at 32 px, 0.30 and 0.20 s
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +96,8 @@ def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
     """Run a graph with every optimisation on, one thread: logits [n, classes]."""
     session = _session.load(proto)
     name = session.get_inputs()[0].name
-    size = session.get_inputs()[0].shape[0]
-    fixed = isinstance(size, int)
-    step = size if fixed else BATCH_IMAGES
-    last = len(images) - step + 1 if fixed else len(images)  # a fixed batch leaves a remainder out
-    rows = [session.run(None, {name: images[at : at + step]})[0] for at in range(0, last, step)]
-    return np.concatenate(rows)
+    batches = fit_batch(proto, [images])  # a fixed batch leaves a remainder out
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
 def differ(logits: Floats, wanted: Floats) -> float:

@@ -129,7 +129,7 @@ def drafts(
         if not fitting:
             raise _too_few(model, images)
         whole, seen = _channels.of_convolutions(prepared), _bias.some(fitting)
-        means = _bias.Means(prepared, len(seen))
+        means = _bias.Means(prepared)
         with translated(model), quiet():
             ranges = _ranges.collect(
                 prepared,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fettle.report import svg
 from fettle.report.interface import Json
-from fettle.report.tradeoff import front
+from fettle.report.tradeoff import front, stairs
 
 WIDTH_PX, HEIGHT_PX = 1080, 420
 # Drops beyond so many budgets lie on the upper edge, with their size beside them: a trial that
@@ -82,11 +82,7 @@ def draw(doc: Json, *, label: str) -> str | None:
         svg.text(x.end, y(budget) - 6, "budget", anchor="end", style=f"fill:{svg.colour(1)}")
     )
     steps = front([(one.value, -one.drop) for one in found if one.drop <= top])
-    path = []
-    for at, (value, gain) in enumerate(steps):
-        if at:
-            path.append((x(value), y(-steps[at - 1][1])))
-        path.append((x(value), y(-gain)))
+    path = [(x(value), y(-gain)) for value, gain in stairs(steps)]
     body.append(
         svg.polyline(path, style="stroke:currentColor;stroke-opacity:0.35;stroke-dasharray:4 3")
     )

@@ -56,7 +56,7 @@ def tradeoff(
     steps = front([(p.x[0], p.y[0]) for p in points])
     body.append(
         svg.polyline(
-            [(x(px), y(py)) for px, py in _stairs(steps)],
+            [(x(px), y(py)) for px, py in stairs(steps)],
             style="stroke:currentColor;stroke-opacity:0.35;stroke-dasharray:4 3",
         )
     )
@@ -91,7 +91,8 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept
 
 
-def _stairs(steps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def stairs(steps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of the line that a front (cost, gain) draws: along, then up."""
     path = []
     for at, (cost, gain) in enumerate(steps):
         if at:

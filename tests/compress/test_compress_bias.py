@@ -9,7 +9,7 @@ import pytest
 import tiny_onnx
 from onnx import numpy_helper
 
-from fettle.compress import _bias, _mixed, _session, int8_qdq
+from fettle.compress import _bias, _mixed, _ranges, _session, int8_qdq
 
 Floats = npt.NDArray[np.float32]
 IMAGES = tiny_onnx.images(64)
@@ -40,7 +40,7 @@ def _by_image(proto: onnx.ModelProto) -> dict[str, Floats]:
     answers = [node.output[0] for node in proto.graph.node if node.op_type == "Conv"]
     session = _session.watching(proto, answers)
     found = session.run(answers, {session.get_inputs()[0].name: IMAGES})
-    means = _bias.Means(proto, 1)
+    means = _bias.Means(proto)
     means.add(dict(zip(answers, found, strict=True)))
     return means.of_layers()
 
@@ -114,12 +114,27 @@ def test_the_first_batches_are_taken_until_there_are_enough_images() -> None:
     assert [len(one) for one in _bias.some(batches[:1])] == [15]
 
 
-def test_means_are_of_the_first_images_alone() -> None:
-    proto = onnx.ModelProto()
-    proto.graph.node.add(op_type="Conv", name="conv", input=["x", "w"], output=["y"])
-    means = _bias.Means(proto, len(_bias.some([np.zeros((20, 1), np.float32)] * 4)))
-    for at in range(4):
-        means.add({"y": np.full((20, 2, 3, 3), at, np.float32)})
+def test_means_are_of_the_first_images_alone(tmp_path: Path) -> None:
+    one = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 2, 3, 3])
+        for name in ("x", "y")
+    ]
+    same = numpy_helper.from_array(np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1), "w")
+    conv = onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph([conv], "g", one[:1], one[1:], [same]),
+        opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8,
+    )  # fmt: skip
+    batches = [np.full((20, 2, 3, 3), at, np.float32) for at in range(4)]
+    means = _bias.Means(proto)
+    _ranges.collect(
+        proto,
+        tmp_path,
+        batches=batches,
+        methods=["minmax"],
+        shown=len(_bias.some(batches)),
+        on_batch=means.add,
+    )
     rows = means.of_layers()["conv"]
     assert rows.shape == (40, 2)  # as many batches as hold _bias.IMAGES
     assert rows[:, 0].tolist() == [0.0] * 20 + [1.0] * 20
