@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fettle import plugins
+from fettle import plugins, precisions
 from fettle.bench.latency_table import Costs
 from fettle.search.descent import Limits, accepted, search
 from fettle.search.journal import Journal
@@ -25,8 +25,6 @@ from stages._recovery import Job, example, threads
 from stages._workbench import Bench
 
 JOURNAL = "search.jsonl"  # in scratch: it outlives a kill
-# A weight's, by the target's precision; 4 in any other.
-BYTES = {"int8": 1, "w16": 2, "w8": 1, "w4": 0.5}
 FRONT_BUDGETS = 2.5  # how far beyond the budget's drop `search.aim: front` looks
 
 
@@ -91,7 +89,7 @@ def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:
     """Return what a weight takes in the smallest file that may ship; a layer or two aside."""
     names = targets if on is None else [on]
     found = [plugins.resolve("targets", name, where="targets").TARGET.precision for name in names]
-    return min(BYTES.get(one, 4) for one in found)
+    return min(precisions.named(one).bytes_per_weight for one in found)
 
 
 def told(one: Trial, unit: str) -> str:

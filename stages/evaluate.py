@@ -47,11 +47,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from fettle import lower, manifest, plugins
+from fettle import lower, manifest, plugins, precisions
 from fettle.bench import energy, memory, payoff, profile, quality
 from fettle.errors import ModelError, TargetError
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.precisions import Precision
 from fettle.recorder import Recorder
 from fettle.runtimes import Session
 from fettle.targets import Target
@@ -94,7 +95,12 @@ class Job:
     @property
     def is_plain(self) -> bool:
         """Whether the candidate is the form that every other is held against."""
-        return self.target.runtime == "ort" and self.target.precision == "fp32"
+        return self.target.runtime == "ort" and self.precision.is_float32
+
+    @property
+    def precision(self) -> Precision:
+        """The record of the target's precision."""
+        return precisions.named(self.target.precision)
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
@@ -162,7 +168,7 @@ def measure(job: Job, name: str, out: Path) -> Outputs:
     images = _reading.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
     measures = take_quality(job, contenders, images, out)
-    if job.target.precision == "int8" and job.entry.suffix == ".onnx":
+    if job.precision.saturates_without_vnni and job.entry.suffix == ".onnx":
         found, more = take_other_cpu(job, contenders["candidate"].session, images)
         facts["without_vnni"] = found
         measures |= more

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fettle import plugins
+from fettle import plugins, precisions
 from fettle.bench import onnx_cost
-from fettle.compress import _calibration, dynamic_int8, weight_fp16, weight_int4, weight_int8
+from fettle.compress import _calibration
 from fettle.errors import ModelError
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -46,8 +46,6 @@ MEASURES = False
 
 CALIBRATION_BATCH = 32  # images at once; every activation of one batch is held in memory
 HELD_OUT_MIN = 32  # fewer say little of a share of changed answers
-# what needs no image; the others are fitted to training images
-PLAIN = {"w16": weight_fp16, "w8": weight_int8, "dynamic_int8": dynamic_int8}
 Facts = dict[str, Any]  # Any: JSON
 
 
@@ -79,7 +77,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         size = params.preprocess.size_px
         cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
         recorder.progress(0.7, f"compiling for {target.runtime}")
-        bf16 = target.precision == "bf16"
+        bf16 = precisions.named(target.precision).in_bfloat16
         entry = runtime.compile(model, out, bf16=bf16) if available.ok else None
     except ModelError as err:
         for left in out.iterdir():
@@ -106,17 +104,19 @@ def to_precision(
 ) -> tuple[Path, Facts]:
     """Return the ONNX in the target's precision, and what quantizing it did."""
     model = inputs["compress"] / "model.onnx"
-    if target.precision in ("fp32", "bf16"):  # bfloat16 is the runtime's doing
+    precision = precisions.named(target.precision)
+    quantize = precisions.quantizer(precision)
+    if quantize is None:
         return model, {}
     inputs.scratch.mkdir(parents=True, exist_ok=True)
     out = inputs.scratch / "model.onnx"
-    if target.precision in PLAIN:
-        stored = PLAIN[target.precision].apply(model, out)
-        return out, {"quantized_ops": stored.quantized, "float_ops": stored.left}
-    recorder.progress(0.1, f"fitting {target.precision} to training images")
+    settings = {name: getattr(params.export, name) for name in precision.settings}
+    if not precision.needs_calibration:
+        return out, dict(quantize(model, out, **settings).facts())
+    recorder.progress(0.1, f"fitting {precision.name} to training images")
     given = calibration(params, inputs, model)
-    quantized = in_int4 if target.precision == "w4" else in_int8
-    return out, {"calibration_images": given.count, **quantized(params, model, out, given)}
+    stored = quantize(model, out, batches=given.batches, held_out=given.held_out, **settings)
+    return out, {"calibration_images": given.count, **stored.facts()}
 
 
 def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
@@ -131,47 +131,6 @@ def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     starts = range(0, len(pixels), CALIBRATION_BATCH)
     batches = [normalise(pixels[at : at + CALIBRATION_BATCH]) for at in starts]
     return Calibration(batches, normalise(held_out), len(pixels))
-
-
-def in_int4(params: Params, model: Path, out: Path, given: Calibration) -> Facts:
-    """Write the int4 weights to `out`; return what that did."""
-    stored = weight_int4.apply(
-        model,
-        out,
-        batches=given.batches,
-        held_out=given.held_out,
-        disagreement_max=params.export.disagreement_max,
-    )
-    return {
-        "kept_int8": list(stored.kept_int8),
-        "disagreement": stored.disagreement,
-        "disagreement_images": stored.images,
-        "quantized_ops": stored.coverage.quantized,
-        "float_ops": stored.coverage.left,
-    }
-
-
-def in_int8(params: Params, model: Path, out: Path, given: Calibration) -> Facts:
-    """Write the int8 form to `out`; return what that did."""
-    section = params.export
-    tuned = _calibration.tune(
-        model,
-        out,
-        batches=given.batches,
-        held_out=given.held_out,
-        calibrate=section.calibrate,
-        weight_bits=section.weight_bits,
-        disagreement_max=section.disagreement_max,
-    )
-    return {
-        "calibrate": tuned.calibrate,
-        "calibrate_errors": dict(tuned.errors),
-        "kept_float": list(tuned.kept_float),
-        "disagreement": tuned.disagreement,
-        "disagreement_images": tuned.images,
-        "quantized_ops": tuned.coverage.quantized,
-        "float_ops": tuned.coverage.left,
-    }
 
 
 def split(pixels: Pixels, count: int) -> tuple[Pixels, Pixels]:

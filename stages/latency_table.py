@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from fettle import manifest, plugins
+from fettle import manifest, plugins, precisions
 from fettle.bench import clones, latency_fit, latency_table
 from fettle.bench.latency_table import Costs
 from fettle.errors import ModelError
@@ -112,12 +112,13 @@ def why_absent(target: Target, runtime: ModuleType) -> str | None:
 
 
 def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> Costs:
-    """Time copies of the float model, or of its int8 form, as this target runs them."""
+    """Time copies of the float model, or of its quantized form, as this target runs them."""
     pre, threads = params.preprocess, params.evaluate.threads
     shape = (pre.channels, pre.size_px, pre.size_px)
     with tempfile.TemporaryDirectory(prefix="fettle-table-") as folder:
-        if target.precision == "int8":
-            model = quantized(model, Path(folder) / "int8.onnx", shape, params.seed)
+        form = precisions.named(target.precision).timed_as
+        if form is not None:
+            model = quantized(model, Path(folder) / f"{form}.onnx", form, shape, params.seed)
         taken = clones.take(
             model,
             shape=shape,
@@ -130,12 +131,12 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
     return latency_fit.fit(taken.samples, taken.nets, taken.checks)
 
 
-def quantized(model: Path, out: Path, shape: tuple[int, int, int], seed: int) -> Path:
-    """Write the int8 form as export would, with ranges from noise."""
-    from fettle.compress import int8_qdq
-
+def quantized(model: Path, out: Path, form: str, shape: tuple[int, int, int], seed: int) -> Path:
+    """Write the form that fettle/compress/<form>.py makes by default, with ranges from noise."""
+    technique = plugins.resolve("compress", form, where="fettle/precisions.py")
     noise = np.random.default_rng(seed).standard_normal((RANDOM_IMAGES, *shape))
-    int8_qdq.apply(model, out, batches=[noise.astype(np.float32)], calibrate="minmax")
+    options = technique.Params().model_dump()
+    technique.apply(model, out, batches=[noise.astype(np.float32)], **options)
     return out
 
 

@@ -8,21 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fettle import precisions
 from fettle.measure import Measure
-
-# Share of parity images whose winner must stay. It catches a broken file, no more: quality has its
-# budget in `select`. Sound int8 kept 0.93 and more here, on a half-trained net and on noise too;
-# weights per tensor kept 0.49. fp32 and w16 differ by rounding alone; bf16, w8 and
-# dynamic int8 (linear layers only) lie between. w4 kept 0.98 of test images and 0.86 of noise.
-TOP1_MIN = {
-    "int8": 0.8,
-    "w4": 0.8,
-    "dynamic_int8": 0.9,
-    "w8": 0.9,
-    "bf16": 0.9,
-    "w16": 0.99,
-    "fp32": 0.99,
-}
 
 # The least share of its rival's bytes that a file no faster must save. Felt right: int8 saves two
 # thirds and more, and a twentieth pays for no second toolchain.
@@ -40,7 +27,7 @@ class Rival:
 
 def broken(precision: str, parity: Mapping[str, float]) -> str | None:
     """Say why the answers are too far from the reference's to be measured further, or None."""
-    least = TOP1_MIN[precision]
+    least = precisions.named(precision).top1_min
     if parity["top1"] >= least:
         return None
     return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,17 @@ class Tuned:
     disagreement: float
     images: int
     evaluations: int
+
+    def facts(self) -> dict[str, Any]:  # Any: JSON
+        """Return what export's manifest says of it."""
+        return {
+            "calibrate": self.calibrate,
+            "calibrate_errors": dict(self.errors),
+            "kept_float": list(self.kept_float),
+            "disagreement": self.disagreement,
+            "disagreement_images": self.images,
+            **self.coverage.facts(),
+        }
 
 
 def check(pixels: npt.NDArray[np.uint8], labels: Labels, logits: Floats) -> None:

@@ -31,6 +31,10 @@ class Coverage:
     quantized: dict[str, int]
     left: dict[str, int]
 
+    def facts(self) -> dict[str, Any]:  # Any: JSON
+        """Return what export's manifest says of it."""
+        return {"quantized_ops": self.quantized, "float_ops": self.left}
+
 
 def branches(proto: Any) -> Counter[str]:  # Any: onnx.ModelProto, untyped
     """Count the operators that choose a path by the data they see."""

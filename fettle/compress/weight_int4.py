@@ -57,6 +57,15 @@ class Stored:
     disagreement: float
     images: int
 
+    def facts(self) -> dict[str, Any]:  # Any: JSON
+        """Return what export's manifest says of it."""
+        return {
+            "kept_int8": list(self.kept_int8),
+            "disagreement": self.disagreement,
+            "disagreement_images": self.images,
+            **self.coverage.facts(),
+        }
+
 
 def apply(
     model: Path, out: Path, *, batches: list[Floats], held_out: Floats, disagreement_max: float

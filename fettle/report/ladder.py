@@ -1,35 +1,36 @@
 """Lay the targets out as a ladder: what each step down in precision bought and cost, by runtime.
 
-Each rung is held against the one above it that was measured in the same runtime; int4 weights are a
-side step, which int8 is not held against. A rung's own verdict is its gate: one that does not pay
-is refused, and the next one is tried all the same, since it is made from the float file too.
+The order is that of fettle/precisions.py. Each rung is held against the one above it that was
+measured in the same runtime; int4 weights are a side step, which int8 is not held against. A rung's
+own verdict is its gate: one that does not pay is refused, and the next one is tried all the same,
+since it is made from the float file too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fettle import precisions
 from fettle.report import words
 from fettle.report.interface import Json, Target
-
-RUNGS = ("fp32", "bf16", "w16", "w8", "w4", "dynamic_int8", "int8")
-SIDE_STEP = "w4"
 
 
 def rungs(targets: Sequence[Target]) -> list[Json]:
     """List the measured targets of each runtime that has two or more, from fp32 down."""
-    measured = [one for one in targets if one.evidence == "measured" and one.precision in RUNGS]
+    order = precisions.names()
+    measured = [one for one in targets if one.evidence == "measured" and one.precision in order]
     found = []
     for runtime in dict.fromkeys(one.runtime for one in measured):
         ours = [one for one in measured if one.runtime == runtime]
-        ours.sort(key=lambda one: RUNGS.index(str(one.precision)))
+        ours.sort(key=lambda one: order.index(str(one.precision)))
         if len(ours) > 1:
             found += [_rung(one, _above(ours[:at])) for at, one in enumerate(ours)]
     return found
 
 
 def _above(higher: Sequence[Target]) -> Target | None:
-    return next((one for one in reversed(higher) if one.precision != SIDE_STEP), None)
+    aside = {one.name for one in precisions.PRECISIONS if one.side_step}
+    return next((one for one in reversed(higher) if one.precision not in aside), None)
 
 
 def _rung(one: Target, above: Target | None) -> Json:
