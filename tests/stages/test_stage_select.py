@@ -206,6 +206,20 @@ def test_when_all_are_refused_every_reason_is_said(rows: Rows) -> None:
     )
 
 
+def test_when_the_plain_target_is_refused_too_it_is_not_advised(rows: Rows) -> None:
+    rows.refused("x86_ort_fp32", "not shown to be faster: 0.98x the speed of the float model")
+    rows.refused("x86_ort_int8", "it branches on its data")
+    with pytest.raises(TargetError) as caught:
+        rows.choose()
+    assert str(caught.value) == (
+        "no target may ship: got x86_ort_fp32 is refused (not shown to be faster: 0.98x the speed "
+        "of the float model); x86_ort_int8 is refused (it branches on its data); a file ships when "
+        "it is sound, faster than the float model, and pays for itself. Fix: mend a cause: where "
+        "x86_ort_fp32 is too slow as well, only a smaller model is faster (params.yaml: "
+        "compress.recipe)."
+    )
+
+
 def test_the_objectives_own_target_alone_counts(rows: Rows) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
     rows.ships("x86_ort_int8", speedup=4.0, size=700)
