@@ -20,6 +20,7 @@ from fettle.measure import Measure
 
 NAME = "manifest.json"
 SCHEMA = 1
+SHORT = 12  # hex digits of a digest that name a release and its Bento's version
 
 
 @dataclass(frozen=True, slots=True)

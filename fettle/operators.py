@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["conv", "gemm", "add", "pool"]  # the rest is glue: charged once a net
+HEAVY = ("Conv", "Gemm", "MatMul")  # ONNX's operators that multiply by weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

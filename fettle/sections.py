@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
 
 

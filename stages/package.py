@@ -34,6 +34,7 @@ from fettle.manifest import Manifest
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.report import card
+from fettle.sections import METRICS
 from fettle.serving import bundle
 from fettle.serving.preprocess import Floats
 from stages import _reading, _sources
@@ -227,7 +228,7 @@ def the_bill(
 ) -> tuple[sbom.Model, sbom.Data]:
     """Collect what the bill of materials says of the model and of the data."""
     ingest, verdict = read["ingest"].facts, read["verdict"]
-    named = [*quality.METRICS, *(f"{name}_drop" for name in quality.METRICS)]
+    named = [*METRICS, *(f"{name}_drop" for name in METRICS)]
     model = sbom.Model(
         name=params.release.name,
         family=read["finetune"].facts["family"],

@@ -9,7 +9,7 @@ from pathlib import Path
 from fettle import manifest
 from fettle.errors import TamperedError
 
-SHORT = 12  # hex digits of the digest that name a release and its Bento's version
+SHORT = manifest.SHORT
 
 
 def digest(folder: Path) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from fettle.operators import Kind, Operator
 
-HEAVY: Mapping[str, Kind] = {"Conv": "conv", "Gemm": "gemm", "MatMul": "gemm"}
+KINDS: Mapping[str, Kind] = {"Conv": "conv", "Gemm": "gemm", "MatMul": "gemm"}
 POOLS = ("ReduceMean", "GlobalAveragePool", "AveragePool", "MaxPool")
 SHAPE_CONSTANT_MAX = 8  # longer int64 constants are indices, not shapes
 NAMED = re.compile(r"op(\d+)_")
@@ -140,7 +140,7 @@ def _operator(
     makers: Mapping[str, Any],
 ) -> Operator | None:
     answer = shapes.get(node.output[0], [])
-    if node.op_type in HEAVY:
+    if node.op_type in KINDS:
         weight = _constant(node.input[1], constants, makers)
         if weight is None:
             return None

@@ -134,12 +134,10 @@ def passes(
 ) -> Bools:
     """Tell for counts of any one shape whether the upper bound lies within `drop_max`."""
     b, c = np.asarray(lost, np.float64), np.asarray(gained, np.float64)
-    d, z = drop_max, quantile(confidence)
-    linear = (2 * n - b + c) * d - b - c
-    root = np.sqrt(np.maximum(0.0, linear**2 + 8 * n * c * d * (1 - d)))
-    variance = np.maximum(0.0, n * ((root - linear) / (2 * n) + d * (1 - d)))
+    gap, variance = quality.tango_score(b, c, n, drop_max, sqrt=np.sqrt)
+    rejected = gap <= -quantile(confidence) * np.sqrt(np.maximum(0.0, variance))
     # without variance (d = 0 and no discordant pair) nothing is rejected; no drop is above 1
-    return np.asarray(((b - c - n * d <= -z * np.sqrt(variance)) & (variance > 0)) | (d >= 1))
+    return np.asarray((rejected & (variance > 0)) | (drop_max >= 1))
 
 
 def chance(seen: Pairs, n: int, *, drop_max: float, confidence: float) -> float:

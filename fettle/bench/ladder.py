@@ -15,17 +15,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import ModelError
+from fettle.operators import HEAVY
 
 Floats = npt.NDArray[np.float32]
-Rung = Literal["reference", "runtime"]
 
-HEAVY = ("Conv", "Gemm", "MatMul")
 FLOOR_DB = 3.0
 STEP_DB = 6.0
 SAME_DB = 200.0  # what equal arrays are given

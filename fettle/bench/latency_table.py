@@ -13,7 +13,7 @@ same operator at the same size ("conv 3x3 at 16x16"), at any size ("conv 3x3"), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,6 @@ def shares(costs: Costs, operators: Sequence[Operator]) -> list[float]:
     return [float(np.dot(beyond, row)) for row in features_of(costs.fits, operators)]
 
 
-def by_name(costs: Costs, operators: Sequence[Operator]) -> dict[str, float]:
-    """Add the predicted ms of the operators up by name (a torch module's layer)."""
-    found: dict[str, float] = {}
-    for one, ms in zip(operators, shares(costs, operators), strict=True):
-        found[one.name] = found.get(one.name, 0.0) + max(ms, 0.0)
-    return found
-
-
 def write(path: Path, targets: Mapping[str, Costs], *, threads: int) -> None:
     """Write the tables of this machine's targets, with its fingerprint.
 
@@ -194,9 +186,6 @@ def features_of(
         row = (kernel, 1.0, one.weights * millions) if kernel > FUSED_MS else (0.0, 0.0, 0.0)
         found.append(row)
     return found
-
-
-Key = Callable[[Operator], str]
 
 
 def _place(one: Operator) -> str:

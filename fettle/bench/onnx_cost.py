@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fettle.errors import ModelError
+from fettle.operators import HEAVY
 
 Shapes = dict[str, list[int]]
-HEAVY = ("Conv", "Gemm", "MatMul", "MatMulInteger")
+COUNTED = (*HEAVY, "MatMulInteger")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ def cost(model: Path, *, shape: tuple[int, int, int]) -> Cost:
 
     try:
         proto = onnx.load(model)
-        heavy = [node for node in proto.graph.node if node.op_type in HEAVY]
+        heavy = [node for node in proto.graph.node if node.op_type in COUNTED]
         shapes = _shapes(proto, shape)
         wanted = {name for node in heavy for name in (*node.input[:2], node.output[0])}
         missing = sorted(name for name in wanted if 0 in shapes.get(name, [0]))

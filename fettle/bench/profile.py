@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 # What int8 can speed up, by the names of ONNX Runtime and of OpenVINO; the rest is memory traffic.
-HEAVY = (
+HEAVY_KERNELS = (
     "Conv",
     "FusedConv",
     "QLinearConv",
@@ -92,7 +92,7 @@ def of_kernels(kernels: Sequence[Kernel]) -> Profile:
     slowest = sorted(kernels, key=lambda one: (-one.ms, one.name))[:KERNELS_KEPT]
     return Profile(
         ms=total,
-        heavy_share=sum(one.ms for one in kernels if one.kind in HEAVY) / total,
+        heavy_share=sum(one.ms for one in kernels if one.kind in HEAVY_KERNELS) / total,
         int8_share=sum(one.ms for one in kernels if one.int8) / total,
         kinds=tuple(sorted(kinds, key=lambda one: (-one.ms, one.kind))),
         slowest=tuple((one.name, one.kind, one.ms) for one in slowest),

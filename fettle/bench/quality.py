@@ -12,18 +12,21 @@ probabilities (third-party models often end in a softmax) are taken as such. Int
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.measure import Measure
+from fettle.sections import METRICS
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
+Number = TypeVar("Number", float, Doubles)
 
-METRICS = ("accuracy", "macro_f1", "worst_recall", "calibration_error")  # params.Metric
 Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
 BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 RESAMPLES = 1000  # percentile ends move by under a tenth of the interval's width beyond this
@@ -184,14 +187,25 @@ def paired_drop(reference_correct: Bools, candidate_correct: Bools) -> Measure:
     return Measure(value=value, unit="1", n=n, low=min(low, value), high=max(high, value))
 
 
+def tango_score(
+    b: Number, c: Number, n: int, d: float, *, sqrt: Callable[[Number], Number]
+) -> tuple[Number, Number]:
+    """Return Tango's score of "the drop is d" in its two parts: b - c - n d, and its variance.
+
+    The score is the first over the root of the second; see paired_drop. For counts of any one
+    shape, or one of each, with the `sqrt` of their kind.
+    """
+    linear = (2 * n - b + c) * d - b - c
+    inner = linear**2 + 8 * n * c * d * (1 - d)
+    root = sqrt((inner + abs(inner)) / 2)  # rounding may leave it below zero
+    return b - c - n * d, n * ((root - linear) / (2 * n) + d * (1 - d))
+
+
 def tango_interval(b: float, c: float, n: int, *, z: float = Z) -> tuple[float, float]:
     """Return Tango's interval of (b - c) / n by bisection: the score falls as the drop grows."""
 
     def score(d: float) -> float:
-        linear = (2 * n - b + c) * d - b - c
-        root = math.sqrt(max(0.0, linear**2 + 8 * n * c * d * (1 - d)))
-        variance = n * (2 * (root - linear) / (4 * n) + d * (1 - d))
-        gap = b - c - n * d
+        gap, variance = tango_score(b, c, n, d, sqrt=math.sqrt)
         return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
 
     def solve(level: float, inside: float, outside: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fettle.compress._qdq_graph import HEAVY
+from fettle.operators import HEAVY
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 

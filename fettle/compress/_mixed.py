@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.compress import _session
-from fettle.compress._qdq_graph import HEAVY, candidates, fit_batch
+from fettle.compress._qdq_graph import candidates, fit_batch
 from fettle.compress._revert import reverted
+from fettle.operators import HEAVY
 
 Floats = npt.NDArray[np.float32]
 

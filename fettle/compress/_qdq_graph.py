@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fettle.operators import HEAVY
+
 Floats = npt.NDArray[np.float32]
 
-HEAVY = ("Conv", "Gemm", "MatMul")  # where int8 buys time; a graph without any is refused
 BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
 # A channel whose weights stay under this share of its layer's largest adds less than float32's
 # own rounding to the layer; the pretrained EfficientNet-Lite0 has 98 such channels.

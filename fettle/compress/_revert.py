@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fettle.compress._qdq_graph import HEAVY, candidates, channel_axis
+from fettle.compress._qdq_graph import candidates, channel_axis
+from fettle.operators import HEAVY
 
 FUSED = ("Relu", "Clip")  # between a convolution and its pair: both runtimes fuse them
 PAIR = ("QuantizeLinear", "DequantizeLinear")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fettle.compress import _compact, _placement, _qdq_graph
 from fettle.compress._ort_quantizer import OPSET, prepare, translated
 from fettle.errors import ModelError
+from fettle.operators import HEAVY
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,7 +43,7 @@ def opened(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str
     with tempfile.TemporaryDirectory(prefix="fettle-weights-") as name, translated(model):
         proto = prepare(model, Path(name), opset=opset)
     _placement.name_nodes(proto)
-    heavy = [node for node in proto.graph.node if node.op_type in _qdq_graph.HEAVY]
+    heavy = [node for node in proto.graph.node if node.op_type in HEAVY]
     read = {node.input[1] for node in heavy}
     held = {
         one.name: one
@@ -62,7 +63,7 @@ def nothing_to_store(model: Path, form: str, *, weights: str, targets: str) -> M
     """Make the error of a model without weights for a form; `weights` says which would do."""
     return ModelError(
         f"{model.name} has no weights to store in {form}",
-        got=f"no {', '.join(_qdq_graph.HEAVY)} with {weights}",
+        got=f"no {', '.join(HEAVY)} with {weights}",
         rule="only their weights are worth it",
         fix=f"drop the {targets} targets (params.yaml: targets)",
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from fettle.compress import Claims, _qdq_graph
 from fettle.compress._ort_quantizer import prepare, translated
 from fettle.errors import ModelError
+from fettle.operators import HEAVY
 from fettle.params import Strict
 
 CLAIMS = Claims(
@@ -62,5 +63,5 @@ def apply(model: Path, out: Path) -> _qdq_graph.Coverage:
             fix="drop the dynamic_int8 targets (params.yaml: targets)",
         )
     out.write_bytes(proto.SerializeToString(deterministic=True))
-    left = {kind: kinds.count(kind) for kind in _qdq_graph.HEAVY if kind in kinds}
+    left = {kind: kinds.count(kind) for kind in HEAVY if kind in kinds}
     return _qdq_graph.Coverage(quantized={INTEGER: kinds.count(INTEGER)}, left=left)

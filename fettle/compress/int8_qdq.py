@@ -48,6 +48,7 @@ from fettle.compress._ort_quantizer import (
 )
 from fettle.compress._ranges import Calibrate
 from fettle.errors import ModelError
+from fettle.operators import HEAVY
 from fettle.params import Strict
 
 Floats = npt.NDArray[np.float32]
@@ -162,7 +163,7 @@ def finish(made: Draft, out: Path, *, keep_float: Iterable[str] = ()) -> _qdq_gr
     if not coverage.quantized:
         raise ModelError(
             f"{made.name} cannot be quantized to int8",
-            got=f"no {', '.join(_qdq_graph.HEAVY)} with constant weights among its "
+            got=f"no {', '.join(HEAVY)} with constant weights among its "
             f"{len(made.prepared.graph.node)} operators",
             rule="int8 buys time in those operators only",
             fix="drop the int8 targets (params.yaml: targets)",

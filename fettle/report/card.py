@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from fettle.measure import Measure
 from fettle.report import words
+from fettle.sections import METRICS
 
 NOT_STATED = "not stated by its source"
 CLASSES_LISTED_MAX = 40  # beyond it the table of classes hides the rest of the card
 SPLITS = ("train", "validation", "test")
-METRICS = ("accuracy", "macro_f1", "worst_recall", "calibration_error")
 RATIOS = {
     "params_ratio": "parameters, times fewer",
     "macs_ratio": "multiply-accumulates, times fewer",

@@ -30,11 +30,11 @@ from fettle.report.interface import (
     to_json,
 )
 from fettle.report.tree import Tree, not_run
+from fettle.sections import METRICS
 
 __all__ = ["Facts", "collect", "to_json"]
 
 STAGES = ("validate", "finetune", "compress", "verdict")  # whose parts the page shows
-METRICS = ("accuracy", "macro_f1", "worst_recall", "calibration_error")
 VERSIONS = ("torch", "torch-pruning", "onnx", "onnxruntime", "openvino", "numpy", "scikit-learn")
 
 

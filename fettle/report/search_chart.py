@@ -19,7 +19,6 @@ STYLES = {
     "beaten": f"fill:{svg.colour(0)};fill-opacity:0.35",
     "refused": f"fill:none;stroke:{svg.colour(5)};stroke-width:1.5",
 }
-UNITS = {"latency_p50_ms": "ms, predicted", "size_bytes": "bytes", "macs": "multiply-adds"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,13 +132,6 @@ def test_what_a_runtime_fuses_takes_no_time() -> None:
     assert latency_table.shares(costs, [add]) == [0.0]
 
 
-def test_layers_get_the_time_of_their_operators() -> None:
-    costs = learnt(())
-    twice = [conv(16, 32), conv(16, 32)]
-    named = latency_table.by_name(costs, twice)
-    assert named == {"16-32": pytest.approx(sum(latency_table.shares(costs, twice)))}
-
-
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
     costs = learnt((net(10, 20),))
     latency_table.write(tmp_path / "t.json", {"x86_ort_fp32": costs}, threads=1)
