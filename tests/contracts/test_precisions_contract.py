@@ -88,7 +88,11 @@ def test_a_misspelt_precision_is_told_its_neighbour() -> None:
     [
         ("int8", None, "got None; int8 files are written in qdq_u8s8. Fix: set dialect to 'qdq_u"),
         ("int8", "qdq_s8s8", "got 'qdq_s8s8'; int8 files are written in qdq_u8s8."),
-        ("w8", "qdq_u8s8", "got 'qdq_u8s8'; w8 files are written in none. Fix: set dialect to No"),
+        (
+            "w8",
+            "qdq_u8s8",
+            "got 'qdq_u8s8'; w8 files are written in no dialect. Fix: set dialect to None",
+        ),
     ],
 )
 def test_a_dialect_that_is_not_the_precision_s_is_refused(
