@@ -33,6 +33,6 @@ class Target:
             raise TargetError(
                 f"a target of precision {self.precision} names the wrong dialect",
                 got=repr(self.dialect),
-                rule=f"{self.precision} files are written in {' or '.join(dialects) or 'no dialect'}",
+                rule=f"{self.precision} files are in {' or '.join(dialects) or 'no dialect'}",
                 fix=f"set dialect to {' or '.join(map(repr, dialects)) or None} in its record",
             )
