@@ -104,7 +104,8 @@ def check(doc: CommentedMap, name: str) -> Params:
     problems = [(_line(doc, where), f"{_dotted(where)}: {text}") for where, text in unfit]
     params: Params | None = None
     if not params_text.is_endless(unfit):
-        said = tuple(f"{_dotted(where)}: " for where, _ in unfit)
+        keys = [_dotted(where) for where, _ in unfit]
+        said = (*(f"{key}: " for key in keys), *(f"unknown key '{key}'" for key in keys))
         params, found = _check_models(doc)
         problems += [one for one in found if not one[1].startswith(said)]
     if params is None or problems:

@@ -109,8 +109,7 @@ def _unfit(node: Any, where: Where, above: tuple[int, ...]) -> Iterator[tuple[Wh
     elif isinstance(node, Mapping) and not isinstance(node, str):
         for key, value in node.items():
             if not isinstance(key, str):
-                text = f"the key {_shown(key)} is no text; put it in quotes"
-                yield where, text
+                yield (*where, _shown(key)), "a key that is no text; put it in quotes"
             elif fault := _of_text(key):
                 yield where, f"a key holds {fault}"
             else:

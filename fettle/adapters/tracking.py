@@ -286,7 +286,7 @@ def allowed(name: str) -> str:
     name = re.sub(r"^compress\.recipe\[(\d+)\]", r"compress.recipe.\1", name)
     written = re.sub(r"[^\w\-. :/]", "_", name)
     if posixpath.normpath(written) != written or written.startswith((".", "/")):
-        written = re.sub(r"^\.+", "_", written.replace("/", "_"))
+        written = re.sub(r"^\.+", "_", written.replace("/", "_")) or "_"
     if written == name and len(name) <= KEY_MAX:
         return name
     digest = hashlib.sha256(given.encode(errors="surrogateescape")).hexdigest()[:8]

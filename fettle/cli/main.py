@@ -5,15 +5,17 @@ Nothing heavy is imported here, so that `fettle --help` stays under a quarter of
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 import typer
 
 from fettle.cli import canary, catalog, crossfit, doctor, init, report, run, serve, targets, ui, why
-from fettle.errors import FettleError, OurFault
+from fettle.errors import FettleError, OurFault, UserError
 
 USAGE = 2  # click's own exit code for a wrong command line
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
 UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 
 app = typer.Typer(
@@ -61,6 +63,9 @@ def main() -> None:
     except Exception as err:
         if os.environ.get("FETTLE_DEBUG"):
             raise
+        if isinstance(err, OSError) and err.filename and err.errno in REFUSED:
+            print(f"fettle: {_refused(err)}", file=sys.stderr)
+            sys.exit(UserError.exit_code)
         print(f"fettle: {_unforeseen(err)}", file=sys.stderr)
         sys.exit(UNFORESEEN)
 
@@ -73,6 +78,15 @@ def _split_set(arguments: list[str]) -> str | None:
         if given and any(text.count(one) > text.count(two) for one, two in ("[]", "{}")):
             return text
     return None
+
+
+def _refused(err: OSError) -> UserError:
+    """Say which file the system refused: a closed or full place is the user's to mend."""
+    return UserError(
+        f"{os.fsdecode(err.filename)} cannot be used",
+        got=err.strerror,
+        fix="make it readable and writable for this user, or free some space, and run again",
+    )
 
 
 def _unforeseen(err: Exception) -> FettleError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -69,15 +69,12 @@ def test_a_pid_file_that_a_crash_left_half_written_is_no_server(
     assert not servers.stop(project, "prefect")
 
 
-def test_a_server_that_stays_silent_is_ended_before_the_next_try(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sleeper = ["sleep", "61"]
-    monkeypatch.setattr(servers, "_command", lambda *_: sleeper)
-    server = servers.launch(project, "prefect")
-    with pytest.raises(TransientError, match="did not start within 1 s"):
-        servers.wait(project, server, timeout_s=1)
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(server.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(server.pid)
+def test_a_server_that_stays_silent_is_ended_before_the_next_try(project: Project) -> None:
+    with subprocess.Popen(["sleep", "61"], start_new_session=True) as child:
+        server = servers.Server("prefect", child.pid, PROXY)
+        project.state.mkdir()
+        (project.state / "prefect-server.log").write_text("starting\n")
+        with pytest.raises(TransientError) as caught:
+            servers.wait(project, server, timeout_s=0.5)
+        assert not psutil.pid_exists(child.pid)
+    assert "the prefect server did not start within 0 s: got starting" in str(caught.value)
