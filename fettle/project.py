@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ QUIET = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 
+# SQLAlchemy cuts a file's path at '?' and reads '%41' as 'A' (seen with MLflow 3.17).
+UNPLACEABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -84,9 +87,10 @@ class Project:
 def find(folder: Path | None = None) -> Project:
     """Take the current folder as the project.
 
-    Raises ProjectError when it has no params.yaml and dvc.yaml.
+    Raises ProjectError when it has no params.yaml and dvc.yaml; see also `refuse_place`.
     """
     root = (folder or Path.cwd()).resolve()
+    refuse_place(root)
     missing = [name for name in ("params.yaml", "dvc.yaml") if not (root / name).is_file()]
     if missing:
         raise ProjectError(
@@ -96,6 +100,18 @@ def find(folder: Path | None = None) -> Project:
             fix="cd into a project, or make one with `fettle init DIR --data PHOTOS`",
         )
     return Project(root, root)
+
+
+def refuse_place(root: Path) -> None:
+    """Raise ProjectError for a folder whose name the address of a database cannot hold."""
+    if bad := UNPLACEABLE.search(str(root)):
+        raise ProjectError(
+            "a project cannot lie in this folder",
+            got=f"{root} with {bad[0]!r}",
+            rule="the databases' addresses are URLs, in which '?' ends a path, '%41' is a letter, "
+            "and no line ends; the databases would be made in another folder",
+            fix="rename that folder",
+        )
 
 
 def environment(project: Project) -> dict[str, str]:

@@ -120,3 +120,21 @@ def test_a_proxy_that_no_client_of_ours_understands_is_taken_out(
         monkeypatch.setenv(name, value)
     with httpx.Client() as client:
         assert client.trust_env
+
+
+@pytest.mark.parametrize("name", ["what?", "50%20off", "two\nlines", "caf\udce9"])
+def test_a_folder_that_would_send_the_databases_elsewhere_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ProjectError, match="a project cannot lie in this folder: got ") as caught:
+        project.find(tmp_path / name)
+    assert str(caught.value).endswith("in another folder. Fix: rename that folder.")
+
+
+@pytest.mark.parametrize("name", ["fruit #1", "50% off", "a, b", "Größe", "${x}", "%(x)s", "it's"])
+def test_a_folder_with_other_signs_is_a_project_s(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for file in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name / file).write_text("")
+    assert project.find(tmp_path / name).root.name == name
