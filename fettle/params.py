@@ -16,11 +16,9 @@ from types import UnionType
 from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
 
-from fettle import plugins
+from fettle import params_text, plugins
 from fettle.errors import OurFault, ParamsError
 from fettle.sections import Params, Strict
 
@@ -37,17 +35,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
 
 def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
     """Read `path` as YAML and lay the overrides over it; nothing is checked but their paths."""
-    yaml = YAML(typ="rt")
-    try:
-        doc = yaml.load(path.read_text())
-    except MarkedYAMLError as err:
-        mark = err.problem_mark or err.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ParamsError(
-            f"{path.name}{line}: not valid YAML",
-            got=str(err.problem),
-            fix=f"mend that line of {path.name}",
-        ) from err
+    text = params_text.read(path)
+    doc = params_text.parse(text, path.name, fix=f"mend that line of {path.name}")
     if not isinstance(doc, CommentedMap):
         raise ParamsError(
             f"{path.name} holds no mapping", got=type(doc).__name__, fix="start from the template"
@@ -71,7 +60,7 @@ def _override(doc: CommentedMap, override: str) -> None:
     for part in parents:
         node = _child(node, part, seen, override)
         seen.append(part)
-    value = YAML(typ="safe", pure=True).load(text)
+    value = params_text.parse(text, f"--set '{override}'", fix=params_text.QUOTE, plain=True)
     if isinstance(node, CommentedSeq):
         _child(node, last, seen, override)
         node[int(last)] = value
@@ -82,7 +71,12 @@ def _override(doc: CommentedMap, override: str) -> None:
 
 
 def _child(node: Any, part: str, seen: list[str], override: str) -> Any:  # Any: a YAML tree
-    if isinstance(node, CommentedSeq) and part.isdigit() and int(part) < len(node):
+    if (
+        isinstance(node, CommentedSeq)
+        and part.isascii()
+        and part.isdigit()
+        and int(part) < len(node)
+    ):
         return node[int(part)]
     if isinstance(node, CommentedMap):
         if part not in node and part in _sections(seen):
@@ -106,13 +100,14 @@ def _sections(where: Sequence[str]) -> list[str]:
 
 def check(doc: CommentedMap, name: str) -> Params:
     """Validate a composed document; `name` is the file's name for the error text."""
-    problems: list[tuple[int, str]] = []
+    unfit = params_text.unfit(doc)
+    problems = [(_line(doc, where), f"{_dotted(where)}: {text}") for where, text in unfit]
     params: Params | None = None
-    try:
-        params = Params.model_validate_json(_plain_json(doc))
-    except ValidationError as err:
-        problems += [_explain(doc, Params, e, ()) for e in err.errors()]
-    problems += _check_plugins(doc)
+    if not params_text.is_endless(unfit):
+        keys = [_dotted(where) for where, _ in unfit]
+        said = (*(f"{key}: " for key in keys), *(f"unknown key '{key}'" for key in keys))
+        params, found = _check_models(doc)
+        problems += [one for one in found if not one[1].startswith(said)]
     if params is None or problems:
         lines = "\n".join(
             f"  {name}:{line}: {text}" if line else f"  {name}: {text}"
@@ -126,8 +121,19 @@ def check(doc: CommentedMap, name: str) -> Params:
     return params
 
 
-def _plain_json(doc: Any) -> str:  # Any: a YAML tree
-    return json.dumps(doc, default=str)
+def _check_models(doc: CommentedMap) -> tuple[Params | None, list[tuple[int, str]]]:
+    params: Params | None = None
+    problems: list[tuple[int, str]] = []
+    try:
+        params = Params.model_validate_json(_json(doc))
+    except ValidationError as err:
+        problems += [_explain(doc, Params, e, ()) for e in err.errors()]
+    return params, problems + _check_plugins(doc)
+
+
+def _json(doc: Any) -> str:  # Any: a YAML tree
+    """Write a tree as JSON; what JSON cannot hold is a problem of its own, see params_text."""
+    return json.dumps(doc, default=str, skipkeys=True)
 
 
 def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
@@ -151,9 +157,13 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
         options = {k: v for k, v in step.items() if k != "use"}
         problems += _check_plugin(doc, "compress", step["use"], (*where, "use"), options, where)
         problems += _check_serves(doc, step["use"], (*where, "use"))
+    problems += _check_trains(doc, recipe)
     targets = _get(doc, ("targets",))
     for at, target in enumerate(targets if isinstance(targets, list) else []):
         problems += _check_name(doc, "targets", str(target), ("targets", at))
+        if target in targets[:at]:
+            text = f"targets[{at}]: '{target}' is listed twice; take one out"
+            problems.append((_line(doc, ("targets", at)), text))
     on = _get(doc, ("compress", "objective", "on"))
     if isinstance(on, str) and isinstance(targets, list) and on not in targets:
         problems.append(
@@ -187,18 +197,27 @@ def _check_plugin(
         return bad_name
     model: type[Strict] = plugins.resolve(folder, name, where=_dotted(where)).Params
     try:
-        model.model_validate_json(_plain_json(options))
+        model.model_validate_json(_json(options))
     except ValidationError as err:
         return [_explain(doc, model, e, options_at) for e in err.errors()]
     return []
 
 
 def _check_serves(doc: CommentedMap, name: str, where: Where) -> list[tuple[int, str]]:
-    """Refuse a technique that cannot bring the objective nearer, before training is spent on it."""
+    """Refuse a technique that cannot bring the objective nearer, or that acts on a finished graph,
+    before training is spent on it.
+    """
     goal = _get(doc, ("compress", "objective", "minimise"))
     if name not in plugins.names("compress"):
         return []
     claims = plugins.resolve("compress", name, where=_dotted(where)).CLAIMS
+    if claims.kind != "module":
+        text = (
+            f"{_dotted(where)}: a technique that acts on a finished graph: got '{name}'; the "
+            "recipe ends at one fp32 model, which export quantizes for each target. Take "
+            f"'{name}' out of compress.recipe and put an int8 target in targets"
+        )
+        return [(_line(doc, where), text)]
     if claims.serves is None or goal in claims.serves:
         return []
     text = (
@@ -206,6 +225,22 @@ def _check_serves(doc: CommentedMap, name: str, where: Where) -> list[tuple[int,
         f"minimise {' or '.join(claims.serves)}"
     )
     return [(_line(doc, where), text)]
+
+
+def _check_trains(doc: CommentedMap, recipe: object) -> list[tuple[int, str]]:
+    """Refuse a recipe for a family that has no module to act on."""
+    family = _get(doc, ("finetune", "family"))
+    if not isinstance(recipe, list) or not recipe or family not in plugins.names("families"):
+        return []
+    if plugins.resolve("families", family, where="finetune.family").TRAINS:
+        return []
+    names = ", ".join(str(step.get("use")) for step in recipe if isinstance(step, Mapping))
+    text = (
+        "compress.recipe: an ONNX file cannot be pruned or trained here: got compress.recipe with "
+        f"{names}; family '{family}' has no module to act on: recipe must be []. Set "
+        "compress.recipe to []; int8 targets are still quantized"
+    )
+    return [(_line(doc, ("compress", "recipe")), text)]
 
 
 def _explain(
@@ -226,6 +261,10 @@ def _explain(
     if error["type"] == "missing":
         return line, f"missing key '{_dotted(where)}'"
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        message += "; put it in quotes"
+    if error["type"] == "bool_type" and error["input"] in ("yes", "no", "on", "off"):
+        message += "; YAML 1.2 writes true or false"
     return line, f"{_dotted(where)}: {message} (value {_show(error['input'])})"
 
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fettle import code_digest, manifest, plugins
 from fettle.bench import machine
@@ -44,6 +46,10 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+
+# SQLAlchemy cuts a file's path at '?' and reads '%41' as 'A' (seen with MLflow 3.17).
+UNPLACEABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +87,10 @@ class Project:
 def find(folder: Path | None = None) -> Project:
     """Take the current folder as the project.
 
-    Raises ProjectError when it has no params.yaml and dvc.yaml.
+    Raises ProjectError when it has no params.yaml and dvc.yaml; see also `refuse_place`.
     """
     root = (folder or Path.cwd()).resolve()
+    refuse_place(root)
     missing = [name for name in ("params.yaml", "dvc.yaml") if not (root / name).is_file()]
     if missing:
         raise ProjectError(
@@ -95,8 +102,22 @@ def find(folder: Path | None = None) -> Project:
     return Project(root, root)
 
 
+def refuse_place(root: Path) -> None:
+    """Raise ProjectError for a folder whose name the address of a database cannot hold."""
+    if bad := UNPLACEABLE.search(str(root)):
+        raise ProjectError(
+            "a project cannot lie in this folder",
+            got=f"{root} with {bad[0]!r}",
+            rule="the databases' addresses are URLs, in which '?' ends a path, '%41' is a letter, "
+            "and no line ends; the databases would be made in another folder",
+            fix="rename that folder",
+        )
+
+
 def environment(project: Project) -> dict[str, str]:
-    """Return the variables every child process gets: quiet, offline, state in the project."""
+    """Return the variables every child process gets: quiet, offline, state in the project, and no
+    proxy before what runs on this machine.
+    """
     bin_folder = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", "")
     return {
@@ -106,7 +127,37 @@ def environment(project: Project) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": project.tracking_uri,
         "DVC_SITE_CACHE_DIR": str(project.state / "dvc-site"),
         "FETTLE_ROOT": str(project.root),
+        **past_proxies(os.environ),
     }
+
+
+def past_proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the proxy variables of a child: none for loopback, and none that no client of ours
+    can use.
+
+    Prefect's HTTP client builds a connection for every proxy it is told of, also one that it then
+    never asks, and raises at a SOCKS proxy or a malformed address. `http` and `https` stay for what
+    a data source downloads.
+    """
+    unusable = {
+        name: ""
+        for name in (f"{kind}_proxy" for kind in ("http", "https", "all"))
+        for name in (name, name.upper())
+        if environ.get(name) and not _usable(environ[name])
+    }
+    asked = ",".join(environ.get(name, "") for name in ("no_proxy", "NO_PROXY")).split(",")
+    hosts = dict.fromkeys(host.strip() for host in (*asked, *LOOPBACK) if host.strip())
+    listed = "*" if "*" in hosts else ",".join(hosts)
+    return {**unusable, "no_proxy": listed, "NO_PROXY": listed}
+
+
+def _usable(proxy: str) -> bool:
+    """Tell whether a proxy's address is one that HTTP clients understand."""
+    try:
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        return False
 
 
 def refresh_inputs(project: Project, params: Params) -> None:

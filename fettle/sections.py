@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]  # counts: what numpy, ONNX and DVC all hold
+Large = Annotated[int, Field(ge=1, lt=2**63)]
+# Beyond these a machine is not slow but out of memory or threads, after the training.
+Threads = Annotated[int, Field(ge=1, le=1024)]
+BATCH_IMAGES_MAX = 65_536
+ROUNDS_MAX = 1_000_000
 Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
@@ -16,7 +22,7 @@ Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
 class Strict(BaseModel):
     """The base of every section and of every plug-in's Params."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Fold(Strict):
@@ -101,11 +107,11 @@ class Finetune(Strict):
 
     family: str
     options: Options = {}
-    epochs_head: Annotated[int, Field(ge=0)]
+    epochs_head: Annotated[int, Field(ge=0, lt=2**31)]
     epochs_max: Positive
     patience_epochs: Positive
-    unfreeze_every_epochs: Annotated[int, Field(ge=0)]
-    batch_images: Annotated[int, Field(ge=2)]
+    unfreeze_every_epochs: Annotated[int, Field(ge=0, lt=2**31)]
+    batch_images: Annotated[int, Field(ge=2, le=BATCH_IMAGES_MAX)]
     learning_rate: Annotated[float, Field(gt=0)]
     learning_rate_decay_per_group: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0)]
@@ -137,10 +143,10 @@ class Budget(Strict):
 class Also(Strict):
     """Hard limits beside the objective, each on the file that ships; null is no limit."""
 
-    size_bytes_max: Positive | None = None
+    size_bytes_max: Large | None = None
     latency_p50_ms_max: Annotated[float, Field(gt=0)] | None = None
-    params_max: Positive | None = None
-    macs_max: Positive | None = None
+    params_max: Large | None = None
+    macs_max: Large | None = None
 
 
 class Search(Strict):
@@ -152,7 +158,7 @@ class Search(Strict):
     aim: Literal["objective", "front"] = "objective"
     evaluations_max: Positive = 24
     wall_clock_max_s: Annotated[float, Field(gt=0)] = 900
-    trial_epochs: Annotated[int, Field(ge=0)] = 2
+    trial_epochs: Annotated[int, Field(ge=0, lt=2**31)] = 2
     final_epochs: Positive = 16
 
 
@@ -184,7 +190,7 @@ class Export(Strict):
     without VNNI.
     """
 
-    calibration_images: Annotated[int, Field(ge=8)]
+    calibration_images: Annotated[int, Field(ge=8, lt=2**31)]
     calibrate: Literal["auto", "minmax", "entropy", "percentile"]
     weight_bits: Literal[7, 8] = 8
     disagreement_max: Fraction = 0.02
@@ -193,9 +199,9 @@ class Export(Strict):
 class Evaluate(Strict):
     """How a target is measured on validation images."""
 
-    threads: Positive
-    batch_images: Positive
-    rounds: Annotated[int, Field(ge=20)]
+    threads: Threads
+    batch_images: Annotated[int, Field(ge=1, le=BATCH_IMAGES_MAX)]
+    rounds: Annotated[int, Field(ge=20, le=ROUNDS_MAX)]
     parity_images: Positive
 
 
@@ -214,11 +220,21 @@ class Verdict(Strict):
     class_drop_max: Fraction | None = 0.1
 
 
+def _bento_name(value: str) -> str:
+    """Hold a name to what BentoML takes as the name of a Bento."""
+    if not re.fullmatch(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?", value):
+        raise ValueError(
+            "BentoML takes 1 to 63 lower-case letters a-z, digits, - and _, a letter first, a "
+            "letter or digit last"
+        )
+    return value
+
+
 class Release(Strict):
     """`name` is the Bento's and the registered model's name, `service` a folder in bentos/."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-    service: str
+    name: Annotated[str, AfterValidator(_bento_name)]
+    service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 
 
 LiveGate = Literal["errors", "latency", "accuracy"]

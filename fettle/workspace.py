@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from fettle import params as params_file
 from fettle.adapters import git
-from fettle.errors import ParamsError
+from fettle.errors import ProjectError
 from fettle.manifest import write_text
-from fettle.project import Project
+from fettle.project import Project, local_settings
 
 KEPT = {".fettle", ".dvc", "artifacts", "inputs", "records", "dvc.lock", "params.yaml", "report"}
+OWNER = Path(".fettle") / "params-file"  # below a workspace: which params file has its plain name
+NAME_MAX = 48  # characters; a file system takes 255 bytes, and a path is made of many names
 
 
 def prepare(project: Project, params: Path | None, overrides: Sequence[str]) -> Project:
@@ -33,21 +38,19 @@ def prepare(project: Project, params: Path | None, overrides: Sequence[str]) -> 
     if params is None and not overrides:
         return project
     chosen = params or project.root / "params.yaml"
-    if not chosen.is_file():
-        raise ParamsError(
-            f"no params file at {chosen}", fix="give --params an existing file (see examples/)"
-        )
     composed = params_file.compose(chosen, overrides)
     params_file.check(composed, chosen.name)
     tree = locate(project, params, overrides).tree
-    sync(project.root, tree)
+    sync(project.root, tree, data=_data_folders(project.root, composed))
+    _write(tree / OWNER, _owner(project, chosen))
     text = io.StringIO()
     YAML(typ="rt").dump(composed, text)
     _write(tree / "params.yaml", text.getvalue())
     inherited = project.root / "inputs" / "local.yaml"  # where the data lies on this machine
     if inherited.is_file() and not (tree / "inputs" / "local.yaml").exists():
         _write(tree / "inputs" / "local.yaml", inherited.read_text())
-    cache = project.root / ".dvc" / "cache"
+    # Relative to the config's own folder: a path with #, a comma or a quote would be cut or parted.
+    cache = os.path.relpath(project.root / ".dvc" / "cache", tree / ".dvc")
     _write(
         tree / ".dvc" / "config",
         "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
@@ -56,30 +59,95 @@ def prepare(project: Project, params: Path | None, overrides: Sequence[str]) -> 
     return Project(project.root, tree)
 
 
-def name_of(params: Path, overrides: Sequence[str]) -> str:
-    """Name a workspace after its file and overrides: the same request finds the same folder."""
-    stem = re.sub(r"[^a-z0-9]+", "-", params.stem.lower()).strip("-")
-    if not overrides and params.stem != "params":
-        return stem
-    digest = hashlib.sha256("\n".join([str(params.resolve()), *overrides]).encode()).hexdigest()
-    return f"{stem}-{digest[:8]}"
+def name_of(project: Project, params: Path, overrides: Sequence[str]) -> str:
+    """Name the workspace of a params file and overrides, one name for each of them.
+
+    A file of Latin letters gives its plain name, unless another file has that workspace already;
+    every other request gets a digest of what was asked.
+    """
+    stem = params.stem
+    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:NAME_MAX].strip("-")
+    digest = hashlib.sha256(_request(params, overrides)).hexdigest()[:8]
+    told = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]*", stem) and len(stem) <= NAME_MAX
+    if told and not overrides and stem != "params":
+        owner = project.state / "ws" / slug / OWNER
+        if not owner.is_file() or owner.read_text() == _owner(project, params):
+            return slug
+    return f"{slug or 'params'}-{digest}"
 
 
-def sync(root: Path, tree: Path) -> None:
-    """Make `tree` hold exactly the sources of `root`; a file that is the same is left alone."""
-    wanted = {p for p in git.source_files(root) if p.parts[0] not in KEPT}
+def _request(params: Path, overrides: Sequence[str]) -> bytes:
+    lines = [str(params.resolve()), *(o.replace("\n", "\\n") for o in overrides)]
+    return os.fsencode("\n".join(lines))
+
+
+def _owner(project: Project, params: Path) -> str:
+    """Write a params file as seen from the project: a moved project finds its workspaces again."""
+    file = params.resolve()
+    inside = file.is_relative_to(project.root)
+    text = file.relative_to(project.root).as_posix() if inside else str(file)
+    return os.fsencode(text).decode(errors="backslashreplace")
+
+
+def _data_folders(root: Path, composed: CommentedMap) -> set[Path]:
+    """Find the folders of data below the project, relative to it: pictures' notes are no code."""
+    options = composed["ingest"].get("options") or {}
+    given = [local_settings(root).get("data"), options.get("path")]
+    places = [_resolved(root, one) for one in given if isinstance(one, str)]
+    folders = [place if place.is_dir() else place.parent for place in places]
+    return {f.relative_to(root) for f in folders if f.is_relative_to(root) and f != root}
+
+
+def _resolved(root: Path, given: str) -> Path:
+    with suppress(RuntimeError):  # "~nobody": the source says so
+        return (root / Path(given).expanduser()).resolve()
+    return root
+
+
+def sync(root: Path, tree: Path, *, data: set[Path] | None = None) -> None:
+    """Make `tree` hold exactly the sources of `root`; a file that is the same is left alone.
+
+    What lies below `data` is none of them, nor are DVC's own files in folders below: they state
+    what is tracked there, and this line needs none of it.
+    """
+    wanted = {p for p in git.source_files(root) if _is_wanted(p, data or set())}
     for path in wanted:
         source, target = root / path, tree / path
-        data = source.read_bytes()
-        if target.is_file() and target.read_bytes() == data:
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, target)
+        try:
+            data_bytes = source.read_bytes()
+            if target.is_file() and target.read_bytes() == data_bytes:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+        except OSError as err:
+            raise ProjectError(
+                f"{path} cannot be copied into the workspace",
+                got=f"{err.strerror} ({err.filename})",
+                rule="a run with --params or --set works on a copy of the project's sources",
+                fix="make it readable, or take it out of the project",
+            ) from err
     if (root / ".dvcignore").is_file():
         shutil.copy2(root / ".dvcignore", tree / ".dvcignore")
-    for path in git.source_files(tree):
-        if path.parts[0] not in KEPT and path not in wanted and path != Path(".dvcignore"):
-            (tree / path).unlink()
+    _drop_others(tree, wanted | {Path(".dvcignore")})
+
+
+def _is_wanted(path: Path, data: set[Path]) -> bool:
+    nested = len(path.parts) > 1 and path.name in ("dvc.yaml", "dvc.lock")
+    return path.parts[0] not in KEPT and not nested and not data.intersection(path.parents)
+
+
+def _drop_others(tree: Path, wanted: set[Path]) -> None:
+    """Delete what is no source any more, and the folders that it leaves empty."""
+    for folder, folders, files in os.walk(tree, topdown=False):
+        here = Path(folder).relative_to(tree)
+        for name in (*files, *folders):
+            path = here / name
+            if path.parts[0] in KEPT or path in wanted:
+                continue
+            if name in files or (tree / path).is_symlink():
+                (tree / path).unlink()
+            elif not any((tree / path).iterdir()):
+                (tree / path).rmdir()
 
 
 def _write(path: Path, text: str) -> None:
@@ -92,4 +160,4 @@ def locate(project: Project, params: Path | None, overrides: Sequence[str]) -> P
     if params is None and not overrides:
         return project
     chosen = params or project.root / "params.yaml"
-    return Project(project.root, project.state / "ws" / name_of(chosen, overrides))
+    return Project(project.root, project.state / "ws" / name_of(project, chosen, overrides))

@@ -12,8 +12,7 @@ writes    model.onnx (input "input", output "logits"), layers.json (what went, l
           says to each block and group of the float model, see fettle/compress/_sensitivity.py)
 params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
           compress, targets (the largest channel multiple), export.calibration_images
-refuses   a technique for graphs in the recipe; any technique when the model is an ONNX file; a
-          model that cannot be traced, cut, trained to a finite loss, or lowered with parity
+refuses   a model that cannot be traced, cut, trained to a finite loss, or lowered with parity
 
 measures, all of the compressed model: accuracy, macro_f1, worst_recall, calibration_error and
 accuracy_drop (against the float model) on validation; params_before, params_after, macs_before,
@@ -32,7 +31,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,10 +38,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from fettle import manifest, plugins
+from fettle import manifest
 from fettle.bench import latency_table, machine, quality
 from fettle.bench.latency_table import Costs
-from fettle.errors import ModelError, ParamsError
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -69,11 +66,6 @@ REFERENCE_IMAGES_MAX = 256  # above evaluate.parity_images' default; 256 at 64 p
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Make the artefact; see the file's docstring."""
     facts = manifest.read(inputs["finetune"], verify=False).facts
-    recipe = params.compress.recipe
-    if recipe != "auto":
-        check_kinds(recipe)
-        if not facts["trains"]:
-            refuse_recipe(params.finetune.family, recipe)
     validation = _reading.images(inputs, params, "validation")
     calibrating = params.export.calibration_images
     if facts["trains"]:
@@ -88,34 +80,6 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         "calibration_digest": digest(train, calibrating),
     }
     return Outputs(measures=found.measures, facts={**shared, **found.facts})
-
-
-# Any: the options of a step are whatever its technique's Params says.
-def check_kinds(recipe: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ParamsError for a technique that acts on a graph: export's work, target by target."""
-    for at, step in enumerate(recipe):
-        where = f"compress.recipe[{at}].use"
-        if plugins.resolve("compress", step["use"], where=where).CLAIMS.kind != "module":
-            raise ParamsError(
-                f"{where}: a technique that acts on a finished graph",
-                got=f"'{step['use']}'",
-                rule="the recipe ends at one fp32 model, which export quantizes for each target",
-                fix=f"take '{step['use']}' out of compress.recipe and put an int8 target in "
-                "targets",
-            )
-
-
-# Any: see check_kinds.
-def refuse_recipe(family: str, recipe: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ModelError when the recipe asks for anything of an ONNX file: it holds no module."""
-    if recipe:
-        names = ", ".join(step["use"] for step in recipe)
-        raise ModelError(
-            "an ONNX file cannot be pruned or trained here",
-            got=f"compress.recipe with {names}",
-            rule=f"family '{family}' has no module to act on: recipe must be []",
-            fix="set compress.recipe to []; int8 targets are still quantized",
-        )
 
 
 def digest(images: Images, most: int) -> str:

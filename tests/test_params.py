@@ -194,3 +194,175 @@ def test_a_goal_needs_no_recipe(file: Path) -> None:
     goal = params.load(file, ["compress.recipe=auto"]).compress
     assert goal.recipe == "auto"
     assert (goal.budget.confidence, goal.also.size_bytes_max) == (0.95, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [
+        ("# Größe\nseed: 1\n".encode("cp1252"), "the byte 0xf6 in line 1"),
+        ("seed: 1\n# é\n".encode("latin-1"), "the byte 0xe9 in line 2"),
+        ("seed: 1\n".encode("utf-16"), "UTF-16"),
+        ("seed: 1\n".encode("utf-16-le"), "UTF-16"),
+        ("seed: 1\n".encode("utf-32"), "UTF-32"),
+    ],
+)
+def test_a_file_in_another_encoding_is_told_to_be_utf8(file: Path, data: bytes, got: str) -> None:
+    file.write_bytes(data)
+    with pytest.raises(ParamsError) as caught:
+        params.load(file)
+    assert str(caught.value) == (
+        f"params.yaml is not in UTF-8: got {got}; a params file is UTF-8 text. Fix: save "
+        "params.yaml with the encoding UTF-8, also where an umlaut stands in a comment."
+    )
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(file: Path) -> None:
+    text = file.read_text().replace("\n", "\r\n")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert params.load(file).release.name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\n\x0c\n", "line 2: not valid YAML: got the control character 0x0c"),
+        ("seed: 1\nx: a\x00b\n", "line 2: not valid YAML: got the control character 0x00"),
+        ("seed: 2024-13-45\n", "not valid YAML: got month must be in 1..12"),
+        ("seed: " + "9" * 5000 + "\n", "not valid YAML: got Exceeds the limit"),
+        ("seed: " + "[" * 5000 + "\n", "not valid YAML: got brackets nested too deep"),
+        ("seed: 1\nseed: 2\n", 'line 2: not valid YAML: got found duplicate key "seed"'),
+    ],
+)
+def test_text_that_is_no_yaml_is_refused_whatever_the_parser_says(
+    file: Path, text: str, message: str
+) -> None:
+    file.write_text(text)
+    with pytest.raises(ParamsError) as caught:
+        params.load(file)
+    assert message in str(caught.value)
+
+
+def test_a_params_file_that_is_a_folder_or_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="cannot be read: got Is a directory"):
+        params.load(tmp_path)
+    with pytest.raises(ParamsError, match=r"no params file at .*/no\.yaml"):
+        params.load(tmp_path / "no.yaml")
+    with pytest.raises(ParamsError, match="cannot be read: got File name too long"):
+        params.load(tmp_path / f"{'x' * 300}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "got"),
+    [
+        ("compress.recipe=[{use: prune", "expected ',' or '}', but got '<stream end>'"),
+        ("release.name='digits", "found unexpected end of stream"),
+        ("seed=1\x07", "the control character 0x07"),
+        ("seed=*nobody", "found undefined alias 'nobody'"),
+        ("seed=2024-13-45", "month must be in 1..12"),
+    ],
+)
+def test_a_set_that_is_no_yaml_is_quoted(file: Path, override: str, got: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        params.load(file, [override])
+    assert str(caught.value) == (
+        f"--set '{override}': not valid YAML: got {got}. Fix: put the whole assignment in single "
+        "quotes, e.g. --set 'finetune.augment={shift_fraction: 0.1}'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("=5", "--set '=5' is not an assignment"),
+        (".seed=5", "no '' below 'the top'"),
+        ("targets.²=x", "no '²' below 'targets'"),
+        ("targets.-1=x", "no '-1' below 'targets'"),
+        ("sed=5", "unknown key 'sed' (value 5), did you mean 'seed'?"),
+    ],
+)
+def test_a_set_with_a_broken_key_is_refused(file: Path, override: str, message: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        params.load(file, [override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "validate.class_imbalance_max=.inf",
+            "validate.class_imbalance_max: .inf is no finite number (for a wide limit write a "
+            "large one, 1e9)",
+        ),
+        ("compress.search.wall_clock_max_s=.inf", "compress.search.wall_clock_max_s: .inf is no"),
+        ("finetune.learning_rate=.nan", "finetune.learning_rate: .nan is no finite number"),
+        ("promote.bake_s=.inf", "promote.bake_s: .inf is no finite number"),
+        (
+            "compress.recipe=[{use: prune, keep_fraction: -.inf}]",
+            "compress.recipe[0].keep_fraction: -.inf is no finite number",
+        ),
+        ("validate.labels=[2024-01-02]", "validate.labels[0]: 2024-01-02 is read as a date; put"),
+        ("validate.labels=[!!binary aGk=]", "validate.labels[0]: a YAML tag (bytes) is no plain"),
+        ('validate.labels=["a\\0"]', "validate.labels[0]: the text holds the control character"),
+        ("validate.labels=[1, x]", "validate.labels[0]: Input should be a valid string; put it in"),
+        (
+            "validate.data_docs=yes",
+            "Input should be a valid boolean; YAML 1.2 writes true or false",
+        ),
+        ("ingest.options={1: x}", "ingest.options.1: a key that is no text; put it in quotes"),
+        ("evaluate.rounds=99999999999999999999", "evaluate.rounds: the number is too large"),
+        ("evaluate.threads=100000", "evaluate.threads: Input should be less than or equal to 1024"),
+        ("seed=1e3", "seed: Input should be a valid integer (value 1000.0)"),
+        ("targets=[x86_ort_fp32, x86_ort_fp32]", "targets[1]: 'x86_ort_fp32' is listed twice"),
+        (
+            "release.name=digits-",
+            "release.name: BentoML takes 1 to 63 lower-case letters a-z, digits, - and _, a letter "
+            'first, a letter or digit last (value "digits-")',
+        ),
+        ("release.name=Ziffern", "release.name: BentoML takes 1 to 63 lower-case letters"),
+        ("release.service=../x", "release.service: String should match pattern"),
+        (
+            "compress.recipe=[{use: int8_qdq}]",
+            "compress.recipe[0].use: a technique that acts on a finished graph: got 'int8_qdq'; "
+            "the recipe ends at one fp32 model, which export quantizes for each target. Take "
+            "'int8_qdq' out of compress.recipe and put an int8 target in targets",
+        ),
+    ],
+)
+def test_a_value_that_would_fail_later_is_refused_now(
+    file: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        params.load(file, [override])
+    text = str(caught.value)
+    assert text.startswith("params.yaml has 1 problem\n")
+    assert message in text
+    assert "Nothing was run." in text
+
+
+def test_a_value_that_json_cannot_hold_hides_no_other_problem(file: Path) -> None:
+    edit(file, "class_imbalance_max: 3.0", "class_imbalance_max: .inf")
+    edit(file, "calibrate: auto", "calibrate: minmx")
+    with pytest.raises(ParamsError) as caught:
+        params.load(file)
+    text = str(caught.value)
+    assert text.startswith("params.yaml has 2 problems\n")
+    assert f"params.yaml:{line_of(file, '.inf')}: validate.class_imbalance_max: .inf" in text
+    assert f"params.yaml:{line_of(file, 'minmx')}: export.calibrate: " in text
+
+
+def test_an_anchor_within_its_own_value_is_refused(file: Path) -> None:
+    with pytest.raises(ParamsError, match="it holds itself"):
+        params.load(file, ["compress.recipe=&all [*all]"])
+
+
+def test_a_family_that_trains_nothing_takes_no_recipe(file: Path) -> None:
+    family = ["finetune.family=onnx_file", "finetune.options={path: m.onnx}"]
+    with pytest.raises(ParamsError) as caught:
+        params.load(file, [*family, "compress.recipe=[{use: prune}, {use: distil}]"])
+    assert (
+        "compress.recipe: an ONNX file cannot be pruned or trained here: got compress.recipe with "
+        "prune, distil; family 'onnx_file' has no module to act on: recipe must be []. Set "
+        "compress.recipe to []; int8 targets are still quantized"
+    ) in str(caught.value)
+    assert params.load(file, [*family, "compress.recipe=[]"]).compress.recipe == []

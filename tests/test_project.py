@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fettle import params, project
@@ -55,3 +56,85 @@ def test_every_child_process_is_told_to_stay_quiet(tmp_path: Path) -> None:
     assert told["DO_NOT_TRACK"] == "true"  # MLflow takes no other word
     assert told["PREFECT_HOME"] == str(tmp_path / ".fettle" / "prefect")
     assert {"DVC_NO_ANALYTICS", "GX_ANALYTICS_ENABLED", "BENTOML_DO_NOT_TRACK"} <= told.keys()
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PROXIES, "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def told(tmp_path: Path) -> dict[str, str]:
+    return project.environment(project.Project(tmp_path, tmp_path))
+
+
+@pytest.mark.usefixtures("no_proxies")
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "127.0.0.1,localhost,::1"),
+        ("", "127.0.0.1,localhost,::1"),
+        (".corp, localhost", ".corp,localhost,127.0.0.1,::1"),
+        ("*", "*"),
+    ],
+)
+def test_no_proxy_stands_before_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, given: str | None, expected: str
+) -> None:
+    if given is not None:
+        monkeypatch.setenv(name, given)
+    found = told(tmp_path)
+    assert (found["no_proxy"], found["NO_PROXY"]) == (expected, expected)
+
+
+@pytest.mark.usefixtures("no_proxies")
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [
+        ("http://proxy.corp:8080", True),
+        ("proxy.corp:8080", True),
+        ("https://user:secret@proxy.corp", True),
+        ("socks5://proxy.corp:1080", False),
+        ("socks://proxy.corp", False),
+        ("http://", False),
+        ("http://proxy.corp:port", False),
+        ("http://[::1", False),
+    ],
+)
+def test_a_proxy_that_no_client_of_ours_understands_is_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, kept: bool
+) -> None:
+    """httpx, which Prefect asks with, raises at such an address even if it never uses it."""
+    for name in PROXIES:
+        monkeypatch.setenv(name, address)
+        monkeypatch.setenv(name.upper(), address)
+    found = told(tmp_path)
+    for name in (*PROXIES, *(name.upper() for name in PROXIES)):
+        assert found.get(name, address) == (address if kept else "")
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    with httpx.Client() as client:
+        assert client.trust_env
+
+
+@pytest.mark.parametrize("name", ["what?", "50%20off", "two\nlines", "caf\udce9"])
+def test_a_folder_that_would_send_the_databases_elsewhere_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ProjectError, match="a project cannot lie in this folder: got ") as caught:
+        project.find(tmp_path / name)
+    assert str(caught.value).endswith("in another folder. Fix: rename that folder.")
+
+
+@pytest.mark.parametrize("name", ["fruit #1", "50% off", "a, b", "Größe", "${x}", "%(x)s", "it's"])
+def test_a_folder_with_other_signs_is_a_project_s(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for file in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name / file).write_text("")
+    assert project.find(tmp_path / name).root.name == name

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from fettle import workspace
 from fettle.errors import ParamsError
@@ -35,7 +36,8 @@ def test_a_set_runs_beside_the_project_and_touches_none_of_its_files(project: Pr
     assert place.tree.is_relative_to(project.root / ".fettle" / "ws")
     assert (place.tree / "stages" / "own.py").read_text() == "x = 1\n"
     assert not (place.tree / "artifacts").exists()
-    assert f"dir = {project.root / '.dvc' / 'cache'}" in (place.tree / ".dvc/config").read_text()
+    with Repo(str(place.tree)) as repo:
+        assert Path(repo.cache.local.path).is_relative_to(project.root / ".dvc" / "cache")
 
 
 def test_the_same_request_finds_the_same_workspace_and_follows_edits(project: Project) -> None:
@@ -76,3 +78,98 @@ def test_a_wrong_set_leaves_no_workspace_behind(project: Project) -> None:
     with pytest.raises(ParamsError):
         workspace.prepare(project, None, ["seed=-1"])
     assert not (project.root / ".fettle" / "ws").exists()
+
+
+def named(project: Project, name: str, *overrides: str) -> str:
+    file = project.root / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text((ROOT / "params.yaml").read_text())
+    return workspace.prepare(project, file, overrides).tree.name
+
+
+def test_every_params_file_has_a_workspace_of_its_own(project: Project) -> None:
+    files = ["photos.yaml", "Photos.yaml", "photos.yml", "a/photos.yaml", "b/photos.yaml"]
+    files += ["参数.yaml", "опыт.yaml", "---.yaml", "___.yaml", ".yaml", "größe.yaml", "gr-e.yaml"]
+    files += [f"{'long ' * 40}{end}.yaml" for end in "ab"]
+    names = [named(project, file) for file in files]
+    assert len(set(names)) == len(files)
+    assert all(name and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in names)
+    assert names[0] == "photos"
+    assert max(map(len, names)) < 64
+    assert names == [named(project, file) for file in files]
+
+
+def test_a_params_file_without_a_latin_letter_leaves_other_workspaces_alone(
+    project: Project,
+) -> None:
+    earlier = project.state / "ws" / "photos" / "artifacts" / "finetune" / "model.onnx"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("work of an earlier run")
+    file = project.root / "参数.yaml"
+    file.write_text((ROOT / "params.yaml").read_text())
+    place = workspace.prepare(project, file, [])
+    assert earlier.read_text() == "work of an earlier run"
+    assert place.tree.parent == project.state / "ws"
+    assert workspace.locate(project, file, []) == place
+
+
+def test_a_plain_name_stays_with_the_file_that_took_it_first(project: Project) -> None:
+    assert named(project, "b/photos.yaml") == "photos"
+    assert named(project, "photos.yaml").startswith("photos-")
+    assert named(project, "b/photos.yaml") == "photos"
+
+
+@pytest.mark.parametrize(
+    "folder", ["fruit #1", "a, b", "50% off", "Größe 3", "it's", 'a "b"', "${x}", "%(home)s", "a;b"]
+)
+def test_the_cache_is_the_project_s_own_below_any_folder(tmp_path: Path, folder: str) -> None:
+    root = tmp_path / folder
+    root.mkdir()
+    for name in ("params.yaml", "dvc.yaml"):
+        (root / name).write_text((ROOT / name).read_text())
+    (root / ".dvc").mkdir()
+    place = workspace.prepare(Project(root, root), None, ["seed=21"])
+    with Repo(str(place.tree)) as repo:
+        assert Path(repo.cache.local.path).is_relative_to(root / ".dvc" / "cache")
+    assert [p.name for p in tmp_path.iterdir()] == [folder]
+
+
+def write(root: Path, *paths: str, text: str = "x = 1\n") -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+def test_a_workspace_holds_code_and_settings_only(project: Project) -> None:
+    root = project.root
+    write(root, "venv/lib/a.py", "env/pyvenv.cfg", "env/lib/b.py", ".venv/c.py")
+    write(root, "node_modules/m/d.py", "conda/conda-meta/history", "conda/lib/e.py")
+    write(root, "data/photos/cat/notes.py", "data/photos/cat/1.jpg", "data/labels/1.txt")
+    write(root, "data/photos.dvc", "sub/dvc.yaml", "weights.pt", "big.py", text="x" * 1_100_000)
+    write(root, "net.py", "nets/layers.py", "nets/classes.txt", "bentos/classifier/page.svg")
+    place = workspace.prepare(project, None, ["ingest.source=image_folder", PATH])
+    found = {p.relative_to(place.tree).as_posix() for p in place.tree.rglob("*") if p.is_file()}
+    sources = {name for name in found if name[:2] not in (".d", ".f")}
+    assert sources == {
+        "params.yaml",
+        "dvc.yaml",
+        "net.py",
+        "nets/layers.py",
+        "nets/classes.txt",
+        "bentos/classifier/page.svg",
+        "stages/own.py",
+    }
+
+
+PATH = "ingest.options={path: data/photos}"
+
+
+def test_what_an_older_workspace_copied_is_cleared_away(project: Project) -> None:
+    place = workspace.prepare(project, None, ["seed=6"])
+    write(place.tree, "venv/lib/a.py", "data/photos/1.jpg")
+    write(place.tree, "artifacts/ingest/x", "records/r.json")
+    workspace.prepare(project, None, ["seed=6"])
+    assert not (place.tree / "venv").exists()
+    assert not (place.tree / "data").exists()
+    assert (place.tree / "artifacts" / "ingest" / "x").is_file()
+    assert (place.tree / "records" / "r.json").is_file()

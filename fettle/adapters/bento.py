@@ -162,7 +162,9 @@ def curl_line(
         key = "$FETTLE_API_KEY" if os.environ.get(apikey.KEY) else f'$(cat "{key_path()}")'
         header += f' -H "Authorization: Bearer {key}"'
     near = LOOPBACK if host in EVERYWHERE else f"[{host}]" if ":" in host else host
-    return f"curl {header} --data-binary @{image} http://{near}:{port}/predict"
+    proxied = any(name in os.environ for name in ("http_proxy", "all_proxy", "ALL_PROXY"))
+    direct = "--noproxy '*' " if proxied else ""  # a proxy cannot reach loopback
+    return f"curl {direct}{header} --data-binary @{image} http://{near}:{port}/predict"
 
 
 def key_path() -> Path:

@@ -62,22 +62,38 @@ def translate(err: Exception) -> FettleError:
 def load(tree: Path) -> Graph:
     """Read the stage graph from dvc.yaml, matrix expanded, dependencies first."""
     with _open(tree) as repo:
-        return _graph(repo)
+        return _graph(repo, tree)
 
 
-def _graph(repo: Any) -> Graph:  # Any: DVC ships no types
+def _graph(repo: Any, tree: Path) -> Graph:  # Any: DVC ships no types
+    """Build the graph of the stages of `tree`/dvc.yaml.
+
+    What else the repository holds is the user's own: files of `dvc add`, a dvc.yaml in a folder
+    below. Our stages may depend on it; DVC checks that it is there, this line does not run it.
+    """
     graph = repo.index.graph
-    ordered = reversed(list(nx.lexicographical_topological_sort(graph, key=_name)))
-    return {_name(s): sorted(_name(up) for up in graph.successors(s)) for s in ordered}
+    line = {stage: str(stage.name) for stage in graph if _is_of_line(stage, tree)}
+    ordered = reversed(list(nx.lexicographical_topological_sort(graph, key=_address)))
+    return {
+        line[stage]: sorted(line[up] for up in graph.successors(stage) if up in line)
+        for stage in ordered
+        if stage in line
+    }
 
 
-def _name(stage: Any) -> str:  # Any: DVC ships no types
-    """Name a stage; its `addressing` would change with the current folder."""
-    return str(getattr(stage, "name", None) or Path(stage.path).name)
+def _is_of_line(stage: Any, tree: Path) -> bool:  # Any: DVC ships no types
+    """Tell whether a stage is one of `tree`/dvc.yaml; what `dvc add` writes has no name."""
+    named = getattr(stage, "name", None) is not None
+    return named and Path(stage.path).resolve() == (tree / "dvc.yaml").resolve()
 
 
-def _find(repo: Any, name: str) -> Any:  # Any: DVC ships no types
-    return next(stage for stage in repo.index.stages if _name(stage) == name)
+def _address(stage: Any) -> str:  # Any: DVC ships no types
+    """Order stages of one rank by name; its `addressing` would change with the current folder."""
+    return f"{getattr(stage, 'name', None) or ''} {stage.path}"
+
+
+def _find(repo: Any, tree: Path, name: str) -> Any:  # Any: DVC ships no types
+    return next(s for s in repo.index.stages if _is_of_line(s, tree) and s.name == name)
 
 
 def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, Stale]]:
@@ -86,10 +102,10 @@ def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, 
     `look_in_cache` also asks the run-cache whether a stage can be restored, which hashes its deps.
     """
     with _open(tree) as repo:
-        graph = _graph(repo)
+        graph = _graph(repo, tree)
         found: dict[str, Stale] = {}
         for name in graph:
-            stage = _find(repo, name)
+            stage = _find(repo, tree, name)
             if not stage.frozen and stage.changed():
                 known = any(dep.hash_info for dep in stage.deps)
                 reasons = tuple(_reasons(stage.status(), tree)) if known else ("never run here",)
@@ -224,7 +240,7 @@ def restore(tree: Path, name: str) -> bool:
     """Put the last good artefact of a failed stage back from the cache; False if none."""
     try:
         with _open(tree) as repo:
-            outs = [out for out in _find(repo, name).outs if out.hash_info]
+            outs = [out for out in _find(repo, tree, name).outs if out.hash_info]
             for out in outs:
                 out.checkout(force=True)
             return bool(outs)

@@ -6,6 +6,7 @@ cost that in every process.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -13,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,10 +40,9 @@ class Server:
 
 def running(project: Project, kind: Kind) -> Server | None:
     """Return the server of the pid file if it still answers."""
-    path = _pid_file(project, kind)
-    if not path.is_file():
+    server = _recorded(project, kind)
+    if server is None:
         return None
-    server = Server(**json.loads(path.read_text()))
     return server if _alive(server.pid) and _answers(server.url + HEALTH[kind]) else None
 
 
@@ -84,6 +84,7 @@ def wait(project: Project, server: Server, timeout_s: float = 90) -> Server:
         if _answers(server.url + HEALTH[server.kind]):
             return server
         time.sleep(0.2)
+    _end(server.pid, timeout_s=10)  # or each try would leave one more
     log = project.state / f"{server.kind}-server.log"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
     raise TransientError(
@@ -101,20 +102,23 @@ def ensure(project: Project, kind: Kind) -> Server:
 
 def stop(project: Project, kind: Kind, timeout_s: float = 10) -> bool:
     """Stop the server of the pid file with its children; False when none was running."""
-    path = _pid_file(project, kind)
-    if not path.is_file():
-        return False
-    pid = int(json.loads(path.read_text())["pid"])
-    path.unlink()
+    server = _recorded(project, kind)
+    _pid_file(project, kind).unlink(missing_ok=True)
+    return server is not None and _end(server.pid, timeout_s=timeout_s)
+
+
+def _end(pid: int, *, timeout_s: float) -> bool:
+    """End a server with its children; False when it was dead already."""
     if not _alive(pid):
         return False
     deadline = time.monotonic() + timeout_s
-    os.killpg(pid, signal.SIGTERM)
-    while _alive(pid) and time.monotonic() < deadline:
-        _reap(pid)
-        time.sleep(0.1)
-    if _alive(pid):
-        os.killpg(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it may end by itself meanwhile
+        os.killpg(pid, signal.SIGTERM)
+        while _alive(pid) and time.monotonic() < deadline:
+            _reap(pid)
+            time.sleep(0.1)
+        if _alive(pid):
+            os.killpg(pid, signal.SIGKILL)
     _reap(pid)
     return True
 
@@ -129,6 +133,14 @@ def _command(project: Project, kind: Kind, port: int) -> list[str]:
 
 def _pid_file(project: Project, kind: Kind) -> Path:
     return project.state / f"{kind}-server.json"
+
+
+def _recorded(project: Project, kind: Kind) -> Server | None:
+    """Read the pid file; None when there is none or it is no longer whole."""
+    try:
+        return Server(**json.loads(_pid_file(project, kind).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _alive(pid: int) -> bool:
@@ -151,10 +163,11 @@ def _reap(pid: int) -> None:
 
 
 def _answers(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by a proxy
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with direct.open(url, timeout=2) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
+    except (OSError, http.client.HTTPException):  # urllib's own errors are OSErrors
         return False
 
 

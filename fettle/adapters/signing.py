@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fettle.errors import TamperedError, UserError
+from fettle.serving import apikey
 
 KEY_FILE = "FETTLE_SIGNING_KEY"
 OTHERS = 0o077  # any of these mode bits lets somebody else at the key
@@ -31,36 +32,50 @@ def key_path(environ: Mapping[str, str]) -> Path:
     """Return where the private key is looked for."""
     if environ.get(KEY_FILE):
         return Path(environ[KEY_FILE])
-    config = environ.get("XDG_CONFIG_HOME")
-    return (Path(config) if config else Path.home() / ".config") / "fettle" / "signing_key.pem"
+    return apikey.config_folder(environ) / "signing_key.pem"
 
 
 def make_key(environ: Mapping[str, str]) -> Path:
-    """Write a new private key (mode 0600) and its public half if there is no key; return it."""
+    """Write a new private key (mode 0600) and its public half if there is no key; return it.
+
+    Raises UserError when it cannot be written.
+    """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     file = key_path(environ)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-    file.with_suffix(".pub").write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(private)
+        file.with_suffix(".pub").write_bytes(public)
+    except FileExistsError:
+        if file.is_file():
+            return file
+        raise _unwritable(file, "a folder stands in its place") from None
+    except OSError as err:
+        raise _unwritable(file, err.strerror or str(err)) from err
     return file
+
+
+def _unwritable(file: Path, got: str) -> UserError:
+    return UserError(
+        f"the signing key cannot be written to {file}",
+        got=got,
+        rule="a release is signed before it is served",
+        fix=f"set {KEY_FILE} to a file in a folder that can be written, or XDG_CONFIG_HOME to such "
+        "a folder",
+    )
 
 
 def of_release(release: Path) -> Path:

@@ -6,11 +6,13 @@ in batches. Two processes must never create MLflow's SQLite file at once (LAB: i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import posixpath
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,33 @@ OURS = ("mlflow.source.name", "fettle run")
 # An artefact's small files are worth a copy in the tracker; models stay in DVC and the release.
 KEPT = (".json", ".html", ".png", ".svg", ".md")
 KEPT_MAX_BYTES = 4_000_000
+# MLflow's own limits, mlflow/utils/validation.py of 3.17
+KEY_MAX = 250
+METRICS_A_BATCH = 1000
+PARAMS_A_BATCH = 100
+
+
+class _Client:
+    """MLflow's client, each of its refusals turned into a TransientError; `raw` is without it."""
+
+    def __init__(self, raw: Any, error: type[Exception]) -> None:  # Any: imported late
+        self.raw, self._error = raw, error
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:  # Any: whatever MLflow returns
+        asked = getattr(self.raw, name)
+
+        def ask(*values: Any, **named: Any) -> Any:  # Any: handed on as they are
+            try:
+                return asked(*values, **named)
+            except self._error as err:
+                raise TransientError(
+                    "MLflow did not take what the run did",
+                    got=str(err),
+                    rule=f"it was asked to {name.replace('_', ' ')}",
+                    fix="run again: the finished stages are kept",
+                ) from err
+
+        return ask
 
 
 class Tracker:
@@ -40,12 +69,15 @@ class Tracker:
 
             self._error = MlflowException
             try:
-                self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-                found = self._client.get_experiment_by_name(experiment)
+                raw = MlflowClient(tracking_uri=uri, registry_uri=uri)
+                self._client = _Client(raw, MlflowException)
+                found = raw.get_experiment_by_name(experiment)
+                if found and found.lifecycle_stage == "deleted":  # by a click in MLflow's UI
+                    raw.restore_experiment(found.experiment_id)
                 self._experiment = (
                     found.experiment_id
                     if found
-                    else self._client.create_experiment(
+                    else raw.create_experiment(
                         experiment, artifact_location=artifacts.resolve().as_uri()
                     )
                 )
@@ -84,8 +116,9 @@ class Tracker:
         self._parent = run.info.run_id
         from mlflow.entities import Param
 
-        flat = [Param(key, str(value)[:500]) for key, value in flatten(params).items()]
-        self._client.log_batch(self._parent, params=flat)
+        flat = [Param(allowed(key), str(value)[:500]) for key, value in flatten(params).items()]
+        for some in _batches(flat, PARAMS_A_BATCH):
+            self._client.log_batch(self._parent, params=some)
         return self._parent
 
     def log_data(self, name: str, digest: str, source: str) -> None:
@@ -124,16 +157,24 @@ class Tracker:
             if e["kind"] == "scalar"
         ]
         tags = [RunTag(allowed(e["name"]), e["text"][:4000]) for e in events if e["kind"] == "note"]
-        for at in range(0, max(len(metrics), 1), 1000):  # MLflow takes 1000 metrics a batch
-            if metrics or tags:
-                self._client.log_batch(run, metrics=metrics[at : at + 1000], tags=tags)
-                tags = []
+        self._log(run, metrics, tags)
+
+    # Any: MLflow's entities
+    def _log(self, run: str, metrics: Sequence[Any], tags: Sequence[Any] = ()) -> None:
+        """Write metrics and tags in batches of the size that MLflow takes."""
+        for some in _batches(metrics, METRICS_A_BATCH):
+            self._client.log_batch(run, metrics=some)
+        for some in _batches(tags, PARAMS_A_BATCH):
+            self._client.log_batch(run, tags=some)
 
     def stage_done(self, stage: str, folder: Path) -> None:
-        """Close a stage's run: its measures, its digest, its small files."""
+        """Close a stage's run: its measures, its digest, its small files.
+
+        A stage that the user added to dvc.yaml seals nothing: its run has its events alone.
+        """
         run = self._children[stage]
-        sealed = manifest.read(folder, verify=False)
-        self._seal(run, sealed, folder)
+        if (folder / manifest.NAME).is_file():
+            self._seal(run, manifest.read(folder, verify=False), folder)
         self._client.set_terminated(run, "FINISHED")
         self._link(stage, run)
 
@@ -145,6 +186,8 @@ class Tracker:
 
     def stage_cached(self, stage: str, folder: Path) -> None:
         """Link the run that once made this artefact; rebuild one from its manifest if unknown."""
+        if not (folder / manifest.NAME).is_file():  # a stage that the user added to dvc.yaml
+            return
         sealed = manifest.read(folder, verify=False)
         found = self._client.search_runs(
             [self._experiment],
@@ -177,7 +220,7 @@ class Tracker:
 
         now = 0
         metrics = [Metric(allowed(name), m.value, now, 0) for name, m in sealed.measures.items()]
-        self._client.log_batch(run, metrics=metrics, tags=[RunTag(DIGEST, sealed.digest)])
+        self._log(run, metrics, [RunTag(DIGEST, sealed.digest)])
         for file in sealed.files:
             if file.path.endswith(KEPT) and file.bytes <= KEPT_MAX_BYTES and "/" not in file.path:
                 self._client.log_artifact(run, str(folder / file.path))
@@ -195,9 +238,7 @@ class Tracker:
         """Write the run's headline numbers on the parent, where the UI lists them."""
         from mlflow.entities import Metric
 
-        self._client.log_batch(
-            self.parent_run, metrics=[Metric(allowed(k), v, 0, 0) for k, v in measures.items()]
-        )
+        self._log(self.parent_run, [Metric(allowed(k), v, 0, 0) for k, v in measures.items()])
 
     def finish(self, status: str = "FINISHED") -> None:
         """Close the parent run."""
@@ -212,7 +253,7 @@ class Tracker:
         the version without it.
         """
         try:
-            self._client.create_registered_model(name)
+            self._client.raw.create_registered_model(name)
         except self._error as err:
             if err.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -232,9 +273,28 @@ class Tracker:
 
 
 def allowed(name: str) -> str:
-    """Write a name as MLflow takes it: "export@x" → "export:x", "recipe[0]" → "recipe.0"."""
-    name = re.sub(r"\[(\w+)\]", r".\1", name).replace("@", ":")
-    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
+    """Write a name of a metric, parameter or tag as MLflow takes it, each name another one.
+
+    "stage.export@x" → "stage.export:x", "compress.recipe[0]" → "compress.recipe.0". MLflow takes
+    letters of any script, digits and _ - . space : /, 250 at most, and no name that a path would
+    shorten ("w/", "a//b"). A name that has to be changed for it ends in a digest of itself, so that
+    two labels never share a series, and one label has the same name in every run.
+    """
+    given = name
+    if name.startswith("stage."):
+        name = name.replace("@", ":")
+    name = re.sub(r"^compress\.recipe\[(\d+)\]", r"compress.recipe.\1", name)
+    written = re.sub(r"[^\w\-. :/]", "_", name)
+    if posixpath.normpath(written) != written or written.startswith((".", "/")):
+        written = re.sub(r"^\.+", "_", written.replace("/", "_")) or "_"
+    if written == name and len(name) <= KEY_MAX:
+        return name
+    digest = hashlib.sha256(given.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{written[: KEY_MAX - 9]}-{digest}"
+
+
+def _batches(entries: Sequence[Any], most: int) -> list[Sequence[Any]]:  # Any: MLflow's entities
+    return [entries[at : at + most] for at in range(0, len(entries), most)]
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:  # Any: a params tree

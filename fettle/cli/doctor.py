@@ -9,11 +9,14 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fettle.cli.run import JsonOption
+
+if TYPE_CHECKING:
+    from fettle.project import Project
 
 SENT = "clients send it as `Authorization: Bearer KEY`"
 DISK_FREE_MIN_BYTES = 4_000_000_000  # the environment takes 2.5 GB, a run's caches below 1 GB
@@ -48,7 +51,12 @@ def doctor(
 
         path = bento.make_key()
         print(f"the API key is in {path}\n  {bento.curl_line(port=3000)}", file=sys.stderr)
-    findings = [*_machine(home.root), *_toolchains(), *_servers(home), _key(), _signing_key()]
+    findings = [*_machine(home.root), *_toolchains(), *_servers(home)]
+    findings += _writable(home)
+    if apart := _no_home():
+        findings.append(apart)
+    else:
+        findings += [_key(), _signing_key()]
     if json_:
         print(json.dumps([asdict(f) for f in findings], indent=1))
     else:
@@ -110,17 +118,44 @@ def _toolchains() -> list[Finding]:
     return findings
 
 
-def _servers(home: object) -> list[Finding]:
+def _servers(home: Project) -> list[Finding]:
     from fettle.adapters import servers
-    from fettle.project import Project
 
-    assert isinstance(home, Project)
     kinds: tuple[servers.Kind, ...] = ("prefect", "mlflow")
     up = {kind: servers.running(home, kind) for kind in kinds}
     return [
         Finding(f"server {kind}", True, server.url if server else "not up (`fettle ui` starts it)")
         for kind, server in up.items()
     ]
+
+
+def _writable(home: Project) -> list[Finding]:
+    """Try the folders that a run writes into after the training."""
+    from fettle.adapters import preflight
+
+    if _no_home():
+        return []
+    return [
+        Finding(
+            one.what, one.ok, str(one.folder) if one.ok else f"{one.folder}: {one.fault}", one.fix
+        )
+        for one in preflight.folders(home, os.environ)
+    ]
+
+
+def _no_home() -> Finding | None:
+    """Say so when keys and releases have no folder at all."""
+    from fettle.adapters import bento, signing
+    from fettle.errors import UserError
+
+    try:
+        bento.key_path()
+        signing.key_path(os.environ)
+        bento.store()
+    except (UserError, RuntimeError):
+        text = f"HOME is not set, and user {os.getuid()} is not in the system's list"
+        return Finding("home folder", False, text, "set HOME to a folder that can be written")
+    return None
 
 
 def _key() -> Finding:

@@ -26,6 +26,7 @@ def init(
     from fettle.cli.generate import write_project
     from fettle.errors import DataError, UserError
 
+    projects.refuse_place(folder.resolve())
     if folder.exists() and any(folder.iterdir()):
         raise UserError(
             f"{folder} is not empty",

@@ -5,13 +5,18 @@ Nothing heavy is imported here, so that `fettle --help` stays under a quarter of
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 import typer
 
-from fettle.cli import canary, crossfit, doctor, init, report, run, serve, targets, ui, why
-from fettle.errors import FettleError, OurFault
+from fettle.cli import canary, catalog, crossfit, doctor, init, report, run, serve, targets, ui, why
+from fettle.errors import FettleError, OurFault, UserError
+
+USAGE = 2  # click's own exit code for a wrong command line
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 
 app = typer.Typer(
     help="Trim a pretrained model until it fits: a small, fast, gated release from your data.",
@@ -28,6 +33,7 @@ for command in (
     why.why,
     crossfit.crossfit,
     targets.targets,
+    catalog.catalog,
     doctor.doctor,
     init.init,
 ):
@@ -36,7 +42,7 @@ app.add_typer(canary.app, name="canary")
 
 
 def main() -> None:
-    """Run the command line; exit 0 done, 2 user error, 1 our fault."""
+    """Run the command line; exit 0 done, 2 user error, 1 our fault, 70 an error nobody foresaw."""
     try:
         app()
     except FettleError as err:
@@ -44,6 +50,64 @@ def main() -> None:
         if isinstance(err, OurFault) and os.environ.get("FETTLE_DEBUG"):
             raise
         sys.exit(err.exit_code)
+    except SystemExit as done:
+        if done.code == USAGE and (part := _split_set(sys.argv)):
+            print(
+                f"fettle: --set '{part}' ends before its bracket is closed: the shell split it at "
+                "a space. Fix: put the whole assignment in single quotes.",
+                file=sys.stderr,
+            )
+        raise
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as err:
+        if os.environ.get("FETTLE_DEBUG"):
+            raise
+        if isinstance(err, OSError) and err.filename and err.errno in REFUSED:
+            print(f"fettle: {_refused(err)}", file=sys.stderr)
+            sys.exit(UserError.exit_code)
+        print(f"fettle: {_unforeseen(err)}", file=sys.stderr)
+        sys.exit(UNFORESEEN)
+
+
+def _split_set(arguments: list[str]) -> str | None:
+    """Find a --set that the shell cut within brackets."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        text = value if flag == "--set" else flag.removeprefix("--set=")
+        given = flag == "--set" or flag.startswith("--set=")
+        if given and any(text.count(one) > text.count(two) for one, two in ("[]", "{}")):
+            return text
+    return None
+
+
+def _refused(err: OSError) -> UserError:
+    """Say which file the system refused: a closed or full place is the user's to mend."""
+    return UserError(
+        f"{os.fsdecode(err.filename)} cannot be used",
+        got=err.strerror,
+        fix="make it readable and writable for this user, or free some space, and run again",
+    )
+
+
+def _unforeseen(err: Exception) -> FettleError:
+    """Write the traceback to a log; return what the user reads in its place."""
+    import tempfile
+    import traceback
+    from pathlib import Path
+
+    text = "".join(traceback.format_exception(err))
+    got = f"{type(err).__name__}: {str(err).strip() or 'no text'}".splitlines()[0]
+    command = " ".join(sys.argv[1:2])
+    for folder in (Path.cwd() / ".fettle", Path(tempfile.gettempdir())):
+        log = folder / f"crash-{os.getpid()}.log"
+        try:
+            log.write_text(text, errors="backslashreplace")
+        except OSError:
+            continue  # no project here, or a folder that cannot be written
+        fix = f"run again; if it stays, report it with {log}, which holds the traceback"
+        return OurFault(f"`fettle {command}` met an error that nobody foresaw", got=got, fix=fix)
+    fix = "run again with FETTLE_DEBUG=1 to see the traceback, and report it"
+    return OurFault(f"`fettle {command}` met an error that nobody foresaw", got=got, fix=fix)
 
 
 if __name__ == "__main__":

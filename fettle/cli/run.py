@@ -51,12 +51,15 @@ def run(
     Example: fettle run --set compress.budget.drop_max=0.03
     """
     from fettle import project as projects
+    from fettle.adapters import preflight
     from fettle.params import load
 
     overrides = list(set_ or [])
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
+    if not dry_run:
+        preflight.refuse(home, os.environ)
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
         place, settings = lay_out(home, params, overrides, data=data, model=model)
         if dry_run:
@@ -93,15 +96,37 @@ def lay_out(
     """Prepare where these params run, and tell DVC what the data and the model are now."""
     from fettle import project as projects
     from fettle import workspace
+    from fettle.adapters import git
     from fettle.params import load
 
     place = workspace.prepare(home, params, overrides)
+    if place.tree != home.root:
+        for file in git.unreadable(home.root):
+            _say(f"left out of the workspace: {file} cannot be read")
     for key, path in (("data", data), ("model", model)):
         if path is not None:
             projects.set_local(place.tree, key, path)
     settings = load(place.tree / "params.yaml")
+    refuse_service(place, settings)
     projects.refresh_inputs(place, settings)
     return place, settings
+
+
+def refuse_service(place: Project, settings: Params) -> None:
+    """Raise ParamsError when `release.service` names no folder in bentos/."""
+    from fettle.errors import ParamsError
+    from fettle.plugins import suggest
+
+    folder = place.tree / "bentos"
+    if not (folder / settings.release.service).is_dir():
+        there = sorted(p.name for p in folder.glob("*") if p.is_dir() and p.name[0] not in "._")
+        name = settings.release.service
+        raise ParamsError(
+            "release.service: no such service",
+            got=f"'{name}'{suggest(name, there)}",
+            rule=f"it names a folder in bentos/: {', '.join(there) or 'there is none'}",
+            fix=f"set release.service to one of them, or add bentos/{name}",
+        )
 
 
 def stale(project: Project) -> tuple[Graph, dict[str, Stale]]:

@@ -24,8 +24,26 @@ def path(environ: Mapping[str, str]) -> Path:
     """Return where the key file is looked for."""
     if environ.get(KEY_FILE):
         return Path(environ[KEY_FILE])
+    return config_folder(environ) / "api_key"
+
+
+def config_folder(environ: Mapping[str, str]) -> Path:
+    """Return fettle's configuration folder of this user; not made.
+
+    Raises UserError when the user has no home folder: a container's number without a name.
+    """
     config = environ.get("XDG_CONFIG_HOME")
-    return (Path(config) if config else Path.home() / ".config") / "fettle" / "api_key"
+    if config:
+        return Path(config) / "fettle"
+    try:
+        return Path.home() / ".config" / "fettle"
+    except RuntimeError as err:
+        raise UserError(
+            "this user has no home folder",
+            got=f"HOME is not set, and user {os.getuid()} is not in the system's list",
+            rule="keys and built releases lie below it",
+            fix="set HOME to a folder that can be written",
+        ) from err
 
 
 def read(environ: Mapping[str, str]) -> str | None:
@@ -39,7 +57,7 @@ def read(environ: Mapping[str, str]) -> str | None:
     file = path(environ)
     try:
         mode = file.stat().st_mode
-    except FileNotFoundError as err:
+    except (FileNotFoundError, NotADirectoryError) as err:
         if environ.get(KEY_FILE):
             raise UserError(
                 f"{KEY_FILE} names no file",
@@ -47,6 +65,8 @@ def read(environ: Mapping[str, str]) -> str | None:
                 fix=f"make one with `fettle doctor --make-key`, or unset {KEY_FILE}",
             ) from err
         return None
+    except OSError as err:
+        raise _unusable(file, "read", err) from err
     if mode & OTHERS:
         raise UserError(
             f"the API key in {file} can be read by others",
@@ -54,20 +74,38 @@ def read(environ: Mapping[str, str]) -> str | None:
             rule="only its owner may open it: mode 0600",
             fix=f"chmod 600 {file}",
         )
-    return _checked(file.read_text().strip(), str(file))
+    try:
+        return _checked(file.read_text(errors="replace").strip(), str(file))
+    except OSError as err:
+        raise _unusable(file, "read", err) from err
 
 
 def make(environ: Mapping[str, str]) -> Path:
-    """Write a new random key if there is no key file yet; return the file (mode 0600)."""
+    """Write a new random key if there is no key file yet; return the file (mode 0600).
+
+    Raises UserError when it cannot be written.
+    """
     file = path(environ)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file
-    with os.fdopen(handle, "w") as stream:
-        stream.write(secrets.token_urlsafe(BYTES) + "\n")
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secrets.token_urlsafe(BYTES) + "\n")
+    except FileExistsError as err:
+        if not file.is_file():
+            raise _unusable(file, "written", err) from err
+    except OSError as err:
+        raise _unusable(file, "written", err) from err
     return file
+
+
+def _unusable(file: Path, deed: str, err: OSError) -> UserError:
+    return UserError(
+        f"the API key cannot be {deed} at {file}",
+        got=err.strerror or str(err),
+        rule="a server beyond loopback asks for a key",
+        fix=f"set {KEY}, or {KEY_FILE} to a file in a folder that can be written",
+    )
 
 
 def _checked(key: str, where: str) -> str:

@@ -175,6 +175,16 @@ def test_the_curl_line_needs_no_key_where_there_is_none(key_beside: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy", "ALL_PROXY"])
+def test_the_curl_line_goes_past_a_proxy(
+    key_beside: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    key_beside.unlink(missing_ok=True)
+    assert "--noproxy" not in bento.curl_line()
+    monkeypatch.setenv(name, "http://proxy.corp:8080")
+    assert bento.curl_line().startswith("curl --noproxy '*' -H 'content-type: image/jpeg' ")
+
+
 def test_the_curl_line_reads_the_key_and_does_not_show_it(key_beside: Path) -> None:
     assert bento.make_key() == key_beside
     assert stat.S_IMODE(key_beside.stat().st_mode) == 0o600

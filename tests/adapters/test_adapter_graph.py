@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,3 +89,37 @@ def test_a_broken_dvc_yaml_is_a_project_error(tree: Path) -> None:
     (tree / "dvc.yaml").write_text("stages: [\n")
     with pytest.raises(ProjectError, match="DVC refused"):
         graph.load(tree)
+
+
+def track_own_data(tree: Path) -> None:
+    """What a user of DVC has in the same repository: `dvc add`, and a graph in a folder below."""
+    photos = tree / "data" / "photos"
+    photos.mkdir(parents=True)
+    (photos / "a.txt").write_text("a")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data/photos"], cwd=tree, check=True)
+    (tree / "study").mkdir()
+    (tree / "study" / "dvc.yaml").write_text(
+        "stages:\n  first:\n    cmd: exit 1\n    deps: [../a.txt]\n    outs: [own.txt]\n"
+        "  plot:\n    cmd: exit 1\n    outs: [plot.txt]\n"
+    )
+
+
+def test_the_user_s_own_dvc_files_are_no_stage_of_the_line(tree: Path) -> None:
+    track_own_data(tree)
+    assert graph.load(tree) == {"first": [], "second@p": ["first"], "second@q": ["first"]}
+    assert sorted(graph.stale(tree)[1]) == ["first", "second@p", "second@q"]
+    assert tiny_graph.run(tree, "first") == 0  # and not the one of study/dvc.yaml
+    assert sorted(graph.stale(tree)[1]) == ["second@p", "second@q"]
+    (tree / "a.txt").unlink()
+    assert graph.restore(tree, "first")
+    assert (tree / "a.txt").read_text() == "1"
+
+
+def test_a_stage_may_depend_on_what_dvc_add_tracks(tree: Path) -> None:
+    track_own_data(tree)
+    text = (tree / "dvc.yaml").read_text()
+    (tree / "dvc.yaml").write_text(text.replace("[source.txt]", "[source.txt, data/photos]"))
+    assert graph.load(tree)["first"] == []
+    assert tiny_graph.run(tree, "first") == 0
+    (tree / "data" / "photos" / "a.txt").write_text("other")
+    assert "deps data/photos: modified" in graph.stale(tree)[1]["first"].reasons

@@ -8,6 +8,7 @@ import pytest
 
 from fettle import manifest
 from fettle.adapters.tracking import Tracker, allowed, flatten
+from fettle.errors import TransientError
 from fettle.measure import Measure
 
 pytestmark = pytest.mark.filterwarnings(
@@ -97,7 +98,7 @@ def test_a_release_is_registered_once_and_only_a_passing_gate_makes_it_challenge
 def test_names_are_written_as_mlflow_takes_them() -> None:
     assert allowed("stage.export@x86") == "stage.export:x86"
     assert allowed("compress.recipe[0]") == "compress.recipe.0"
-    assert allowed("recall.größe<b>") == "recall.gr__e_b_"
+    assert allowed("recall.größe<b>") == "recall.größe_b_-edd3b6d4"
 
 
 def test_flatten_names_every_leaf() -> None:
@@ -119,3 +120,75 @@ def test_runs_of_a_killed_process_are_closed_and_a_stranger_s_is_not(store: Path
     states = [client.get_run(r).info.status for r in (killed.parent_run, stage, stranger)]
     assert states == ["KILLED", "KILLED", "RUNNING"]
     assert other.close_dead() == 0
+
+
+LABELS = ["猫", "犬", "w/", "w", "Aves//Corvus", "Aves/Corvus", "..", "/", "#1", "+1", "a@b", "a:b"]
+LABELS += [
+    "a[0]",
+    "a.0",
+    "",
+    " ",
+    "é",
+    "e\u0301",
+    "emoji 🐈",
+    "x" * 400 + "a",
+    "x" * 400 + "b",
+    "A",
+]
+
+
+def test_every_label_has_a_metric_of_its_own_that_mlflow_takes(store: Path) -> None:
+    one = tracker(store)
+    child = one.stage_started("finetune")
+    points = [
+        {"kind": "scalar", "name": f"recall.{label}", "value": float(n), "step": 0, "time": 1.0}
+        for n, label in enumerate(LABELS)
+    ]
+    notes = [{"kind": "note", "name": label, "text": str(n)} for n, label in enumerate(LABELS)]
+    one.events("finetune", [*points, *notes])
+    data = one._client.get_run(child).data
+    assert sorted(data.metrics.values()) == list(range(len(LABELS)))
+    assert data.metrics["recall.猫"] == 0.0
+    assert {int(data.tags[allowed(label)]) for label in LABELS} == set(range(len(LABELS)))
+
+
+def test_a_name_is_written_the_same_in_every_run_whatever_else_is_there() -> None:
+    assert allowed("recall.猫") == "recall.猫"
+    assert allowed("recall.Aves/Corvus") == "recall.Aves/Corvus"
+    assert allowed("recall.w/") == "recall.w_-" + allowed("recall.w/")[-8:]
+    assert len(allowed("recall." + "x" * 400)) == 250
+
+
+def test_many_params_and_many_measures_are_written_whole(store: Path) -> None:
+    one = tracker(store)
+    one.start("digits", {"labels": [f"class {n}" for n in range(250)]}, {})
+    one.metrics({f"recall.{n}": float(n) for n in range(1200)})
+    run = one._client.get_run(one.parent_run)
+    assert (len(run.data.params), len(run.data.metrics)) == (250, 1200)
+
+
+def test_a_stage_that_the_user_added_seals_nothing_and_is_closed_all_the_same(
+    store: Path, tmp_path: Path
+) -> None:
+    one = tracker(store)
+    child = one.stage_started("clean")
+    one.stage_done("clean", tmp_path / "artifacts" / "clean")
+    one.stage_cached("clean", tmp_path / "artifacts" / "clean")
+    assert one._client.get_run(child).info.status == "FINISHED"
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_s_ui_is_used_again(store: Path) -> None:
+    first = tracker(store)
+    client = first._client
+    (home,) = [e for e in client.search_experiments() if e.name == "digits"]
+    client.delete_experiment(home.experiment_id)
+    again = tracker(store)
+    assert client.get_run(again.parent_run).info.experiment_id == home.experiment_id
+
+
+def test_what_mlflow_refuses_is_one_of_our_errors(store: Path) -> None:
+    one = tracker(store)
+    with pytest.raises(TransientError) as caught:
+        one._client.log_metric(one.parent_run, "a//b", 1.0)
+    assert str(caught.value).startswith("MLflow did not take what the run did: got ")
+    assert "it was asked to log metric. Fix: run again" in str(caught.value)
