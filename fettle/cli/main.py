@@ -27,11 +27,11 @@ for command in (
     ui.ui,
     why.why,
     crossfit.crossfit,
-    targets.targets,
     doctor.doctor,
     init.init,
 ):
     app.command()(command)
+app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
 
 
