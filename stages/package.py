@@ -133,7 +133,7 @@ def carry_sources(
 
 
 def run_elsewhere(runtime: str) -> dict[str, Path]:
-    """Name what an isolated toolchain's worker reads: another Python runs it, no import shows it."""
+    """Name the files of a toolchain's worker: another Python runs them, no import shows them."""
     module = plugins.resolve("runtimes", runtime, where="targets")
     if not hasattr(module, "TOOLCHAIN"):
         return {}

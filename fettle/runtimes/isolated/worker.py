@@ -55,9 +55,9 @@ class Worker:
         harness: Path = HARNESS,
     ) -> None:
         self._name, self._limits, self._ended = name, limits, ""
-        self._folder = tempfile.mkdtemp(prefix="fettle-worker-")
+        folder = tempfile.mkdtemp(prefix="fettle-worker-")
         self._arrays = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  lives as long as this
-        reading, self._lifeline = os.pipe()
+        reading, lifeline = os.pipe()
         handles = (reading, self._arrays.fileno())
         try:
             self._process = subprocess.Popen(
@@ -65,11 +65,15 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=self._folder,
-                env=_environment(python, self._folder, threads),
+                cwd=folder,
+                env=_environment(python, folder, threads),
                 pass_fds=handles,
                 start_new_session=True,
             )
+        except OSError:
+            os.close(lifeline)
+            shutil.rmtree(folder)
+            raise
         finally:
             os.close(reading)
         assert self._process.stdin is not None
@@ -82,7 +86,9 @@ class Worker:
             target=_listen, args=(self._process.stderr, self._tail), daemon=True
         )
         self._listener.start()
-        self.close = weakref.finalize(self, _end, self._process, self._lifeline, self._folder)
+        self.close = weakref.finalize(
+            self, _end, os.getpid(), self._process, lifeline, self._arrays, folder
+        )
 
     def __enter__(self) -> Worker:
         return self
@@ -110,7 +116,7 @@ class Worker:
         Raises ModelError as `ask` does.
         """
         with self._lock:
-            self._hand_over(batch)
+            self._hand_over("run", batch)
             self._ask("run", {})
             self._arrays.seek(0)
             try:
@@ -122,17 +128,21 @@ class Worker:
     def bind(self, batch: Floats) -> int:
         """Leave a batch in the worker, to be run there again and again; return its number."""
         with self._lock:
-            self._hand_over(batch)
+            self._hand_over("bind", batch)
             return int(self._ask("bind", {})["bound"])
 
-    def _hand_over(self, batch: Floats) -> None:
+    def _hand_over(self, call: str, batch: Floats) -> None:
+        self._check_alive(call)
         self._arrays.seek(0)
         self._arrays.truncate()
         np.save(self._arrays, np.ascontiguousarray(batch), allow_pickle=False)
 
+    def _check_alive(self, call: str) -> None:
+        if not self.close.alive:
+            raise self._error(call, f"a worker that has ended ({self._ended or 'it was closed'})")
+
     def _ask(self, call: str, words: Mapping[str, Any]) -> Json:  # Any: JSON
-        if self._ended:
-            self._fail(call, f"a worker that has ended before ({self._ended})")
+        self._check_alive(call)
         with contextlib.suppress(BrokenPipeError):  # it is dead: reading says how
             self._requests.write(json.dumps({"call": call, "words": words}).encode() + b"\n")
             self._requests.flush()
@@ -180,7 +190,7 @@ class Worker:
         """Kill the group; raise what became of the call."""
         self.close()
         self._listener.join(timeout=1)
-        self._ended = self._ended or got
+        self._ended = got
         raise self._error(call, got)
 
     def _error(self, call: str, got: str) -> ModelError:
@@ -190,7 +200,7 @@ class Worker:
             f"{self._name} could not {call} the model",
             got=f"{got}; its last lines: {last}" if last else got,
             rule=f"one call may take {self._limits.seconds:g} s and "
-            f"{self._limits.memory_bytes / GIB:g} GiB",
+            f"{self._limits.memory_bytes / GIB:.3g} GiB",
             fix="drop its targets for this model (params.yaml: targets), or change what the lines "
             "name",
         )
@@ -239,11 +249,16 @@ def _listen(stderr: IO[bytes], tail: deque[bytes]) -> None:
             tail.extend(chunk[at : at + 64] for at in range(0, len(chunk), 64))
 
 
-def _end(process: subprocess.Popen[bytes], lifeline: int, folder: str) -> None:
-    """Kill the group, let the watcher go, and reap."""
+def _end(
+    owner: int, process: subprocess.Popen[bytes], lifeline: int, arrays: IO[bytes], folder: str
+) -> None:
+    """Kill the group, let the watcher go, and reap. A fork of the owner leaves all as it is."""
+    if os.getpid() != owner:
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     os.close(lifeline)
+    arrays.close()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         with contextlib.suppress(OSError):  # what was not flushed is lost with its reader
