@@ -197,6 +197,17 @@ def test_a_second_install_waits_for_the_first(toolchain: Toolchain) -> None:
     assert said == ["another process is installing it: waiting for that one"]
 
 
+def test_one_that_is_whole_needs_nothing_written(toolchain: Toolchain) -> None:
+    """A cache that an administrator filled may be read-only for its users."""
+    place = environment.folder(toolchain)
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(sys.executable)
+    stamp = {"python": "3", "packages": {"tinytool": "1.5"}}
+    (place / environment.STAMP).write_text(json.dumps(stamp))
+    environment.install(toolchain, say=print)
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
 def test_another_lock_is_another_folder(toolchain: Toolchain) -> None:
     before = environment.folder(toolchain)
     toolchain.lock.write_text(toolchain.lock.read_text() + "# one more line\n")

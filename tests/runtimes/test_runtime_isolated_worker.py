@@ -224,6 +224,19 @@ def test_the_owners_death_ends_the_whole_group(busy_with: str, end: signal.Signa
     assert not Path(folder).exists()
 
 
+def test_a_fork_of_the_owner_that_drops_the_worker_leaves_it_as_it_is() -> None:
+    code = (
+        "import os, sys; from pathlib import Path; "
+        "from fettle.runtimes.isolated.worker import Worker\n"
+        "worker = Worker('Fake', Path(sys.executable), Path(sys.argv[1])); worker.ask('echo')\n"
+        "if os.fork() == 0:\n    worker.close()\n    os._exit(0)\n"
+        "os.wait(); print(worker.ask('echo', {'still': 'here'}))"
+    )
+    command = [sys.executable, "-c", code, str(FAKE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "{'still': 'here'}\n"
+
+
 def test_a_worker_that_nobody_holds_ends() -> None:
     worker = start()
     pid = worker.ask("spawn")["worker"]

@@ -140,19 +140,26 @@ def install(toolchain: Toolchain, *, say: Say) -> Environment:
     """
     _check_python(toolchain)
     place = folder(toolchain)
-    with _held(place, say) as handle:
-        found = find(toolchain)
-        if found is not None:
-            say(f"{toolchain.title} is installed already, at {place}")
-            return found
-        shutil.rmtree(place, ignore_errors=True)  # what an install that was killed left
-        _check_space(toolchain, place)
-        say(cost(toolchain))
-        try:
-            _make(toolchain, place, handle)
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
+    found = find(toolchain)
+    if found is None:
+        with _held(place, say) as handle:
+            found = find(toolchain)  # the one that was waited for has made it
+            if found is None:
+                return _remake(toolchain, place, handle, say)
+    say(f"{toolchain.title} is installed already, at {place}")
+    return found
+
+
+def _remake(toolchain: Toolchain, place: Path, handle: int, say: Say) -> Environment:
+    """Make it in place of what an install that was killed left; leave nothing half-made."""
+    shutil.rmtree(place, ignore_errors=True)
+    _check_space(toolchain, place)
+    say(cost(toolchain))
+    try:
+        _make(toolchain, place, handle)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     return Environment(place / "bin" / "python", platform.python_version(), _packages(place))
 
 
