@@ -248,6 +248,28 @@ def test_the_folder_follows_the_variables(
     assert str(environment.root()) == expected
 
 
+@pytest.mark.parametrize("name", ["a b", "q'uote", "d$ollar", "p%20", "semi;colon", "tab\t"])
+def test_a_path_that_toolchains_break_on_is_refused(
+    toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """IREE's linker is called through a shell, unquoted: seen to fail, or to run the name."""
+    monkeypatch.setenv("FETTLE_TOOLCHAINS", str(tmp_path / name))
+    assert refusal(toolchain) == (
+        f"the folder of toolchains has a path that toolchains cannot take: got '{tmp_path}/{name}';"
+        " they hand it to a shell unquoted: letters, digits and / . _ , + @ : = ~ - only. Fix: set "
+        "FETTLE_TOOLCHAINS to another folder."
+    )
+    assert not environment.availability(toolchain).ok
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_named_in_any_language_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FETTLE_TOOLCHAINS", str(tmp_path / "Küche-日本"))
+    assert environment.root() == tmp_path / "Küche-日本"
+
+
 def test_no_home_at_all_is_unavailable_not_a_traceback(
     toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,14 @@ def test_its_logits_are_onnx_runtime_s(tmp_path: Path, threads: int) -> None:
     assert session.input_shape == (None, 1, 8, 8)
 
 
+def test_a_project_s_path_may_hold_spaces(tmp_path: Path) -> None:
+    folder = tmp_path / "Jane's $ 20% project"
+    folder.mkdir()
+    model, session = compiled(folder)
+    batch = tiny_onnx.images(3)
+    assert session.run(batch) == pytest.approx(ort.open(model, threads=1).run(batch), abs=1e-4)
+
+
 def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     files = []
     for at in range(2):

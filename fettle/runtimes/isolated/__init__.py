@@ -15,11 +15,15 @@ how. Nothing is ever installed by a run: only `fettle targets install NAME` does
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 GIB = 1 << 30
+# Toolchains hand paths to a shell unquoted: IREE 3.13 called its linker so, from a folder with a
+# space, a quote or a dollar in its name; "%20" failed as well.
+PLAIN_PATH = re.compile(r"[\w/.,+@:=~-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from fettle.errors import TargetError
 from fettle.runtimes import Availability
-from fettle.runtimes.isolated import Toolchain
+from fettle.runtimes.isolated import PLAIN_PATH, Toolchain
 
 STAMP = "complete.json"
 VARIABLE = "FETTLE_TOOLCHAINS"
@@ -46,14 +46,27 @@ class Environment:
 def root() -> Path:
     """Return the folder of all toolchains of this user; it is not made.
 
-    Raises TargetError where this user has no home folder and no variable names another.
+    Raises TargetError where this user has no home folder and no variable names another, or its
+    path would break what toolchains do with it.
     """
+    found = _root()
+    if not PLAIN_PATH.fullmatch(str(found)):
+        raise TargetError(
+            "the folder of toolchains has a path that toolchains cannot take",
+            got=f"'{found}'",
+            rule="they hand it to a shell unquoted: letters, digits and / . _ , + @ : = ~ - only",
+            fix=f"set {VARIABLE} to another folder",
+        )
+    return found
+
+
+def _root() -> Path:
     given, base = os.environ.get(VARIABLE), os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(given).expanduser().resolve()
-    if base and Path(base).is_absolute():  # the XDG rule: a relative one is ignored
-        return Path(base) / "fettle" / "toolchains"
     try:
+        if given:
+            return Path(given).expanduser().resolve()
+        if base and Path(base).is_absolute():  # the XDG rule: a relative one is ignored
+            return Path(base) / "fettle" / "toolchains"
         return Path.home() / ".cache" / "fettle" / "toolchains"
     except RuntimeError as err:
         raise TargetError(

@@ -142,7 +142,8 @@ def main() -> None:
             server = server or Server(script, arrays)
             reply: dict[str, Any] = {"answer": server.answer(request["call"], request["words"])}
         except BaseException as err:  # a script's SystemExit is an error too
-            traceback.print_exc()
+            if os.environ.get("FETTLE_DEBUG"):
+                traceback.print_exc()
             reply = {"error": f"{type(err).__name__}: {err}"}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()

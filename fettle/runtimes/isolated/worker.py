@@ -26,9 +26,9 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from fettle.errors import ModelError
+from fettle.errors import ModelError, TargetError
 from fettle.runtimes import Floats
-from fettle.runtimes.isolated import GIB, HERE, Limits
+from fettle.runtimes.isolated import GIB, HERE, PLAIN_PATH, Limits
 
 HARNESS = HERE / "harness.py"
 POLL_S = 0.05  # how often memory is looked at: 1 GB is written in about half a second
@@ -55,7 +55,7 @@ class Worker:
         harness: Path = HARNESS,
     ) -> None:
         self._name, self._limits, self._ended = name, limits, ""
-        folder = tempfile.mkdtemp(prefix="fettle-worker-")
+        folder = tempfile.mkdtemp(prefix="fettle-worker-", dir=_temporary())
         self._arrays = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  lives as long as this
         reading, lifeline = os.pipe()
         handles = (reading, self._arrays.fileno())
@@ -232,6 +232,20 @@ def resident_bytes(pid: int) -> int:
             for task in (place / "task").iterdir():
                 waiting += (task / "children").read_text().split()
     return total
+
+
+def _temporary() -> str:
+    """Name a temporary folder whose path toolchains can take; raises TargetError without one."""
+    given = tempfile.gettempdir()
+    for place in (given, "/tmp", "/var/tmp"):
+        if PLAIN_PATH.fullmatch(place) and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise TargetError(
+        "there is no temporary folder with a path that toolchains can take",
+        got=f"'{given}'",
+        rule="they hand it to a shell unquoted: letters, digits and / . _ , + @ : = ~ - only",
+        fix="set TMPDIR to another folder",
+    )
 
 
 def _environment(python: Path, folder: str, threads: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ the CPU it is compiled on: the file does not run on a CPU without its instructio
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,9 @@ def compile(model: str, out: str, entry: str) -> dict[str, Any]:  # Any: JSON
     sizes = first.type.tensor_type.shape.dim
     shape = [size.dim_value if size.HasField("dim_value") else None for size in sizes]
     _tool("iree-import-onnx", model, "-o", "model.mlir", "--opset-version", str(OPSET))
-    _tool("iree-compile", "model.mlir", "-o", str(Path(out) / entry), *CPU)
+    # in the working folder: what goes through a shell there has a path that needs no quotes
+    _tool("iree-compile", "model.mlir", "-o", "model.vmfb", *CPU)
+    shutil.move("model.vmfb", Path(out) / entry)
     (Path(out) / SHAPE).write_text(json.dumps({"shape": shape}) + "\n")
     return {}
 
