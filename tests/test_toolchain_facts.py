@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from fettle import plugins
-from fettle.runtimes import iree
+from fettle.runtimes import iree, ort
 from fettle.runtimes.isolated import environment
 from fettle.toolchain_facts import float_runtime_facts, profiled_runtime_facts, toolchain_facts
 
@@ -78,6 +78,13 @@ def test_the_float_model_s_rivals_are_the_runtimes_in_our_own_environment() -> N
 def test_the_latency_table_depends_on_what_it_can_profile() -> None:
     assert sorted(profiled_runtime_facts([ISOLATED, "x86_ort_int8"])) == ["ort"]
     assert profiled_runtime_facts([ISOLATED]) == {}
+
+
+def test_a_runtime_without_a_profiler_is_nothing_to_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(ort, "profile")
+    assert profiled_runtime_facts(["x86_ort_int8"]) == {}
 
 
 def test_the_facts_are_json_and_the_same_twice() -> None:

@@ -131,9 +131,13 @@ def test_what_pip_refuses_is_told_in_its_own_last_lines_and_leaves_nothing(
 def test_a_disk_that_fills_up_on_the_way_is_told_with_the_way_out(
     toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "venv.py").write_text("raise OSError(28, 'No space left on device')\n")
+    (tmp_path / "venv.py").write_text(
+        "import pathlib, sys\n"
+        "(pathlib.Path(sys.argv[-1]) / 'lib').mkdir(parents=True)\n"
+        "raise OSError(28, 'No space left on device')\n"
+    )
     stub = tmp_path / "python"
-    stub.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "venv.py"}"\n')
+    stub.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "venv.py"}" "$@"\n')
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
     text = refusal(toolchain)

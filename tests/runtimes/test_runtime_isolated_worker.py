@@ -168,8 +168,10 @@ def test_a_flood_on_stderr_stops_nothing_and_only_its_end_is_kept() -> None:
 def test_what_is_no_answer_is_shown(tmp_path: Path, answer: str, told: str) -> None:
     other = tmp_path / "harness.py"
     other.write_text(f"import sys\nsys.stdin.readline()\nsys.stdout.write({answer})\n")
+    before = set(Path(tempfile.gettempdir()).iterdir())
     text = failure(start(harness=other), "echo")
     assert f"got {told}" in text
+    assert set(Path(tempfile.gettempdir()).iterdir()) <= before
 
 
 def test_a_worker_that_has_ended_says_why_again() -> None:
