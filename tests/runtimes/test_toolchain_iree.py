@@ -21,7 +21,7 @@ pytestmark = pytest.mark.toolchain
 
 @pytest.fixture(scope="module", autouse=True)
 def _installed() -> None:
-    environment.install(iree.TOOLCHAIN, say=lambda line: print(line, file=sys.stderr))  # noqa: T201
+    environment.install(iree.TOOLCHAIN, say=sys.stderr.write)
 
 
 def compiled(folder: Path, *, threads: int = 1) -> tuple[Path, IsolatedSession]:
