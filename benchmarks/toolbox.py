@@ -1,20 +1,16 @@
-"""Make the environments of the tools we are held against, and ask them over JSON.
+"""Make the environments of the tools we are held against; fettle's isolated worker asks them.
 
 A rival (NNCF, Neural Compressor, …) is never a dependency of the product: it gets a venv of its
-own under .fettle/bench/venvs, installed once from PyPI, and runs there as a script that reads one
-JSON object on stdin and prints one JSON object as its last line.
+own under .fettle/bench/venvs, installed once from PyPI from pins instead of a lock.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / ".fettle" / "bench"
@@ -36,25 +32,3 @@ def venv(name: str, requirements: Sequence[str]) -> Path:
     subprocess.run([*uv, "pip", "install", "-q", "-p", str(python), *requirements], check=True)
     (folder / "complete").touch()
     return python
-
-
-def ask(
-    python: Path, script: Path, request: Mapping[str, Any], *, threads: int = 1
-) -> dict[str, Any]:  # Any: JSON
-    """Run `script` in another environment; return the JSON object it prints as its last line.
-
-    Raises RuntimeError with the end of its stderr when it fails.
-    """
-    pinned = {f"{key}_NUM_THREADS": str(threads) for key in ("OMP", "MKL", "OPENBLAS")}
-    done = subprocess.run(
-        [str(python), str(script)],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **pinned, "PYTHONPATH": ""},
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{script.name} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer

@@ -5,8 +5,9 @@ A project is a folder with params.yaml and dvc.yaml; nothing is found relative t
     root/.fettle/     state that survives runs: MLflow's and Prefect's databases, server pids, locks
     root/releases/    published releases, one folder a digest, never touched by DVC
     tree/             where DVC runs: the root itself, or a workspace root/.fettle/ws/NAME
-    tree/inputs/      source.json, model.json, machine.json, code/: digests of what lives outside
-                      the tree, refreshed before DVC is asked; local.yaml: the paths, untracked
+    tree/inputs/      source.json, model.json, machine.json, toolchain/, float_runtimes.json,
+                      table_runtimes.json, code/: digests of what lives outside the tree, refreshed
+                      before DVC is asked; local.yaml: the paths, untracked
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from fettle.local import local_settings as local_settings
 from fettle.local import location as location
 from fettle.local import set_local as set_local
 from fettle.params import Params
+from fettle.toolchain_facts import float_runtime_facts, profiled_runtime_facts, toolchain_facts
 
 # Every tool's own switch. DO_NOT_TRACK: MLflow wants exactly "true".
 QUIET = {
@@ -172,6 +174,11 @@ def refresh_inputs(project: Project, params: Params) -> None:
     )
     _write_if_changed(inputs / "model.json", _model_files(project, params))
     _write_if_changed(inputs / "machine.json", machine.fingerprint())
+    for name in params.targets:
+        _write_if_changed(inputs / "toolchain" / f"{name}.json", toolchain_facts(name))
+    _write_if_changed(inputs / "float_runtimes.json", float_runtime_facts())
+    tabled = [params.compress.objective.on] if params.compress.objective.on else params.targets
+    _write_if_changed(inputs / "table_runtimes.json", profiled_runtime_facts(tabled))
     if not (project.tree / "stages").is_dir():  # a user's project runs the installed package
         for stage, digest in code_digest.of_stages(project.tree / "dvc.yaml", params).items():
             _write_if_changed(inputs / "code" / f"{stage}.json", digest)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +35,14 @@ OPTIMISED = {
 QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
+@runtime_checkable
+class Bindable(Protocol):
+    """A session in another process: a batch is left there, so that moving it is not timed."""
+
+    def bind(self, batch: Floats) -> Callable[[], object]:
+        """Leave a batch there; the call that comes back has a clock of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contender:
     """One model file with the runtime that loads it."""
@@ -55,8 +64,8 @@ def float_models(model: Path, *, threads: int) -> dict[str, Contender]:
     found = {}
     for name in plugins.names("runtimes"):
         runtime = plugins.resolve("runtimes", name, where="the float model")
-        if name == PLAIN_RUNTIME or not runtime.available().ok:
-            continue
+        if name == PLAIN_RUNTIME or hasattr(runtime, "TOOLCHAIN") or not runtime.available().ok:
+            continue  # an isolated toolchain is no rival: installing one changes its targets alone
         try:
             session = runtime.open(model, threads=threads)
         except ModelError:
@@ -99,7 +108,7 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
 
     def timed(names: Collection[str], images: int, rounds: int) -> dict[str, latency.Times]:
         batch = normalise(np.resize(pixels, (images, *pixels.shape[1:])))
-        runs = {name: _bind(contenders[name].session, batch) for name in names}
+        runs = {name: bind(contenders[name].session, batch) for name in names}
         return latency.interleave(runs, rounds=rounds, seed=seed)
 
     judged = [name for name in contenders if not name.endswith(UNOPTIMISED)]
@@ -146,5 +155,8 @@ def _floats(single: Mapping[str, latency.Times]) -> list[str]:
     return [name for name in single if name == "baseline" or name.startswith(FLOAT)]
 
 
-def _bind(session: Session, batch: Floats) -> Callable[[], object]:
+def bind(session: Session, batch: Floats) -> Callable[[], object]:
+    """Return a call that runs `batch`; in a toolchain's worker, one that can be timed there."""
+    if isinstance(session, Bindable):
+        return session.bind(batch)
     return lambda: session.run(batch)

@@ -1,7 +1,8 @@
 """Measure one target's file on this machine, and say whether it may ship.
 
 reads     ingest, validate (validation images), finetune (the float model), compress (the plain
-          fp32 form, and the reference answers), this target's export; inputs/machine.json
+          fp32 form, and the reference answers), this target's export; inputs/machine.json,
+          inputs/toolchain/TARGET.json, inputs/float_runtimes.json
 writes    profile.json {before, after}: where the time goes in the float model (under ONNX
           Runtime) and in the candidate (fettle/bench/profile.py); answers.safetensors {baseline,
           candidate: logits [n, classes], labels [n]} on validation, of a candidate that was
@@ -11,11 +12,11 @@ refuses   to run on another machine than inputs/machine.json describes. A target
           here, belongs to other hardware, or does not pay is no failure: its facts say so
 
 The contenders are timed in the same rounds: "baseline" (the float model under ONNX Runtime), the
-float model under every other runtime that is here, "plain" (the compressed fp32 form under ONNX
-Runtime) and the candidate. The candidate ships when its answers agree with the reference, it is
-faster than the float model under the best of the runtimes (the interval of the speed-up lies above
-1; while it straddles 1, up to nine times the rounds are taken), and it is faster or smaller than
-the plain form. Quality has its budget in `select`.
+float model under every other runtime in fettle's own environment, "plain" (the compressed fp32
+form under ONNX Runtime) and the candidate. The candidate ships when its answers agree with the
+reference, it is faster than the float model under the best of the runtimes (the interval of the
+speed-up lies above 1; while it straddles 1, up to nine times the rounds are taken), and it is
+faster or smaller than the plain form. Quality has its budget in `select`.
 
 facts: target, verdict ("ship" | "refused"), evidence ("measured" | "not measured"), reason,
 size_bytes, baseline_size_bytes, plain_size_bytes, parity {cosine, max_abs, top1}, latency_ms {p50,
@@ -259,7 +260,7 @@ def take_energy(
     """Measure the joules of an image at batch 1; where nothing counts them, say so instead."""
     batch = _reading.preprocess(job.params).normalise(images.pixels[:1])
     try:
-        found = energy.measure(lambda: session.run(batch), images=ENERGY_IMAGES)
+        found = energy.measure(_timing.bind(session, batch), images=ENERGY_IMAGES)
     except TargetError as err:
         return {}, f"NOT_MEASURED: {err.got}"
     return {"energy_j": found}, None

@@ -6,6 +6,8 @@ params    seed, preprocess (the image's size), compress.recipe, compress.objecti
           evaluate.threads, targets
 refuses   when inputs/machine.json does not describe this machine
 
+inputs/table_runtimes.json is a dep: the versions of the runtimes that are timed.
+
 Measures nothing, and says so, when the recipe is a list (nobody asks the table), when the model
 does not train (nothing can be compressed before export), and on a target whose runtime is absent
 or cannot profile. It measures the target of the objective, or every target when it names none.

@@ -34,6 +34,7 @@ from fettle.manifest import Manifest
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.report import card
+from fettle.runtimes import isolated
 from fettle.sections import METRICS
 from fettle.serving import bundle
 from fettle.serving.preprocess import Floats
@@ -123,12 +124,23 @@ def carry_sources(
         {"service.py": folder / "service.py", runtime: package.parent / runtime},
         {**own, "fettle": package},
     )
-    for place, path in sources.files.items():
+    files = {**sources.files, **run_elsewhere(str(exported.facts["runtime"]))}
+    for place, path in files.items():
         (release / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, release / place)
-    digest = manifest.digest_of({at: manifest.sha256_file(release / at) for at in sources.files})
+    digest = manifest.digest_of({at: manifest.sha256_file(release / at) for at in files})
     direct = requirements.of_modules(sources.foreign)
     return digest, requirements.closure(direct, project / requirements.LOCK), direct
+
+
+def run_elsewhere(runtime: str) -> dict[str, Path]:
+    """Name the files of a toolchain's worker: another Python runs them, no import shows them."""
+    module = plugins.resolve("runtimes", runtime, where="targets")
+    if not hasattr(module, "TOOLCHAIN"):
+        return {}
+    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, isolated.HERE / "harness.py")
+    place = Path("fettle/runtimes/isolated")
+    return {(place / path.relative_to(isolated.HERE)).as_posix(): path for path in needed}
 
 
 def answers(export: Path, exported: Manifest, params: Params, images: Images) -> Floats:

@@ -45,7 +45,16 @@ def test_inputs_are_written_once_and_left_alone_while_nothing_changes(tmp_path: 
     settings = params.load(ROOT / "params.yaml")
     project.refresh_inputs(here, settings)
     files = sorted(p.name for p in (tmp_path / "inputs").iterdir())
-    assert files == ["machine.json", "model.json", "source.json"]
+    assert files == [
+        "float_runtimes.json",
+        "machine.json",
+        "model.json",
+        "source.json",
+        "table_runtimes.json",
+        "toolchain",
+    ]
+    stated = sorted(path.stem for path in (tmp_path / "inputs" / "toolchain").iterdir())
+    assert stated == sorted(settings.targets)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").iterdir()}
     project.refresh_inputs(here, settings)
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").iterdir()}

@@ -5,10 +5,14 @@ changes its own lines only; `python tools/lock.py --upgrade` lets all of them mo
 version but no hash, and its CUDA closure is left out: with them a set-up would fetch gigabytes
 where there is no GPU. tools/bootstrap.py installs torch first, as a CPU build where there is no
 GPU.
+
+`python tools/lock.py --toolchain NAME` writes fettle/runtimes/isolated/locks/NAME.txt instead, from
+the requirements of the `TOOLCHAIN` in fettle/runtimes/NAME.py.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -32,6 +36,33 @@ HEAD = """\
 
 
 def main() -> None:
+    """Write the lock of the stack, or of the toolchain that is named."""
+    if sys.argv[1:2] == ["--toolchain"]:
+        lock_toolchain(*sys.argv[2:])
+    else:
+        lock_stack()
+
+
+def lock_toolchain(name: str, *more: str) -> None:
+    """Resolve a toolchain's requirements for every platform and write its lock, with hashes."""
+    sys.path.insert(0, str(ROOT))
+    toolchain = importlib.import_module(f"fettle.runtimes.{name}").TOOLCHAIN
+    oldest = ".".join(map(str, toolchain.pythons[0]))
+    # the worker's harness needs numpy, whatever the toolchain itself requires
+    asked = "\n".join([*toolchain.requirements, "numpy"]) + "\n"
+    command = [
+        *(sys.executable, "-m", "uv", "pip", "compile", "-", "--universal", "--python-version"),
+        *(oldest, "--generate-hashes", "--no-header", "--no-annotate", "--quiet", *more),
+    ]
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
+    head = (
+        f"# Made by `python tools/lock.py --toolchain {name}`; edit TOOLCHAIN in\n"
+        f"# fettle/runtimes/{name}.py instead. Python >= {oldest}.\n"
+    )
+    toolchain.lock.write_text(head + shorten(done.stdout))
+
+
+def lock_stack() -> None:
     """Resolve pyproject.toml with all extras and write the lock."""
     lock = ROOT / "requirements.lock"
     with tempfile.TemporaryDirectory() as folder:

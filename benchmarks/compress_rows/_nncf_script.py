@@ -1,11 +1,5 @@
-"""Quantize an ONNX with NNCF in its own environment: one JSON request on stdin, one answer out.
+"""Quantize an ONNX with NNCF in its own environment, by fettle/runtimes/isolated/harness.py."""
 
-Request: model (ONNX), calibration and validation (.npz with images, labels), out (IR), drop_max
-(None: plain quantization). Answer: seconds, and with drop_max the accuracies that NNCF saw.
-"""
-
-import json
-import sys
 import time
 
 import nncf
@@ -13,15 +7,18 @@ import numpy as np
 import openvino as ov
 
 
-def main() -> None:
-    """Serve the one request."""
-    request = json.loads(sys.stdin.read())
-    model = ov.Core().read_model(request["model"])
-    calibration = np.load(request["calibration"])["images"]
-    validation = np.load(request["validation"])
+def quantize(model, calibration, validation, out, drop_max):  # JSON
+    """Quantize `model` (ONNX) to `out` (IR); answer the seconds it took.
+
+    `calibration` and `validation` are .npz files with images and labels; without `drop_max` it is
+    plain quantization, with it NNCF's accuracy control.
+    """
+    model = ov.Core().read_model(model)
+    calibration = np.load(calibration)["images"]
+    validation = np.load(validation)
     singles = nncf.Dataset([calibration[at : at + 1] for at in range(len(calibration))])
     started = time.perf_counter()
-    if request["drop_max"] is None:
+    if drop_max is None:
         made = nncf.quantize(model, singles, subset_size=len(calibration))
     else:
         pairs = list(zip(validation["images"][:, None], validation["labels"], strict=True))
@@ -36,13 +33,9 @@ def main() -> None:
             calibration_dataset=singles,
             validation_dataset=nncf.Dataset(pairs),
             validation_fn=accuracy,
-            max_drop=request["drop_max"],
+            max_drop=drop_max,
             subset_size=len(calibration),
         )
     seconds = time.perf_counter() - started
-    ov.save_model(made, request["out"], compress_to_fp16=False)
-    print(json.dumps({"seconds": seconds}))
-
-
-if __name__ == "__main__":
-    main()
+    ov.save_model(made, out, compress_to_fp16=False)
+    return {"seconds": seconds}

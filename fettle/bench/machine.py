@@ -1,8 +1,9 @@
-"""Tell one machine from another: a latency is a fact about a machine, its flags and its versions.
+"""Tell one machine from another: a latency is a fact about a machine and its flags.
 
 `fingerprint()` is written to inputs/machine.json before DVC is asked, so that a figure measured
 elsewhere is never restored from the cache as if it were this machine's. It imports no toolkit and
-takes a few milliseconds.
+takes a few milliseconds. Toolchain versions stand elsewhere (fettle/toolchain_facts.py): here one
+more toolchain would make every measurement stale.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ APPLE = {
     "FEAT_BF16": "bf16",
     "FEAT_FP16": "asimdhp",
 }
-PACKAGES = ("numpy", "onnxruntime", "openvino")
 
 
 def fingerprint() -> dict[str, Any]:  # Any: JSON
@@ -53,7 +52,6 @@ def fingerprint() -> dict[str, Any]:  # Any: JSON
         "os": platform.system(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
     }
 
 
@@ -100,10 +98,3 @@ def _apple() -> tuple[str, set[str]]:
     }
     flags |= {APPLE[key.rpartition(".")[2]] for key in arm if fields.get(key) == "1"}
     return fields.get(keys[0], ""), flags
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

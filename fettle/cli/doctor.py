@@ -106,7 +106,12 @@ def _toolchains() -> list[Finding]:
 
     findings = []
     for name in plugins.names("runtimes"):
-        state = plugins.resolve("runtimes", name, where="runtimes").available()
+        runtime = plugins.resolve("runtimes", name, where="runtimes")
+        state = runtime.available()
+        if not state.ok and hasattr(runtime, "TOOLCHAIN"):  # asked for by its targets alone
+            found = f"not installed (`{state.install}` makes it)"
+            findings.append(Finding(f"runtime {name}", True, found))
+            continue
         findings.append(
             Finding(f"runtime {name}", state.ok, state.version or state.reason, state.install)
         )

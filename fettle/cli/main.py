@@ -32,12 +32,12 @@ for command in (
     ui.ui,
     why.why,
     crossfit.crossfit,
-    targets.targets,
     catalog.catalog,
     doctor.doctor,
     init.init,
 ):
     app.command()(command)
+app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
 
 

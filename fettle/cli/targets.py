@@ -1,40 +1,33 @@
-"""`fettle targets`: where a model can be made to run, and which of it is possible here."""
+"""`fettle targets`: where a model can be made to run, which of it is possible here, install one."""
 
 from __future__ import annotations
 
 import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from fettle.cli.run import JsonOption
 
+if TYPE_CHECKING:
+    from fettle.runtimes.isolated import Toolchain
 
-def targets(json_: JsonOption = False) -> None:
-    """List the hardware targets with their runtime and whether it can run here.
+app = typer.Typer(rich_markup_mode=None)
+Row = dict[str, Any]  # Any: JSON
+
+
+@app.callback(invoke_without_command=True)
+def targets(context: typer.Context, json_: JsonOption = False) -> None:
+    """List the hardware targets and whether each can run here; `install` gets one's toolchain.
 
     Example: fettle targets --json
     """
-    import platform
-
+    if context.invoked_subcommand is not None:
+        return
     from fettle import plugins
 
-    rows = []
-    for name in plugins.names("targets"):
-        record = plugins.resolve("targets", name, where="targets").TARGET
-        runtime = plugins.resolve("runtimes", record.runtime, where=name).available()
-        here = platform.machine() in record.machine
-        rows.append(
-            {
-                "target": name,
-                "hardware": record.hardware,
-                "runtime": record.runtime,
-                "precision": record.precision,
-                "int8_dialect": record.dialect,
-                "channel_multiple": record.channel_multiple,
-                "runs_here": bool(runtime.ok and here),
-                "reason": runtime.reason if not runtime.ok else "" if here else "other hardware",
-                "version": runtime.version,
-                "about": plugins.summary("targets", name),
-            }
-        )
+    rows = [row(name) for name in plugins.names("targets")]
     if json_:
         print(json.dumps(rows, indent=1))
         return
@@ -44,7 +37,89 @@ def targets(json_: JsonOption = False) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("target", "runs here", "about"):
         table.add_column(column)
-    for row in rows:
-        mark = "yes" if row["runs_here"] else f"no: {row['reason']}"
-        table.add_row(str(row["target"]), mark, str(row["about"]))
+    for one in rows:
+        table.add_row(str(one["target"]), mark(one), str(one["about"]))
     Console(highlight=False).print(table)
+
+
+@app.command()
+def install(
+    name: Annotated[str, typer.Argument(help="A target, or the toolchain that its line names.")],
+) -> None:
+    """Make the environment of a target's toolchain; what it costs is said first.
+
+    Example: fettle targets install iree
+    """
+    from fettle.runtimes.isolated import environment
+
+    toolchain = find_toolchain(name)
+    made = environment.install(toolchain, say=lambda line: print(line, file=sys.stderr))
+    print(f"{toolchain.title} {made.packages[environment.named(toolchain)[0]]} is ready")
+
+
+def row(name: str) -> Row:
+    """Describe a target, and say whether it can run here."""
+    import platform
+
+    from fettle import plugins
+
+    record = plugins.resolve("targets", name, where="targets").TARGET
+    runtime = plugins.resolve("runtimes", record.runtime, where=name).available()
+    here = platform.machine() in record.machine
+    return {
+        "target": name,
+        "hardware": record.hardware,
+        "runtime": record.runtime,
+        "precision": record.precision,
+        "int8_dialect": record.dialect,
+        "channel_multiple": record.channel_multiple,
+        "runs_here": bool(runtime.ok and here),
+        "reason": "other hardware" if not here else "" if runtime.ok else runtime.reason,
+        "install": None if runtime.ok else runtime.install,
+        "version": runtime.version,
+        "about": plugins.summary("targets", name),
+    }
+
+
+def mark(one: Row) -> str:
+    """Say in a word whether a target runs here, and if not, what would mend it."""
+    if one["runs_here"]:
+        return "yes"
+    if one["install"] and one["reason"] != "other hardware":
+        return f"unavailable: run `{one['install']}`"
+    return f"no: {one['reason']}"
+
+
+def find_toolchain(name: str) -> Toolchain:
+    """Return the toolchain of a target or of a runtime.
+
+    Raises ParamsError for an unknown name, TargetError when it shares fettle's own environment.
+    """
+    from fettle import plugins
+    from fettle.errors import ParamsError, TargetError
+
+    runtimes, all_targets = plugins.names("runtimes"), plugins.names("targets")
+    if name not in [*runtimes, *all_targets]:
+        near = plugins.suggest(name, [*runtimes, *all_targets])
+        raise ParamsError(
+            "there is no such target or toolchain",
+            got=f"'{name}'{near}",
+            rule=f"the toolchains are {', '.join(runtimes)}",
+            fix="`fettle targets` lists the targets",
+        )
+    runtime = name
+    if name in all_targets:
+        runtime = plugins.resolve("targets", name, where="targets").TARGET.runtime
+    module = plugins.resolve("runtimes", runtime, where=name)
+    found: Toolchain | None = getattr(module, "TOOLCHAIN", None)
+    if found is None:
+        state = module.available()
+        raise TargetError(
+            f"{name} has no environment of its own to install",
+            got=f"version {state.version} in fettle's own environment"
+            if state.ok
+            else str(state.reason),
+            rule="its package is installed beside fettle",
+            fix="nothing is to be done" if state.ok else f"run {state.install}",
+        )
+    return found

@@ -1,15 +1,13 @@
-"""One file per toolchain that runs a model: available(), compile(), open(). No torch.
+"""One file per toolchain that runs a model; `Runtime` below is what each offers. No torch.
 
-A release carries this folder in its sources, so these files import nothing of fettle but
-`fettle.errors`, and their toolchain only inside functions: it may be absent. Each offers
+A release carries a runtime's file in its sources, so these files import nothing of fettle but
+`fettle.errors`, and their toolchain only inside functions: it may be absent. A toolchain too heavy,
+or at odds with the others, has an environment of its own: see isolated/. Optional beside it:
 
-    available() -> Availability             may this toolchain be used here, and if not, why
-    toolkit() -> module                     import it; TargetError when it is absent
-    compile(model, out, *, bf16) -> str     make its file(s) of an ONNX under `out`: entry name;
-                                            `bf16`: what is float is computed in bfloat16
-    open(entry, *, threads) -> Session      load that entry
-    profile(entry, *, threads) -> Profiler  optional: load it with the toolchain's own profiler on
-    unoptimised(entry, *, threads) -> Session   optional: load it with graph optimisation off
+    profile(entry, *, threads) -> Profiler  load it with the toolchain's own profiler on
+    unoptimised(entry, *, threads) -> Session   load it with graph optimisation off
+    TOOLCHAIN: isolated.Toolchain           it has an environment of its own; then also
+    peak_bytes(entry, *, threads, shape) -> int   what a model adds to its memory at the peak
 """
 
 from __future__ import annotations
@@ -49,6 +47,30 @@ class Session(Protocol):
 
         Raises ModelError when the batch does not fit the model.
         """
+
+
+class Runtime(Protocol):
+    """What a file of this folder offers: a module of it is one (tests/contracts hold each to it).
+
+    `PACKAGES` are the packages whose versions change what it compiles or how it runs.
+    """
+
+    PACKAGES: tuple[str, ...]
+
+    def available(self) -> Availability:
+        """Tell whether this toolchain may be used here, and if not, why. Imports nothing."""
+
+    def toolkit(self) -> object:
+        """Make sure that it can be used; raises TargetError when it is absent."""
+
+    def compile(self, model: Path, out: Path, *, bf16: bool = False) -> str:
+        """Make its file(s) of an ONNX under `out`; return the entry's name.
+
+        With `bf16`, what is float is computed in bfloat16. Raises ModelError when it cannot.
+        """
+
+    def open(self, entry: Path, *, threads: int) -> Session:
+        """Load that entry; raises ModelError when it cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from fettle.runtimes import (
 ENTRY = "model.xml"  # the graph; its weights lie beside it in model.bin
 PRECISION = ["fettle", "precision"]  # where the file says "bf16", in its rt_info
 INSTALL = "pip install 'fettle-mlops[openvino]'"
+PACKAGES = ("openvino",)
 
 
 def available() -> Availability:

@@ -30,6 +30,7 @@ from fettle.runtimes import (
 ENTRY = "model.onnx"
 INSTALL = "pip install onnxruntime"
 PROVIDER = "CPUExecutionProvider"
+PACKAGES = ("onnxruntime",)
 
 
 def available() -> Availability:

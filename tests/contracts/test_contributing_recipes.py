@@ -17,6 +17,7 @@ FILES = ("params.yaml", "pyproject.toml")
 # folder → (a plug-in to copy, the new one's name: next to it in the alphabet)
 RECIPES = {
     "targets": ("x86_ort_w8", "x86_wide_ort_w8"),
+    "runtimes": ("iree", "iree_again"),
     "compress": ("distil", "distil_again"),
     "sources": ("digits", "digits_again"),
     "families": ("small_cnn", "small_cnn_again"),
@@ -25,7 +26,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources with the four recipes followed."""
+    """The sources with the five recipes followed."""
     tree = tmp_path_factory.mktemp("clone")
     for name in (*COPIED, *FILES):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -36,10 +37,24 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(ROOT / name, tree / name)
     for folder, (like, new) in RECIPES.items():
         shutil.copy(tree / f"fettle/{folder}/{like}.py", tree / f"fettle/{folder}/{new}.py")
+        if folder == "runtimes":
+            follow_isolated(tree / "fettle/runtimes", like, new)
         contract = tree / f"tests/contracts/test_{folder}_contract.py"
         text = contract.read_text()
         contract.write_text(text.replace(f'"{like}"', f'"{like}", "{new}"', 1))
     return tree
+
+
+def follow_isolated(runtimes: Path, like: str, new: str) -> None:
+    """Give the copied runtime a toolchain of its own: its record's name, its script and its lock.
+
+    The lock is a copy: `python tools/lock.py --toolchain NAME` asks PyPI.
+    """
+    record = runtimes / f"{new}.py"
+    record.write_text(record.read_text().replace(f'name="{like}"', f'name="{new}"', 1))
+    isolated = runtimes / "isolated"
+    shutil.copy(isolated / f"scripts/run_{like}.py", isolated / f"scripts/run_{new}.py")
+    shutil.copy(isolated / f"locks/{like}.txt", isolated / f"locks/{new}.txt")
 
 
 def pytest_in(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,14 @@ import tiny_onnx
 
 from fettle import plugins
 from fettle.errors import ModelError
-from fettle.runtimes import Availability, Shape
+from fettle.runtimes import Availability, Runtime, Shape
+from fettle.runtimes.isolated import Toolchain, environment
 
 NAMES = plugins.names("runtimes")
+ISOLATED = [
+    name for name in NAMES if hasattr(plugins.resolve("runtimes", name, where=""), "TOOLCHAIN")
+]
+BESIDE = [f"isolated/{name}" for name in ("__init__", "environment", "session", "worker")]
 
 
 @pytest.fixture(params=NAMES)
@@ -35,7 +41,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_all_runtimes_are_found() -> None:
-    assert NAMES == ["openvino", "ort"]
+    assert NAMES == ["iree", "openvino", "ort"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,6 +57,49 @@ def test_its_functions_take_the_contracts_arguments(name: str) -> None:
         assert list(inspect.signature(getattr(module, function)).parameters) == arguments
     threads = inspect.signature(module.open).parameters["threads"]
     assert threads.kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_offers_all_that_the_protocol_names(name: str) -> None:
+    module = plugins.resolve("runtimes", name, where="")
+    asked = {k: f for k, f in vars(Runtime).items() if inspect.isfunction(f) and k[0] != "_"}
+    assert set(asked) == {"available", "toolkit", "compile", "open"}
+    for function, wanted in asked.items():
+        _, *parameters = inspect.signature(wanted).parameters.values()  # without self
+        given = inspect.signature(getattr(module, function)).parameters.values()
+        assert [(p.name, p.kind, p.default) for p in given] == [
+            (p.name, p.kind, p.default) for p in parameters
+        ]
+    assert list(Runtime.__annotations__) == ["PACKAGES"]
+    assert module.PACKAGES
+    assert all(isinstance(package, str) for package in module.PACKAGES)
+
+
+@pytest.mark.parametrize("name", ISOLATED)
+def test_an_isolated_toolchain_has_a_lock_with_hashes_for_all_it_requires(name: str) -> None:
+    module = plugins.resolve("runtimes", name, where="")
+    toolchain: Toolchain = module.TOOLCHAIN
+    blocks = re.split(r"\n(?=[a-z])", toolchain.lock.read_text())[1:]
+    pinned = {block.partition("==")[0]: block for block in blocks}
+    assert {*environment.named(toolchain), *module.PACKAGES, "numpy"} <= pinned.keys()
+    assert [package for package, block in pinned.items() if "--hash=sha256:" not in block] == []
+    assert name == toolchain.name
+    assert min(toolchain.download_mb, toolchain.disk_mb, toolchain.minutes) > 0
+    assert toolchain.pythons[0] <= sys.version_info[:2] <= toolchain.pythons[1]
+
+
+@pytest.mark.parametrize("name", ISOLATED)
+def test_an_isolated_toolchain_s_script_needs_nothing_of_fettle(name: str) -> None:
+    toolchain: Toolchain = plugins.resolve("runtimes", name, where="").TOOLCHAIN
+    for path in (toolchain.script, toolchain.folder / "harness.py"):
+        assert "fettle" not in {
+            (getattr(node, "module", None) or alias.name).partition(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+    functions = ast.parse(toolchain.script.read_text()).body
+    assert {"toolkit", "compile", "open"} <= {getattr(node, "name", "") for node in functions}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,7 +152,7 @@ def test_a_missing_entry_is_a_model_error(runtime: ModuleType, tmp_path: Path) -
         runtime.open(tmp_path / "gone", threads=1)
 
 
-@pytest.mark.parametrize("name", ["__init__", "_ort_profile", "_openvino_profile", *NAMES])
+@pytest.mark.parametrize("name", ["__init__", "_ort_profile", "_openvino_profile", *BESIDE, *NAMES])
 def test_a_release_can_carry_it_without_the_rest_of_fettle(name: str) -> None:
     folder = Path(next(iter(importlib.import_module("fettle.runtimes").__path__)))
     tree = ast.parse((folder / f"{name}.py").read_text())
@@ -112,7 +161,8 @@ def test_a_release_can_carry_it_without_the_rest_of_fettle(name: str) -> None:
     }
     own = {module for module in found if module and module.startswith("fettle")}
     allowed = {"fettle.errors", "fettle.runtimes"}
-    assert {m for m in own if not m.startswith("fettle.runtimes._")} <= allowed  # its own folder
+    ours = ("fettle.runtimes._", "fettle.runtimes.isolated")  # its own folder
+    assert {m for m in own if not m.startswith(ours)} <= allowed
 
 
 def test_a_profile_names_each_kernel_and_its_time(runtime: ModuleType, model: Path) -> None:

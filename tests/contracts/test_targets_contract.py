@@ -17,6 +17,7 @@ def record(name: str) -> Target:
 
 def test_all_targets_are_found() -> None:
     assert set(NAMES) == {
+        "x86_iree_fp32",
         "x86_openvino_bf16",
         "x86_openvino_fp32",
         "x86_openvino_int8",

@@ -1,0 +1,83 @@
+"""Compile with IREE for this CPU and run the result; in IREE's own environment, by harness.py.
+
+The ONNX is imported at opset 20 (older ones are converted by onnx itself), and compiled by LLVM for
+the CPU it is compiled on: the file does not run on a CPU without its instructions.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+OPSET = 20
+SHAPE = "shape.json"  # beside the entry: a compiled module does not tell its input's shape
+CPU = (
+    "--iree-opt-level=O2",
+    "--iree-hal-target-device=local",
+    "--iree-hal-local-target-device-backends=llvm-cpu",
+    "--iree-llvmcpu-target-cpu=host",
+)
+
+
+def toolkit() -> None:
+    """Import what running takes."""
+    import iree.runtime  # noqa: F401  its memory counts as the toolchain's
+
+
+def compile(model: str, out: str, entry: str) -> dict[str, Any]:  # Any: JSON
+    """Write `entry` and shape.json of an ONNX to `out`."""
+    import onnx
+
+    graph = onnx.load(model, load_external_data=False).graph
+    weights = {one.name for one in graph.initializer}
+    first = next(one for one in graph.input if one.name not in weights)
+    sizes = first.type.tensor_type.shape.dim
+    shape = [size.dim_value if size.HasField("dim_value") else None for size in sizes]
+    _tool("iree-import-onnx", model, "-o", "model.mlir", "--opset-version", str(OPSET))
+    # in the working folder: what goes through a shell there has a path that needs no quotes
+    _tool("iree-compile", "model.mlir", "-o", "model.vmfb", *CPU)
+    shutil.move("model.vmfb", Path(out) / entry)
+    (Path(out) / SHAPE).write_text(json.dumps({"shape": shape}) + "\n")
+    return {}
+
+
+class Model:
+    """A loaded module: float32 [N, C, H, W] → logits [N, classes]."""
+
+    def __init__(self, entry: str, threads: int) -> None:
+        from iree import runtime
+
+        if threads > 1:
+            runtime.flags.parse_flags(f"--task_topology_group_count={threads}")
+        config = runtime.Config("local-sync" if threads == 1 else "local-task")
+        self._context = runtime.SystemContext(config=config)
+        module = runtime.VmModule.mmap(self._context.instance, entry)
+        self._context.add_vm_module(module)
+        # named after the ONNX graph, with a twin "NAME$async"
+        names = [name for name in module.function_names if name != "__init" and "$" not in name]
+        self._function = self._context.modules[module.name][names[0]]
+        self.shape = json.loads(Path(entry).with_name(SHAPE).read_text())["shape"]
+
+    def __call__(self, batch: Any) -> Any:  # Any: float32 arrays
+        """Run a batch; the logits are copied to the host."""
+        return self._function(batch).to_host()
+
+
+def open(entry: str, threads: int) -> Model:
+    """Load a compiled module; one thread runs it in the caller's."""
+    return Model(entry, threads)
+
+
+def _tool(name: str, *words: str) -> None:
+    """Run one of IREE's tools; its words go to stderr, its last error becomes ours."""
+    command = [str(Path(sys.executable).with_name(name)), *words]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        told = [line for line in lines if "error:" in line.lower()] or lines[-1:]
+        last = told[0].strip() if told else f"exit code {done.returncode}"
+        raise RuntimeError(f"{name}: {last[:300]}")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fettle.runtimes import iree
+from fettle.runtimes.isolated import environment
+
+COLUMNS = "200"  # so that no cell is folded
+
+
+def fettle(
+    *words: str, toolchains: Path, code: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-m", "fettle.cli.main", "targets", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "COLUMNS": COLUMNS,
+            "FETTLE_TOOLCHAINS": str(toolchains),
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+            **variables,
+        },
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_the_list_says_how_to_get_a_missing_toolchain(tmp_path: Path) -> None:
+    lines = fettle(toolchains=tmp_path).stdout.splitlines()
+    told = {line.split()[0]: line for line in lines}
+    assert "unavailable: run `fettle targets install iree`" in told["x86_iree_fp32"]
+    assert list(tmp_path.iterdir()) == []  # looking makes nothing
+
+
+def test_programs_get_the_reason_and_the_command(tmp_path: Path) -> None:
+    rows = json.loads(fettle("--json", toolchains=tmp_path).stdout)
+    row = next(row for row in rows if row["target"] == "x86_iree_fp32")
+    assert row["runs_here"] is False
+    assert row["install"] == "fettle targets install iree"
+    plain = next(row for row in rows if row["target"] == "x86_ort_fp32")
+    assert (plain["install"], plain["reason"] in ("", "other hardware")) == (None, True)
+
+
+@pytest.mark.parametrize("name", ["iree", "x86_iree_fp32"])
+def test_installing_says_what_it_costs_first_and_pip_s_words_when_it_fails(
+    tmp_path: Path, name: str
+) -> None:
+    empty = tmp_path / "wheels"
+    empty.mkdir()
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(empty)}
+    done = fettle("install", name, toolchains=tmp_path / "cache", code=2, **offline)
+    cost, told = done.stderr.strip().splitlines()
+    assert cost.startswith("IREE: about 130 MB to download, 620 MB on disk at ")
+    assert told.startswith("fettle: the toolchain iree could not be installed: got ")
+    assert "No matching distribution found for iree-base-compiler==3.13.0" in told
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".busy"]
+
+
+def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
+    done = fettle("install", "x86_iree", toolchains=tmp_path, code=2)
+    assert done.stderr == (
+        "fettle: there is no such target or toolchain: got 'x86_iree', did you mean "
+        "'x86_iree_fp32'?; the toolchains are iree, openvino, ort. Fix: `fettle targets` lists "
+        "the targets.\n"
+    )
+
+
+def test_a_target_of_our_own_environment_has_nothing_to_install(tmp_path: Path) -> None:
+    done = fettle("install", "x86_ort_fp32", toolchains=tmp_path, code=2)
+    assert done.stderr.startswith(
+        "fettle: x86_ort_fp32 has no environment of its own to install: got version "
+    )
+    assert done.stderr.endswith("Fix: nothing is to be done.\n")
+
+
+def test_an_installed_one_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FETTLE_TOOLCHAINS", str(tmp_path))
+    place = environment.folder(iree.TOOLCHAIN)
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(sys.executable)
+    packages = {"iree-base-compiler": "3.13.0"}
+    (place / environment.STAMP).write_text(json.dumps({"python": "3", "packages": packages}))
+    done = fettle("install", "iree", toolchains=tmp_path)
+    assert done.stdout == "IREE 3.13.0 is ready\n"
+    assert done.stderr == f"IREE is installed already, at {place}\n"
