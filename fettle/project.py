@@ -190,14 +190,13 @@ def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JS
     options = family.Params.model_validate(params.finetune.options, strict=False)
     paths = family.files(options, project.tree) if hasattr(family, "files") else []
     root = project.root.resolve()
-    names = {
-        path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-        for path in sorted(path.resolve() for path in paths)
-    }
-    return {
-        "family": params.finetune.family,
-        "files": {name: manifest.sha256_file(path) for path, name in names.items()},
-    }
+    files: dict[str, str] = {}
+    for path in sorted(path.resolve() for path in paths):
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        digest = manifest.sha256_file(path)
+        # files outside the project may share a name
+        files[name] = f"{files[name]} {digest}" if name in files else digest
+    return {"family": params.finetune.family, "files": files}
 
 
 def _write_if_changed(path: Path, doc: Any) -> None:  # Any: JSON

@@ -8,7 +8,6 @@ every exit code into 255, and nothing half-written under `artifacts/`.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib
 import json
@@ -24,12 +23,13 @@ from typing import cast
 
 import psutil
 
-from fettle import manifest, params
-from fettle.errors import FettleError, OurFault, TransientError
+from fettle import manifest, params, user_traceback
+from fettle.errors import FettleError, ModelError, OurFault, TransientError
 from fettle.recorder import Jsonl
 from fettle.tether import die_with_parent
 from stages._contract import Inputs, Stage
 from stages._machine import machine_lock
+from stages._refusal import disk_full
 
 
 def main(argv: list[str]) -> int:
@@ -143,16 +143,27 @@ def scratch_key(
 
 
 def explain(err: BaseException) -> FettleError:
-    """Map any exception to one of ours: a full disk may pass, the rest is our fault."""
+    """Map any exception to one of ours.
+
+    A full disk may pass; what came through the user's own code is the user's; the rest is our
+    fault.
+    """
     if isinstance(err, FettleError):
         return err
-    full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or os.strerror(errno.ENOSPC) in str(err):  # safetensors' own error is no OSError
+    if disk_full(err):
         return TransientError(
             "the disk is full",
             got=f"{type(err).__name__}: {err}",
             rule="an artefact is written whole or not at all; the last good one is kept",
             fix="free some space (`fettle doctor` says how much is left) and run again",
+        )
+    at = user_traceback.line(err, [Path.cwd(), Path(os.environ.get("FETTLE_ROOT", "."))])
+    if at:
+        return ModelError(
+            f"your own code failed{at}",
+            got=f"{type(err).__name__}: {err}",
+            rule="it runs in every stage that trains, cuts or exports the model",
+            fix="mend that line; the last good artefacts are kept",
         )
     return OurFault(
         f"{type(err).__name__}: {err}",

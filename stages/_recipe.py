@@ -22,6 +22,7 @@ from fettle.bench import quality
 from fettle.compress import Workshop, _layers, _plan
 from fettle.compress._plan import Architecture, Plan
 from fettle.compress._remarks import remarks
+from fettle.errors import ModelError
 from fettle.measure import Measure
 from fettle.params import Strict
 from fettle.search import trial
@@ -37,8 +38,8 @@ from stages._recovery import (
     example,
     recovery,
     teacher_of,
-    threads,
 )
+from stages._training import threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ def stand(job: Job, plan: Plan, weights: dict[str, torch.Tensor], epochs: int = 
     start = plan.architecture or Architecture(job.facts["family"], job.facts["options"])
     model = build(job, start.family, start.options)
     _plan.apply(model, plan)
-    model.load_state_dict(weights)
+    load(model, weights, start.family)
     model.to(predict.device()).eval()
     normalise = _reading.preprocess(job.params).normalise
     logits = predict.logits(model, job.validation.pixels, normalise)
@@ -149,6 +150,20 @@ def stand(job: Job, plan: Plan, weights: dict[str, torch.Tensor], epochs: int = 
         accuracy=quality.accuracy(logits, job.validation.labels),
         epochs=epochs,
     )
+
+
+def load(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> None:
+    """Load kept weights; raises ModelError when the family now makes another network."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as err:
+        raise ModelError(
+            f"fettle/families/{family}.py makes another network than the one that was trained",
+            got=" ".join(str(err).split())[:300],
+            rule="with the same options it makes the same names and shapes each time it is called",
+            fix="let the function that finetune.options.entry names choose nothing at random, nor "
+            "by a file or variable that may change",
+        ) from err
 
 
 # Any: the family's Params checks them.
@@ -213,8 +228,7 @@ def write(job: Job, done: Done, out: Path, reference: Floats) -> lower.Parity:
     first = job.validation.pixels[: len(reference)]
     parity = lower.parity(onnx, _reading.preprocess(job.params).normalise(first), reference)
     lower.check_parity(parity, what="the compressed model's ONNX file")
-    weights = {k: v.cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, out / "model.safetensors")
+    save_file(checkpoint.detached(model.state_dict()), out / "model.safetensors")
     manifest.write_json(out / "plan.json", done.after.plan.to_json())
     manifest.write_json(out / "layers.json", _layers.compare(done.before.layers, done.after.layers))
     return parity

@@ -7,13 +7,11 @@ value: a technique is handed `recovery(...)` as its `fit`.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 
@@ -28,6 +26,7 @@ from fettle.train.augment import Augment
 from fettle.train.loop import Loss, fit
 from stages import _reading
 from stages._reading import Images
+from stages._training import threads, training_data
 
 BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of images a batch
 # After so many epochs a recovery sees the same batches again, and the teacher need not be asked: it
@@ -108,7 +107,7 @@ def recovery(job: Job, teacher: Answer, folder: Path, report: Report) -> Fit:
     Each phase keeps its epochs in a folder named by what it starts from; a finished phase found
     there is taken up, not trained again.
     """
-    data = training_data(job)
+    data = training_data(job.params, train=job.train, validation=job.validation)
 
     def recover(
         model: nn.Module,
@@ -153,23 +152,12 @@ def towards(
         if answers is None:
             answers = teacher(images)
             if len(known) * answers.nbytes < ANSWERS_BYTES_MAX:
-                known[digest] = answers
+                # a clone: the runtime's own array keeps the batch's memory with it, 24 views of a
+                # large set held 5 GiB
+                known[digest] = answers.clone()
         return distil.loss(student(images), answers, labels, temperature=temperature, alpha=alpha)
 
     return loss
-
-
-def training_data(job: Job) -> training.Data:
-    """Hand both splits and the normalisation to the training room."""
-    preprocess = _reading.preprocess(job.params)
-    return training.Data(
-        train_pixels=job.train.pixels,
-        train_labels=job.train.labels,
-        validation_pixels=job.validation.pixels,
-        validation_labels=job.validation.labels,
-        normalise=preprocess.normalise,
-        std=preprocess.std,
-    )
 
 
 def training_plan(params: Params) -> training.Plan:
@@ -206,13 +194,8 @@ def batches(job: Job) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield images, torch.from_numpy(job.train.labels[rows]).to(where)
 
 
-def threads() -> int:
-    """Count the physical cores this process may use, or fewer where OMP_NUM_THREADS says so."""
-    cores = [psutil.cpu_count(logical=False) or 1]
-    if hasattr(os, "sched_getaffinity"):
-        cores.append(len(os.sched_getaffinity(0)))
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min([*cores, *([int(asked)] if asked.isdigit() else [])]))
+def untrained(model: nn.Module, **_asked: object) -> None:
+    """Stand in for training where a copy is only looked at: the model stays as it is."""
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -220,5 +203,6 @@ def fingerprint(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         found.update(f"{name} {list(tensor.shape)}\n".encode())
-        found.update(tensor.cpu().contiguous().numpy().tobytes())
+        plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        found.update(plain.numpy().tobytes())
     return found.hexdigest()[:16]

@@ -21,7 +21,8 @@ from fettle.search.trial import Trial
 from fettle.sections import Options
 from stages import _foresight, _found
 from stages._price import Price
-from stages._recovery import Job, example, threads
+from stages._recovery import Job, example
+from stages._training import threads
 from stages._workbench import Bench
 
 JOURNAL = "search.jsonl"  # in scratch: it outlives a kill

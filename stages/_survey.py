@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from fettle import manifest
 from fettle.compress import Workshop, _sensitivity
 from stages import _recipe
 from stages._recipe import Stand
-from stages._recovery import Job, batches, example
+from stages._recovery import Job, batches, example, untrained
 
 
 def write(job: Job, before: Stand, out: Path) -> None:
@@ -25,12 +23,8 @@ def write(job: Job, before: Stand, out: Path) -> None:
         channel_multiple=_recipe.channel_multiple(job.params.targets),
         seed=job.params.seed,
         batches=lambda: batches(job),
-        fit=_untrained,
+        fit=untrained,
         build=lambda name, options: _recipe.build(job, name, options),
     )
     found = _sensitivity.survey(before.model, workshop)
     manifest.write_json(out / "sensitivity.json", _sensitivity.to_json(found))
-
-
-def _untrained(model: nn.Module, **_asked: object) -> None:
-    """Stand in for training: a survey asks for none."""

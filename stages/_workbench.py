@@ -25,7 +25,7 @@ from fettle.train import predict
 from stages import _foresight, _reading, _recipe
 from stages._price import Price, counted_ms
 from stages._recipe import Stand
-from stages._recovery import Job, batches, example, teacher_of
+from stages._recovery import Job, batches, example, teacher_of, untrained
 
 RECOVERY = "distil"  # what a finalist is finished with
 # A technique's mildest, middle and harshest proposal: the surrogate reads between them.
@@ -174,10 +174,6 @@ def lent(job: Job, now: Stand) -> Workshop:
         fit=untrained,
         build=lambda name, options: _recipe.build(job, name, options),
     )
-
-
-def untrained(model: torch.nn.Module, **_asked: object) -> None:
-    """Stand in for training where a copy is only looked at: the model stays as it is."""
 
 
 def proposals(job: Job, now: Stand) -> list[Options]:

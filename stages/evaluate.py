@@ -57,7 +57,7 @@ from fettle.precisions import Precision
 from fettle.recorder import Recorder
 from fettle.runtimes import Session
 from fettle.targets import Target
-from stages import _guards, _reading, _timing
+from stages import _guards, _reading, _refusal, _timing
 from stages._contract import Inputs, Outputs
 from stages._fingerprint import check_machine
 from stages._reading import Images
@@ -119,8 +119,11 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         found = measure(job, name, out)
         write_profiles(job, out)
         return found
-    except ModelError as err:
-        return not_measured(name, str(err), exported)
+    except Exception as err:  # a toolchain may raise anything: see _refusal
+        refused = _refusal.reason(err)
+        for left in out.iterdir():
+            left.unlink()
+        return not_measured(name, refused, exported)
 
 
 def why_absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:

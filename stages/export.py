@@ -3,9 +3,9 @@
 reads     ingest, validate (training images, to find the int8 ranges on), compress (model.onnx)
 writes    the runtime's files; where the runtime is missing here, the ONNX it would compile
 params    preprocess, export
-refuses   calibration images that are constant, of one class, mislabelled or too few. A model that
-          cannot be quantized or compiled for this target seals an artefact that says so, so that
-          the other targets go on
+refuses   nothing but unreadable inputs: calibration images that are constant, of one class,
+          mislabelled or too few, and a model that cannot be quantized or compiled for this target,
+          seal an artefact that says so, and the other targets go on
 
 inputs/toolchain/TARGET.json is a dep: it holds the runtime's versions, and a runtime that was
 missing may be there next time. So is inputs/machine.json: a file may be compiled for one CPU.
@@ -30,13 +30,12 @@ from typing import Any
 from fettle import plugins, precisions
 from fettle.bench import onnx_cost
 from fettle.compress import _calibration
-from fettle.errors import ModelError
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.runtimes import Availability
 from fettle.serving.preprocess import Floats, Pixels
 from fettle.targets import Target
-from stages import _reading
+from stages import _reading, _refusal
 from stages._contract import Inputs, Outputs
 from stages._scoring import answers
 
@@ -79,11 +78,12 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         recorder.progress(0.7, f"compiling for {target.runtime}")
         bf16 = precisions.named(target.precision).in_bfloat16
         entry = runtime.compile(model, out, bf16=bf16) if available.ok else None
-    except ModelError as err:
+    except Exception as err:  # a toolchain may raise anything: see _refusal
+        refused = _refusal.reason(err)
         for left in out.iterdir():
             left.unlink()
-        recorder.note("refused", str(err))
-        return Outputs(facts={**facts, "refused": str(err)})
+        recorder.note("refused", refused)
+        return Outputs(facts={**facts, "refused": refused})
     if entry is None:
         shutil.copyfile(model, out / "model.onnx")
         facts["unavailable"] = f"{available.reason} (install: {available.install})"

@@ -26,7 +26,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from fettle import lower, manifest, plugins
 from fettle.bench import quality
@@ -36,6 +35,7 @@ from fettle.serving.preprocess import Floats
 from stages import _reading
 from stages._contract import Inputs, Outputs
 from stages._reading import Images
+from stages._training import threads, training_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,7 +129,7 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
     import torch
     from safetensors.torch import save_file
 
-    from fettle.train import predict
+    from fettle.train import checkpoint, predict
     from fettle.train.loop import fit
 
     torch.set_num_threads(threads())
@@ -141,7 +141,9 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
         size_px=job.params.preprocess.size_px,
         project=job.inputs.project,
     )
-    data, plan = training_data(job), training_plan(job.params)
+    data = training_data(job.params, train=job.train, validation=job.validation)
+    plan = training_plan(job.params)
+    _rehearse(job, model, plan)
     fitted = fit(
         model,
         data=data,
@@ -154,8 +156,7 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
         _fold_thresholds(job, model, data)
     model.to("cpu")
     logits = predict.logits(model, data.validation_pixels, data.normalise)
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, job.out / "model.safetensors")
+    save_file(checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
     manifest.write_json(job.out / "curve.json", [one.to_dict() for one in fitted.curve])
     facts = {
         "epochs": len(fitted.curve),
@@ -165,30 +166,6 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
         "notes": [],
     }
     return logits, facts
-
-
-def threads() -> int:
-    """Count the physical cores this process may use, or fewer where OMP_NUM_THREADS says so."""
-    cores = [psutil.cpu_count(logical=False) or 1]
-    if hasattr(os, "sched_getaffinity"):
-        cores.append(len(os.sched_getaffinity(0)))
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min([*cores, *([int(asked)] if asked.isdigit() else [])]))
-
-
-def training_data(job: Job) -> Data:
-    """Hand both splits and the normalisation to the training room."""
-    from fettle.train.plan import Data
-
-    preprocess = _reading.preprocess(job.params)
-    return Data(
-        train_pixels=job.train.pixels,
-        train_labels=job.train.labels,
-        validation_pixels=job.validation.pixels,
-        validation_labels=job.validation.labels,
-        normalise=preprocess.normalise,
-        std=preprocess.std,
-    )
 
 
 def training_plan(params: Params) -> Plan:
@@ -210,6 +187,28 @@ def _report(recorder: Recorder, one: Epoch, *, epochs_max: int) -> None:
         f"validation accuracy {one.validation_accuracy:.1%}"
     )
     recorder.progress(one.epoch / epochs_max, text)
+
+
+def _rehearse(job: Job, model: nn.Module, plan: Plan) -> None:
+    """Do on the untrained model what follows training, so that it cannot fail after it.
+
+    Families of ours are known to lower; raises ModelError.
+    """
+    from fettle.train import balance, predict
+
+    normalise = _reading.preprocess(job.params).normalise
+    if plan.imbalance == "thresholds":
+        head = job.family.protected(model)[-1]
+        pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
+        balance.check_fold(head, lambda: predict.logits(model, pixels, normalise))
+    if hasattr(job.family, "files"):
+        job.inputs.scratch.mkdir(parents=True, exist_ok=True)
+        lower.lower(
+            model,
+            channels=job.params.preprocess.channels,
+            size_px=job.params.preprocess.size_px,
+            out=job.inputs.scratch / "rehearsal.onnx",
+        )
 
 
 def _fold_thresholds(job: Job, model: nn.Module, data: Data) -> None:

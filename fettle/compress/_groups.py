@@ -157,6 +157,8 @@ def _loses_outputs(group: Group, name: str | None) -> bool:
 
 def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
     """Name layers that run more than once or share their weights: cutting one cuts the other."""
+    from torch.nn.utils import parametrize
+
     calls: Counter[str] = Counter()
     hooks = [
         module.register_forward_hook(lambda _m, _i, _o, name=name: calls.update([name]))
@@ -173,4 +175,6 @@ def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
     for name, module in model.named_modules():
         if any(owners[id(parameter)] > 1 for parameter in module.parameters(recurse=False)):
             found[name] = "it shares its weights with another layer"
+        if parametrize.is_parametrized(module):
+            found[name] = "its weights are computed from others (a parametrization)"
     return found

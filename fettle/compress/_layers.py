@@ -30,7 +30,8 @@ class Layer:
 def survey(model: nn.Module, example: Tensor) -> list[Layer]:
     """Run `example` [1, C, S, S] through `model` and list its layers in the order of the module.
 
-    Convolution and linear layers count multiply-accumulates, every other kind counts none.
+    A parameter that layers share is counted with the first of them. Convolution and linear layers
+    count multiply-accumulates, every other kind counts none.
     """
     macs: dict[nn.Module, int] = {}
 
@@ -40,16 +41,22 @@ def survey(model: nn.Module, example: Tensor) -> list[Layer]:
     owners = {n: m for n, m in model.named_modules() if any(True for _ in m.parameters(False))}
     hooks = [m.register_forward_hook(note) for m in owners.values()]
     _pass.forward(model, example, hooks)
-    return [
-        Layer(
-            name=name,
-            kind=type(module).__name__,
-            channels=int(next(module.parameters(False)).shape[0]),
-            params=sum(p.numel() for p in module.parameters(False)),
-            macs=macs.get(module, 0),
+    counted: set[Tensor] = set()
+    layers = []
+    for name, module in owners.items():
+        own = [p for p in module.parameters(False) if p not in counted]
+        counted.update(own)
+        shape = next(module.parameters(False)).shape
+        layers.append(
+            Layer(
+                name=name,
+                kind=type(module).__name__,
+                channels=int(shape[0]) if shape else 1,
+                params=sum(p.numel() for p in own),
+                macs=macs.get(module, 0),
+            )
         )
-        for name, module in owners.items()
-    ]
+    return layers
 
 
 def _macs(module: nn.Module, output: Tensor) -> int:

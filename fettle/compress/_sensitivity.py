@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fettle import memory_format
 from fettle.compress import (
     Block,
     GroupSensitivity,
@@ -63,7 +64,7 @@ class Bench:
         total, images = 0.0, 0
         with torch.no_grad():
             for inputs, labels in zip(self.cached, self.labels, strict=True):
-                x = inputs[start]
+                x = inputs[start].clone()
                 for _, part in self.chain[start:]:
                     x = part(x)
                 total += float(F.cross_entropy(x, labels, reduction="sum"))
@@ -88,7 +89,8 @@ def bench(
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    probe = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in stubs
+    probe = copy.deepcopy(model).eval()
+    memory_format.lay_out(probe)
     for module in probe.modules():
         if isinstance(module, _BatchNorm):
             module.train()
@@ -100,9 +102,10 @@ def bench(
         for images, answers in batches:
             if len(images) < 2:
                 continue  # no variance
-            between = [images.to(memory_format=torch.channels_last)]
+            # a clone, by its strides: a part may write into what it is given
+            between = [images.clone(memory_format=memory_format.of(probe))]
             for _, part in chain:
-                between.append(part(between[-1]))
+                between.append(part(between[-1].clone()))
             cached.append(between)
             labels.append(answers)
             seen += len(answers)

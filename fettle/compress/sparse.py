@@ -165,13 +165,19 @@ def _weights(
 ) -> tuple[dict[str, Any], dict[str, str]]:  # Any: nn.Parameter, whose hooks torch leaves untyped
     """Return the weights that may go, by layer, and the layers left with the reason."""
     from torch import nn
+    from torch.nn.utils import parametrize
 
-    chosen, skipped = {}, {}
+    chosen: dict[str, Any] = {}  # Any: as returned
+    skipped: dict[str, str] = {}
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             continue
         if name in protected:
             skipped[name] = protected[name]
+        elif parametrize.is_parametrized(layer):
+            skipped[name] = "its weights are computed from others (a parametrization)"
+        elif any(layer.weight is other for other in chosen.values()):
+            skipped[name] = "it shares its weights with another layer, which is counted"
         else:
             chosen[name] = layer.weight
     return chosen, skipped

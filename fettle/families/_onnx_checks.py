@@ -41,6 +41,47 @@ def read(path: Path) -> Proto:
     return proto
 
 
+def external_files(path: Path) -> list[Path]:
+    """List the files beside an ONNX file that hold its weights, sorted; none of them is read.
+
+    No ONNX file has none: reading it gives the clear error. Raises ModelError when one is missing,
+    a link, or outside the folder.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import (
+        ExternalDataInfo,
+        _get_all_tensors,
+        uses_external_data,
+    )
+
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError):
+        return []
+    tensors = [one for one in _get_all_tensors(proto) if uses_external_data(one)]
+    found = []
+    for location in sorted({ExternalDataInfo(one).location for one in tensors}):
+        file = path.parent / location
+        inside = file.resolve().is_relative_to(path.parent.resolve())
+        problem = (
+            f"{file}, a link"
+            if file.is_symlink()
+            else f"{file}, outside its folder"
+            if not inside
+            else f"{file}: no such file"
+        )
+        if not inside or file.is_symlink() or not file.is_file():
+            raise ModelError(
+                f"{path.name} keeps its weights in another file",
+                got=problem,
+                rule="such a file lies beside the .onnx or in a folder below it, as a file",
+                fix=f"copy {location} there, or export the model with its weights inside",
+            )
+        found.append(file)
+    return found
+
+
 def check_input(proto: Proto, *, channels: int, size_px: int) -> None:
     """Raise ModelError unless the input can be float32 [batch, channels, size_px, size_px]."""
     import onnx

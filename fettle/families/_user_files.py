@@ -41,14 +41,15 @@ def source_closure(project: Path, module: str) -> list[Path]:
         parent, _, _ = name.rpartition(".")
         if parent:
             waiting.append(parent)
-        path = _file_of(project, name)
+        path = file_of(project, name)
         if path is not None:
             found.add(path)
             waiting += _imports(path, name)
     return sorted(found)
 
 
-def _file_of(project: Path, module: str) -> Path | None:
+def file_of(project: Path, module: str) -> Path | None:
+    """Return the file that importing `module` runs, if it lies below the project."""
     for root in roots(project):
         base = root.joinpath(*module.split("."))
         for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -61,7 +62,7 @@ def _imports(path: Path, module: str) -> list[str]:
     """Name the modules a file imports; a name after `from` may be a module too."""
     try:
         tree = ast.parse(path.read_bytes())
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return []  # importing it gives the clear error
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,19 +16,25 @@ if TYPE_CHECKING:
 def load(model: nn.Module, path: Path, *, head: nn.Module) -> None:
     """Load a file into `model`; where the head's shape differs, the head stays new.
 
-    Raises ModelError when the file is missing, unreadable, no state dict, or another network's.
+    So do the auxiliary classifiers, whose widths change with the head's. Of shared weights the file
+    may name one. Raises ModelError when the file is missing, unreadable, no state dict, or another
+    network's.
     """
     state = _read(path)
     own = model.state_dict()
+    state |= _shared(own, state)
     name = next(n for n, module in model.named_modules() if module is head)
+    both = state.keys() & own.keys()
     new = {
         key
-        for key in state.keys() & own.keys()
-        if key.rpartition(".")[0] == name and state[key].shape != own[key].shape
+        for key in both
+        if state[key].shape != own[key].shape
+        and (
+            key.rpartition(".")[0] == name
+            or _is_classifier(own, state, key, head=f"{name}.weight" if name else "weight")
+        )
     }
-    wrong = [
-        key for key in sorted(state.keys() & own.keys() - new) if state[key].shape != own[key].shape
-    ]
+    wrong = [key for key in sorted(both - new) if state[key].shape != own[key].shape]
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if wrong or missing or extra:
         told = [
@@ -47,6 +54,34 @@ def load(model: nn.Module, path: Path, *, head: nn.Module) -> None:
             fix="save model.state_dict() of the very module that entry makes",
         )
     model.load_state_dict({key: own[key] if key in new else state[key] for key in own})
+
+
+def _shared(
+    own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return what a file leaves out because another of its names holds the same tensor."""
+    held = {_place(own[key]): state[key] for key in own.keys() & state.keys()}
+    missing = [key for key in own if key not in state and own[key].numel()]
+    return {key: held[_place(own[key])] for key in missing if _place(own[key]) in held}
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+
+
+def _is_classifier(
+    own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], key: str, *, head: str
+) -> bool:
+    """Say whether a tensor differs by the number of classes alone, as the head does."""
+    here, there = own[key], state[key]
+    return (
+        head in own
+        and head in state
+        and here.ndim == there.ndim > 0
+        and len(here) == len(own[head])
+        and len(there) == len(state[head])
+        and here.shape[1:] == there.shape[1:]
+    )
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

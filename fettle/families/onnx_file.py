@@ -10,6 +10,7 @@ free side is fixed to size_px. Its one output is [batch, classes]. `compress.rec
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ def path(options: Params, project: Path) -> Path:
             fix="set finetune.options.path to it",
         )
     found = _user_files.resolve(project, given)
+    whole = Path(os.environ.get("FETTLE_ROOT", project)) / Path(given).expanduser()
+    if whole.is_file() and _lacks_weights(found):
+        found = whole  # a workspace may have a copy of the graph alone
     if not found.is_file():
         raise ModelError(
             "finetune.options.path: no such file",
@@ -62,8 +66,17 @@ def path(options: Params, project: Path) -> Path:
 
 
 def files(options: Params, project: Path) -> list[Path]:
-    """List the file the model depends on."""
-    return [path(options, project)]
+    """List the files the model depends on: the ONNX and those that hold its weights."""
+    found = path(options, project)
+    return [found, *_onnx_checks.external_files(found)]
+
+
+def _lacks_weights(file: Path) -> bool:
+    try:
+        _onnx_checks.external_files(file)
+    except ModelError:
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,12 @@
       options: {entry: "mymodels.net:build", weights: weights/net.safetensors}
 
 The function is called with those of `classes`, `channels` and `size_px` that it accepts, and
-returns a module that maps float32 [N, C, S, S] to logits [N, classes].
+returns a module that maps float32 [N, C, S, S] to logits [N, classes]. Of several outputs the one
+named `logits` counts, else the first; the others are not learnt. The head is the layer that makes
+the logits, in the order in which layers run. Parameters that you froze stay frozen in fine-tuning.
+
+A run is new when the source files that `entry` imports from the project change, or the weights; a
+data file that your code opens by itself is not seen.
 """
 
 from __future__ import annotations
@@ -19,8 +24,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from fettle import user_traceback
 from fettle.errors import ModelError
-from fettle.families import _user_files, _user_weights
+from fettle.families import _user_files, _user_probe, _user_weights
 from fettle.params import Strict
 
 if TYPE_CHECKING:
@@ -56,12 +62,13 @@ def build(
 
     function = _function(options.entry, project)
     offered = {"classes": classes, "channels": channels, "size_px": size_px}
+    roots = _user_files.roots(project)
     try:
         model = function(**_accepted(function, offered))
-    except Exception as err:  # a stranger's code: any exception may come out
+    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
         raise ModelError(
             f"{_AT}.entry: {options.entry} failed",
-            got=f"{type(err).__name__}: {err}",
+            got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",
             rule=f"it is called with those of {', '.join(offered)} that it accepts",
             fix="call it in a Python shell with these values and mend it",
         ) from err
@@ -71,7 +78,7 @@ def build(
             got=type(model).__name__,
             fix="return an nn.Module that maps [N, C, S, S] to logits [N, classes]",
         )
-    _check_forward(model, classes=classes, channels=channels, size_px=size_px)
+    _user_probe.check(model, classes=classes, channels=channels, size_px=size_px, roots=roots)
     if options.weights is not None:
         path = _user_files.resolve(project, options.weights)
         _user_weights.load(model, path, head=protected(model)[0])
@@ -86,35 +93,49 @@ def files(options: Params, project: Path) -> list[Path]:
 
 
 def groups(model: nn.Module) -> list[list[nn.Module]]:
-    """Cut a stranger's network in up to four: the part with the head, then its children backwards.
+    """Cut a stranger's network in up to four: the part with the head, then what runs before it.
 
-    One group where children share parameters or the module holds parameters of its own.
+    One group where children share parameters or the module holds parameters of its own. A part
+    that is frozen as a whole is in none.
     """
-    root = model
+    root, prefix = model, ""
     while True:  # a wrapper with one child is looked into
-        children = [c for c in root.children() if any(True for _ in c.parameters())]
-        if len(children) != 1 or any(True for _ in root.parameters(recurse=False)):
+        named = {n: c for n, c in root.named_children() if any(True for _ in c.parameters())}
+        if len(named) != 1 or any(True for _ in root.parameters(recurse=False)):
             break
-        root = children[0]
+        name, root = next(iter(named.items()))
+        prefix += f"{name}."
+    order = _user_probe.executed(model)
+
+    def place(name: str) -> int:
+        """Say when a child last ran; one that never did comes first."""
+        whole = prefix + name
+        ran = [at for at, n in enumerate(order) if n == whole or n.startswith(f"{whole}.")]
+        return max(ran, default=-1)
+
+    children = [named[name] for name in sorted(named, key=place)]
     counted = [id(p) for child in children for p in child.parameters()]
     if len(children) < 2 or sorted(counted) != sorted(id(p) for p in model.parameters()):
         return [[model]]
     head = protected(model)[0]
     first = next(c for c in children if any(m is head for m in c.modules()))
-    rest = [child for child in reversed(children) if child is not first]
+    ordered = [first, *(child for child in reversed(children) if child is not first)]
+    first, *rest = [c for c in ordered if any(p.requires_grad for p in c.parameters())] or ordered
     size = -(-len(rest) // (_GROUPS_MAX - 1))
     return [[first], *(rest[at : at + size] for at in range(0, len(rest), size))]
 
 
 def protected(model: nn.Module) -> list[nn.Module]:
-    """Name the last Linear or convolution: the head, whose outputs are the classes.
+    """Name the head, whose outputs are the classes: the Linear or convolution that runs last.
 
-    Raises ModelError when there is none.
+    Of a module that `build` did not make the last one registered. Raises ModelError when there is
+    none.
     """
     from torch import nn
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    found = [module for module in model.modules() if isinstance(module, kinds)]
+    named = dict(model.named_modules())
+    found = [module for module in named.values() if isinstance(module, kinds)]
     if not found:
         raise ModelError(
             f"{_AT}.entry: the module has no head",
@@ -122,30 +143,42 @@ def protected(model: nn.Module) -> list[nn.Module]:
             rule="its last nn.Linear or nn.Conv gives the logits",
             fix="end the network with an nn.Linear",
         )
-    return [found[-1]]
+    name = _user_probe.head(model)
+    return [found[-1] if name is None else named.get(name, found[-1])]
 
 
 # Any: a stranger's function.
 def _function(entry: str, project: Path) -> Callable[..., Any]:
     module_name, _, name = entry.partition(":")
-    for root in reversed(_user_files.roots(project)):
+    roots = _user_files.roots(project)
+    for root in reversed(roots):
         if str(root) not in sys.path:
             sys.path.insert(0, str(root))
+    loaded = sys.modules.get(module_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as err:
+        at = user_traceback.line(err, roots)
         raise ModelError(
             f"{_AT}.entry: no module '{err.name}'",
-            got=entry,
+            got=f"{entry}{at}",
             rule="modules are looked for in the project's folder and among installed packages",
             fix="check the spelling, or install the package",
         ) from err
-    except Exception as err:  # a stranger's code: any exception may come out
+    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
         raise ModelError(
             f"{_AT}.entry: importing '{module_name}' failed",
-            got=f"{type(err).__name__}: {err}",
+            got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",
             fix=f"run `python -c 'import {module_name}'` in the project's folder and mend it",
         ) from err
+    own = _user_files.file_of(project, module_name)
+    if loaded is not None and own is not None and getattr(loaded, "__file__", "") != str(own):
+        raise ModelError(
+            f"{_AT}.entry: another module is called '{module_name}' already",
+            got=f"{getattr(loaded, '__file__', None) or 'a module of Python itself'}, not {own}",
+            rule="a module of yours needs a name of its own",
+            fix="rename the file, and the name in entry",
+        )
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         have = sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
@@ -158,35 +191,11 @@ def _function(entry: str, project: Path) -> Callable[..., Any]:
 
 
 def _accepted(function: Callable[..., Any], offered: dict[str, int]) -> dict[str, int]:
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a function of C says nothing of its parameters
+        return {}
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return offered
     names = {p.name for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_ONLY}
     return {name: value for name, value in offered.items() if name in names}
-
-
-def _check_forward(model: nn.Module, *, classes: int, channels: int, size_px: int) -> None:
-    """Run two empty images through; raise ModelError unless logits [2, classes] come out."""
-    import torch
-
-    example = torch.zeros(2, channels, size_px, size_px)
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            answer = model.eval()(example)
-    except Exception as err:  # a stranger's code: any exception may come out
-        raise ModelError(
-            f"{_AT}.entry: the module does not take the images",
-            got=f"{type(err).__name__} for {list(example.shape)}: {err}",
-            rule="forward takes float32 [batch, channels, size_px, size_px] of preprocess",
-            fix="build it for preprocess.size_px and preprocess.channels, or set these",
-        ) from err
-    model.train(was_training)
-    shape = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-    if shape != [2, classes]:
-        raise ModelError(
-            f"{_AT}.entry: the module does not return one logit a class",
-            got=f"{shape} for {list(example.shape)}",
-            rule=f"it returns a tensor [batch, {classes}]",
-            fix="give the function a parameter `classes` and size the last layer by it",
-        )

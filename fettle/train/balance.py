@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -55,6 +57,30 @@ def offsets(logits: Floats, labels: Ints, train_labels: Ints) -> Floats:
 
     best = max(_STRENGTHS, key=lambda strength: (round(mean_recall(strength), 9), -strength))
     return np.asarray(0.0 - best * log_share, dtype=np.float32)  # 0.0 -: no negative zeros
+
+
+def check_fold(head: nn.Module, answer: Callable[[], Floats]) -> None:
+    """Try on a head whether `fold` moves each logit of `answer` [n, classes] by its own amount.
+
+    Leaves the head as it was. Raises ModelError as `fold` does, or when the logits do not follow.
+    """
+    before = answer()
+    amounts = np.linspace(-1, 1, before.shape[1], dtype=np.float32)
+    kept = {name: value.detach().clone() for name, value in head.state_dict().items()}
+    try:
+        fold(head, amounts)
+        after = answer()
+    finally:
+        head.load_state_dict(kept)
+    limit = 1e-3 * max(1.0, float(np.abs(before).max()))
+    if np.abs(after - before - amounts).max() > limit:
+        raise ModelError(
+            "finetune.imbalance: thresholds cannot be folded into this model",
+            got=f"logits that do not follow the bias of {head}",
+            rule="a constant added to that bias must come out in the logits unchanged",
+            fix="end the network with a layer that nothing follows and whose bias is its own, or "
+            "set finetune.imbalance to weights or sampler",
+        )
 
 
 def fold(head: nn.Module, amounts: Floats) -> None:

@@ -24,9 +24,9 @@ def save(folder: Path, parts: Mapping[str, Tensors], state: Any) -> None:  # Any
     """Write named parts ("model", "best", …) of tensors and a JSON state as one file."""
     folder.mkdir(parents=True, exist_ok=True)
     flat = {
-        f"{part}/{name}": tensor.detach().to("cpu").contiguous().clone()
+        f"{part}/{name}": tensor
         for part, tensors in parts.items()
-        for name, tensor in tensors.items()
+        for name, tensor in detached(tensors).items()
     }
     temporary = folder / f".{NAME}.{os.getpid()}"
     try:
@@ -34,6 +34,13 @@ def save(folder: Path, parts: Mapping[str, Tensors], state: Any) -> None:  # Any
         temporary.replace(folder / NAME)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def detached(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Copy tensors out, each into plain memory of its own: shared weights are not to be saved."""
+    return {
+        name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()
+    }
 
 
 def load(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], Any] | None:  # Any: JSON

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fettle import memory_format
 from fettle.errors import ModelError
 from fettle.train import augment, balance, optim, predict, schedule
 from fettle.train.plan import Data, Epoch, Plan
@@ -50,11 +51,13 @@ def fit(
 
     `groups` are lists of layers from the head back to the stem (None: one group). With `scratch`
     each epoch is kept there and a killed run goes on from it: it ends with the same weights, and
-    `on_epoch` is told the earlier epochs again. Raises ModelError when the loss is not finite.
+    `on_epoch` is told the earlier epochs again. What is frozen stays frozen. Raises ModelError
+    when the loss is not finite.
     """
     groups = groups if groups is not None else [[model]]
     model.to(predict.device())
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in stubs
+    memory_format.lay_out(model)
+    frozen = [p for p in model.parameters() if not p.requires_grad]
     set_batchnorm_momentum(model, plan.batchnorm_momentum)
     optimizer = optim.build(
         groups,
@@ -66,7 +69,7 @@ def fit(
     run.resume(on_epoch)
     with torch.random.fork_rng():
         while not run.done(plan):
-            one = _epoch(run, data, plan, groups, loss or supervised(data, plan))
+            one = _epoch(run, data, plan, groups, loss or supervised(data, plan), frozen)
             run.finish(one)
             on_epoch(one)
     model.load_state_dict(run.best)
@@ -102,7 +105,12 @@ def set_batchnorm_momentum(model: nn.Module, momentum: float | None) -> None:
 
 
 def _epoch(
-    run: Run, data: Data, plan: Plan, groups: Sequence[Sequence[nn.Module]], loss: Loss
+    run: Run,
+    data: Data,
+    plan: Plan,
+    groups: Sequence[Sequence[nn.Module]],
+    loss: Loss,
+    frozen: Sequence[nn.Parameter],
 ) -> Epoch:
     """Train one epoch, then score the validation split."""
     number = len(run.curve)
@@ -113,6 +121,8 @@ def _epoch(
         unfreeze_every_epochs=plan.unfreeze_every_epochs,
     )
     optim.open_for_learning(groups, count)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
     # Seeded anew each epoch, so that a resumed run draws what an unbroken one draws.
     drawn = plan.epochs_before + number
     seed = plan.seed * 100_003 + (drawn % plan.views_epochs if plan.views_epochs else drawn)

@@ -51,8 +51,8 @@ def test_sound_calibration_images_pass() -> None:
             IMAGES,
             (LABELS + 1) % 3,
             LOGITS,
-            "got labels of which the float model knows 0%; it was trained on these images, so it "
-            "knows 50% and more: the labels are wrong, or the images are.",
+            "got images of which the float model is right on 0%; guessing gets 33%: the labels are "
+            "wrong, the images are, or the model learnt nothing.",
         ),
     ],
     ids=["few", "same", "flat", "one class", "mislabelled"],
@@ -66,6 +66,11 @@ def test_images_that_say_nothing_are_refused(
     with pytest.raises(DataError) as caught:
         _calibration.check(pixels, labels, logits)
     assert str(caught.value) == f"the calibration images cannot give int8 ranges: {text}{FIX}"
+
+
+def test_a_weak_model_of_hard_data_is_calibrated() -> None:
+    labels = np.where(np.arange(12) < 5, LABELS, (LABELS + 1) % 3)  # right on 42 %
+    _calibration.check(IMAGES, labels, LOGITS)
 
 
 def between() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -115,8 +115,9 @@ def test_a_missing_module_is_named(project: Path) -> None:
 def test_a_module_that_fails_says_how(project: Path, write: Write) -> None:
     write("net_a.py", "raise RuntimeError('half written')")
     assert refusal(project) == (
-        "finetune.options.entry: importing 'net_a' failed: got RuntimeError: half written. Fix: "
-        "run `python -c 'import net_a'` in the project's folder and mend it."
+        "finetune.options.entry: importing 'net_a' failed: got RuntimeError: half written, at "
+        "net_a.py line 1 (raise RuntimeError('half written')). Fix: run `python -c 'import net_a'` "
+        "in the project's folder and mend it."
     )
 
 

@@ -12,7 +12,6 @@ from tiny_project import COUNTS, TinyProject, pixels, settings
 
 from fettle import dataset
 from fettle.compress import int8_qdq
-from fettle.errors import DataError
 from fettle.recorder import Memory
 from fettle.runtimes import Availability, openvino, ort
 from fettle.serving.preprocess import Preprocess
@@ -165,8 +164,28 @@ def test_mislabelled_calibration_images_are_refused(project: TinyProject) -> Non
     at = table.schema.get_field_index("label")
     pq.write_table(table.set_column(at, "label", labels), path)
     project.seal("ingest")
-    with pytest.raises(DataError, match=r"got labels of which the float model knows 0%; it was"):
-        run(project, "x86_ort_int8")
+    outputs, out = run(project, "x86_ort_int8")
+    assert outputs.facts["refused"].startswith(
+        "the calibration images cannot give int8 ranges: got images of which the float model is "
+        "right on 0%; guessing gets 33%: "
+    )
+    assert list(out.iterdir()) == []
+    assert "refused" not in run(project, "x86_ort_fp32")[0].facts
+
+
+def test_what_a_toolchain_raises_unforeseen_costs_its_own_target_alone(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> str:
+        raise KeyError("no such kernel")
+
+    monkeypatch.setattr(openvino, "compile", broken)
+    outputs, _ = run(project, "x86_openvino_fp32")
+    assert outputs.facts["refused"] == (
+        "this target failed in a way that was not foreseen: got KeyError: 'no such kernel'. Fix: "
+        "drop it (params.yaml: targets), or report it with the traceback above; the other targets "
+        "go on."
+    )
 
 
 def test_seven_bits_are_offered(project: TinyProject) -> None:

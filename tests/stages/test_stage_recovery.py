@@ -34,6 +34,16 @@ def test_the_teacher_is_asked_once_for_a_batch_that_comes_again() -> None:
     assert len(known) == 1
 
 
+def test_kept_answers_do_not_keep_the_memory_they_came_in() -> None:
+    whole = torch.rand(1000, 3)
+    known = dict[bytes, torch.Tensor]()
+    loss = _recovery.towards(lambda _: whole[:4], known, temperature=4.0, alpha=0.9)
+    loss(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), IMAGES, LABELS)
+    (kept,) = known.values()
+    assert torch.equal(kept, whole[:4])
+    assert kept.untyped_storage().nbytes() == kept.nbytes == 4 * 3 * 4
+
+
 def test_answers_without_room_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_recovery, "ANSWERS_BYTES_MAX", 0)
     teacher, known = Teacher(), dict[bytes, torch.Tensor]()

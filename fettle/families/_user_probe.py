@@ -1,0 +1,330 @@
+"""Dry run of the user's module before any training: forward, backward, both memory formats.
+
+What it learns stays on the module (a copy keeps it): the layers in the order they run, the head,
+which of several outputs are the logits, and whether the module takes channels-last.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fettle import memory_format, user_traceback
+from fettle.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+AT = "finetune.options.entry"
+_EXECUTED, _HEAD = "fettle_executed", "fettle_head"
+# Two ways through the same kernels differ by 1e-6 or so; another reading of the memory by far more.
+_TOLERANCE = 1e-3
+_SEED = 12  # of the probe's own images
+
+
+def executed(model: nn.Module) -> list[str]:
+    """Name the layers in the order they finished in the dry run; empty before one."""
+    found: list[str] = getattr(model, _EXECUTED, [])
+    return found
+
+
+def head(model: nn.Module) -> str | None:
+    """Name the layer that gives the logits; None before a dry run, or where none was found."""
+    found: str | None = getattr(model, _HEAD, None)
+    return found
+
+
+def check(
+    model: nn.Module, *, classes: int, channels: int, size_px: int, roots: list[Path]
+) -> None:
+    """Run `model` on drawn images as training will; note on it what was learnt.
+
+    Raises ModelError, with the line of the user's code, when it cannot be trained, copied or saved,
+    or when its answer is not float32 logits [batch, classes].
+    """
+    import torch
+
+    _check_kind(model)
+    was_training = model.training
+    generator = torch.Generator().manual_seed(_SEED)
+    images = torch.randn(3, channels, size_px, size_px, generator=generator)
+    model.eval()
+    with torch.no_grad():
+        answer = _forward(model, images[:2], roots)
+    _check_saved(model)
+    trained = _train_step(model, images, roots)
+    if not all(isinstance(one, torch.Tensor) for one in (answer, trained)):
+        _last(model).register_forward_hook(lambda _module, _inputs, output: logits_of(output))
+    _check_answers(answer, trained, classes=classes, batch=2, shape=list(images[:2].shape))
+    with torch.no_grad():
+        _check_alone(_forward(model, images[:1], roots), classes, list(images[:1].shape))
+    _note_order(model, images[:2], classes)
+    if not _takes_channels_last(model, images):
+        memory_format.keep_plain(model)
+    model.train(was_training)
+
+
+def logits_of(output: Any) -> Any:  # Any: whatever a stranger's forward returns
+    """Choose the logits of several outputs: the one named `logits`, else the first."""
+    if isinstance(output, Mapping):
+        return output.get("logits", next(iter(output.values()), None))
+    if hasattr(output, "logits"):
+        return output.logits
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _check_kind(model: nn.Module) -> None:
+    import torch
+
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{AT}: the module is TorchScript",
+            got=type(model).__name__,
+            rule="it is trained, cut and exported as a plain nn.Module",
+            fix="return the module itself, without torch.jit",
+        )
+
+
+def _check_saved(model: nn.Module) -> None:
+    """Refuse what cannot be learnt, copied, or saved as plain tensors."""
+    import torch
+    from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+    lazy = (UninitializedParameter, UninitializedBuffer)
+    state = model.state_dict()
+    for name, value in state.items():
+        if isinstance(value, lazy) or not isinstance(value, torch.Tensor):
+            raise ModelError(
+                f"{AT}: the module's state cannot be saved",
+                got=f"{name}, a {type(value).__name__}",
+                rule="every entry of its state dict is a tensor of a known size; a lazy layer that "
+                "forward never runs has none",
+                fix="take that layer out, or make it a buffer (register_buffer)",
+            )
+    if not any(p.requires_grad for p in model.parameters()):
+        frozen = sum(1 for _ in model.parameters())
+        raise ModelError(
+            f"{AT}: the module has nothing to learn",
+            got=f"{frozen} parameters, all frozen" if frozen else "no parameters",
+            rule="at least one parameter has requires_grad",
+            fix="leave the head's parameters free, or export the network to ONNX and use the "
+            "family onnx_file, which trains nothing",
+        )
+    try:
+        copy.deepcopy(model)
+    except Exception as err:  # a stranger's code: any exception may come out
+        raise ModelError(
+            f"{AT}: the module cannot be copied",
+            got=f"{type(err).__name__}: {_first_line(err)}",
+            rule="copy.deepcopy(module) must work: it is exported and compressed as a copy",
+            fix="hold no tensors that were computed from parameters; weight_norm and spectral_norm "
+            "come from torch.nn.utils.parametrizations",
+        ) from err
+
+
+def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: a stranger's
+    shape = list(images.shape)
+    try:
+        return model(images)
+    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+        raise ModelError(
+            f"{AT}: the module does not take the images",
+            got=f"{type(err).__name__} for {shape}: {err}{user_traceback.line(err, roots)}",
+            rule="forward takes float32 [batch, channels, size_px, size_px] of preprocess",
+            fix="build it for preprocess.size_px and preprocess.channels, or set these",
+        ) from err
+
+
+def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: see above
+    """Take one step's gradients of a copy in train mode; return its answer to `images`[:2]."""
+    import torch
+
+    def backward(probe: nn.Module) -> Any:  # Any: as logits_of's
+        answer = probe.train()(images)
+        logits = logits_of(answer)
+        if isinstance(logits, torch.Tensor):
+            logits.float().square().sum().backward()  # type: ignore[no-untyped-call] # torch's own
+        return answer
+
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        try:
+            return backward(copy.deepcopy(model))
+        except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+            at = user_traceback.line(err, roots) or _forward_line(backward, model, roots)
+            raise ModelError(
+                f"{AT}: the module cannot be trained",
+                got=f"{type(err).__name__} for {list(images.shape)}: {_first_line(err)}{at}",
+                rule="forward in train mode and backward must run",
+                fix="run model.train()(images).sum().backward() in a Python shell and mend it",
+            ) from err
+
+
+def _forward_line(backward: Callable[[nn.Module], Any], model: nn.Module, roots: list[Path]) -> str:
+    """Find the line of forward whose gradient failed, by torch's anomaly detection."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with torch.autograd.detect_anomaly():
+                backward(copy.deepcopy(model))
+        except Exception:
+            pass
+    text = "\n".join(str(one.message) for one in said)
+    found = ""
+    for file, number, code in re.findall(r'File "(.+?)", line (\d+).*\n\s*(.+)', text):
+        name = user_traceback.name(Path(file), roots)
+        if name is not None:
+            found = f", at {name} line {number} ({code})"
+    return found
+
+
+def _check_answers(
+    answer: Any,  # Any: a stranger's
+    trained: Any,  # Any: a stranger's
+    *,
+    classes: int,
+    batch: int,
+    shape: list[int],
+) -> None:
+    """Raise ModelError unless both modes answer float32 logits [batch, classes]."""
+    import torch
+
+    for whole, count in ((answer, batch), (trained, batch + 1)):
+        logits = logits_of(whole)
+        fits = isinstance(logits, torch.Tensor) and list(logits.shape) == [count, classes]
+        if not fits or logits.dtype != torch.float32:
+            several = not isinstance(whole, torch.Tensor)
+            raise ModelError(
+                f"{AT}: the module does not return one logit a class",
+                got=f"{_shown(whole)} for {[count, *shape[1:]]}",
+                rule=f"it returns a tensor [batch, {classes}]"
+                + (", alone, under the name logits, or first of several" if several else "")
+                + ("" if not fits else " of float32"),
+                fix="give the function a parameter `classes` and size the last layer by it"
+                if not fits
+                else "leave the module and its answer in float32",
+            )
+    probability = _probabilities(logits_of(answer), logits_of(trained))
+    if probability:
+        raise ModelError(
+            f"{AT}: the module returns probabilities, not logits",
+            got=f"the answers of a {probability}",
+            rule="the loss and the server apply the softmax: twice, it learns badly and is unsure",
+            fix="return what goes into the softmax or sigmoid (a log_softmax may stay)",
+        )
+
+
+def _check_alone(answer: Any, classes: int, shape: list[int]) -> None:  # Any: a stranger's
+    import torch
+
+    logits = logits_of(answer)
+    if isinstance(logits, torch.Tensor) and list(logits.shape) == [1, classes]:
+        return
+    raise ModelError(
+        f"{AT}: the module loses the batch of a single image",
+        got=f"{_shown(logits)} for {shape}",
+        rule=f"it returns [1, {classes}] for one image",
+        fix="replace squeeze() in its forward by flatten(1)",
+    )
+
+
+def _probabilities(logits: torch.Tensor, trained: torch.Tensor) -> str | None:
+    """Name the function that ends the module when it makes probabilities, else None."""
+    step = trained.grad_fn.name() if trained.grad_fn is not None else ""
+    named = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}.get(step)
+    sums = logits.sum(dim=1)
+    alike = logits.shape[1] > 1 and bool((logits >= 0).all() and ((sums - 1).abs() < 1e-4).all())
+    return named or ("softmax" if alike else None)
+
+
+def _last(model: nn.Module) -> nn.Module:
+    """Return what a Sequential runs last: its parts may be run one by one, past its own hooks."""
+    from torch import nn
+
+    while type(model) is nn.Sequential and len(model):
+        model = model[-1]
+    return model
+
+
+def _note_order(model: nn.Module, images: torch.Tensor, classes: int) -> None:
+    """Note the order of the layers, and the head: what makes the logits, or is the last so wide."""
+    import torch
+    from torch import nn
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    order: list[str] = []
+    made: dict[str, torch.Tensor] = {}
+
+    def note(name: str, module: nn.Module, output: Any) -> None:  # Any: a stranger's
+        if name in order:
+            order.remove(name)
+        order.append(name)
+        if isinstance(module, kinds) and isinstance(output, torch.Tensor):
+            made.pop(name, None)
+            made[name] = output.detach().clone()
+
+    hooks = [
+        module.register_forward_hook(lambda m, _i, output, name=name: note(name, m, output))
+        for name, module in model.named_modules()
+        if module is not model
+    ]
+    try:
+        with torch.no_grad():
+            logits = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    parts = dict(model.named_modules())
+    wide = [name for name in made if len(parts[name].weight) == classes]
+    equal = [name for name in wide if torch.equal(made[name].flatten(), logits.flatten())]
+    chosen = [*made, *wide, *equal]
+    object.__setattr__(model, _EXECUTED, order)
+    object.__setattr__(model, _HEAD, chosen[-1] if chosen else None)
+
+
+def _takes_channels_last(model: nn.Module, images: torch.Tensor) -> bool:
+    """Train a copy for one step channels-last, and compare its answers with the plain ones."""
+    import torch
+
+    last = torch.channels_last
+    with torch.random.fork_rng(devices=[]):
+        try:
+            probe = copy.deepcopy(model)
+            with torch.no_grad():
+                plain = probe.eval()(images)
+            probe.to(memory_format=last)  # type: ignore[call-overload] # missing in stubs
+            batch = images.to(memory_format=last)
+            with torch.no_grad():
+                found = probe(batch)
+            with torch.enable_grad():
+                probe.train()(batch).sum().backward()
+        except Exception:
+            return False
+    limit = _TOLERANCE * max(float(plain.abs().max()), 1e-30)
+    return bool((plain - found).abs().max() <= limit)
+
+
+def _shown(value: Any) -> str:  # Any: a stranger's
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        kind = "" if value.dtype == torch.float32 else f"{str(value.dtype).removeprefix('torch.')} "
+        return f"{kind}{list(value.shape)}"
+    parts: list[Any] = []
+    if isinstance(value, Mapping):
+        parts = [f"{name} {_shown(one)}" for name, one in value.items()]
+    elif isinstance(value, tuple | list):
+        parts = [_shown(one) for one in value]
+    inside = f" ({', '.join(parts)})" if parts else ""
+    return f"{type(value).__name__}{inside}"
+
+
+def _first_line(err: BaseException) -> str:
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return lines[0] if lines else "no message"
