@@ -4,16 +4,14 @@
     log    ──▶ │ watch.tick │
     labels ──▶ └────────────┘ ──▶ status.json
 
-`python -m fettle.supervisor.controller ROOT` is started by the warden, one a project. Killed at
-any point it reads serving.json and the journal, and does the same again.
+`python -m fettle.supervisor.daemon ROOT` runs it, one a project. Killed at any point it reads
+serving.json, serves what that names, reads the journal, and does the same again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from fettle import project as projects
-from fettle.adapters import arms, attempts, nginx, process
-from fettle.errors import BusyError, FettleError, UserError
-from fettle.promotion import journal
-from fettle.promotion.rollout import Action, Kind, Phase, RolloutState, Verb, is_over
+from fettle.adapters import arms, attempts, nginx
+from fettle.errors import FettleError, UserError
+from fettle.promotion.rollout import Action, Kind, RolloutState, Verb, is_over
 from fettle.serving import apikey
-from fettle.supervisor import broken, deeds, faults, start_order, watch
+from fettle.supervisor import broken, deeds, faults, start_order, upkeep, watch
 from fettle.supervisor import place as places
 from fettle.supervisor.feedback import Feedback
 from fettle.supervisor.place import Place, Release, Serving
@@ -36,8 +33,6 @@ from fettle.supervisor.place import Place, Release, Serving
 SAY = logging.getLogger("fettle.supervisor")
 TICK_S = 0.2  # a decision follows its evidence by this much; the goal is 1 s to zero traffic
 STATUS_EVERY_S = 0.5
-KEEP_UP_EVERY_S = 1.0
-ROUTER_AGAIN_S = 5.0  # a port that a stranger holds costs nginx 2.5 s a try
 RERUN = (sys.executable, "-m", "fettle.cli.main", "run")
 
 
@@ -72,23 +67,27 @@ class Controller:
         self._arms = arms.Arms(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
         self._deeds = deeds.Deeds(self._router, self._arms, self._waits, project.tracking_uri)
+        self._upkeep = upkeep.Upkeep(
+            place, self._router, self._deeds, self._route, root=None if alone else project.root
+        )
         self._feedback = Feedback(serving.feedback, key)
         self._watch: watch.Watch | None = None
-        self._unread = self._router_error = ""  # why there is no watch, no router
-        self._told: dict[str, str] | None = None
+        self._unread = ""  # why the rollout is not watched
         self._judged = False  # whether a whole tick was done
-        self._next_status = self._next_keep_up = self._next_router = 0.0
+        self._next_status = 0.0
 
     def start(self) -> None:
         """Serve first, then bring the world in step with what was decided before."""
-        for release in self._live():
+        for release in upkeep.live(self.serving, ()):
             self._deeds.bring_up(release)
+        for release in upkeep.live(self.serving, self._deeds.refused)[1:]:
+            self._deeds.bring_up(release)  # the one before, where what serves was tampered with
         if self._router.pid is None:
-            self._try_route()
+            self._upkeep.route()
         self._read_rollout()
-        for release in self._needed():
+        for release in upkeep.needed(self.serving, self._state(), self._deeds.refused):
             self._deeds.bring_up(release)
-        self._try_route()
+        self._upkeep.route()
         if self._watch is not None:
             self._run_again()
             self._note_state()
@@ -100,13 +99,11 @@ class Controller:
                 self._watch.write_status()
 
     def tick(self) -> None:
-        """Do one round, and renew the lease after the whole of it: only then somebody has judged."""
+        """Do one round, and renew the lease after the whole of it: only then all was judged."""
         late = self._place.lease_age_s() > self.serving.lease_s
         self._obey()
+        self._upkeep.look(self.serving, self._state(), self._unread)
         now = time.monotonic()
-        if now >= self._next_keep_up:
-            self._next_keep_up = now + KEEP_UP_EVERY_S
-            self._keep_up()
         if self._watch is not None:
             challenger = self.serving.challenger
             refused = self._deeds.refused.get(challenger.release) if challenger else None
@@ -120,7 +117,7 @@ class Controller:
                 self._watch.write_status()
         first, self._judged = not self._judged, True
         if late or first or self._router.challenger_stopped:
-            self._try_route()  # takes back a stop switch that was thrown while nobody judged
+            self._upkeep.route()  # takes back a stop switch that was thrown while nobody judged
         self._place.renew_lease()
 
     def fail(self, err: BaseException) -> None:
@@ -131,35 +128,7 @@ class Controller:
         with suppress(OSError):
             faults.note(self._place.folder, why)
         with suppress(OSError):
-            self._tell()
-
-    def _keep_up(self) -> None:
-        """Start again what died: releases, the router, the warden; say what cannot be."""
-        again = [self._deeds.keep_up(release) for release in self._kept_up()]
-        if any(again):
-            self._try_route()
-        if self._router.pid is None and time.monotonic() >= self._next_router:
-            SAY.warning("restart router=%s", self._place.router)
-            self._next_router = time.monotonic() + ROUTER_AGAIN_S
-            self._try_route()
-        if not self._alone:
-            self._keep_warden()
-        self._router.rotate()
-        self._tell()
-
-    def _tell(self) -> None:
-        """Write down what cannot be done now, for who watches."""
-        found = {f"release {name}": why for name, why in self._deeds.refused.items()}
-        if self._router_error:
-            found["router"] = self._router_error
-        if self._unread:
-            found[f"rollout {self.serving.rollout}"] = self._unread
-        count, why = faults.recent(self._place.folder)
-        if count:
-            found["controller"] = f"it failed {count} times in the last minute: {why}"
-        if found != self._told:
-            self._told = found
-            self._place.write_problems(found)
+            self._upkeep.tell(self.serving, self._unread)
 
     @property
     def behind(self) -> bool:
@@ -186,68 +155,15 @@ class Controller:
         """Kill a release with its workers, as a rehearsal wants."""
         self._arms.kill(release)
 
-    def _live(self) -> list[Release]:
-        """List what serves by serving.json alone; the old release too where the new is refused."""
-        new, old = self.serving.challenger, self.serving.champion
-        wanted = [new, old] if self.serving.promoted else [old]
-        found = [release for release in wanted if release is not None]
-        return found[: 1 + sum(one.release in self._deeds.refused for one in found)]
-
-    def _needed(self) -> list[Release]:
-        """List the releases that must answer now."""
-        state, challenger = self._state(), self.serving.challenger
-        wanted = state is not None and state.phase in deeds.WITH_CHALLENGER
-        found = [*self._live(), challenger if wanted else None]
-        return [release for release in dict.fromkeys(found) if release is not None]
-
-    def _kept_up(self) -> list[Release]:
-        """List the releases to start again when they die.
-
-        A challenger on trial is not: its death is evidence. One that serves everybody is, and
-        then the champion is only a spare.
-        """
-        state, challenger = self._state(), self.serving.challenger
-        if challenger is None or state is None or self.serving.promoted:
-            return self._live()
-        alone = self.serving.champion is None and state.phase in deeds.WITH_CHALLENGER
-        return [challenger] if state.weight_percent == 100 or alone else self._live()
-
     def _state(self) -> RolloutState | None:
         """Return where the rollout stands; of one that cannot be read, what keeps a service up."""
         if self._watch is not None:
             return self._watch.state
-        serving = self.serving
-        if not self._unread or serving.champion is not None or serving.challenger is None:
-            return None
-        folder = self._place.rollout(serving.rollout or "")
-        was = journal.last_state(folder / "journal.jsonl")
-        if was not in (Phase.BAKE, Phase.PROMOTED, Phase.PAUSED):
-            return None
-        return RolloutState(  # the first release: there is no other to serve
-            rollout_id=folder.name,
-            challenger=serving.challenger.release,
-            champion=None,
-            phase=Phase.PAUSED,
-        )
-
-    def _keep_warden(self) -> None:
-        if process.read(self._place.warden) is None:
-            command = [sys.executable, "-m", "fettle.supervisor.warden", str(self._project.root)]
-            log = self._place.folder / "warden.log"
-            process.spawn(command, log, cwd=self._project.root)
+        return broken.stand_in(self._place, self.serving) if self._unread else None
 
     def _route(self) -> None:
         sticky = self._watch.plan.sticky_key if self._watch else None
         self._deeds.route(self.serving, self._state(), sticky, judged=self._judged)
-        self._router_error = ""
-
-    def _try_route(self) -> None:
-        """Route, and where nginx does not take it go on with what serves; tried again later."""
-        try:
-            self._route()
-        except FettleError as err:
-            SAY.error("router why=%r", str(err))
-            self._router_error = str(err)
 
     def _obey(self) -> None:
         for name, order in places.orders(self._place):
@@ -285,16 +201,8 @@ class Controller:
 
     def _put_away(self, verb: Verb) -> dict[str, Any]:  # Any: JSON
         """End a rollout whose journal cannot be read: a person says which release serves."""
-        old, new, rollout = self.serving.champion, self.serving.challenger, self.serving.rollout
-        undo = verb is Verb.UNDO and self.serving.promoted and old is not None
-        if verb is not Verb.ABORT and not undo:
-            raise UserError(
-                f"the rollout {rollout} cannot be read, so it cannot {verb.value}",
-                got=self._unread,
-                fix="put it away: `fettle canary abort`, or begin another: `fettle canary start`",
-            )
-        kept = new if self.serving.promoted and not undo else old
-        gone = old if kept is new else new
+        kept, gone = broken.roles(self.serving, verb, self._unread)
+        rollout = self.serving.rollout
         if kept is not None:
             self._deeds.bring_up(kept)
         self._unread = ""
@@ -311,13 +219,7 @@ class Controller:
     def _begin(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
         """Begin a rollout: what was promoted before is the champion now."""
         before = self._watch
-        if before is not None and not is_over(before.state.phase):
-            raise BusyError(
-                "a rollout is under way already",
-                got=f"{before.state.rollout_id}, {before.state.phase.value}",
-                rule="one rollout at a time",
-                fix="wait for it, or `fettle canary abort`",
-            )
+        start_order.check_free(None if before is None else before.state)
         promoted = self.serving.promoted
         wanted = start_order.read(
             order, self.serving.challenger if promoted else self.serving.champion
@@ -460,46 +362,3 @@ class Controller:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-def main() -> None:
-    """Run until SIGTERM; exit 1 with one line in the log when it cannot go on."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    project = projects.find(Path(sys.argv[1]))
-    os.environ.update(projects.environment(project))
-    place = Place(project.state / "canary")
-    lock = (place.folder / "controller.lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return  # another controller runs already
-    process.write(place.controller, process.me())
-    try:
-        serving = place.serving()
-    except FettleError as err:
-        SAY.error("%s", err)
-        sys.exit(1)
-    if serving is None:
-        SAY.error("nothing_to_serve file=%s", place.folder / "serving.json")
-        sys.exit(1)
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _frame: stopped.append(got))
-    controller = Controller(project, place, serving)
-    try:
-        controller.start()
-        while not stopped:
-            controller.tick()
-            if not controller.behind:
-                time.sleep(TICK_S)
-    except Exception as err:
-        SAY.exception("failed")
-        controller.fail(err)  # the warden starts it again, later each time
-        sys.exit(1)
-    controller.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from fettle.adapters import releases
-from fettle.errors import UserError
+from fettle.errors import BusyError, UserError
 from fettle.promotion.plan import Plan
+from fettle.promotion.rollout import RolloutState, is_over
 from fettle.sections import Promote
 from fettle.supervisor import deeds
 from fettle.supervisor.place import Release
@@ -59,6 +60,17 @@ def read(order: Mapping[str, Any], champion: Release | None) -> StartOrder:  # A
             fix="make another release with `fettle run`, or name one with --release",
         )
     return StartOrder(challenger, champion, dict(promote or {}), plan)
+
+
+def check_free(before: RolloutState | None) -> None:
+    """Raise BusyError while a rollout is under way."""
+    if before is not None and not is_over(before.phase):
+        raise BusyError(
+            "a rollout is under way already",
+            got=f"{before.rollout_id}, {before.phase.value}",
+            rule="one rollout at a time",
+            fix="wait for it, or `fettle canary abort`",
+        )
 
 
 def verify(challenger: Release) -> None:
