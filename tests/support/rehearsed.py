@@ -157,6 +157,15 @@ class Theatre:
             if not self.controller.behind:
                 time.sleep(0.02)
 
+    def arm(self, release: Release) -> arms.Serving | None:
+        """The server of a release, if it lives."""
+        return arms.Arms(self.place.arms, os.environ, key=None).find(release.release)
+
+    def stop_arm(self, release: Release) -> None:
+        """End the server of a release, and wait until it is gone."""
+        arms.Arms(self.place.arms, os.environ, key=None).kill(release.release)
+        wait_for(lambda: self.arm(release) is None)
+
     def attempts(self) -> list[dict[str, Any]]:
         """The router's log."""
         log = (self.place.router / "attempts.log").read_text()
