@@ -117,7 +117,6 @@ def last_state(path: Path) -> str | None:
 
 def _fold(path: Path) -> tuple[Engine, list[Decision], str]:
     docs, tip = _chain(path)
-    _check_version(path, docs[0].get("version", 1))
     try:
         engine = Engine(wire.begin_from_json(docs[0]["begin"]))
     except Exception as err:  # whatever a stranger's first line makes of our types
@@ -154,6 +153,8 @@ def _chain(path: Path) -> tuple[list[Json], str]:
             doc = json.loads(line)
         except (ValueError, RecursionError) as err:
             raise _broken(path, number, "the line is no JSON") from err
+        if number == 1 and isinstance(doc, dict):
+            _check_version(path, doc.get("version", 1))  # first: its lines may be sealed otherwise
         wanted = {"n", "prev", "begin"} if number == 1 else {"n", "prev", "event", "decision"}
         if (
             not isinstance(doc, dict)

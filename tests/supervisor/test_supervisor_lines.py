@@ -26,7 +26,13 @@ def test_a_torn_line_is_left_out_and_the_next_begins_a_line_of_its_own(tmp_path:
 
 def test_lines_of_other_fields_or_types_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
-    alien = [b"\xff", b"[1]", b"{}", b'{"request_id": 1, "time_s": 1, "correct": true}', b"[" * 9000]
+    alien = [
+        b"\xff",
+        b"[1]",
+        b"{}",
+        b'{"request_id": 1, "time_s": 1, "correct": true}',
+        b"[" * 9000,
+    ]
     alien += [json.dumps({**LABEL, "correct": "yes"}).encode(), b'{"time_s": NaN}']
     path.write_bytes(b"\n".join([*alien, json.dumps(LABEL).encode()]) + b"\n")
     assert len(lines.read(path, 0, take=label)[0]) == 1

@@ -112,7 +112,9 @@ def test_a_champion_that_was_tampered_with_is_not_started_again(theatre: Theatre
         time.sleep(0.1)
     assert (theatre.place.arms / champion.release / "server.json").read_text() == began
     said = theatre.place.problems()[f"release {champion.release}"]
-    assert said.startswith(f"{bento.bento_folder(champion.tag)} is not what was signed: got changed")
+    assert said.startswith(
+        f"{bento.bento_folder(champion.tag)} is not what was signed: got changed"
+    )
 
 
 def test_at_the_start_of_a_controller_the_bytes_are_verified_too(theatre: Theatre) -> None:
