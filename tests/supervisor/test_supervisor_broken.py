@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from certified import certificate
 from rehearsed import Theatre, Users
 
 from fettle.adapters import nginx
@@ -183,6 +185,18 @@ def test_a_plan_that_the_router_cannot_take_begins_nothing(theatre: Theatre) -> 
     assert served_by(theatre) == {200}
 
 
+def test_routes_that_nginx_refuses_begin_nothing(theatre: Theatre, tmp_path: Path) -> None:
+    pair = certificate(tmp_path / "tls")
+    theatre.serving = replace(
+        theatre.serving, certificate=str(pair[0]), certificate_key=str(pair[1])
+    )
+    controller = theatre.start(theatre.release(1))
+    pair[0].unlink()
+    with pytest.raises(UserError, match="nginx refuses the router's configuration"):
+        controller.obey(theatre.order(theatre.release(2)))
+    assert theatre.place.rollouts() == []
+
+
 def test_a_controller_that_fails_in_every_tick_sends_nobody_to_the_challenger(
     theatre: Theatre,
 ) -> None:
@@ -190,8 +204,10 @@ def test_a_controller_that_fails_in_every_tick_sends_nobody_to_the_challenger(
     status = journal.parent / "status.json"
     status.unlink()
     status.mkdir()  # so that no tick ends
-    for _ in range(faults.MOST):
+    switch = theatre.place.router / f"stop-{journal.parent.name}"
+    for before_this in range(faults.MOST):
         controller = theatre.start(None)
+        assert switch.exists() == (before_this > 0)  # a start alone does not take it back
         lease = theatre.place.lease.stat().st_mtime
         with pytest.raises(IsADirectoryError) as caught:
             controller.tick()
