@@ -237,21 +237,43 @@ class Release(Strict):
     service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 
 
+# What the router's variables can name: nginx has no cookie with a hyphen, no header with a _ or
+# beyond ASCII. fettle/adapters/nginx_conf.py holds the routes to the same.
+STICKY_KEY = r"cookie:[A-Za-z0-9_]{1,64}|header:[A-Za-z0-9-]{1,64}"
+STICKY_RULE = "cookie:NAME (letters, digits, _) or header:NAME (letters, digits, -)"
+
+
+def _sticky(key: str) -> str:
+    if re.fullmatch(STICKY_KEY, key) is None:
+        raise ValueError(f"it reads {STICKY_RULE}, NAME at most 64 long: the router takes no other")
+    return key
+
+
 LiveGate = Literal["errors", "latency", "accuracy"]
 ShadowGate = Literal["accuracy", "disagreement"]
 OnDrift = Literal["hold", "rerun"]
 
 
+def _drawn(weight_percent: float) -> float:
+    if round(weight_percent, 2) != weight_percent:
+        raise ValueError("the router draws hundredths of a percent: at most two decimals")
+    return weight_percent
+
+
 class PromoteStep(Strict):
     """One weight; `margin_times` widens the margins while few requests are at stake."""
 
-    weight_percent: Annotated[float, Field(gt=0, lt=100)]
+    model_config = ConfigDict(**Strict.model_config, allow_inf_nan=False)
+
+    weight_percent: Annotated[float, AfterValidator(_drawn), Field(gt=0, lt=100)]
     margin_times: Annotated[float, Field(ge=1)] = 1.0
     gates: Annotated[list[LiveGate], Field(min_length=1)] = ["errors", "latency"]
 
 
 class Promote(Strict):
     """How a challenger takes the champion's place; each default's reason is in ADR 0022."""
+
+    model_config = ConfigDict(**Strict.model_config, allow_inf_nan=False)
 
     shadow_requests: Positive = 2000
     shadow_gates: list[ShadowGate] = ["accuracy", "disagreement"]
@@ -274,7 +296,7 @@ class Promote(Strict):
     disagreement_max: Annotated[float, Field(gt=0, lt=1)] = 0.05
     both_failing_max: Annotated[float, Field(gt=0, le=1)] = 0.2
     drift_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    sticky_key: Annotated[str, Field(pattern=r"^(cookie|header):[A-Za-z0-9_-]+$")] | None = None
+    sticky_key: Annotated[str, AfterValidator(_sticky)] | None = None
     lease_s: Annotated[float, Field(ge=1)] = 10.0
     on_drift: OnDrift = "hold"
 

@@ -20,9 +20,9 @@ from prefect.artifacts import (
 )
 
 from fettle.errors import ProjectError
+from fettle.promotion.rollout import is_over
 
 LOOK_S = 2.0
-OVER = ("promoted", "rolled_back", "aborted")
 GATE_COLUMNS = ("name", "verdict", "reason", "evidence", "threshold")
 
 
@@ -53,7 +53,7 @@ def promote(folder: str, follow: bool = True) -> dict[str, Any]:  # Any: status.
             get_run_logger().info("rollout %s: %s", status["rollout"], line)
             _show(status, timeline(place / "journal.jsonl"))
             update_progress_artifact(progress, progress=status["weight_percent"])  # type: ignore[arg-type]  # it returns the id here
-        if status["state"] in OVER or not follow:
+        if is_over(status["state"]) or not follow:
             return dict(status)
         time.sleep(LOOK_S)
 

@@ -19,11 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fettle.adapters.tracking import CHALLENGER
 from fettle.errors import TransientError, UserError
 
-CHAMPION = "champion"
-PREVIOUS = "previous_champion"
+CHALLENGER = "challenger"
 DIGEST = "release_digest"  # the tag that flows/publish.py writes
 SHORT = 12
 
@@ -47,6 +45,11 @@ class Version:
     release: str
     tag: str
     passed: bool
+
+
+def move(client: Any, name: str, alias: str, number: str) -> None:  # Any: MLflow has no types
+    """Let an alias of the model `name` point at this version: the one place where aliases move."""
+    client.set_registered_model_alias(name, alias, number)
 
 
 class Registry:
@@ -98,8 +101,7 @@ class Registry:
             if release is None and now is not None:
                 self._client.delete_registered_model_alias(self._name, alias)
             elif release is not None and now != release[:SHORT]:
-                number = numbers[release[:SHORT]]
-                self._client.set_registered_model_alias(self._name, alias, number)
+                move(self._client, self._name, alias, numbers[release[:SHORT]])
             else:
                 continue
             changed.append(f"{alias}={release and release[:SHORT]}")

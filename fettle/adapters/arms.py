@@ -93,7 +93,10 @@ class Arms:
     def known(self, release: str) -> Serving | None:
         """Return the server of this release as it was started last, dead or alive."""
         path = self._folder / release / "server.json"
-        return Serving(**json.loads(path.read_text())) if path.is_file() else None
+        try:
+            return Serving(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):  # none, or a power cut emptied it
+            return None
 
     def running(self) -> list[Serving]:
         """List the servers that live."""

@@ -1,4 +1,4 @@
-"""Read the router's log as a stream of requests, by position, over its rotations.
+r"""Read the router's log as a stream of requests, by position, over its rotations.
 
 A position counts bytes since the first line ever written. The current log is `attempts.log`; one
 put aside is named after the position of its first byte (`attempts-000000000123.log`), so a reader
@@ -7,11 +7,17 @@ that was killed goes on where it stopped. A line is one request with one try or 
     {"time": s since 1970, "id": hex, "arm": who was drawn, "weight": percent, "key": sticky key,
      "status": what the user got, "addr"/"statuses"/"times": one entry a try, in order,
      "predicted": classes answered, "inputs": measures of the input}
+
+What a caller sends stands in a line (the sticky key), so nginx writes every byte that is no plain
+ASCII as \xHH. A line that is no such line (torn by a full disk, glued to the next, alien bytes) is
+left out, and said in `bad`: what to make of too many is the caller's business.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +29,8 @@ Arm = Literal["champion", "challenger"]
 CLIENT_GONE = 499  # nginx's own: the caller closed first, so no server is to blame
 NO_ANSWER = 502  # nginx's own, also for a try that was refused, cut off or (504) too slow
 SETTLE_S = 2.0  # nginx writes into a log put aside until its workers have opened the new one
-READ_MAX_BYTES = 2**16  # about 180 requests a tick: a decision follows its evidence closely
+# About 180 requests a tick: a decision follows its evidence closely. A longer line is a bad one.
+READ_MAX_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,15 @@ def end(log: Path) -> int:
     return start + (path.stat().st_size if path.is_file() else 0)
 
 
-def read(log: Path, since: int, arms: Mapping[str, Arm]) -> tuple[list[Logged], int]:
+def read(
+    log: Path, since: int, arms: Mapping[str, Arm], *, bad: list[str] | None = None
+) -> tuple[list[Logged], int]:
     """Return the whole lines from `since` on, and where to go on.
 
-    `arms` maps an address ("127.0.0.1:3101") to its arm. A torn last line waits for its end.
+    `arms` maps an address ("127.0.0.1:3101") to its arm. A torn last line waits for its end. What
+    is wrong with each line that was left out is added to `bad`.
     """
+    bad = [] if bad is None else bad
     out: list[Logged] = []
     files = _files(log)
     for at, (start, path) in enumerate(files):
@@ -81,7 +92,15 @@ def read(log: Path, since: int, arms: Mapping[str, Arm]) -> tuple[list[Logged], 
             continue
         data = _bytes(path, since - start)
         whole = data[: data.rfind(b"\n") + 1]
-        out += [parse(line, arms) for line in whole.splitlines()]
+        if not whole and len(data) == READ_MAX_BYTES:
+            bad.append(f"longer than {READ_MAX_BYTES} bytes")
+            since += len(data)  # its rest is a bad line as well
+            break
+        for line in whole.split(b"\n")[:-1]:
+            try:
+                out.append(parse(line, arms))
+            except ValueError as err:
+                bad.append(str(err))
         since += len(whole)
         if following is None or len(data) == READ_MAX_BYTES or not _settled(path):
             break
@@ -118,36 +137,91 @@ def after(log: Path, since: int, request_id: str) -> int:
 def parse(line: bytes, arms: Mapping[str, Arm]) -> Logged:
     """Read one line of the log.
 
-    Raises ValueError or KeyError when it is none: the log is ours alone.
+    Raises ValueError saying what is wrong with it when it is none.
     """
-    doc: dict[str, Any] = json.loads(line)  # Any: JSON
+    doc = _document(line)
+    for name in ("id", "key", "predicted", "inputs", *_LISTS):
+        if not isinstance(doc.get(name), str):
+            raise ValueError(f"{name} is no text")
+    if not _PRINTABLE.fullmatch(doc["id"]):
+        raise ValueError("id is no request's")
+    if doc.get("arm") not in ("champion", "challenger"):
+        raise ValueError("arm is neither champion nor challenger")
+    status = doc.get("status")
+    if not isinstance(status, int) or isinstance(status, bool) or not 0 <= status <= 999:
+        raise ValueError("status is no HTTP status")
     # ", " parts tries within one location, " : " those after a redirect inside nginx
-    parts = [str(doc[name]).replace(" : ", ", ").split(", ") for name in _LISTS]
+    parts = [doc[name].replace(" : ", ", ").split(", ") for name in _LISTS]
+    if len({len(part) for part in parts}) != 1:
+        raise ValueError("addr, statuses and times are not of one length")
     tries = tuple(
-        Try(arms.get(addr), _status(status), _milliseconds(seconds))
-        for addr, status, seconds in zip(*parts, strict=True)
-        if addr
+        Try(arms.get(addr), _status(tried), _milliseconds(seconds))
+        for addr, tried, seconds in zip(*parts, strict=True)
+        if addr not in ("", NOTHING)
     )
     return Logged(
         request_id=doc["id"],
-        time_s=doc["time"],
+        time_s=_number(doc, "time", math.inf),
         drawn=doc["arm"],
-        weight_percent=doc["weight"],
+        weight_percent=_number(doc, "weight", 100.0),
         key=doc["key"],
-        status=doc["status"],
+        status=status,
         tries=tries,
-        predicted=tuple(int(n) for n in doc["predicted"].split(",") if n.isdigit()),
+        predicted=tuple(int(n) for n in doc["predicted"].split(",") if _CLASS.fullmatch(n)),
         inputs=tuple(_numbers(doc["inputs"])),
     )
 
 
 _LISTS = ("addr", "statuses", "times")
+NOTHING = "-"  # nginx's own, for a variable that has no value
+_PRINTABLE = re.compile(r"[!-~]{1,128}")
+_CLASS = re.compile(r"[0-9]{1,9}")
+_ESCAPED = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|.)")
+
+
+def _document(line: bytes) -> dict[str, Any]:  # Any: JSON
+    r"""Read a line's JSON, whose strings may hold nginx's \xHH, a byte each."""
+    if not line.isascii():
+        raise ValueError("it has bytes that are no ASCII")
+    text = _ESCAPED.sub(lambda got: f"\\u00{got[1]}" if got[1] else got[0], line.decode())
+    try:
+        doc = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as err:
+        raise ValueError("it is no JSON") from err
+    if not isinstance(doc, dict):
+        raise ValueError("it is no JSON object")
+    if not all(_encodable(value) for value in doc.values()):
+        raise ValueError("it has half a character")
+    return doc
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _encodable(value: object) -> bool:
+    r"""Tell whether a text can be written again: \ud800 alone cannot."""
+    return not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _number(doc: Mapping[str, Any], name: str, most: float) -> float:  # Any: JSON
+    value = doc.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name} is no number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not 0 <= number <= most or math.isinf(number):
+        raise ValueError(f"{name} is out of range")
+    return value
 
 
 def _files(log: Path) -> list[tuple[int, Path]]:
     """List every file of the log with the position of its first byte, in order."""
-    older = sorted(log.parent.glob(f"{log.stem}-*{log.suffix}"))
-    found = [(int(path.stem.rpartition("-")[2]), path) for path in older]
+    older = sorted(log.parent.glob(f"{log.stem}-{'[0-9]' * 12}*{log.suffix}"))
+    named = [(path.stem.rpartition("-")[2], path) for path in older]
+    found = [(int(number), path) for number, path in named if number.isdecimal()]
     start = found[-1][0] + found[-1][1].stat().st_size if found else 0
     return [*found, (start, log)]
 
@@ -165,18 +239,17 @@ def _settled(path: Path) -> bool:
 
 
 def _status(text: str) -> int:
-    return int(text) if text.isdigit() else NO_ANSWER
+    return int(text) if re.fullmatch(r"[0-9]{3}", text) else NO_ANSWER
 
 
 def _milliseconds(text: str) -> float:
-    try:
-        return float(text) * 1000
-    except ValueError:  # "-": it never answered
-        return 0.0
+    return float(text) * 1000 if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) else 0.0  # or "-"
 
 
 def _numbers(text: str) -> list[float]:
+    """Read the measures of an input: the release's own header, so it may hold anything."""
     try:
-        return [float(part) for part in text.split(",") if part]
+        found = [float(part) for part in text.split(",") if part]
     except ValueError:
         return []
+    return found if all(map(math.isfinite, found)) else []

@@ -16,6 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from fettle.errors import ProjectError, TransientError, UserError
 BINARY = "FETTLE_NGINX"
 OLDEST = (1, 22, 0)  # Debian 12's; what the tests of ADR 0024 ran on
 START_S = 10.0  # it takes 0.1 s on an idle core
+ORPHAN_S = 5.0  # a worker without a master ends within milliseconds of SIGTERM
 SWITCH = "switch"  # a file that names the present routes' stop switch: the warden throws it too
 LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
 
@@ -121,9 +123,11 @@ class Nginx:
         manifest.write_text(self.place.folder / SWITCH, switch)
         if self.pid is not None and self.generation() == generation:
             return
+        pid = self.pid
+        if pid is None:
+            end_orphans(self.place.folder)  # they would hold the address
         self._check(text)
         manifest.write_text(self._conf, text)
-        pid = self.pid
         if pid is None:
             self._start()
             self._await(generation, [])
@@ -141,6 +145,18 @@ class Nginx:
         self.set_routes(replace(self._routes, weight_percent=weight_percent))
         if weight_percent > 0:
             self.release_challenger()
+
+    def check(self, routes: Routes) -> None:
+        """Render routes and let nginx read them, without serving them.
+
+        Raises UserError when one of the two refuses them.
+        """
+        self._check(nginx_conf.render(self.place, routes)[0])
+
+    @property
+    def challenger_stopped(self) -> bool:
+        """Whether the stop switch of the present routes is thrown."""
+        return self._routes is not None and self.place.stop(self._routes).exists()
 
     def stop_challenger(self) -> None:
         """Send every request to the champion from now on; takes one file, no running nginx."""
@@ -246,19 +262,62 @@ def running(folder: Path) -> int | None:
     """Return the process id of the router in `folder`, None when it does not run."""
     try:
         pid = int((folder / "nginx.pid").read_text())
-        # after a reboot the number may be a stranger's
-        return pid if "nginx" in psutil.Process(pid).name() else None
+        process = psutil.Process(pid)
+        # after a reboot the number may be a stranger's; one that nobody has waited for is dead
+        lives = "nginx" in process.name() and process.status() != psutil.STATUS_ZOMBIE
+        return pid if lives else None
     except (OSError, ValueError, psutil.Error):
         return None
 
 
 def end(folder: Path, *, timeout_s: float = 10.0) -> None:
-    """End the router in `folder`: open requests are answered first, for at most `timeout_s`."""
-    if (pid := running(folder)) is None:
-        return
-    os.kill(pid, signal.SIGQUIT)
-    deadline = time.monotonic() + timeout_s
+    """End the router in `folder`: open requests are answered first, for at most `timeout_s`.
+
+    Ends workers too whose master has died, which hold the address and answer on.
+    """
+    if (pid := running(folder)) is not None:
+        os.kill(pid, signal.SIGQUIT)
+        deadline = time.monotonic() + timeout_s
+        while running(folder) is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if running(folder) is not None:
+            os.kill(pid, signal.SIGTERM)
+            _await_end(folder)
+    end_orphans(folder)
+
+
+def _await_end(folder: Path) -> None:
+    deadline = time.monotonic() + ORPHAN_S
     while running(folder) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
-    if running(folder) is not None:
-        os.kill(pid, signal.SIGTERM)
+
+
+def orphans(folder: Path) -> list[psutil.Process]:
+    """List the workers of the router in `folder` whose master is gone: they have its log open."""
+    folder = folder.resolve()
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if "nginx" in process.name() and _master(process) is None:
+                opened = {Path(file.path).parent for file in process.open_files()}
+                if folder in opened and process.pid != running(folder):
+                    found.append(process)
+    return found
+
+
+def _master(worker: psutil.Process) -> psutil.Process | None:
+    above = worker.parent()
+    return above if above is not None and "nginx" in above.name() else None
+
+
+def end_orphans(folder: Path) -> int:
+    """End the workers in `folder` whose master is gone, by their numbers; return how many."""
+    found = orphans(folder)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in found:
+            with suppress(psutil.Error):
+                process.send_signal(number)
+        _, left = psutil.wait_procs(found, timeout=ORPHAN_S)
+        if not left:
+            break
+    return len(found)

@@ -14,9 +14,10 @@ from pathlib import Path
 import jinja2
 
 from fettle.errors import UserError
+from fettle.promotion.records import REPLAYED_STATUSES
+from fettle.sections import STICKY_KEY, STICKY_RULE
 
 TEMPLATE = Path(__file__).with_name("router.conf.jinja")
-KEY_NAME = r"cookie:[A-Za-z0-9_]{1,64}|header:[A-Za-z0-9-]{1,64}"  # what its variables can name
 MIN_TIMEOUT_SINCE = (1, 27, 4)  # the release of nginx that brought keepalive_min_timeout
 # An old worker serves kept connections this long after a reload: the stop switch covers it.
 MIN_TIMEOUT_S = 10
@@ -92,6 +93,7 @@ def render(place: Place, routes: Routes) -> tuple[str, str]:
         "listen": listen,
         "weight": f"{routes.weight_percent:.2f}",
         "sticky": _variable(routes.sticky),
+        "replayed": " ".join(f"http_{status}" for status in REPLAYED_STATUSES),
         "shutdown_s": place.answer_s + MIN_TIMEOUT_S,
         "min_timeout": MIN_TIMEOUT_S if place.version >= MIN_TIMEOUT_SINCE else None,
     }
@@ -110,15 +112,22 @@ def _check(place: Place, routes: Routes) -> None:
             got=f"{routes.weight_percent:g}",
             rule="0 to 100",
         )
+    if 0 < routes.weight_percent < 100 and not 0 < float(f"{routes.weight_percent:.2f}") < 100:
+        raise UserError(
+            "the router cannot draw so small a share",
+            got=f"{routes.weight_percent:g} %",
+            rule="0.01 to 99.99 %",
+            fix="params.yaml: promote.steps",
+        )
     if routes.weight_percent > 0 and routes.challenger is None:
         raise UserError(
             "there is no challenger to send requests to", got=f"{routes.weight_percent:g} %"
         )
-    if routes.sticky is not None and not re.fullmatch(KEY_NAME, routes.sticky):
+    if routes.sticky is not None and not re.fullmatch(STICKY_KEY, routes.sticky):
         raise UserError(
             "the sticky key cannot be read by the router",
             got=routes.sticky,
-            rule="cookie:NAME (letters, digits, _) or header:NAME (letters, digits, -)",
+            rule=STICKY_RULE,
             fix="params.yaml: promote.sticky_key",
         )
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,80}", routes.salt):
@@ -136,6 +145,24 @@ def _check(place: Place, routes: Routes) -> None:
             got="one of the two",
             fix="name both files, or neither",
         )
+    for file in (place.certificate, place.certificate_key):
+        if file is not None and not takes_path(file):
+            raise refused_path(file)
+
+
+def takes_path(path: Path) -> bool:
+    """Tell whether nginx can read this path between double quotes, spaces and all."""
+    return re.search(r"[\"\\$\x00-\x1f]", str(path)) is None
+
+
+def refused_path(path: Path) -> UserError:
+    """Say that `takes_path` does not hold."""
+    return UserError(
+        "nginx cannot take the name of this file",
+        got=str(path),
+        rule="no quote, backslash, dollar sign or line break in it",
+        fix="copy it elsewhere, or link to it",
+    )
 
 
 def _variable(sticky: str | None) -> str | None:

@@ -67,9 +67,10 @@ def write(path: Path, known: Known) -> None:
 
 def read(path: Path) -> Known | None:
     """Return the process that a file notes, if it runs."""
-    if not path.is_file():
+    try:
+        known = Known(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):  # none, or a power cut emptied it
         return None
-    known = Known(**json.loads(path.read_text()))
     return known if known.alive() else None
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from fettle import manifest
+from fettle.adapters import aliases
 from fettle.errors import TransientError
 
 DIGEST = "output_digest"
-CHALLENGER = "challenger"
 OURS = ("mlflow.source.name", "fettle run")
 # An artefact's small files are worth a copy in the tracker; models stay in DVC and the release.
 KEPT = (".json", ".html", ".png", ".svg", ".md")
@@ -268,7 +268,7 @@ class Tracker:
             )
             version = str(made.version)
         if challenger:
-            self._client.set_registered_model_alias(name, CHALLENGER, version)
+            aliases.move(self._client, name, aliases.CHALLENGER, version)
         return version
 
 

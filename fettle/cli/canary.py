@@ -48,7 +48,7 @@ def start(
     challenger, champion = orders.pinned(home, release)
     for doubt in tools.forecast(None, None)[0].refusals if champion else ():
         print(f"fettle: {doubt}. It starts, and pauses there.", file=sys.stderr)
-    launch.begin(
+    made = launch.begin(
         home,
         host=host,
         port=port,
@@ -74,7 +74,7 @@ def start(
         print(json.dumps(answer))
         return
     against = f"beside {champion.release}" if champion else "as the first release"
-    print(f"rollout {answer['rollout']}: {challenger.release} {against}, http://{host}:{port}")
+    print(f"rollout {answer['rollout']}: {challenger.release} {against}, {made.url}")
     print("  fettle canary status --watch")
     print("  in Prefect's UI: the flow `promote`" if shown else "  (`fettle ui` was not running)")
 
@@ -89,6 +89,7 @@ def status(
     Example: fettle canary status --watch
     """
     from fettle.cli import canary_view
+    from fettle.promotion.rollout import is_over
 
     home, _ = orders.project(plan=False)
     last = ""
@@ -99,7 +100,7 @@ def status(
         elif (text := canary_view.text(doc)) != last:
             print(text, flush=True)
             last = text
-        if not watch or doc["state"] in ("promoted", "rolled_back", "aborted", "idle"):
+        if not watch or doc["state"] == "idle" or is_over(doc["state"]):
             return
         time.sleep(1.0)
 

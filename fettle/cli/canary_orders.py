@@ -62,14 +62,15 @@ def order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str
     from fettle.supervisor import place as places
 
     place = launch.place_of(home)
-    name = places.post(place, order)
+    name = places.post(place, order, timeout_s=timeout_s)
     answer = places.answer(place, name, timeout_s=timeout_s)
     if answer is None:
+        places.withdraw(place, name)
         raise TransientError(
             "the supervisor did not answer",
             got=launch.last_line(place.folder / "controller.log"),
             rule=f"within {timeout_s:g} s",
-            fix=f"read {place.folder / 'controller.log'}; the order waits for it",
+            fix=f"read {place.folder / 'controller.log'}, then give the order again",
         )
     if "error" in answer:
         raise from_record(str(answer["kind"]), str(answer["error"]))
@@ -82,9 +83,15 @@ def status(home: Project) -> dict[str, Any]:  # Any: JSON
 
     place = launch.place_of(home)
     serving = place.serving()
-    path = place.rollout(serving.rollout) / "status.json" if serving and serving.rollout else None
-    if serving is None or path is None or not path.is_file():
-        champion = serving.champion.release if serving and serving.champion else None
-        return {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
-    doc: dict[str, Any] = json.loads(path.read_text())
-    return {**doc, "supervisor": "running" if launch.running(place) else "stopped"}
+    problems = place.problems() if launch.running(place) else {}
+    said: dict[str, Any] = {"problems": problems} if problems else {}  # Any: JSON
+    champion = serving.champion.release if serving and serving.champion else None
+    said |= {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
+    if serving is None or serving.rollout is None:
+        return said
+    try:
+        path = place.rollout(serving.rollout) / "status.json"
+        doc: dict[str, Any] = json.loads(path.read_text())  # Any: JSON
+    except (OSError, ValueError):
+        return said
+    return {**said, **doc, "supervisor": "running" if launch.running(place) else "stopped"}

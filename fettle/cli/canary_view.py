@@ -12,7 +12,8 @@ def text(doc: dict[str, Any]) -> str:  # Any: status.json
     """Return the whole status: one line about the rollout, one a gate."""
     if doc["state"] == "idle":
         serving = doc["champion"] or "nothing"
-        return f"no rollout; serving {serving}. Begin one: fettle canary start"
+        idle = f"no rollout; serving {serving}. Begin one: fettle canary start"
+        return "\n".join([idle, *_problems(doc)])
     head = (
         f"{doc['rollout']}  {doc['state']}  {doc['weight_percent']:g} % of the requests to "
         f"{doc['challenger']}, the rest to {doc['champion'] or 'nobody: it is the first release'}"
@@ -22,7 +23,14 @@ def text(doc: dict[str, Any]) -> str:  # Any: status.json
     table = columns([titles, *(row(gate) for gate in doc["gates"])])
     if doc.get("supervisor") == "stopped":
         why += "\n  the supervisor is stopped: any order starts it again (fettle canary resume)"
-    return "\n".join([head, why, *(table if doc["gates"] else [])])
+    if doc.get("skipped"):
+        why += f"\n  left out: {doc['skipped']} lines of the logs that cannot be read"
+    return "\n".join([head, why, *_problems(doc), *(table if doc["gates"] else [])])
+
+
+def _problems(doc: dict[str, Any]) -> list[str]:  # Any: status.json
+    """Say what the controller cannot do now, a line each."""
+    return [f"  problem: {name}: {why}" for name, why in doc.get("problems", {}).items()]
 
 
 def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `traffic`
@@ -33,6 +41,8 @@ def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `t
     names = ", ".join(learnt["assumed"]).replace("_", " ")
     few = f"of the champion's requests the log holds {learnt['requests']}, {REQUESTS_LEAST} tell"
     assumed = [f"assumed: {names}; {few}"] if names else []
+    if learnt.get("skipped"):
+        assumed += [f"left out: {learnt['skipped']} lines of the router's log cannot be read"]
     rows = [("step", "gate", "half of equal ones pass by", "95 % by"), *map(_need, doc["needs"])]
     total = "never" if doc["requests"] is None else f"{doc['requests']} requests"
     wait = "" if doc["eta_s"] is None else eta(doc["eta_s"]).removeprefix("; ")

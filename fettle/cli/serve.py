@@ -71,12 +71,12 @@ def champion_alone(home: Project, host: str, port: int) -> bool:
     if launch.running(place):
         raise BusyError(
             "this project is served already",
-            got=f"http://{serving.host}:{serving.port}",
+            got=serving.url,
             rule="one address a project",
             fix="use it, or stop it: `fettle canary stop`",
         )
+    named = launch.serves(home)
     made = launch.begin(home, host=host, port=port, champion=None)
-    named = made.champion or made.challenger
     tag, line = named.tag if named else "", bento.curl_line(host=host, port=port)
     print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
     launch.foreground(home, made)

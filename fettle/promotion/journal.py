@@ -1,6 +1,6 @@
 """Keep what was seen and decided in a file that only grows, each line sealed by the one before.
 
-    {"n": 0, "prev": "000…", "begin": {…}}
+    {"n": 0, "prev": "000…", "begin": {…}, "version": 2}
     {"n": 1, "prev": sha256 of line 0, "event": {…}, "decision": {…}}
 
 A line is on the disk (fsync) before its actions are done. `replay` folds the events again and
@@ -8,6 +8,9 @@ compares every decision. A cut last line is a crash while writing: what it decid
 `recover` drops it. Anything else that does not fit is refused, with its line. The file's length
 and seal stand in NAME.tip beside it, so that lines lost from its end are missed too; it is written
 after the actions, which wait for one fsync and not for two: the journal may be one line ahead.
+
+A replay is asked only of journals of this VERSION: another version's code may have decided, or
+worded its reasons, otherwise. `last_state` reads where a rollout stood without judging it again.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from fettle.errors import BusyError, ProjectError, TamperedError
+from fettle.errors import BusyError, ProjectError, TamperedError, UserError
 from fettle.promotion import wire
 from fettle.promotion.engine import Begin, Decision, Engine, Event
 from fettle.promotion.wire import Json
 
 FIRST = "0" * 64
+# Raise it with every change of a gate, of a reason's words or of the format.
+# 1: until 429 counted as a failure; a first line without a version. 2: since then.
+VERSION = 2
 
 
 class Journal:
@@ -47,7 +53,7 @@ class Journal:
                 fix="resume it, or start a rollout with a new id",
             ) from err
         made = cls(path, lines=0, tip=FIRST)
-        made._append({"begin": wire.begin_to_json(begin)})
+        made._append({"begin": wire.begin_to_json(begin), "version": VERSION})
         made.seal()
         return made
 
@@ -75,7 +81,8 @@ class Journal:
 def replay(path: Path) -> tuple[Engine, list[Decision]]:
     """Fold a journal again and return the engine as it stands, with every decision re-derived.
 
-    Raises TamperedError, with the line, where the chain or a decision does not hold.
+    Raises TamperedError, with the line, where the chain or a decision does not hold, UserError for
+    a journal of another version.
     """
     engine, decisions, _ = _fold(path)
     return engine, decisions
@@ -94,12 +101,32 @@ def recover(path: Path) -> tuple[Engine, list[Decision], Journal]:
     return engine, decisions, Journal(path, lines=len(decisions) + 1, tip=tip)
 
 
+def last_state(path: Path) -> str | None:
+    """Return the phase that the last whole line states; None where no line states one."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            return str(json.loads(line)["decision"]["state"]["phase"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return None
+
+
 def _fold(path: Path) -> tuple[Engine, list[Decision], str]:
     docs, tip = _chain(path)
-    engine = Engine(wire.begin_from_json(docs[0]["begin"]))
+    try:
+        engine = Engine(wire.begin_from_json(docs[0]["begin"]))
+    except Exception as err:  # whatever a stranger's first line makes of our types
+        raise _broken(path, 1, f"it is no rollout's beginning ({err!r})") from err
     decisions = []
     for number, doc in enumerate(docs[1:], start=2):
-        decision = engine.decide(wire.event_from_json(doc["event"]))
+        try:
+            decision = engine.decide(wire.event_from_json(doc["event"]))
+        except Exception as err:  # as above
+            raise _broken(path, number, f"it is no event of a rollout ({err!r})") from err
         again = json.loads(_dump(wire.decision_to_json(decision)))
         if again != doc["decision"]:
             keys = sorted(k for k in again if again[k] != doc["decision"].get(k))
@@ -124,10 +151,15 @@ def _chain(path: Path) -> tuple[list[Json], str]:
     for number, line in enumerate(raw.splitlines(), start=1):
         try:
             doc = json.loads(line)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise _broken(path, number, "the line is no JSON") from err
+        if number == 1 and isinstance(doc, dict):
+            _check_version(path, doc.get("version", 1))  # first: its lines may be sealed otherwise
         wanted = {"n", "prev", "begin"} if number == 1 else {"n", "prev", "event", "decision"}
-        if not isinstance(doc, dict) or set(doc) != wanted:
+        if (
+            not isinstance(doc, dict)
+            or set(doc) - ({"version"} if number == 1 else set()) != wanted
+        ):
             raise _broken(path, number, "the line has other fields than a journal's")
         if doc["n"] != number - 1 or doc["prev"] != tip:
             raise _broken(path, number, "it does not carry the seal of the line before")
@@ -135,6 +167,16 @@ def _chain(path: Path) -> tuple[list[Json], str]:
         tip = sha256(line).hexdigest()
     _check_length(path, docs, tip)
     return docs, tip
+
+
+def _check_version(path: Path, found: object) -> None:
+    if found != VERSION:
+        raise UserError(
+            f"{path} is a journal of another version",
+            got=f"version {found}",
+            rule=f"this fettle replays version {VERSION}: another may have judged otherwise",
+            fix="replay it with the release of fettle that wrote it; what serves, serves on",
+        )
 
 
 def _seal(path: Path, lines: int, tip: str) -> None:
@@ -155,7 +197,7 @@ def _check_length(path: Path, docs: list[Json], tip: str) -> None:
         if len(docs) == 1:
             return  # a crash after the very first line
         raise _broken(path, len(docs), f"{path.stem}.tip beside it is missing") from err
-    ahead = len(docs) - int(lines)
+    ahead = len(docs) - int(lines) if lines.isdigit() else -1
     last = docs[-1]["prev"] if ahead == 1 else tip
     if ahead not in (0, 1) or last != seal:
         raise _broken(path, len(docs) + 1, f"{lines} lines were written, {len(docs)} are left")

@@ -1,9 +1,21 @@
-"""State what the gates read: attempts from the router's log, shadow pairs, late labels, inputs."""
+"""State what the gates read: attempts from the router's log, shadow pairs, late labels, inputs.
+
+What counts as a failure is said here alone: the router's configuration is rendered from it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+# What the router sends again, to the champion: the user sees none of these, so the gates must. A
+# 429 says that the arm cannot carry its traffic. router.conf.jinja is rendered from this list.
+REPLAYED_STATUSES = (500, 502, 503, 504, 429)
+
+
+def failed(status: int) -> bool:
+    """Tell whether an answer's HTTP status is the arm's failure: none (0), a 5xx, or replayed."""
+    return status == 0 or status >= 500 or status in REPLAYED_STATUSES
 
 
 class Arm(StrEnum):
@@ -35,8 +47,8 @@ class Attempt:
 
     @property
     def failed(self) -> bool:
-        """Whether the arm is to blame: no answer, or a 5xx. A 4xx is the client's own."""
-        return self.status == 0 or self.status >= 500
+        """Whether the arm is to blame (`failed`). A 4xx other than 429 is the client's own."""
+        return failed(self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

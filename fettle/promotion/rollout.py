@@ -37,6 +37,17 @@ class Phase(StrEnum):
     PAUSED = "paused"
 
 
+FINAL = frozenset({Phase.ROLLED_BACK, Phase.ABORTED})  # nothing can move it any more
+BROKEN = "broken"  # no phase: what status.json says of a journal that cannot be folded
+# No rollout is under way: the next may begin. Names as status.json has them.
+OVER = frozenset({Phase.PROMOTED.value, *(phase.value for phase in FINAL), BROKEN})
+
+
+def is_over(state: str) -> bool:
+    """Tell whether a rollout that status.json says stands so is no longer under way."""
+    return state in OVER
+
+
 class Verb(StrEnum):
     """What a person may order. `retry` is no verb here: it starts a new rollout."""
 
@@ -86,7 +97,7 @@ class RolloutState:
     @property
     def over(self) -> bool:
         """Whether nothing can move it any more."""
-        return self.phase in (Phase.ROLLED_BACK, Phase.ABORTED)
+        return self.phase in FINAL
 
 
 STILL_PAUSED = "paused"  # says nothing new: the reason is that of the pause

@@ -23,11 +23,15 @@ SPREAD_LEAST = 0.05  # nginx writes whole milliseconds: a narrower log spread is
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What is expected, from how many of the champion's requests, and what is but assumed."""
+    """What is expected, from how many of the champion's requests, and what is but assumed.
+
+    `skipped` counts the lines of the log that could not be read.
+    """
 
     traffic: Traffic
     requests: int
     assumed: tuple[str, ...]
+    skipped: int = 0
 
 
 def learn(assumed: Traffic, *, failed: Bools, latency_ms: Floats, per_s: float | None) -> Learnt:

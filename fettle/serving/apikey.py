@@ -7,6 +7,8 @@ needs the standard library only.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from fettle.errors import UserError
 KEY = "FETTLE_API_KEY"
 KEY_FILE = "FETTLE_API_KEY_FILE"
 OTHERS = 0o077  # any of these mode bits lets somebody else at the file
+REFUSAL = "this server needs its API key: `Authorization: Bearer KEY`"
 BYTES = 32  # 256 random bits: what secrets.token_urlsafe advises
 
 
@@ -78,6 +81,24 @@ def read(environ: Mapping[str, str]) -> str | None:
         return _checked(file.read_text(errors="replace").strip(), str(file))
     except OSError as err:
         raise _unusable(file, "read", err) from err
+
+
+def given(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the key that a request brings, by its headers (names in small letters); else b"".
+
+    `Authorization: Bearer KEY` goes before `X-API-Key: KEY`.
+    """
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+
+
+def admits(key: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a request's headers bring this key.
+
+    Both are hashed before they are compared: equal lengths, so that the time taken says nothing.
+    """
+    found, wanted = (hashlib.sha256(one).digest() for one in (given(headers), key.encode()))
+    return hmac.compare_digest(found, wanted)
 
 
 def make(environ: Mapping[str, str]) -> Path:

@@ -4,29 +4,28 @@
     log    ──▶ │ watch.tick │
     labels ──▶ └────────────┘ ──▶ status.json
 
-`python -m fettle.supervisor.controller ROOT` is started by the warden, one a project. Killed at
-any point it reads serving.json and the journal, and does the same again.
+`python -m fettle.supervisor.daemon ROOT` runs it, one a project. Killed at any point it reads
+serving.json, serves what that names, reads the journal, and does the same again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fettle import project as projects
-from fettle.adapters import arms, attempts, nginx, process, releases, signing
-from fettle.errors import BusyError, FettleError, UserError
-from fettle.promotion.rollout import Action, Kind, Phase, Verb
+from fettle.adapters import arms, attempts, nginx
+from fettle.errors import FettleError, UserError
+from fettle.promotion.rollout import Action, Kind, RolloutState, Verb, is_over
 from fettle.serving import apikey
-from fettle.supervisor import deeds, watch
+from fettle.supervisor import broken, deeds, faults, start_order, upkeep, watch
 from fettle.supervisor import place as places
 from fettle.supervisor.feedback import Feedback
 from fettle.supervisor.place import Place, Release, Serving
@@ -34,9 +33,7 @@ from fettle.supervisor.place import Place, Release, Serving
 SAY = logging.getLogger("fettle.supervisor")
 TICK_S = 0.2  # a decision follows its evidence by this much; the goal is 1 s to zero traffic
 STATUS_EVERY_S = 0.5
-KEEP_UP_EVERY_S = 1.0
 RERUN = (sys.executable, "-m", "fettle.cli.main", "run")
-OVER = (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED)
 
 
 class Controller:
@@ -69,41 +66,48 @@ class Controller:
         )
         self._arms = arms.Arms(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
-        self._deeds = deeds.Deeds(self._router, self._arms, place.renew_lease, project.tracking_uri)
+        self._deeds = deeds.Deeds(self._router, self._arms, self._waits, project.tracking_uri)
+        self._upkeep = upkeep.Upkeep(
+            place, self._router, self._deeds, self._route, root=None if alone else project.root
+        )
         self._feedback = Feedback(serving.feedback, key)
         self._watch: watch.Watch | None = None
-        self._warned = ""
-        self._next_status = self._next_keep_up = 0.0
+        self._unread = ""  # why the rollout is not watched
+        self._judged = False  # whether a whole tick was done
+        self._next_status = 0.0
 
     def start(self) -> None:
-        """Bring the world in step with what was decided before."""
-        self._place.renew_lease()
-        if self.serving.rollout is not None:
-            self._watch_again(self.serving.rollout)
-            self._run_again()
-        for release in self._needed():
+        """Serve first, then bring the world in step with what was decided before."""
+        for release in upkeep.live(self.serving, ()):
             self._deeds.bring_up(release)
-        self._route()
-        self._want_aliases()  # a kill may have come between the journal and this
+        for release in upkeep.live(self.serving, self._deeds.refused)[1:]:
+            self._deeds.bring_up(release)  # the one before, where what serves was tampered with
+        if self._router.pid is None:
+            self._upkeep.route()
+        self._read_rollout()
+        for release in upkeep.needed(self.serving, self._state(), self._deeds.refused):
+            self._deeds.bring_up(release)
+        self._upkeep.route()
+        if self._watch is not None:
+            self._run_again()
+            self._note_state()
+            self._want_aliases()  # a kill may have come between the journal and this
+            count, why = faults.recent(self._place.folder)
+            if count >= faults.MOST:
+                self._act(self._watch.fail(f"the controller failed {count} times: {why}"))
+                self._watch.done()
+                self._watch.write_status()
 
     def tick(self) -> None:
-        """Do one round."""
+        """Do one round, and renew the lease after the whole of it: only then all was judged."""
         late = self._place.lease_age_s() > self.serving.lease_s
-        self._place.renew_lease()
-        if late:
-            self._route()  # the warden has thrown the stop switch meanwhile
         self._obey()
+        self._upkeep.look(self.serving, self._state(), self._unread)
         now = time.monotonic()
-        if now >= self._next_keep_up:
-            self._next_keep_up = now + KEEP_UP_EVERY_S
-            again = [self._deeds.keep_up(release) for release in self._kept_up()]
-            if any(again):
-                self._route()
-            if not self._alone:
-                self._keep_warden()
-            self._router.rotate()
         if self._watch is not None:
-            actions = self._watch.tick(self._deeds.arms_by_address(self.serving))
+            challenger = self.serving.challenger
+            refused = self._deeds.refused.get(challenger.release) if challenger else None
+            actions = self._watch.tick(self._deeds.arms_by_address(self.serving), error=refused)
             self._act(actions)
             self._watch.done()
             if not self._alone:
@@ -111,6 +115,20 @@ class Controller:
             if now >= self._next_status or actions:
                 self._next_status = now + STATUS_EVERY_S
                 self._watch.write_status()
+        first, self._judged = not self._judged, True
+        if late or first or self._router.challenger_stopped:
+            self._upkeep.route()  # takes back a stop switch that was thrown while nobody judged
+        self._place.renew_lease()
+
+    def fail(self, err: BaseException) -> None:
+        """Send everybody to the champion, and say why nobody judges any more."""
+        why = f"{type(err).__name__}: {err}"
+        with suppress(OSError):
+            self._deeds.stop_challenger()
+        with suppress(OSError):
+            faults.note(self._place.folder, why)
+        with suppress(OSError):
+            self._upkeep.tell(self.serving, self._unread)
 
     @property
     def behind(self) -> bool:
@@ -125,6 +143,8 @@ class Controller:
 
     def status(self) -> dict[str, Any]:  # Any: JSON
         """Return what status.json holds."""
+        if self._watch is None and self._unread and self.serving.state is None:
+            return broken.status(self.serving, self._unread)
         return self._watch.status() if self._watch else {}
 
     def challenger_requests(self) -> int:
@@ -135,34 +155,15 @@ class Controller:
         """Kill a release with its workers, as a rehearsal wants."""
         self._arms.kill(release)
 
-    def _needed(self) -> list[Release]:
-        """List the releases that must answer now."""
-        challenger = self.serving.challenger
-        phase = self._watch.state.phase if self._watch else None
-        wanted = phase in deeds.WITH_CHALLENGER and challenger is not None
-        found = [self.serving.champion, challenger if wanted else None]
-        return [release for release in found if release is not None]
-
-    def _kept_up(self) -> list[Release]:
-        """List the releases to start again when they die.
-
-        A challenger on trial is not: its death is evidence. One that serves everybody is, and
-        then the champion is only a spare.
-        """
-        if self._watch is None or self._watch.state.weight_percent != 100:
-            return [self.serving.champion] if self.serving.champion else []
-        return [self.serving.challenger] if self.serving.challenger else []
-
-    def _keep_warden(self) -> None:
-        if process.read(self._place.warden) is None:
-            command = [sys.executable, "-m", "fettle.supervisor.warden", str(self._project.root)]
-            log = self._place.folder / "warden.log"
-            process.spawn(command, log, cwd=self._project.root)
+    def _state(self) -> RolloutState | None:
+        """Return where the rollout stands; of one that cannot be read, what keeps a service up."""
+        if self._watch is not None:
+            return self._watch.state
+        return broken.stand_in(self._place, self.serving) if self._unread else None
 
     def _route(self) -> None:
-        state = self._watch.state if self._watch else None
         sticky = self._watch.plan.sticky_key if self._watch else None
-        self._deeds.route(self.serving, state, sticky)
+        self._deeds.route(self.serving, self._state(), sticky, judged=self._judged)
 
     def _obey(self) -> None:
         for name, order in places.orders(self._place):
@@ -170,92 +171,130 @@ class Controller:
                 answer = self.obey(order)
             except FettleError as err:
                 answer = {"error": str(err), "kind": err.kind}
+            except Exception as err:
+                # answered first, so that the order is not obeyed to the same end at the next start
+                why = f"the supervisor failed while it obeyed: {type(err).__name__}: {err}"
+                places.obeyed(self._place, name, {"error": why, "kind": "ours"})
+                raise
             places.obeyed(self._place, name, answer)
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
         """Obey one order; raises UserError when it does not fit."""
         if order["verb"] == "start":
             return self._begin(order)
+        verb = Verb(order["verb"])
+        if self._watch is None and self._unread:
+            return self._put_away(verb)
         if self._watch is None:
             raise UserError(
-                f"there is no rollout to {order['verb']}", fix="begin one: `fettle canary start`"
+                f"there is no rollout to {verb.value}", fix="begin one: `fettle canary start`"
             )
-        actions, reason = self._watch.order(Verb(order["verb"]))
+        challenger = self.serving.challenger
+        starts = verb in (Verb.RESUME, Verb.PROMOTE) and challenger is not None
+        if starts and challenger is not None and self._arms.find(challenger.release) is None:
+            start_order.verify(challenger)
+        actions, reason = self._watch.order(verb)
         self._act(actions)
         self._watch.done()
         self._watch.write_status()
         return {"state": self._watch.state.phase.value, "reason": reason}
 
+    def _put_away(self, verb: Verb) -> dict[str, Any]:  # Any: JSON
+        """End a rollout whose journal cannot be read: a person says which release serves."""
+        kept, gone = broken.roles(self.serving, verb, self._unread)
+        rollout = self.serving.rollout
+        if kept is not None:
+            self._deeds.bring_up(kept)
+        self._unread = ""
+        self.serving = replace(
+            self.serving, champion=kept, challenger=None, rollout=None, state=None
+        )
+        self._place.write_serving(self.serving)
+        self._route()
+        if gone is not None and kept is not None and gone.release != kept.release:
+            self._deeds.take_down(gone)
+        serves = kept.release if kept else "nothing"
+        return {"state": "aborted", "reason": f"{rollout} is put away unread; {serves} serves"}
+
     def _begin(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
         """Begin a rollout: what was promoted before is the champion now."""
         before = self._watch
-        if before is not None and before.state.phase not in OVER:
-            raise BusyError(
-                "a rollout is under way already",
-                got=f"{before.state.rollout_id}, {before.state.phase.value}",
-                rule="one rollout at a time",
-                fix="wait for it, or `fettle canary abort`",
-            )
-        challenger = Release.of(order["challenger"])
-        champion = self._champion_now()
-        if champion is None and order.get("champion"):
-            champion = Release.of(order["champion"])
-        if champion is not None and champion.release == challenger.release:
-            raise UserError(
-                "the challenger is the champion",
-                got=challenger.release,
-                rule="a rollout compares two releases",
-                fix="make another release with `fettle run`, or name one with --release",
-            )
-        folder = Path(challenger.folder)
-        releases.verify_named(folder)
-        signing.verify(folder, signing.of_release(folder), os.environ)
+        start_order.check_free(None if before is None else before.state)
+        promoted = self.serving.promoted
+        wanted = start_order.read(
+            order, self.serving.challenger if promoted else self.serving.champion
+        )
+        challenger, champion = wanted.challenger, wanted.champion
+        start_order.verify(challenger)
         if not self._deeds.bring_up(challenger):
             raise UserError(
                 f"the challenger {challenger.release} does not answer",
-                got=self._arms.last_words(challenger.release),
+                got=self._deeds.refused.get(challenger.release)
+                or self._arms.last_words(challenger.release),
                 rule="it must answer an inference before a rollout begins",
                 fix=f"read {self._place.arms / challenger.release / 'server.log'}",
             )
-        self._leave(before, champion)
         rollout_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{challenger.release[:6]}"
-        watch.create(
-            self._place.rollout(rollout_id),
-            challenger=challenger,
-            champion=champion,
-            promote=order["plan"],
-            since=attempts.end(self._router.place.log),
-            trees=self._trees(),
-        )
-        self.serving = replace(
+        serving = replace(
             self.serving,
             champion=champion,
             challenger=challenger,
             rollout=rollout_id,
-            lease_s=float(order["plan"]["lease_s"]),
+            lease_s=wanted.plan.lease_s,
+            state=None,
         )
+        self._deeds.check_plan(serving, wanted.weights, wanted.plan.sticky_key)
+        self._leave(before, champion)
+        watch.create(
+            self._place.rollout(rollout_id),
+            challenger=challenger,
+            champion=champion,
+            promote=wanted.promote,
+            since=attempts.end(self._router.place.log),
+            trees=self._trees(),
+        )
+        self.serving = serving
         self._place.write_serving(self.serving)
         self._watch_again(rollout_id)
         return {"rollout": rollout_id, "challenger": challenger.release}
 
+    def _waits(self) -> None:
+        """Renew the lease while a release comes up, unless a challenger is on trial meanwhile."""
+        if self.serving.rollout is None or self.serving.state is not None:
+            self._place.renew_lease()
+
     def _trees(self) -> list[Path]:
         return [self._project.tree, *sorted(self._project.state.glob("ws/*"))]
 
-    def _champion_now(self) -> Release | None:
-        promoted = self._watch is not None and self._watch.state.phase is Phase.PROMOTED
-        return self.serving.challenger if promoted else self.serving.champion
-
     def _leave(self, before: watch.Watch | None, champion: Release | None) -> None:
         """Put the last rollout away: route by the new roles first, then end the old release."""
-        if before is None:
+        if before is not None:
+            before.close()
+        old, self._watch, self._unread = self.serving.champion, None, ""
+        if self.serving.rollout is None:
             return
-        before.close()
-        old, self._watch = self.serving.champion, None
-        self.serving = replace(self.serving, champion=champion, challenger=None, rollout=None)
+        self.serving = replace(
+            self.serving, champion=champion, challenger=None, rollout=None, state=None
+        )
         self._place.write_serving(self.serving)
         self._route()
         if old is not None and champion is not None and old.release != champion.release:
             self._deeds.take_down(old)
+
+    def _read_rollout(self) -> None:
+        """Watch the rollout that serving.json names; one that cannot be read stops nothing."""
+        rollout = self.serving.rollout
+        if rollout is None:
+            return
+        try:
+            self._watch_again(rollout)
+        except Exception as err:  # whatever a damaged or foreign journal makes of our code
+            SAY.error("rollout_unread rollout=%s why=%r", rollout, str(err))
+            self._watch, self._unread = None, f"it cannot be read: {err}"
+            if self.serving.state is None:
+                self._deeds.stop_challenger()
+                with suppress(OSError):
+                    broken.write_status(self._place.rollout(rollout), self.serving, self._unread)
 
     def _watch_again(self, rollout_id: str) -> None:
         """Watch a rollout from its journal."""
@@ -271,11 +310,23 @@ class Controller:
     def _act(self, actions: tuple[Action, ...]) -> None:
         if Action(Kind.SET_WEIGHT, 0.0) in actions:
             self._deeds.stop_challenger()  # first of all: what follows may take its time
+        if actions:
+            self._note_state()
         for action in actions:
             SAY.info("act kind=%s weight_percent=%s", action.kind.value, action.weight_percent)
             self._do(action)
         if actions:
             self._want_aliases()
+
+    def _note_state(self) -> None:
+        """Say in serving.json how the rollout ended: the next start serves by that alone."""
+        if self._watch is None:
+            return
+        phase = self._watch.state.phase
+        state = phase.value if is_over(phase) else None
+        if state != self.serving.state:
+            self.serving = replace(self.serving, state=state)
+            self._place.write_serving(self.serving)
 
     def _want_aliases(self) -> None:
         if (watched := self._watch) is not None:
@@ -311,37 +362,3 @@ class Controller:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-def main() -> None:
-    """Run until SIGTERM; exit 1 with one line in the log when it cannot go on."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    project = projects.find(Path(sys.argv[1]))
-    os.environ.update(projects.environment(project))
-    place = Place(project.state / "canary")
-    lock = (place.folder / "controller.lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return  # another controller runs already
-    process.write(place.controller, process.me())
-    serving = place.serving()
-    if serving is None:
-        SAY.error("nothing_to_serve file=%s", place.folder / "serving.json")
-        sys.exit(1)
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _frame: stopped.append(got))
-    controller = Controller(project, place, serving)
-    controller.start()
-    while not stopped:
-        controller.tick()
-        if not controller.behind:
-            time.sleep(TICK_S)
-    controller.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -16,22 +17,35 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fettle import manifest
-from fettle.adapters import process
+from fettle.adapters import bento, process, signing
 from fettle.adapters.arms import Arms
 from fettle.adapters.attempts import Arm
 from fettle.adapters.nginx import Nginx
 from fettle.adapters.nginx_conf import Routes
-from fettle.promotion.rollout import Phase, RolloutState
+from fettle.errors import FettleError
+from fettle.promotion.rollout import FINAL, Phase, RolloutState
 from fettle.supervisor.place import Release, Serving
 
 SAY = logging.getLogger("fettle.supervisor")
 WITH_CHALLENGER = (Phase.SHADOW, Phase.STEP, Phase.BAKE, Phase.PROMOTED, Phase.PAUSED)
 READY_S = 60.0
 PROJECT_AGAIN_S = 30.0
+VERIFY_AGAIN_S = 30.0  # a refused release is looked at again: it may have been built anew
+
+
+def verify(release: Release) -> None:
+    """Refuse to run a release unless its folder, and the Bento that would run, are as signed.
+
+    Raises TamperedError, or ProjectError when the Bento is gone.
+    """
+    signing.verify_release(Path(release.folder), bento.bento_folder(release.tag), os.environ)
 
 
 class Deeds:
-    """The hands of the controller; `renew` is called while one waits."""
+    """The hands of the controller; `renew` is called while one waits.
+
+    `refused` says of each release why it may not run: its bytes are verified before every start.
+    """
 
     def __init__(
         self, router: Nginx, arms: Arms, renew: Callable[[], None], tracking_uri: str
@@ -40,6 +54,8 @@ class Deeds:
         self._arms = arms
         self._renew = renew
         self._uri = tracking_uri
+        self.refused: dict[str, str] = {}
+        self._verify_next: dict[str, float] = {}
         self._projecting: subprocess.Popen[str] | None = None
         self._projected = b""
         self._project_next = 0.0
@@ -49,7 +65,8 @@ class Deeds:
 
         One that is found dying (it was killed a moment ago) is started once more.
         """
-        self._arms.start(release.release, release.tag)
+        if not self._start(release, again_at_once=True):
+            return False
         started_again = False
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
@@ -59,11 +76,33 @@ class Deeds:
                 if started_again:
                     break
                 started_again = True
-                self._arms.start(release.release, release.tag)
+                if not self._start(release, again_at_once=True):
+                    return False
             self._renew()
             time.sleep(0.1)
         SAY.warning("not_ready release=%s why=%r", release.release, self._words(release))
         return False
+
+    def _start(self, release: Release, *, again_at_once: bool = False) -> bool:
+        """Start a release unless it runs, its bytes verified right before; False when refused.
+
+        A refusal is looked at again every VERIFY_AGAIN_S, or now with `again_at_once`.
+        """
+        name = release.release
+        if self._arms.find(name) is None:
+            if not again_at_once and time.monotonic() < self._verify_next.get(name, 0.0):
+                return False
+            try:
+                verify(release)
+                self._arms.start(name, release.tag)
+            except FettleError as err:
+                if self.refused.get(name) != str(err):
+                    SAY.error("refused release=%s why=%r", name, str(err))
+                self.refused[name] = str(err)
+                self._verify_next[name] = time.monotonic() + VERIFY_AGAIN_S
+                return False
+        self.refused.pop(name, None)
+        return True
 
     def _words(self, release: Release) -> str:
         return self._arms.last_words(release.release)
@@ -71,13 +110,13 @@ class Deeds:
     def keep_up(self, release: Release) -> bool:
         """Start a release again if its server is gone, on its old port if that is still free.
 
-        Returns whether it had to.
+        Returns whether it did.
         """
         if self._arms.find(release.release) is not None:
             return False
-        SAY.warning("restart release=%s why=%r", release.release, self._words(release))
-        self._arms.start(release.release, release.tag)
-        return True
+        if release.release not in self.refused:
+            SAY.warning("restart release=%s why=%r", release.release, self._words(release))
+        return self._start(release)
 
     def take_down(self, release: Release) -> None:
         """Let a release answer what it began, then end it; returns at once."""
@@ -87,8 +126,18 @@ class Deeds:
         """Throw the stop switch: from now on no request meets the challenger."""
         self._router.stop_challenger()
 
-    def route(self, serving: Serving, state: RolloutState | None, sticky_key: str | None) -> None:
-        """Bring the router in step with what serves and where the rollout stands."""
+    def route(
+        self,
+        serving: Serving,
+        state: RolloutState | None,
+        sticky_key: str | None,
+        *,
+        judged: bool = True,
+    ) -> None:
+        """Bring the router in step with what serves and where the rollout stands.
+
+        A stop switch that was thrown stays so until somebody has `judged`.
+        """
         routes = self.routes(serving, state, sticky_key)
         if routes is None:
             return
@@ -97,8 +146,25 @@ class Deeds:
         if not met:
             self._router.stop_challenger()
         self._router.set_routes(routes)
-        if met:
+        if met and judged:
             self._router.release_challenger()
+
+    def check_plan(self, serving: Serving, weights: Sequence[float], sticky: str | None) -> None:
+        """Render and check the routes of every weight that a plan will ask for.
+
+        Raises UserError when nginx could not take one of them.
+        """
+        for weight_percent in weights:
+            state = RolloutState(
+                rollout_id=serving.rollout or "",
+                challenger=serving.challenger.release if serving.challenger else "",
+                champion=serving.champion.release if serving.champion else None,
+                phase=Phase.STEP,
+                weight_percent=weight_percent,
+            )
+            routes = self.routes(serving, state, sticky)
+            if routes is not None:
+                self._router.check(routes)
 
     def routes(
         self, serving: Serving, state: RolloutState | None, sticky_key: str | None
@@ -107,14 +173,18 @@ class Deeds:
 
         Without a champion the challenger stands in for it: a first release is its own fallback.
         A promoted release takes the champion's place, so that the stop switch does not touch it.
+        Without a state (a rollout whose journal is not read) what serving.json says is enough.
         """
-        challenger = serving.challenger if state and state.phase in WITH_CHALLENGER else None
-        old, new = self._port(serving.champion), self._port(challenger)
-        if state is not None and state.phase is Phase.PROMOTED:
-            old, new, spare, weight = new, None, old, 0.0
+        promoted = state.phase is Phase.PROMOTED if state else serving.promoted
+        met = promoted or (state is not None and state.phase in WITH_CHALLENGER)
+        old = self._port(serving.champion)
+        new = self._port(serving.challenger) if met else None
+        if promoted:
+            old, new, spare, weight = new or old, None, old, 0.0
         else:
             spare, weight = new, state.weight_percent if state and new else 0.0
-        champion = old or new
+        # a challenger that meets nobody yet does not stand in for a champion that may not run
+        champion = old or (new if weight or serving.champion is None else None)
         if champion is None:
             return None
         return Routes(
@@ -143,7 +213,9 @@ class Deeds:
 
     def _port(self, release: Release | None) -> int | None:
         known = self._arms.known(release.release) if release is not None else None
-        return None if known is None else known.port
+        if known is None or (release is not None and release.release in self.refused):
+            return None  # nothing runs there, and a stranger may listen by now
+        return known.port
 
     def project(self, wanted: Path) -> None:
         """Show the names that `wanted` states in MLflow, in a process of its own, until it works.
@@ -195,7 +267,7 @@ def want_aliases(path: Path, serving: Serving, state: RolloutState, reason: str)
         aliases = {"champion": challenger, "previous_champion": champion}
     elif undone and champion is not None:
         aliases = {"champion": champion}
-    elif not state.over:
+    elif state.phase not in FINAL:
         aliases = {"challenger": challenger}
     named = serving.challenger or serving.champion
     doc: dict[str, object] = {

@@ -10,7 +10,6 @@ when every class of the request was.
 
 from __future__ import annotations
 
-import hmac
 import json
 import threading
 import time
@@ -21,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from fettle.promotion.records import Label
+from fettle.serving import apikey
 from fettle.supervisor import lines
 
 BODY_MAX_BYTES = 2**20
@@ -52,8 +53,8 @@ class Memory:
         self._most = most
         self._answered: OrderedDict[str, Answered] = OrderedDict()
         self._lock = threading.Lock()
-        done, _ = lines.read(path, 0)
-        self._labelled = {str(doc["request_id"]) for doc in done}
+        done, _ = lines.read(path, 0, take=label)
+        self._labelled = {one.request_id for one in done}
 
     def remember(self, request_id: str, answered: Answered) -> None:
         """Keep what a request was answered with."""
@@ -98,6 +99,15 @@ class Memory:
             raise ValueError(
                 f"request {request_id} had {len(answered.predicted)} images, not {len(labels)}"
             )
+
+
+def label(doc: Mapping[str, Any]) -> Label:  # Any: JSON
+    """Read one line of labels.jsonl. Raises ValueError when it is none."""
+    made = Label(**doc)
+    right = isinstance(made.request_id, str) and isinstance(made.correct, bool)
+    if not right or not lines.is_time(made.time_s):
+        raise ValueError("no label has such fields")
+    return made
 
 
 def parse(body: bytes) -> list[tuple[str, tuple[str, ...]]]:
@@ -169,12 +179,10 @@ class Feedback:
         read: Any,  # Any: a file's read
     ) -> tuple[int, dict[str, Any]]:
         """Answer one request: its status and JSON."""
-        folded = {name.lower(): value for name, value in headers.items()}
-        given = folded.get("authorization", "").removeprefix("Bearer ").strip()
-        given = given or folded.get("x-api-key", "")
-        if self._key is not None and not hmac.compare_digest(given.encode(), self._key.encode()):
-            return 401, {"error": "this server needs its API key: `Authorization: Bearer KEY`"}
-        if not length.isdigit():
+        folded = {name.lower().encode(): _latin(value) for name, value in headers.items()}
+        if self._key is not None and not apikey.admits(self._key, folded):
+            return 401, {"error": apikey.REFUSAL}
+        if not (length.isascii() and length.isdigit()):
             return 411, {"error": "a Content-Length is needed"}
         if int(length) > BODY_MAX_BYTES:
             return 413, {"error": f"the body is larger than {BODY_MAX_BYTES} bytes"}
@@ -183,6 +191,11 @@ class Feedback:
             return 409, {"error": "no rollout is watched now, so there is nothing to join to"}
         try:
             counts = memory.join(parse(read(int(length))), time.time())
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             return 400, {"error": str(err)}
         return (200 if counts["accepted"] or counts["repeated"] else 404), dict(counts)
+
+
+def _latin(text: str) -> bytes:
+    """Take a header's bytes back from the text that the standard library made of them."""
+    return text.encode("latin-1", "replace")

@@ -6,14 +6,15 @@ at all, tells nothing, and the plan says what it assumes.
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 
 import numpy as np
 
 from fettle.adapters import arms, attempts
 from fettle.adapters.attempts import CLIENT_GONE, Logged
 from fettle.promotion.needs import Traffic
+from fettle.promotion.records import failed
 from fettle.promotion.traffic import Learnt, learn
 from fettle.supervisor.place import Place, Release
 
@@ -23,23 +24,28 @@ RATE_LEAST = 30  # requests before their rate is one
 
 def learnt(place: Place, assumed: Traffic) -> Learnt:
     """Return what the log tells of the traffic, and of it what is only assumed."""
-    lines = recent(place)
+    bad: list[str] = []
+    lines = recent(place, bad)
     tries = [
         line.tries[0]
         for line in lines
         if line.status != CLIENT_GONE and line.tries and line.tries[0].arm == "champion"
     ]
     span_s = lines[-1].time_s - lines[0].time_s if lines else 0.0
-    return learn(
+    found = learn(
         assumed,
-        failed=np.array([one.status == 0 or one.status >= 500 for one in tries], dtype=bool),
+        failed=np.array([failed(one.status) for one in tries], dtype=bool),
         latency_ms=np.array([one.latency_ms for one in tries], dtype=np.float64),
         per_s=len(lines) / span_s if len(lines) >= RATE_LEAST and span_s > 0 else None,
     )
+    return replace(found, skipped=len(bad))
 
 
-def recent(place: Place) -> list[Logged]:
-    """Return the last lines of the router's log; the serving release's tries are "champion"."""
+def recent(place: Place, bad: list[str]) -> list[Logged]:
+    """Return the last lines of the router's log; the serving release's tries are "champion".
+
+    What is wrong with a line that was left out is added to `bad`.
+    """
     serving = serves_now(place)
     known = None if serving is None else arms.Arms(place.arms, os.environ, key=None).known(serving)
     if known is None:
@@ -48,10 +54,11 @@ def recent(place: Place) -> list[Logged]:
     since = attempts.recent(log, RECENT_BYTES)
     lines: list[Logged] = []
     while True:
-        more, since = attempts.read(log, since, {known.address: "champion"})
-        if not more:
-            return lines
+        before = since
+        more, since = attempts.read(log, since, {known.address: "champion"}, bad=bad)
         lines += more
+        if since == before:
+            return lines
 
 
 def serves_now(place: Place) -> str | None:
@@ -59,11 +66,5 @@ def serves_now(place: Place) -> str | None:
     serving = place.serving()
     if serving is None:
         return None
-    status = place.rollout(serving.rollout) / "status.json" if serving.rollout else None
-    promoted = (
-        status is not None
-        and status.is_file()
-        and json.loads(status.read_text())["state"] == "promoted"
-    )
-    now: Release | None = serving.challenger if promoted else serving.champion
+    now: Release | None = serving.challenger if serving.promoted else serving.champion
     return None if now is None else now.release

@@ -12,14 +12,25 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fettle.adapters import arms, bento, nginx, process, releases, servers, signing
-from fettle.errors import BusyError, ProjectError, TransientError
+from fettle.adapters import (
+    arms,
+    bento,
+    certificates,
+    nginx,
+    process,
+    releases,
+    servers,
+    signing,
+)
+from fettle.adapters.nginx_conf import Routes
+from fettle.errors import BusyError, FettleError, ProjectError, TransientError
 from fettle.project import Project
 from fettle.serving import apikey, guard
+from fettle.supervisor import deeds
 from fettle.supervisor import place as places
 from fettle.supervisor.place import Place, Release, Serving
 
-START_S = 20.0  # the warden is up in 0.5 s on an idle core
+START_S = 75.0  # up in 0.5 s on an idle core; while a rollout goes on, when its releases answer
 STOP_S = 60.0  # the releases answer what they began, at most 35 s
 PORT = 3000
 
@@ -91,12 +102,15 @@ def begin(
 
     Makes the API key of this user if there is none yet.
 
-    Raises UserError when `host` is no loopback and there is no API key, or the port is taken.
+    Raises UserError when `host` is no loopback and there is no API key, the port is taken, or the
+    certificate cannot serve.
     """
     place = place_of(project)
     guard.check_bind(host, apikey.read(os.environ))
+    pair = (_path(certificate), _path(certificate_key))
+    certificates.check(*pair)
     before = place.serving()
-    if before is not None and nginx_alive(place):
+    if before is not None and (nginx_alive(place) or running(place)):
         if (before.host, before.port) != (host, port):
             raise BusyError(
                 "this project is served already, at another address",
@@ -104,7 +118,15 @@ def begin(
                 rule=f"one address a project: {before.host} port {before.port}",
                 fix="leave --host and --port out, or stop it first: `fettle canary stop`",
             )
+        if certificate not in (None, before.certificate):
+            raise BusyError(
+                "this project is served already, with another certificate",
+                got=str(certificate),
+                rule=f"one address a project: {before.url}, {before.certificate or 'no TLS'}",
+                fix="leave --certificate and --key out, or stop it first: `fettle canary stop`",
+            )
         return before
+    nginx.end_orphans(place.router)  # of a router whose master was killed: they hold the port
     bento.check_port(host, port)
     if apikey.read(os.environ) is None:
         bento.make_key()
@@ -120,8 +142,50 @@ def begin(
         certificate=certificate,
         certificate_key=certificate_key,
     )
+    check_routes(place, made)
     place.write_serving(made)
     return made
+
+
+def check_routes(place: Place, serving: Serving) -> None:
+    """Let nginx read what it will serve by, before anything is written.
+
+    Raises UserError when it refuses the address, the folder or the certificate.
+    """
+    described = replace(
+        nginx.place(place.router, host=serving.host, port=serving.port, control=serving.control),
+        certificate=_path(serving.certificate),
+        certificate_key=_path(serving.certificate_key),
+    )
+    # any port will do for the releases: nginx does not ask them
+    nginx.Nginx(described).check(Routes(bento.PORT, feedback=serving.feedback))
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def serves(project: Project) -> Release | None:
+    """Return the release that will serve what `fettle canary` left, its bytes verified.
+
+    After a promotion the release before stands in for one that was changed. Raises TamperedError
+    when none may run, ProjectError when its Bento is gone.
+    """
+    serving = place_of(project).serving()
+    if serving is None:
+        return None
+    old, new = serving.champion, serving.challenger
+    wanted = [new, old] if serving.promoted else [old]
+    refusal: FettleError | None = None
+    for release in (one for one in wanted if one is not None):
+        try:
+            deeds.verify(release)
+            return release
+        except FettleError as err:
+            refusal = refusal or err
+    if refusal is not None:
+        raise refusal
+    return new  # a first release on trial: its controller verifies it
 
 
 def nginx_alive(place: Place) -> bool:
@@ -191,6 +255,7 @@ def stop(project: Project) -> bool:
             found = True
             known.end(timeout_s=STOP_S)
         file.unlink(missing_ok=True)
+    found = bool(nginx.orphans(place.router)) or found
     nginx.end(place.router)
     served = arms.Arms(place.arms, os.environ, key=None)
     for server in served.running():

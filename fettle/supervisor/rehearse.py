@@ -21,7 +21,7 @@ from typing import Any
 from fettle.adapters import arms, bento, nginx
 from fettle.errors import ProjectError
 from fettle.project import Project
-from fettle.promotion.rollout import Phase
+from fettle.promotion.rollout import Phase, is_over
 from fettle.supervisor import faulty, load, shadow
 from fettle.supervisor.controller import TICK_S, Controller
 from fettle.supervisor.place import Place, Release, Serving
@@ -164,7 +164,7 @@ class Stage:
                 last = line
             if status["state"] == Phase.STEP and not struck:
                 struck = self._strike(f"{self._release}-{self._case.value}")
-            if status["state"] in (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED, Phase.PAUSED):
+            if is_over(status["state"]) or status["state"] == Phase.PAUSED:
                 break
             time.sleep(TICK_S)
         return self._outcome(status, time.monotonic() - began)

@@ -63,7 +63,10 @@ def brightness_edges(trees: Sequence[Path], release: Path, bins: int, most: int)
 
 
 def _tree_of(trees: Sequence[Path], release: Path) -> Path | None:
-    wanted = json.loads((release / "release.json").read_text())["data"]["ingest"]
+    try:
+        wanted = json.loads((release / "release.json").read_text())["data"]["ingest"]
+    except (OSError, ValueError, KeyError, TypeError):  # its folder was deleted meanwhile
+        return None
     for tree in trees:
         ingest, validate = (tree / "artifacts" / name for name in ("ingest", "validate"))
         sealed = all((folder / manifest.NAME).is_file() for folder in (ingest, validate))
@@ -131,7 +134,7 @@ def predict(port: int, body: bytes, key: str | None) -> str | None:
         answer = link.getresponse()
         doc = json.loads(answer.read())
         return str(doc[0]["label"]) if answer.status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError):
         return None
     finally:
         link.close()

@@ -12,9 +12,11 @@ import fcntl
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from fettle.adapters import nginx, process
+from fettle.errors import FettleError
 from fettle.supervisor.place import LEASE_S, Place
 
 TICK_S = 0.2
@@ -36,14 +38,15 @@ class Warden:
 
     def tick(self) -> None:
         """Look once."""
-        serving = self._place.serving()
-        lease_s = serving.lease_s if serving else LEASE_S
+        lease_s = self._lease_s()
         age_s = min(self._place.lease_age_s(), time.time() - self._began)
         if age_s > lease_s:
-            nginx.stop(self._place.router)
+            with suppress(OSError):  # a full disk, say: try again, and start the controller
+                nginx.stop(self._place.router)
         controller = process.read(self._place.controller)
         if controller is not None:
-            if age_s < lease_s:
+            # the lease may still be that of the one before, which died
+            if time.time() - age_s > controller.born:
                 self._again_s = AGAIN_S
         elif time.monotonic() >= self._next_start:
             started = process.spawn(
@@ -52,6 +55,14 @@ class Warden:
             process.write(self._place.controller, started)
             self._next_start = time.monotonic() + self._again_s
             self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
+
+    def _lease_s(self) -> float:
+        """Return how long the controller may be silent, also where nobody can read what serves."""
+        try:
+            serving = self._place.serving()
+        except (FettleError, OSError):
+            return LEASE_S
+        return serving.lease_s if serving else LEASE_S
 
 
 def main() -> None:
@@ -65,7 +76,7 @@ def main() -> None:
     except OSError:
         return  # another warden watches already
     process.write(place.warden, process.me())
-    command = [sys.executable, "-m", "fettle.supervisor.controller", str(root)]
+    command = [sys.executable, "-m", "fettle.supervisor.daemon", str(root)]
     warden = Warden(place, command, cwd=root)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):

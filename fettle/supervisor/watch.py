@@ -10,27 +10,23 @@ journal holds every record that was judged, so after a kill it also says how far
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fettle import manifest
 from fettle.adapters import attempts
-from fettle.adapters.attempts import CLIENT_GONE, Logged
 from fettle.promotion import journal, offline
 from fettle.promotion.engine import Begin, Decision, Event, Observed, Offline, Ordered
 from fettle.promotion.plan import Plan
-from fettle.promotion.records import Arm, Attempt, Label, Record, Seen, ShadowPair
 from fettle.promotion.rollout import STILL_PAUSED, Action, Phase, RolloutState, Verb
-from fettle.promotion.verdict import GateResult
+from fettle.promotion.verdict import GateResult, Verdict
 from fettle.sections import Promote
-from fettle.supervisor import lines, papers, shadow
-from fettle.supervisor.feedback import Answered, Memory
+from fettle.supervisor import papers, shadow
+from fettle.supervisor.collector import Collector
+from fettle.supervisor.feedback import Memory
 from fettle.supervisor.place import Release
 
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
@@ -93,15 +89,12 @@ class Watch:
         self._reason = "begun"
         for one in decisions:
             self._reason = why(one.reason, before=self._reason)
-        names = {
-            arm: json.loads((Path(release) / "labels.json").read_text())
-            for arm, release in begun["folders"].items()
-        }
+        names = {arm: _classes(Path(release)) for arm, release in self._folders.items()}
         self.memory = Memory(names, folder / "labels.jsonl")
-        self._cursors = _cursors(folder, log, begun["since"])
+        self._collector = Collector(
+            folder, log, int(begun["since"]), edges=self._edges, memory=self.memory
+        )
         self._shadow: shadow.Shadow | None = None
-        self.behind = False  # more has come in than one tick takes
-        self.challenger_requests = 0  # drawn for it since this process watches
 
     @property
     def state(self) -> RolloutState:
@@ -118,8 +111,23 @@ class Watch:
         """Why it stands there; of a paused rollout, why it was paused."""
         return self._reason
 
-    def tick(self, arms: Mapping[str, attempts.Arm]) -> tuple[Action, ...]:
-        """Take what came in since the last tick; return what is to be done."""
+    @property
+    def behind(self) -> bool:
+        """Whether more has come in than one tick takes."""
+        return self._collector.behind
+
+    @property
+    def challenger_requests(self) -> int:
+        """How many requests the challenger was drawn for since this process watches."""
+        return self._collector.challenger_requests
+
+    def tick(
+        self, arms: Mapping[str, attempts.Arm], *, error: str | None = None
+    ) -> tuple[Action, ...]:
+        """Take what came in since the last tick; return what is to be done.
+
+        `error` says why the challenger cannot be judged, None where it can.
+        """
         if self.state.over:
             return ()
         now_s = time.time()
@@ -128,11 +136,19 @@ class Watch:
                 Offline(now_s=now_s, results=judge_offline(self._folders, self.plan))
             ).actions
         self._shadowing()
-        records = tuple(self._records(arms))
-        return self._decide(Observed(now_s=now_s, records=records)).actions
+        watched = self.state.phase is Phase.PROMOTED and self.state.requests > WATCHED_REQUESTS
+        records = self._collector.collect(arms, log=not watched)
+        error = error or self._collector.error
+        return self._decide(Observed(now_s=now_s, records=records, error=error)).actions
+
+    def fail(self, error: str) -> tuple[Action, ...]:
+        """Say that nobody can judge, without reading anything; return what is to be done."""
+        return self._decide(Observed(now_s=time.time(), error=error)).actions
 
     def order(self, verb: Verb) -> tuple[tuple[Action, ...], str]:
         """Take a person's word; return what is to be done, and what was said to it."""
+        if verb is Verb.RESUME:
+            self._collector.forgive()
         decision = self._decide(Ordered(now_s=time.time(), verb=verb))
         return decision.actions, decision.reason
 
@@ -164,6 +180,7 @@ class Watch:
             "requests": state.requests,
             "gates": [gate.to_dict() for gate in gates],
             "eta_s": self._eta_s(),
+            "skipped": self._collector.skipped,
             "time_s": time.time(),
         }
         finite: dict[str, Any] = _finite(doc)  # Any: JSON
@@ -176,45 +193,13 @@ class Watch:
         """
         before = self._engine.state
         decision = self._engine.decide(event)
-        idle = isinstance(event, Observed) and not event.records
+        idle = isinstance(event, Observed) and not event.records  # an error again is no news
         if not (idle and decision.state == before and not decision.actions):
             self._journal.write(event, decision)
         if decision.gates or self._last is None or decision.state.phase is not before.phase:
             self._last = decision
             self._reason = why(decision.reason, before=self._reason)
         return decision
-
-    def _records(self, arms: Mapping[str, attempts.Arm]) -> Iterable[Record]:
-        """Read every source on from where it was left."""
-        at = self._cursors
-        if not (self.state.phase is Phase.PROMOTED and self.state.requests > WATCHED_REQUESTS):
-            before = at.log
-            found, at.log = attempts.read(self._log, at.log, arms)
-            self.behind = at.log - before > attempts.READ_MAX_BYTES // 2
-            for line in found:
-                self.challenger_requests += line.drawn == "challenger"
-                yield from attempts_of(line)
-                yield from self._seen(line)
-                self._remember(line)
-        pairs, at.pairs = lines.read(self.folder / "shadow.jsonl", at.pairs)
-        yield from (ShadowPair(**doc) for doc in pairs)
-        labels, at.labels = lines.read(self.folder / "labels.jsonl", at.labels)
-        yield from (Label(**doc) for doc in labels)
-
-    def _seen(self, line: Logged) -> Iterable[Seen]:
-        arm = line.tries[-1].arm if line.tries else None
-        if arm is None or not self._edges:
-            return
-        for value in line.inputs:
-            bin_index = bisect_right(self._edges, value)
-            yield Seen(
-                request_id=line.request_id, time_s=line.time_s, arm=Arm(arm), bin_index=bin_index
-            )
-
-    def _remember(self, line: Logged) -> None:
-        """Keep who answered, for the label; a replay's answer is not the drawn arm's."""
-        if len(line.tries) == 1 and line.tries[0].arm is not None:
-            self.memory.remember(line.request_id, Answered(line.tries[0].arm, line.predicted))
 
     def _shadowing(self) -> None:
         """Replay held-out requests while the phase asks for them."""
@@ -253,68 +238,28 @@ def why(reason: str, *, before: str) -> str:
 
 
 def judge_offline(folders: Mapping[str, str], plan: Plan) -> tuple[GateResult, ...]:
-    """Judge the challenger's papers, beside the champion's where there is one."""
+    """Judge the challenger's papers, beside the champion's where there is one.
+
+    Papers that cannot be read are an ERROR: a release folder may be gone, or of another version.
+    """
     champion = folders.get("champion")
-    return offline.judge(
-        papers.read(Path(folders["challenger"])),
-        None if champion is None else papers.read(Path(champion)),
-        plan,
-    )
+    try:
+        return offline.judge(
+            papers.read(Path(folders["challenger"])),
+            None if champion is None else papers.read(Path(champion)),
+            plan,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        why = f"the papers of a release cannot be read ({err!r})"
+        return (GateResult(name="analysis", verdict=Verdict.ERROR, reason=why),)
 
 
-@dataclass
-class Cursors:
-    """How far each source was read, in bytes."""
-
-    log: int
-    pairs: int
-    labels: int
-
-
-def _cursors(folder: Path, log: Path, since: int) -> Cursors:
-    """Find how far the sources were read, by what the journal holds of them.
-
-    The last journalled request is looked for in the log; the others are counted.
-    """
-    last, counts = None, {"p": 0, "l": 0}
-    for doc in lines.read(folder / "journal.jsonl", 0)[0][1:]:
-        for row in doc["event"].get("observed", ()):
-            if row[0] in counts:
-                counts[row[0]] += 1
-            elif row[0] == "a":
-                last = row[1]
-    return Cursors(
-        log=since if last is None else attempts.after(log, since, last),
-        pairs=lines.skip(folder / "shadow.jsonl", counts["p"]),
-        labels=lines.skip(folder / "labels.jsonl", counts["l"]),
-    )
-
-
-def attempts_of(line: Logged) -> Iterable[Attempt]:
-    """Turn one line of the router's log into attempts: the draw's own first, then the replays.
-
-    A try whose client left says nothing about a server. Where a promoted release serves in the
-    champion's place its requests are its own: the draw says champion, the server challenger.
-    """
-    if line.status == CLIENT_GONE or not line.tries or line.tries[0].arm is None:
-        return
-    assigned = Arm(line.tries[0].arm)
-    drawn_so = assigned.value == line.drawn
-    weight = line.weight_percent / 100 if drawn_so else float(assigned is Arm.CHALLENGER)
-    key = hashlib.sha256(line.key.encode()).hexdigest()[:16] if line.key else None
-    for at, one in enumerate(line.tries):
-        if one.arm is not None:
-            yield Attempt(
-                request_id=line.request_id,
-                time_s=line.time_s,
-                arm=Arm(one.arm),
-                assigned=assigned,
-                weight=weight,
-                status=one.status,
-                latency_ms=one.latency_ms,
-                replay=at > 0,
-                key_hash=key,
-            )
+def _classes(release: Path) -> list[str]:
+    """Return a release's class names; none where its folder was deleted, so no label joins it."""
+    try:
+        return [str(name) for name in json.loads((release / "labels.json").read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _finite(doc: Any) -> Any:  # Any: JSON

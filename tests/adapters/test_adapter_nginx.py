@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import arm_server
 import pytest
+from certified import certificate
 from served import free_port
 
 from fettle.adapters import attempts, nginx, nginx_conf
 from fettle.adapters.nginx_conf import Routes
 from fettle.errors import ProjectError, UserError
+from fettle.promotion.records import REPLAYED_STATUSES, failed
 
 
 class Bench:
@@ -137,6 +142,63 @@ def test_a_failing_silent_or_dead_challenger_costs_no_user_an_answer(bench: Benc
     ]
 
 
+@pytest.mark.parametrize("status", REPLAYED_STATUSES)
+def test_what_the_router_sends_again_is_logged_and_counts_as_failed(
+    bench: Bench, status: int
+) -> None:
+    bench.router.set_routes(bench.routes(weight_percent=100))
+    bench.fail("B").write_text(str(status))
+    assert bench.ask()[:2] == (200, b"A 1")
+    (line,) = bench.logged(1)
+    assert [(one.arm, one.status) for one in line.tries] == [
+        ("challenger", status),
+        ("champion", 200),
+    ]
+    assert failed(line.tries[0].status)
+
+
+@pytest.mark.parametrize("key", [b"\xff\xfe", b"\xed\xa0\x80", b'\\"x', "Jürgen".encode()])
+def test_whatever_a_caller_sends_as_its_key_makes_a_line_that_is_read(
+    bench: Bench, key: bytes
+) -> None:
+    bench.router.set_routes(bench.routes(weight_percent=50, sticky="cookie:uid"))
+    with socket.create_connection(("127.0.0.1", bench.port)) as link:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nCookie: uid="
+        link.sendall(head + key + b"\r\n\r\nx")
+        assert link.recv(12) == b"HTTP/1.1 200"
+    (line,) = bench.logged(1)
+    assert line.key.encode("latin-1") == key
+    assert bench.router.place.log.read_bytes().isascii()
+
+
+def test_a_request_cut_off_by_a_reload_leaves_a_line_that_can_be_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nginx_conf, "MIN_TIMEOUT_S", 0)  # an old worker waits 1 s
+    bench.router = nginx.Nginx(replace(bench.router.place, answer_s=1))
+    bench.router.set_routes(bench.routes(weight_percent=0))
+    with socket.create_connection(("127.0.0.1", bench.port)) as link:
+        link.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+        time.sleep(0.2)
+        bench.router.set_routes(bench.routes(weight_percent=10))
+        assert link.recv(12) == b""
+    (line,) = bench.logged(1)
+    assert (line.status, line.tries) == (0, ())
+
+
+def test_a_certificate_in_a_folder_with_a_space_serves(bench: Bench, tmp_path: Path) -> None:
+    pair = certificate(tmp_path / "my certs")
+    place = replace(bench.router.place, certificate=pair[0], certificate_key=pair[1])
+    bench.router = nginx.Nginx(place)
+    bench.router.set_routes(bench.routes())
+    trust = ssl.create_default_context(cafile=str(pair[0]))
+    trust.check_hostname = False
+    link = http.client.HTTPSConnection("127.0.0.1", bench.port, context=trust, timeout=20)
+    link.request("POST", "/predict", b"x")
+    assert link.getresponse().read() == b"A 1"
+    link.close()
+
+
 def test_weight_zero_reaches_kept_connections_of_old_workers_too(bench: Bench) -> None:
     bench.router.set_routes(bench.routes(weight_percent=100))
     assert bench.ask()[1] == b"B 1"
@@ -234,6 +296,11 @@ def test_a_taken_port_is_refused_with_the_address(bench: Bench) -> None:
         (
             {"weight_percent": 101},
             "a weight is a share of the requests in percent: got 101; 0 to 100.",
+        ),
+        (
+            {"weight_percent": 0.004},
+            "the router cannot draw so small a share: got 0.004 %; 0.01 to 99.99 %. "
+            "Fix: params.yaml: promote.steps.",
         ),
         (
             {"sticky": "cookie:a;b"},

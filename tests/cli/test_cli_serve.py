@@ -183,6 +183,25 @@ def test_the_champion_of_a_canary_is_served_alone_behind_its_address(
     assert (arms_left(place), nginx.running(place.router)) == ([], None)
 
 
+def test_a_champion_whose_bento_was_changed_is_not_served(
+    released: Released, canary: Place
+) -> None:
+    port, place = served.free_port(), canary
+    champion = Release(released.signed.name, released.tag, str(released.signed))
+    control, feedback = served.free_port(), served.free_port()
+    place.write_serving(Serving("127.0.0.1", port, control, feedback, champion=champion))
+    source = released.built / "src" / "service.py"
+    was = source.read_bytes()
+    source.write_bytes(was + b"# one more line\n")
+    done = released.run("--port", str(port))
+    source.write_bytes(was)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        f"fettle: {released.built} is not what was signed: got changed: src/service.py; "
+    )
+    assert (process.read(place.warden), arms_left(place)) == (None, [])
+
+
 def arms_left(place: Place) -> list[arms.Serving]:
     """The releases that still run."""
     return arms.Arms(place.arms, {}, key=None).running()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from traffic import PASSED, a_plan, agreeing_pairs, attempts
 
-from fettle.errors import BusyError, ProjectError, TamperedError
+from fettle.errors import BusyError, ProjectError, TamperedError, UserError
 from fettle.promotion import journal, wire
 from fettle.promotion.engine import Begin, Engine, Event, Observed, Offline, Ordered
 from fettle.promotion.journal import Journal
@@ -171,3 +171,39 @@ def test_a_missing_or_empty_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(TamperedError, match="line 1: the journal is empty"):
         journal.replay(tmp_path / "empty.jsonl")
+
+
+def test_a_journal_of_another_version_is_named_and_its_last_state_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "r1.jsonl"
+    written(path)
+    raw = path.read_text()
+    for given, found in (('"version":7', "7"), ('"none":0', "1")):
+        path.write_text(raw.replace(f'"version":{journal.VERSION}', given, 1))
+        if found == "1":  # as it was before journals had a version
+            path.write_text(raw.replace(f',"version":{journal.VERSION}', "", 1))
+        with pytest.raises(UserError) as caught:
+            journal.replay(path)
+        assert str(caught.value) == (
+            f"{path} is a journal of another version: got version {found}; this fettle replays "
+            f"version {journal.VERSION}: another may have judged otherwise. Fix: replay it with "
+            "the release of fettle that wrote it; what serves, serves on."
+        )
+        assert journal.last_state(path) == "step"
+
+
+def test_a_line_that_is_no_event_is_refused_with_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "r1.jsonl"
+    engine, book = Engine(BEGIN), Journal.create(path, BEGIN)
+    event = events()[0]
+    book.write(event, engine.decide(event))
+    first, second = path.read_text().splitlines()
+    path.write_text(first + "\n" + second.replace('"now_s"', '"then_s"') + "\n")
+    with pytest.raises(TamperedError, match=r"r1\.jsonl, line 2: it is no event of a rollout"):
+        journal.replay(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]\n", b'{"decision": 3}\n'])
+def test_what_states_no_phase_has_no_last_state(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r1.jsonl").write_bytes(content)
+    assert journal.last_state(tmp_path / "r1.jsonl") is None
+    assert journal.last_state(tmp_path / "none.jsonl") is None

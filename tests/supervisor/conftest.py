@@ -14,6 +14,7 @@ from fettle.serving import apikey
 def theatre(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Theatre]:
     monkeypatch.setenv(apikey.KEY, "k")
     monkeypatch.setenv(signing.KEY_FILE, str(tmp_path / "key" / "signing.pem"))
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
     made = Theatre(tmp_path)
     yield made
     made.close()

@@ -107,3 +107,20 @@ def test_a_body_beyond_the_cap_is_413_unread(desk: Desk) -> None:
 def test_without_a_rollout_there_is_nothing_to_join(desk: Desk) -> None:
     desk.server.attach(None)
     assert desk.post({"request_id": "a", "label": "dog"})[0] == 409
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer secret"},
+        {"authorization": "bearer secret "},
+        {"X-API-Key": "secret"},
+        {"Authorization": "Basic secret", "x-api-key": "secret"},
+    ],
+)
+def test_the_key_is_taken_by_the_rules_of_the_server_itself(
+    desk: Desk, headers: dict[str, str]
+) -> None:
+    assert desk.server.answer("x", headers, lambda _: b"")[0] == 411
+    wrong = {name: value.replace("secret", "sécret") for name, value in headers.items()}
+    assert desk.server.answer("x", wrong, lambda _: b"")[0] == 401

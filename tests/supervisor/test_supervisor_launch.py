@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from certified import certificate
 from served import free_port
 
 from fettle.errors import UserError
@@ -41,3 +42,49 @@ def test_beyond_loopback_nothing_is_served_without_a_key_and_none_is_made(
         launch.begin(project, host="0.0.0.0", port=free_port(), champion=None)
     assert not (tmp_path / "config").exists()
     assert launch.place_of(project).serving() is None
+
+
+def test_a_certificate_that_cannot_serve_is_refused_before_anything_is_written(
+    project: Project, tmp_path: Path
+) -> None:
+    one, two = certificate(tmp_path, "one"), certificate(tmp_path, "two")
+    for pair in ((tmp_path / "none.pem", one[1]), (one[0], two[1])):
+        with pytest.raises(UserError) as caught:
+            launch.begin(
+                project,
+                host="127.0.0.1",
+                port=free_port(),
+                champion=None,
+                certificate=str(pair[0]),
+                certificate_key=str(pair[1]),
+            )
+        assert str(pair[0]) in str(caught.value)
+        assert caught.value.exit_code == 2
+    assert launch.place_of(project).serving() is None
+
+
+def test_a_certificate_in_a_folder_with_a_space_makes_the_address_https(
+    project: Project, tmp_path: Path
+) -> None:
+    pair, port = certificate(tmp_path / "my certs"), free_port()
+    made = launch.begin(
+        project,
+        host="127.0.0.1",
+        port=port,
+        champion=None,
+        certificate=str(pair[0]),
+        certificate_key=str(pair[1]),
+    )
+    assert made.url == f"https://127.0.0.1:{port}"
+
+
+def test_an_address_that_nginx_cannot_take_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(apikey.KEY, "k")
+    root = tmp_path / "a folder"
+    root.mkdir()
+    spaced = Project(root, root)
+    with pytest.raises(UserError, match="nginx cannot take this folder's name"):
+        launch.begin(spaced, host="127.0.0.1", port=free_port(), champion=None)
+    assert launch.place_of(spaced).serving() is None

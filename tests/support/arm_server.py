@@ -1,8 +1,8 @@
 """Be one arm for the router's tests: an HTTP/1.1 server on loopback, in a process of its own.
 
 `python arm_server.py PORT NAME FAIL_FILE [WAIT_S]` answers 200 with "NAME BYTES", or 500 while
-FAIL_FILE exists; with "hang" in that file it says nothing. A NAME that is JSON is answered as it
-is.
+FAIL_FILE exists, or the status that it names; with "hang" in that file it says nothing. A NAME
+that is JSON is answered as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             if fail.exists() and fail.read_text() == "hang":
                 await asyncio.sleep(60)
             await asyncio.sleep(wait_s)
-            status = b"500 Broken" if fail.exists() else b"200 OK"
+            status = b"200 OK"
+            if fail.exists():
+                status = b"%s Broken" % (fail.read_bytes() or b"500")
             text = (name if name.startswith("[") else f"{name} {len(body)}").encode()
             lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(text)]
             lines += [b"X-Fettle-Prediction: 3,1", b"X-Fettle-Input: 0.5,0.25"]

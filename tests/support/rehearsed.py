@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from served import free_port
 
 from fettle import dataset, manifest
-from fettle.adapters import arms, nginx, signing
+from fettle.adapters import arms, bento, nginx, signing
 from fettle.project import Project
 from fettle.supervisor import rehearse
 from fettle.supervisor.controller import Controller
@@ -99,7 +100,10 @@ class Theatre:
         name = manifest.tree_digest(draft)[:12]
         folder = draft.rename(self.project.releases / name)
         self.answers[name] = answer
-        signing.sign(folder, signing.of_release(folder), os.environ)
+        built = bento.store() / "tiny" / name
+        shutil.copytree(folder, built / "src")
+        (built / "bento.yaml").write_text("service: service\n")
+        signing.ensure(folder, built, os.environ)
         return Release(name, f"tiny:{name}", str(folder))
 
     def fail(self, release: Release) -> Path:
@@ -152,6 +156,15 @@ class Theatre:
                 raise AssertionError(f"not {states}, but {status}")
             if not self.controller.behind:
                 time.sleep(0.02)
+
+    def arm(self, release: Release) -> arms.Serving | None:
+        """The server of a release, if it lives."""
+        return arms.Arms(self.place.arms, os.environ, key=None).find(release.release)
+
+    def stop_arm(self, release: Release) -> None:
+        """End the server of a release, and wait until it is gone."""
+        arms.Arms(self.place.arms, os.environ, key=None).kill(release.release)
+        wait_for(lambda: self.arm(release) is None)
 
     def attempts(self) -> list[dict[str, Any]]:
         """The router's log."""

@@ -1,0 +1,37 @@
+"""Remember how often the controller has failed of late, over its restarts.
+
+A controller that dies judges nothing, so the challenger meets nobody meanwhile. One that dies again
+and again has met something that it cannot judge: then the rollout is paused at weight 0.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from fettle import manifest
+
+RECENT_S = 60.0
+MOST = 3  # a fault may pass: a full disk, a moment without memory; the third in a minute does not
+NAME = "faults.json"
+
+
+def note(folder: Path, why: str) -> None:
+    """Write down that the controller fails now."""
+    times = [*_read(folder)[0], time.time()][-MOST:]
+    manifest.write_json(folder / NAME, {"times": times, "why": why})
+
+
+def recent(folder: Path) -> tuple[int, str]:
+    """Return how often it failed in the last RECENT_S, at most MOST are counted, and why."""
+    times, why = _read(folder)
+    return sum(0 <= time.time() - at < RECENT_S for at in times), why
+
+
+def _read(folder: Path) -> tuple[list[float], str]:
+    try:
+        doc = json.loads((folder / NAME).read_text())
+        return [float(at) for at in doc["times"]], str(doc["why"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], ""
