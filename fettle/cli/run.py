@@ -96,11 +96,11 @@ def lay_out(
     from fettle.params import load
 
     place = workspace.prepare(home, params, overrides)
-    for key, path in (("data", data), ("model", model)):
-        if path is not None:
-            projects.set_local(place.tree, key, path)
     settings = load(place.tree / "params.yaml")
+    projects.remember(place.tree, settings, data=data, model=model)
     projects.refresh_inputs(place, settings)
+    for line in projects.overridden(place.tree, settings):
+        _say(line)
     return place, settings
 
 

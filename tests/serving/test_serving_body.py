@@ -68,7 +68,7 @@ def test_an_array_is_the_image_with_these_pixels(rows: list[list[int]]) -> None:
 
 
 def test_fractions_are_rounded() -> None:
-    assert (posted([[0.4, 0.4], [0.4, 0.4]]) == 0).all()
+    assert (posted([[1.4, 1.4], [1.4, 1.4]]) == 1).all()
     assert (posted([[254.6, 254.6], [254.6, 254.6]]) == 255).all()
 
 

@@ -285,8 +285,8 @@ def test_a_csv_file_from_a_spreadsheet_may_begin_with_a_byte_order_mark(photos: 
             "{path}, row 2: no path; every row names an image.",
         ),
         (
-            "path,label,split\ncat/000.jpg,cat,valid\n",
-            "{path}, row 1: unknown split: got 'valid', did you mean 'validation'?; it is train, "
+            "path,label,split\ncat/000.jpg,cat,validatoin\n",
+            "{path}, row 1: unknown split: got 'validatoin', did you mean 'validation'?; it is train, "
             "validation, test, or empty.",
         ),
         (
