@@ -124,7 +124,8 @@ def divide(items: Sequence[Item], split: Split, seed: int) -> list[str]:
             got=", ".join(own),
             rule="cross-fitting tests every row once, by a model that never saw it",
             fix="take ingest.split.fold out of the params (`fettle crossfit` sets it): the data's "
-            "own test set judges; or let image_folder divide all anew: ingest.options.splits: redraw",
+            "own test set judges; or let image_folder divide all anew: ingest.options.splits: "
+            "redraw",
         )
     table = Table(rows, labels, groups)
     return assign_fold(table, shares, number=split.fold.number, of=split.fold.of, seed=seed)
