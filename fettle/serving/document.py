@@ -142,7 +142,8 @@ def array_schema() -> Json:
         f"[N, H, W, C] with N to {IMAGES_MAX}; C is 1 or 3, any height and width. In three "
         "dimensions a last axis of 1 or 3 means channels. Refused, since they would be taken for "
         "other images: 2 or 4 channels; channels first (where the model takes RGB that is "
-        "[3, H, W] and [4, H, W] too: send that many grey images as [N, H, W, 1]); fractions of 0 to 1.",
+        "[3, H, W] and [4, H, W] too: send that many grey images as [N, H, W, 1]); "
+        "fractions of 0 to 1.",
         "oneOf": [_nested(2), _nested(3), _nested(4)],
     }
 

@@ -234,13 +234,10 @@ def test_almost_integers_of_a_byte_are_refused_as_ever(doc: object, reason: str)
 
 def posted_or_refused(doc: np.ndarray, preprocess: Preprocess, raw: bool) -> str:
     """Send an array as JSON or as raw samples with X-Shape; return the refusal."""
-    shape = ",".join(map(str, doc.shape))
+    shape = ",".join(map(str, doc.shape)) if raw else None
+    data = doc.astype(np.uint8).tobytes() if raw else json.dumps(doc.tolist()).encode()
     with pytest.raises(body.BadRequest) as caught:
-        if raw:
-            samples = doc.astype(np.uint8).tobytes()
-            body.read(samples, "application/octet-stream", preprocess, shape=shape)
-        else:
-            posted(doc.tolist(), preprocess)
+        body.read(data, "application/octet-stream" if raw else JSON, preprocess, shape=shape)
     assert caught.value.status == 400
     return str(caught.value)
 

@@ -287,8 +287,7 @@ def test_a_csv_file_from_a_spreadsheet_may_begin_with_a_byte_order_mark(photos: 
         (
             "path,label,split\ncat/000.jpg,cat,validatoin\n",
             "{path}, row 1: unknown split: got 'validatoin', did you mean 'validation'?; it is "
-            "train, "
-            "validation, test, or empty.",
+            "train, validation, test, or empty.",
         ),
         (
             "path,label\ncat/000.jpg,cat\ndog/777.jpg,dog\n",
