@@ -1,6 +1,9 @@
 """Resolve what lies outside the tree: inputs/local.yaml holds the paths of this machine, untracked.
 
-Apart from fettle/project.py so that ingest can ask without depending on the rest of it.
+`--data` and `--model` write it. Where the params name another path, the command line wins if it was
+given after they did (`data_instead_of` keeps what they said then); else nobody can tell which of
+the two is meant, and that is an error. Apart from fettle/project.py so that ingest can ask without
+depending on the rest of it.
 """
 
 from __future__ import annotations
@@ -12,29 +15,105 @@ from pathlib import Path
 from typing import Any
 
 from fettle import manifest
+from fettle.errors import ProjectError
+
+# The keys of inputs/local.yaml, each with the parameter that names the same thing.
+PARAMETER = {"data": "ingest.options.path", "model": "finetune.options.path"}
+OVER = "{}_instead_of"
 
 
 def local_settings(tree: Path) -> Mapping[str, str]:
-    """Read inputs/local.yaml: the paths of this machine, e.g. {data: /data/photos}."""
+    """Read inputs/local.yaml: the paths of this machine, e.g. {data: /data/photos}.
+
+    Raises ProjectError when it is no mapping of the known keys to text.
+    """
     path = tree / "inputs" / "local.yaml"
     if not path.is_file():
         return {}
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
-    settings = YAML(typ="safe", pure=True).load(path.read_text()) or {}
-    return {str(key): str(value) for key, value in settings.items()}
+    known = [*PARAMETER, *map(OVER.format, PARAMETER)]
+    try:
+        settings = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as err:
+        raise _broken(path, str(err).splitlines()[0]) from err
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise _broken(path, f"a {type(settings).__name__}")
+    for key, value in settings.items():
+        if key not in known or not isinstance(value, str | None):
+            raise _broken(path, f"{key}: {value!r}")
+    return {str(key): value for key, value in settings.items() if value}
 
 
-def set_local(tree: Path, key: str, path: Path) -> None:
-    """Remember a path of this machine in inputs/local.yaml."""
+def _broken(path: Path, got: str) -> ProjectError:
+    return ProjectError(
+        f"{path} cannot be read",
+        got=got,
+        rule=f"it is UTF-8 YAML that gives the paths of {' and '.join(PARAMETER)}, nothing else",
+        fix="mend it, or delete it and give --data or --model again",
+    )
+
+
+def set_local(tree: Path, key: str, path: Path, *, instead_of: str | None = None) -> None:
+    """Remember a path of this machine in inputs/local.yaml, and what the params say beside it."""
     settings = {**local_settings(tree), key: str(path.resolve())}
+    settings.pop(OVER.format(key), None)
+    if instead_of is not None:
+        settings[OVER.format(key)] = instead_of
+    write_settings(tree, settings)
+
+
+def write_settings(tree: Path, settings: Mapping[str, str]) -> None:
+    """Write inputs/local.yaml."""
     text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in sorted(settings.items()))
     manifest.write_text(tree / "inputs" / "local.yaml", text)
 
 
+def conflicts(settings: Mapping[str, str], key: str, named: str | None, tree: Path) -> bool:
+    """Tell whether the params name another path than inputs/local.yaml, and did not when it was
+    written.
+    """
+    given = settings.get(key)
+    if given is None or named is None or settings.get(OVER.format(key)) == named:
+        return False
+    places = {(base / Path(named).expanduser()).resolve() for base in bases(tree)}
+    return absolute(tree, given) not in places
+
+
+def choose(tree: Path, key: str, named: str | None) -> str | None:
+    """Return the path of the data or of the model: of inputs/local.yaml, else what is `named`.
+
+    Raises ProjectError when they name different places.
+    """
+    settings = local_settings(tree)
+    if conflicts(settings, key, named, tree):
+        raise ProjectError(
+            f"two places name the {key}",
+            got=f"inputs/local.yaml says {settings[key]}, {PARAMETER[key]} says {named}",
+            rule=f"inputs/local.yaml is what --{key} wrote; the params name another path since",
+            fix=f"take the params' by deleting the line `{key}` from {tree / 'inputs/local.yaml'}, "
+            f"or confirm the other with `fettle run --{key} {settings[key]}`",
+        )
+    return settings.get(key) or named
+
+
+def bases(tree: Path) -> list[Path]:
+    """List the folders that a relative path may start from: the project's, and the tree."""
+    return [Path(os.environ.get("FETTLE_ROOT", tree)), tree]
+
+
+def absolute(tree: Path, given: str) -> Path:
+    """Resolve a path that starts at the project's folder."""
+    return (bases(tree)[0] / Path(given).expanduser()).resolve()
+
+
 def location(tree: Path, options: Any) -> Path | None:  # Any: the source's own Params
-    """Resolve where the data lies: inputs/local.yaml first, then the source's `path` option."""
-    given = local_settings(tree).get("data") or getattr(options, "path", None)
-    if given is None:
-        return None
-    return (Path(os.environ.get("FETTLE_ROOT", tree)) / Path(given).expanduser()).resolve()
+    """Resolve where the data lies: inputs/local.yaml first, then the source's `path` option.
+
+    Raises ProjectError when they name different places.
+    """
+    given = choose(tree, "data", getattr(options, "path", None))
+    return None if given is None else absolute(tree, given)

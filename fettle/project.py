@@ -26,9 +26,10 @@ from urllib.parse import urlsplit
 
 from fettle import code_digest, manifest, plugins
 from fettle.bench import machine
-from fettle.errors import BusyError, ProjectError
+from fettle.errors import BusyError, DataError, ModelError, ProjectError
 
 # offered here too: callers ask the project for its paths (the aliases mark a re-export)
+from fettle.local import OVER, PARAMETER
 from fettle.local import local_settings as local_settings
 from fettle.local import location as location
 from fettle.local import set_local as set_local
@@ -162,12 +163,72 @@ def _usable(proxy: str) -> bool:
         return False
 
 
+def remember(tree: Path, params: Params, *, data: Path | None, model: Path | None) -> None:
+    """Keep the paths of `--data` and `--model` in inputs/local.yaml, if there is use for them.
+
+    Raises DataError or ModelError when there is nothing at the path, or when the source or the
+    family takes none; nothing is written then.
+    """
+    taken = _paths(params)
+    asks = {"data": "ingest.source", "model": "finetune.family"}
+    for key, path, wrong in (("data", data, DataError), ("model", model, ModelError)):
+        if path is None:
+            continue
+        plugin, takes, _ = taken[key]
+        if not path.exists():
+            raise wrong(f"there is no {key} at {path.resolve()}", fix=f"give --{key} what is there")
+        if not takes:
+            raise wrong(
+                f"--{key} is not taken by {plugin}",
+                got=str(path),
+                rule="it brings its own",
+                fix=f"leave --{key} out, or name another in params.yaml: {asks[key]}",
+            )
+    for key, path in (("data", data), ("model", model)):
+        if path is not None:
+            set_local(tree, key, path, instead_of=taken[key][2])
+
+
+def overridden(tree: Path, params: Params) -> list[str]:
+    """Say which paths of the params inputs/local.yaml replaces, a line each."""
+    settings = local_settings(tree)
+    return [
+        f"{key}: {settings[key]}, by inputs/local.yaml instead of {PARAMETER[key]} '{named}'"
+        for key, (_, takes, named) in _paths(params).items()
+        if takes and key in settings and named is not None
+        # what it replaced when it was written; any other is an error (fettle/local.py)
+        if named == settings.get(OVER.format(key))
+    ]
+
+
+def _paths(params: Params) -> dict[str, tuple[str, bool, str | None]]:
+    """Return {key: (what reads it, whether it takes a path, the path that the params name)}."""
+    source, family = params.ingest, params.finetune
+    found = {}
+    for key, what, folder, name, options in (
+        ("data", "source", "sources", source.source, source.options),
+        ("model", "family", "families", family.family, family.options),
+    ):
+        plugin = plugins.resolve(folder, name, where=PARAMETER[key])
+        takes = "path" in plugin.Params.model_fields
+        found[key] = (f"the {what} {name}", takes, options.get("path") if takes else None)
+    return found
+
+
 def refresh_inputs(project: Project, params: Params) -> None:
     """Write the digests DVC depends on; a file is touched only when its content changed."""
     inputs = project.tree / "inputs"
     source = plugins.resolve("sources", params.ingest.source, where="ingest.source")
     options = source.Params.model_validate(params.ingest.options, strict=False)
     place = location(project.tree, options)
+    remembered = local_settings(project.tree).get("data")
+    if remembered is not None and place is not None and not place.exists():
+        raise DataError(
+            f"there is no data at {place}",
+            got=f"data: {remembered} in {inputs / 'local.yaml'}",
+            rule="`--data` wrote it there",
+            fix="name where it lies now with `fettle run --data PATH`, or delete that line",
+        )
     _write_if_changed(
         inputs / "source.json",
         {"source": params.ingest.source, **source.fingerprint(options, place)},

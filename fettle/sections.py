@@ -263,8 +263,6 @@ def _drawn(weight_percent: float) -> float:
 class PromoteStep(Strict):
     """One weight; `margin_times` widens the margins while few requests are at stake."""
 
-    model_config = ConfigDict(**Strict.model_config, allow_inf_nan=False)
-
     weight_percent: Annotated[float, AfterValidator(_drawn), Field(gt=0, lt=100)]
     margin_times: Annotated[float, Field(ge=1)] = 1.0
     gates: Annotated[list[LiveGate], Field(min_length=1)] = ["errors", "latency"]
@@ -272,8 +270,6 @@ class PromoteStep(Strict):
 
 class Promote(Strict):
     """How a challenger takes the champion's place; each default's reason is in ADR 0022."""
-
-    model_config = ConfigDict(**Strict.model_config, allow_inf_nan=False)
 
     shadow_requests: Positive = 2000
     shadow_gates: list[ShadowGate] = ["accuracy", "disagreement"]

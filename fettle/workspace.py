@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from fettle import local
 from fettle import params as params_file
 from fettle.adapters import git
-from fettle.errors import ProjectError
+from fettle.errors import FettleError, ProjectError
 from fettle.manifest import write_text
 from fettle.project import Project, local_settings
 
@@ -46,9 +49,7 @@ def prepare(project: Project, params: Path | None, overrides: Sequence[str]) -> 
     text = io.StringIO()
     YAML(typ="rt").dump(composed, text)
     _write(tree / "params.yaml", text.getvalue())
-    inherited = project.root / "inputs" / "local.yaml"  # where the data lies on this machine
-    if inherited.is_file() and not (tree / "inputs" / "local.yaml").exists():
-        _write(tree / "inputs" / "local.yaml", inherited.read_text())
+    inherit_paths(project.root, tree, composed)
     # Relative to the config's own folder: a path with #, a comma or a quote would be cut or parted.
     cache = os.path.relpath(project.root / ".dvc" / "cache", tree / ".dvc")
     _write(
@@ -148,6 +149,38 @@ def _drop_others(tree: Path, wanted: set[Path]) -> None:
                 (tree / path).unlink()
             elif not any((tree / path).iterdir()):
                 (tree / path).rmdir()
+
+
+def inherit_paths(root: Path, tree: Path, composed: Any) -> None:  # Any: a YAML tree
+    """Carry the project's local paths (data, model) into a workspace, anew each time.
+
+    Left out are those that these very params name themselves, otherwise than the project's own
+    params.yaml. A path that `--data` gave to this workspace alone is kept: it is what differs from
+    the copy of what was inherited before.
+    """
+    given = dict(local.local_settings(root))
+    try:
+        usual = params_file.compose(root / "params.yaml")
+    except (FettleError, OSError):
+        usual = None
+    for key, parameter in local.PARAMETER.items():
+        named = _at(composed, parameter)
+        if named != _at(usual, parameter) and local.conflicts(given, key, named, root):
+            del given[key]
+    copy = tree / "inputs" / "inherited.json"
+    before = json.loads(copy.read_text()) if copy.is_file() else {}
+    own = {k: v for k, v in local.local_settings(tree).items() if before.get(k) != v}
+    for key in [key for key in local.PARAMETER if key in own]:
+        given.pop(local.OVER.format(key), None)
+    if given or own or copy.is_file():
+        local.write_settings(tree, {**given, **own})
+        write_text(copy, json.dumps(given, sort_keys=True))
+
+
+def _at(doc: Any, parameter: str) -> str | None:  # Any: a YAML tree
+    for part in parameter.split("."):
+        doc = doc.get(part) if isinstance(doc, dict) else None
+    return doc if isinstance(doc, str) else None
 
 
 def _write(path: Path, text: str) -> None:

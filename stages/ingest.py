@@ -4,9 +4,11 @@ Reads:   the source's data (inputs/local.yaml `data`, else the source's `path` o
          it brings itself) and inputs/source.json, which says which content was asked for.
 Writes:  images.parquet (fettle/dataset.py SCHEMA), its rows shuffled by the seed.
 Params:  seed, ingest.
-Facts:   {source, digest, rows, unreadable, groups, classes: {label: {train, validation, test}}}.
+Facts:   {source, digest, rows, unreadable, groups, classes: {label: {train, validation, test}},
+         splits: {train, validation, test: who divided: see `origins`}}.
 Refuses: a source that no longer has the content of inputs/source.json; data that is missing or
-         empty, or has one class only; a group that the data itself puts in two splits.
+         empty, or has one class only; folders that can be read in two ways; splits of the data's
+         own with different classes; a group that the data itself puts in two splits.
 
 An image that cannot be decoded stays in the table with its `error`: validation decides.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +74,11 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
     dataset.write(out / dataset.IMAGES, dataset.SCHEMA, row_groups(rows))
     recorder.progress(1.0, f"{len(rows):,} images")
+    whence = origins([one.item.split for one in found])
+    if "own" in whence.values():
+        counts = Counter(splits)
+        told = ", ".join(f"{name} {counts[name]:,} ({whence[name]})" for name in SPLITS)
+        recorder.note("warning", f"the data's own splits are kept, not ingest.split: {told}")
     return Outputs(
         facts={
             "source": name,
@@ -79,8 +87,22 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             "unreadable": sum(one.look.error is not None for one in found),
             "groups": len({one.item.group for one in found} - {None}),
             "classes": count_classes(rows),
+            "splits": whence,
         }
     )
+
+
+def origins(named: Sequence[str | None]) -> dict[str, str]:
+    """Say of each split whether it is the data's own or drawn by ingest.split, and from what.
+
+    What follows from fettle/sources/_split.py: what the data names stands; a split that it does not
+    name is drawn from the rows without one, or from train where every row has one.
+    """
+    own = {split for split in named if split is not None}
+    if not own:
+        return dict.fromkeys(SPLITS, "drawn")
+    pool = "the rows without a split" if None in named else "train"
+    return {split: "own" if split in own else f"drawn from {pool}" for split in SPLITS}
 
 
 def divide(items: Sequence[Item], split: Split, seed: int) -> list[str]:
@@ -101,7 +123,9 @@ def divide(items: Sequence[Item], split: Split, seed: int) -> list[str]:
             "the data names splits of its own, so it has no folds",
             got=", ".join(own),
             rule="cross-fitting tests every row once, by a model that never saw it",
-            fix="take ingest.split.fold out of the params: the data's own test set judges",
+            fix="take ingest.split.fold out of the params (`fettle crossfit` sets it): the data's "
+            "own test set judges; or let image_folder divide all anew: ingest.options.splits: "
+            "redraw",
         )
     table = Table(rows, labels, groups)
     return assign_fold(table, shares, number=split.fold.number, of=split.fold.of, seed=seed)

@@ -173,3 +173,22 @@ def test_what_an_older_workspace_copied_is_cleared_away(project: Project) -> Non
     assert not (place.tree / "data").exists()
     assert (place.tree / "artifacts" / "ingest" / "x").is_file()
     assert (place.tree / "records" / "r.json").is_file()
+
+
+def test_data_named_by_the_set_is_taken_and_not_the_project_s(project: Project) -> None:
+    set_local(project.root, "data", project.root / "old")
+    place = workspace.prepare(
+        project, None, ["ingest.source=image_folder", "ingest.options.path=new"]
+    )
+    assert local_settings(place.tree) == {}
+
+
+def test_a_workspace_follows_the_project_to_other_data_but_keeps_its_own(project: Project) -> None:
+    set_local(project.root, "data", project.root / "old")
+    workspace.prepare(project, None, ["seed=5"])
+    set_local(project.root, "data", project.root / "new")
+    place = workspace.prepare(project, None, ["seed=5"])
+    assert local_settings(place.tree) == {"data": str(project.root / "new")}
+    set_local(place.tree, "data", project.root / "own")
+    workspace.prepare(project, None, ["seed=5"])
+    assert local_settings(place.tree) == {"data": str(project.root / "own")}

@@ -103,12 +103,12 @@ def lay_out(
     if place.tree != home.root:
         for file in git.unreadable(home.root):
             _say(f"left out of the workspace: {file} cannot be read")
-    for key, path in (("data", data), ("model", model)):
-        if path is not None:
-            projects.set_local(place.tree, key, path)
     settings = load(place.tree / "params.yaml")
     refuse_service(place, settings)
+    projects.remember(place.tree, settings, data=data, model=model)
     projects.refresh_inputs(place, settings)
+    for line in projects.overridden(place.tree, settings):
+        _say(line)
     return place, settings
 
 

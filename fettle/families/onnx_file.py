@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fettle.errors import ModelError
 from fettle.families import _onnx_checks, _onnx_graph, _user_files
-from fettle.local import local_settings
+from fettle.local import choose
 from fettle.params import Strict
 
 TRAINS = False
@@ -34,7 +34,7 @@ _TOLERANCE = 1e-4
 
 
 class Params(Strict):
-    """Where the file lies, unless inputs/local.yaml has `model`, and what its outputs mean.
+    """Where the file lies (or `fettle run --model FILE`), and what its outputs mean.
 
     `labels` lists the class names in the order of the model's outputs; null is sorted order.
     """
@@ -44,8 +44,11 @@ class Params(Strict):
 
 
 def path(options: Params, project: Path) -> Path:
-    """Return the file; raises ModelError when none is named or none is there."""
-    given = local_settings(project).get("model") or options.path
+    """Return the file of inputs/local.yaml or of the options.
+
+    Raises ModelError when none is named or none is there, ProjectError when they name two.
+    """
+    given = choose(project, "model", options.path)
     if given is None:
         raise ModelError(
             "finetune.options.path: no model is named",

@@ -2,7 +2,9 @@
 
     application/json          one array of numbers 0 to 255: [H, W] or [H, W, C] is one image,
                               [N, H, W] or [N, H, W, C] a batch; C is 1 or 3. A last axis of 1 or
-                              3 in a three-dimensional array means channels, not width.
+                              3 in a three-dimensional array means channels, not width. What looks
+                              like another layout or scale is refused by name: 2 or 4 channels,
+                              channels first, fractions of 0 to 1 (`_refuse_layout`, `_as_array`).
     application/octet-stream  with `X-Shape: 32,32,1`: raw uint8 of that shape, row by row, in any
                               of the shapes above; without it: one encoded image
     image/*                   one encoded image (JPEG, PNG, WebP, BMP, GIF, TIFF)
@@ -115,13 +117,16 @@ def from_raw(body: bytes, shape: str, preprocess: Preprocess) -> Pixels:
     sizes = [int(size) for size in shape.split(",")]
     wanted = math.prod(sizes)
     if wanted != len(body):
-        raise BadRequest(f"the body has {len(body)} bytes, X-Shape {shape} needs {wanted}")
+        text = f"the body has {len(body)} bytes, X-Shape {shape} needs {wanted}"
+        if len(body) in (2 * wanted, 4 * wanted, 8 * wanted):
+            text += f": {len(body) // wanted} bytes a sample, where uint8 of 0 to 255 is taken"
+        raise BadRequest(text)
     return _as_pixels(np.frombuffer(body, dtype=np.uint8).reshape(sizes), preprocess)
 
 
 def _as_pixels(array: npt.NDArray[np.uint8], preprocess: Preprocess) -> Pixels:
     """Bring an array of any accepted shape to the model's: uint8 [N, C, S, S]."""
-    images = _as_images(array)
+    images = _as_images(array, preprocess)
     _check_count(len(images))
     size = images.shape[1] * images.shape[2]
     if size > PIXELS_MAX:
@@ -170,6 +175,12 @@ def _as_array(doc: Any) -> npt.NDArray[np.float64]:  # Any: parsed JSON
     low, high = float(numbers.min()), float(numbers.max())
     if low < 0 or high > 255:
         raise BadRequest(f"the values must lie in 0 to 255, they span {low:g} to {high:g}")
+    # whole numbers may well be a dark picture; fractions up to 1 are what scaling leaves
+    if array.dtype.kind == "f" and 0 < high <= 1:
+        raise BadRequest(
+            f"the values span {low:g} to {high:g}: fractions of 0 to 1, where 0 to 255 is taken. "
+            "Multiply them by 255"
+        )
     return numbers
 
 
@@ -181,11 +192,13 @@ def _depth(doc: Any) -> int:  # Any: parsed JSON
     return depth
 
 
-def _as_images(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _as_images(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """Bring any accepted shape to uint8 [N, H, W, C]."""
     shape = list(pixels.shape)
     if pixels.ndim == 2:
         return pixels[None, :, :, None]
+    if pixels.ndim in (3, 4):
+        _refuse_layout(shape, preprocess)
     if pixels.ndim == 3:
         return pixels[None] if shape[2] in CHANNELS else pixels[:, :, :, None]
     if pixels.ndim == 4 and shape[3] in CHANNELS:
@@ -194,6 +207,37 @@ def _as_images(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         f"shape {shape} is not taken: an image is [H, W] or [H, W, C], a batch [N, H, W] or "
         "[N, H, W, C], with C 1 or 3"
     )
+
+
+def _refuse_layout(shape: list[int], preprocess: Preprocess) -> None:
+    """Refuse what would be read as other images than were meant.
+
+    [H, W, 4] is no batch of grey images 4 wide, and [3, H, W] for a model of RGB no batch of three
+    grey ones. A batch of images of the model's own size stays one, and so does [N, H, W] for a
+    model of grey. Raises BadRequest.
+    """
+    *_, height, last = shape
+    if last in CHANNELS:
+        return
+    own = len(shape) == 3 and shape[1:] == [preprocess.size_px, preprocess.size_px]
+    if last == 4 or (last == 2 and len(shape) == 3 and height > 1):
+        if own:
+            return
+        kind = "RGBA" if last == 4 else "grey and alpha"
+        raise BadRequest(
+            f"shape {shape} has {last} channels ({kind}), where C is 1 or 3: leave the alpha out"
+        )
+    first = shape[-3]
+    wide = min(height, last) > 2
+    if len(shape) == 4 and first in (1, 2, 3, 4) and wide:
+        raise BadRequest(
+            f"shape {shape} is channels first: it is taken as [N, H, W, C], channels last"
+        )
+    if len(shape) == 3 and preprocess.channels == 3 and first in (3, 4) and wide:
+        raise BadRequest(
+            f"shape {shape} is channels first: an image is taken as [H, W, C], channels last; a "
+            f"batch of {first} grey images as [N, H, W, 1]"
+        )
 
 
 def _check_count(count: int) -> None:

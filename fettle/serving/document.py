@@ -140,7 +140,10 @@ def array_schema() -> Json:
         "title": "Images",
         "description": "One image as [H, W] or [H, W, C], or a batch as [N, H, W] or "
         f"[N, H, W, C] with N to {IMAGES_MAX}; C is 1 or 3, any height and width. In three "
-        "dimensions a last axis of 1 or 3 means channels.",
+        "dimensions a last axis of 1 or 3 means channels. Refused, since they would be taken for "
+        "other images: 2 or 4 channels; channels first (where the model takes RGB that is "
+        "[3, H, W] and [4, H, W] too: send that many grey images as [N, H, W, 1]); "
+        "fractions of 0 to 1.",
         "oneOf": [_nested(2), _nested(3), _nested(4)],
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,15 +48,18 @@ class Preprocess:
         """Decode, turn upright by its EXIF tag, convert and resize: uint8 [C, S, S].
 
         Raises UnreadableImage when the bytes cannot be decoded, are of a format that is not
-        taken, or claim more than PIXELS_MAX.
+        taken, claim more than PIXELS_MAX, or have samples whose scale cannot be relied on.
         """
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 if image.width * image.height > PIXELS_MAX:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                packing = _sample_packing(image)
                 image.load()
+                if (reason := _scale_unknown(image, packing)) is not None:
+                    raise UnreadableImage(reason)
                 upright = ImageOps.exif_transpose(image)
-        except MemoryError:
+        except (MemoryError, UnreadableImage):
             raise
         except Exception as err:  # seen in 12,000 damaged files: OSError, ValueError, SyntaxError
             # and DecompressionBombError; Pillow promises only the first
@@ -93,6 +97,41 @@ def brightness(pixels: Pixels) -> list[float]:
     flat = pixels.reshape(len(pixels), -1)
     # whole sums: the same means as numpy's own at a third of their time
     return [int(total) / flat.shape[1] / 255 for total in flat.sum(axis=1, dtype=np.int64)]
+
+
+# The next two stand in fettle/sources/_decode.py as well; a test holds both to the same answers.
+def _sample_packing(image: Image.Image) -> str:
+    """Return how Pillow unpacks the samples, e.g. "RGB;16B"; ask before the image is loaded."""
+    tiles = getattr(image, "tile", [])
+    return str(tiles[0][3]) if tiles and image.format in ("PNG", "TIFF") else ""
+
+
+def _scale_unknown(image: Image.Image, packing: str) -> str | None:
+    """Say why samples of more than 8 bits have no scale that can be relied on; None if they have.
+
+    Cameras, microscopes and X-rays store 12 bits in 16: read as 16, such a picture is black.
+    """
+    if image.mode not in ("I", "F") and ";16" not in packing and not image.mode.startswith("I;"):
+        return None
+    if image.mode.startswith(("I", "F")):
+        samples = np.asarray(image)
+        low, high = float(samples.min()), float(samples.max())
+        if image.mode == "F":
+            if 0 <= low <= high <= 1:
+                return None
+            return f"floating-point samples of {low:g} to {high:g}, where 0 to 1 is taken"
+    else:  # Pillow keeps the upper 8 of colour's 16 bits; alpha has a scale of its own
+        bands = image.split()[: 3 if "RGB" in packing else 1]
+        extrema = [cast(tuple[int, int], band.getextrema()) for band in bands]
+        low, high = 256.0 * min(e[0] for e in extrema), 256.0 * max(e[1] for e in extrema)
+    if low < 0 or high > 65_535:
+        return f"integer samples of {low:.0f} to {high:.0f}, where 0 to 65,535 is taken"
+    if low < high < 4_096:
+        return (
+            f"16-bit samples that end at {high:,.0f} of 65,535: 12 bits or fewer, stored in 16. "
+            "Stretch them to 65,535 (12 bits: times 16), or save them as 8 bits"
+        )
+    return None
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

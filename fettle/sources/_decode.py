@@ -61,8 +61,11 @@ def _decode(encoded: bytes) -> Look:
         if width * height > PIXELS_MAX:
             text = f"too large to decode: {width} x {height} is above {PIXELS_MAX:,} pixels"
             return Look(error=text)
+        packing = sample_packing(image)
         image.load()
         kind, mode = image.format, image.mode
+        if (reason := scale_unknown(image, packing)) is not None:
+            return Look(error=reason)
         low, high = _brightness(image)
         # preprocessing turns by the EXIF tag: a tag that breaks it must show here
         ImageOps.exif_transpose(image, in_place=True)
@@ -89,9 +92,69 @@ def _brightness(image: Image.Image) -> tuple[float, float]:
     return low / 255, high / 255
 
 
+# The next two stand in fettle/serving/preprocess.py as well, which a release carries alone; a test
+# holds both to the same answers.
+def sample_packing(image: Image.Image) -> str:
+    """Return how Pillow unpacks the samples, e.g. "RGB;16B"; ask before the image is loaded."""
+    tiles = getattr(image, "tile", [])
+    return str(tiles[0][3]) if tiles and image.format in ("PNG", "TIFF") else ""
+
+
+def scale_unknown(image: Image.Image, packing: str) -> str | None:
+    """Say why samples of more than 8 bits have no scale that can be relied on; None if they have.
+
+    Cameras, microscopes and X-rays store 12 bits in 16: read as 16, such a picture is black.
+    """
+    if image.mode not in ("I", "F") and ";16" not in packing and not image.mode.startswith("I;"):
+        return None
+    if image.mode.startswith(("I", "F")):
+        samples = np.asarray(image)
+        low, high = float(samples.min()), float(samples.max())
+        if image.mode == "F":
+            if 0 <= low <= high <= 1:
+                return None
+            return f"floating-point samples of {low:g} to {high:g}, where 0 to 1 is taken"
+    else:  # Pillow keeps the upper 8 of colour's 16 bits; alpha has a scale of its own
+        bands = image.split()[: 3 if "RGB" in packing else 1]
+        extrema = [cast(tuple[int, int], band.getextrema()) for band in bands]
+        low, high = 256.0 * min(e[0] for e in extrema), 256.0 * max(e[1] for e in extrema)
+    if low < 0 or high > 65_535:
+        return f"integer samples of {low:.0f} to {high:.0f}, where 0 to 65,535 is taken"
+    if low < high < 4_096:
+        return (
+            f"16-bit samples that end at {high:,.0f} of 65,535: 12 bits or fewer, stored in 16. "
+            "Stretch them to 65,535 (12 bits: times 16), or save them as 8 bits"
+        )
+    return None
+
+
+# First bytes of what a folder of pictures may also hold, and what to do about it.
+LFS = b"version https://git-lfs.github.com/spec/"
+STRANGERS = {
+    b"ftyphei": "an HEIC picture",
+    b"ftyphev": "an HEIC picture",
+    b"ftypmif": "an HEIF picture",
+    b"ftypmsf": "an HEIF picture",
+    b"ftypavi": "an AVIF picture",
+    b"ftyp": "a film or picture in an ISO media file",
+    b"JXL \r\n": "a JPEG XL picture",
+    b"\xff\n": "a JPEG XL picture",
+    b"jP  \r\n": "a JPEG 2000 picture",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+}
+
+
 def _stranger(encoded: bytes) -> str:
     """Say what bytes that are no image look like."""
     kinds = ", ".join(FORMATS)
+    if encoded.startswith(LFS):
+        return "a Git LFS pointer, not the image: `git lfs pull` fetches it"
+    for first, what in STRANGERS.items():
+        if encoded.startswith(first) or encoded[4 : 4 + len(first)] == first:
+            return f"{what}, which is not taken: convert it ({kinds})"
     try:  # an incremental decoder does not mind that the 512 bytes end within a letter
         text = codecs.getincrementaldecoder("utf-8")().decode(encoded[:512])
     except UnicodeDecodeError:

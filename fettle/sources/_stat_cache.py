@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from fettle import manifest
 
@@ -32,6 +33,9 @@ def digests(paths: Sequence[Path], *, cache: Path, now_ns: int) -> list[str]:
     for path in paths:
         try:
             stat = path.stat()
+            if not S_ISREG(stat.st_mode):  # reading a pipe or a device would never end
+                found.append(UNREADABLE)
+                continue
             key: Entry = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             before = known.get(str(path), [])
             sha256 = str(before[3]) if before[:3] == key else manifest.sha256_file(path)

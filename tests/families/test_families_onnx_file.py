@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fettle.errors import ModelError
+from fettle.errors import ModelError, ProjectError
 from fettle.families import _onnx_graph
 from fettle.families import onnx_file as family
+from fettle.local import set_local
 
 Dim = int | str | None
 CLASSES = ["cat", "dog", "owl"]
@@ -334,11 +335,25 @@ def test_the_path_counts_from_the_project(tmp_path: Path) -> None:
     assert family.files(family.Params(path="net.onnx"), tmp_path) == [path]
 
 
-def test_local_settings_win_over_params(tmp_path: Path) -> None:
+def test_the_command_line_s_model_wins_over_the_path_it_was_given_over(tmp_path: Path) -> None:
     path = saved(model(), tmp_path)
-    (tmp_path / "inputs").mkdir()
-    (tmp_path / "inputs" / "local.yaml").write_text(f'model: "{path}"\n')
+    set_local(tmp_path, "model", path, instead_of="absent.onnx")
     assert family.path(family.Params(path="absent.onnx"), tmp_path) == path
+    assert family.path(family.Params(), tmp_path) == path
+    assert family.path(family.Params(path="net.onnx"), tmp_path) == path
+
+
+def test_a_path_that_was_named_since_is_refused_not_passed_over(tmp_path: Path) -> None:
+    path = saved(model(), tmp_path)
+    set_local(tmp_path, "model", path, instead_of="absent.onnx")
+    with pytest.raises(ProjectError) as caught:
+        family.path(family.Params(path="new.onnx"), tmp_path)
+    assert str(caught.value) == (
+        f"two places name the model: got inputs/local.yaml says {path}, finetune.options.path "
+        "says new.onnx; inputs/local.yaml is what --model wrote; the params name another path "
+        f"since. Fix: take the params' by deleting the line `model` from {tmp_path}/inputs/"
+        f"local.yaml, or confirm the other with `fettle run --model {path}`."
+    )
 
 
 def test_a_missing_file_and_a_missing_name_are_refused(tmp_path: Path) -> None:

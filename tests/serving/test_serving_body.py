@@ -68,7 +68,7 @@ def test_an_array_is_the_image_with_these_pixels(rows: list[list[int]]) -> None:
 
 
 def test_fractions_are_rounded() -> None:
-    assert (posted([[0.4, 0.4], [0.4, 0.4]]) == 0).all()
+    assert (posted([[1.4, 1.4], [1.4, 1.4]]) == 1).all()
     assert (posted([[254.6, 254.6], [254.6, 254.6]]) == 255).all()
 
 
@@ -230,3 +230,80 @@ def test_almost_integers_of_a_byte_are_refused_as_ever(doc: object, reason: str)
     with pytest.raises(body.BadRequest) as caught:
         posted(doc)
     assert str(caught.value).startswith(reason)
+
+
+def posted_or_refused(doc: np.ndarray, preprocess: Preprocess, raw: bool) -> str:
+    """Send an array as JSON or as raw samples with X-Shape; return the refusal."""
+    shape = ",".join(map(str, doc.shape)) if raw else None
+    data = doc.astype(np.uint8).tobytes() if raw else json.dumps(doc.tolist()).encode()
+    with pytest.raises(body.BadRequest) as caught:
+        body.read(data, "application/octet-stream" if raw else JSON, preprocess, shape=shape)
+    assert caught.value.status == 400
+    return str(caught.value)
+
+
+LAST = "channels first: it is taken as [N, H, W, C], channels last"
+FIRST = (
+    "channels first: an image is taken as [H, W, C], channels last; a batch of {} grey images as "
+)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "preprocess", "reason"),
+    [
+        ((32, 32, 4), COLOUR, "has 4 channels (RGBA), where C is 1 or 3: leave the alpha out"),
+        ((32, 32, 4), GREY, "has 4 channels (RGBA), where C is 1 or 3: leave the alpha out"),
+        ((300, 300, 4), GREY, "has 4 channels (RGBA), where C is 1 or 3: leave the alpha out"),
+        ((2, 32, 32, 4), COLOUR, "has 4 channels (RGBA), where C is 1 or 3: leave the alpha out"),
+        (
+            (32, 32, 2),
+            GREY,
+            "has 2 channels (grey and alpha), where C is 1 or 3: leave the alpha out",
+        ),
+        ((3, 32, 32), COLOUR, f"is {FIRST.format(3)}[N, H, W, 1]"),
+        ((4, 32, 32), COLOUR, f"is {FIRST.format(4)}[N, H, W, 1]"),
+        ((2, 3, 32, 32), COLOUR, f"is {LAST}"),
+        ((2, 1, 32, 32), GREY, f"is {LAST}"),
+    ],
+)
+def test_an_array_of_another_layout_is_refused_by_name(
+    shape: tuple[int, ...], preprocess: Preprocess, reason: str, raw: bool
+) -> None:
+    sent = np.full(shape, 77)
+    assert posted_or_refused(sent, preprocess, raw) == f"shape {list(shape)} {reason}"
+
+
+def test_what_looks_like_channels_first_is_a_batch_where_nothing_else_is_meant() -> None:
+    assert len(posted(np.full((3, 32, 32), 77).tolist(), GREY)) == 3
+    assert len(posted(np.full((1, 32, 32), 77).tolist(), COLOUR)) == 1
+    assert len(posted(np.full((3, 32, 32, 1), 77).tolist(), COLOUR)) == 3
+    assert len(posted(np.full((5, 32, 32), 77).tolist(), COLOUR)) == 5
+
+
+def test_fractions_of_0_to_1_are_refused_as_scaled() -> None:
+    scaled = np.arange(16).reshape(4, 4) / 16
+    assert refused(json.dumps(scaled.tolist()).encode()) == (
+        400,
+        "the values span 0 to 0.9375: fractions of 0 to 1, where 0 to 255 is taken. Multiply them "
+        "by 255",
+    )
+    assert "span 0 to 1: fractions" in refused(b"[[0.0, 1.0]]")[1]
+    assert "span 0 to 1: fractions" in refused(b"[[0, 0.5, 1]]")[1]
+
+
+def test_whole_numbers_of_0_and_1_and_a_black_picture_are_legal() -> None:
+    assert (posted(np.zeros((4, 4), dtype=int).tolist()) == 0).all()
+    assert (posted(np.zeros((4, 4)).tolist()) == 0).all()
+    assert posted(np.eye(4, dtype=int).tolist()).max() == 1
+
+
+@pytest.mark.parametrize(("kind", "size"), [("<f4", 4), ("<u2", 2), ("<f8", 8)])
+def test_raw_samples_of_another_type_are_named(kind: str, size: int) -> None:
+    samples = np.zeros((4, 4), dtype=kind).tobytes()
+    with pytest.raises(body.BadRequest) as caught:
+        body.read(samples, "application/octet-stream", GREY, shape="4,4")
+    assert str(caught.value) == (
+        f"the body has {16 * size} bytes, X-Shape 4,4 needs 16: {size} bytes a sample, where uint8 "
+        "of 0 to 255 is taken"
+    )

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -109,7 +111,10 @@ def test_normalising_stays_in_its_bounds_and_keeps_the_order(
     assert (np.diff(values.ravel()) >= 0).all()
 
 
-@pytest.mark.parametrize(("orientation", "corner"), [(1, "nw"), (3, "se"), (6, "ne"), (8, "sw")])
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    [(1, "nw"), (2, "ne"), (3, "se"), (4, "sw"), (5, "nw"), (6, "ne"), (7, "se"), (8, "sw")],
+)
 def test_a_photo_is_turned_upright_by_its_exif_tag(orientation: int, corner: str) -> None:
     stored = np.zeros((16, 16), dtype=np.uint8)
     stored[:8, :8] = 255
@@ -211,3 +216,89 @@ def test_what_ingest_lets_through_can_be_trained_on_and_served(mode: str, damage
                 assert preprocess().pixels(bytes(data)).shape == (1, 8, 8)
         else:
             assert damage > 0
+
+
+def wide_png(samples: np.ndarray, colour: int) -> bytes:
+    """A PNG of 16 bits a sample: Pillow writes grey only. `colour` is its IHDR colour type."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    height, width = samples.shape[:2]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def noise(most: int, *shape: int, kind: type = np.uint16) -> np.ndarray:
+    drawn = np.random.default_rng(5).integers(0, most, (9, 9, *shape))
+    drawn.flat[0] = 0
+    drawn.flat[-max(1, *shape, 1) :] = most
+    return drawn.astype(kind)
+
+
+TWELVE = (
+    "16-bit samples that end at {} of 65,535: 12 bits or fewer, stored in 16. Stretch them to "
+    "65,535 (12 bits: times 16), or save them as 8 bits"
+)
+UNSCALED = {
+    "12 bits, grey PNG": (wide_png(noise(4095), 0), TWELVE.format("4,095")),
+    "10 bits, grey PNG": (wide_png(noise(1023), 0), TWELVE.format("1,023")),
+    "12 bits, RGB PNG": (wide_png(noise(4095, 3), 2), TWELVE.format("3,840")),
+    "12 bits, grey and alpha PNG": (wide_png(noise(4095, 2), 4), TWELVE.format("3,840")),
+    "12 bits, RGBA PNG": (wide_png(noise(4095, 4), 6), TWELVE.format("3,840")),
+    "12 bits, TIFF": (
+        encoded(Image.fromarray(noise(4095)), "TIFF", compression="tiff_lzw"),
+        TWELVE.format("4,095"),
+    ),
+    "8 bits in 32": (
+        encoded(Image.fromarray(noise(255, kind=np.int32)), "TIFF"),
+        TWELVE.format("255"),
+    ),
+    "32 bits": (
+        encoded(Image.fromarray(noise(99_999, kind=np.int32)), "TIFF"),
+        "integer samples of 0 to 99999, where 0 to 65,535 is taken",
+    ),
+    "floats to 255": (
+        encoded(Image.fromarray(noise(255, kind=np.float32)), "TIFF"),
+        "floating-point samples of 0 to 255, where 0 to 1 is taken",
+    ),
+    "floats, one of them no number": (
+        encoded(Image.fromarray(np.array([[0.5, np.nan]], dtype=np.float32)), "TIFF"),
+        "floating-point samples of nan to nan, where 0 to 1 is taken",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSCALED)
+def test_samples_of_no_sure_scale_are_refused_in_training_and_in_serving(name: str) -> None:
+    data, reason = UNSCALED[name]
+    assert ingest.look(data).error == reason
+    with pytest.raises(UnreadableImage) as caught:
+        preprocess().pixels(data)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("colour", [0, 2, 4, 6])
+def test_samples_of_sixteen_bits_are_taken_by_their_upper_eight(colour: int) -> None:
+    channels = {0: (), 2: (3,), 4: (2,), 6: (4,)}[colour]
+    samples = noise(65_535, *channels)
+    if colour in (4, 6):
+        samples[:, :, -1] = 65_535
+    data = wide_png(samples, colour)
+    assert ingest.look(data).error is None
+    kept = samples if colour in (0, 2) else samples[:, :, :-1]
+    wanted = (kept // 256).reshape(9, 9, -1).transpose(2, 0, 1)
+    seen = preprocess(9, 3 if colour in (2, 6) else 1).pixels(data)
+    np.testing.assert_array_equal(seen, wanted)
+
+
+def test_a_drawing_in_the_alpha_of_a_black_picture_is_no_lack_of_scale() -> None:
+    samples = noise(65_535, 2)
+    samples[:, :, 0] = 0
+    data = wide_png(samples, 4)
+    assert ingest.look(data).error is None
+    assert preprocess(9).pixels(data).max() == 255

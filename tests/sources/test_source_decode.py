@@ -144,3 +144,21 @@ def test_an_upright_tag_that_cannot_be_read_does_not_get_out() -> None:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", exif=exif)
     assert look(buffer.getvalue()).error is None
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "a Git LFS pointer, not the image: `git lfs pull` fetches it",
+        ),
+        (
+            b"\0\0\0\x18ftypheic\0\0",
+            f"an HEIC picture, which is not taken: convert it ({TAKEN})",
+        ),
+        (b"%PDF-1.7\n", f"a PDF, which is not taken: convert it ({TAKEN})"),
+    ],
+)
+def test_what_often_lies_among_pictures_is_named(first: bytes, reason: str) -> None:
+    assert look(first).error == reason

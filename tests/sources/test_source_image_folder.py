@@ -285,9 +285,9 @@ def test_a_csv_file_from_a_spreadsheet_may_begin_with_a_byte_order_mark(photos: 
             "{path}, row 2: no path; every row names an image.",
         ),
         (
-            "path,label,split\ncat/000.jpg,cat,valid\n",
-            "{path}, row 1: unknown split: got 'valid', did you mean 'validation'?; it is train, "
-            "validation, test, or empty.",
+            "path,label,split\ncat/000.jpg,cat,validatoin\n",
+            "{path}, row 1: unknown split: got 'validatoin', did you mean 'validation'?; it is "
+            "train, validation, test, or empty.",
         ),
         (
             "path,label\ncat/000.jpg,cat\ndog/777.jpg,dog\n",
@@ -323,3 +323,10 @@ def test_a_broken_parquet_file_is_refused(photos: Path) -> None:
     path = photos / "list.parquet"
     path.write_bytes(b"PAR1 but no more")
     assert refusal(path).startswith(f"{path} is no Parquet file of text columns: got ")
+
+
+def test_a_pipe_among_the_images_is_a_row_with_an_error_and_holds_nothing_up(photos: Path) -> None:
+    os.mkfifo(photos / "cat" / "pipe.jpg")
+    assert digest(photos)
+    pipe = next(item for item in read(photos) if item.row == "cat/pipe.jpg")
+    assert (pipe.encoded, pipe.error) == (b"", "no file but a pipe, a socket or a device")

@@ -137,7 +137,8 @@ def test_data_with_splits_of_its_own_has_no_folds() -> None:
     assert str(caught.value) == (
         "the data names splits of its own, so it has no folds: got test, train, validation; "
         "cross-fitting tests every row once, by a model that never saw it. Fix: take "
-        "ingest.split.fold out of the params: the data's own test set judges."
+        "ingest.split.fold out of the params (`fettle crossfit` sets it): the data's own test set "
+        "judges; or let image_folder divide all anew: ingest.options.splits: redraw."
     )
 
 
