@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve graph lock clean
+.PHONY: help setup run test check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,9 +46,6 @@ ui: setup  ## start the UIs of Prefect and MLflow
 
 serve: setup  ## serve the last release on loopback
 	@fettle serve
-
-graph: setup  ## bring the code deps of dvc.yaml in step with the imports
-	@python tools/closure.py
 
 lock: setup  ## resolve pyproject.toml again into requirements.lock
 	@python tools/lock.py

@@ -24,6 +24,7 @@ from typing import Any
 from fettle import code_digest, manifest, plugins
 from fettle.bench import machine
 from fettle.errors import BusyError, ProjectError
+from fettle.input_history import keep
 
 # offered here too: callers ask the project for its paths (the aliases mark a re-export)
 from fettle.local import local_settings as local_settings
@@ -115,15 +116,14 @@ def refresh_inputs(project: Project, params: Params) -> None:
     source = plugins.resolve("sources", params.ingest.source, where="ingest.source")
     options = source.Params.model_validate(params.ingest.options, strict=False)
     place = location(project.tree, options)
-    _write_if_changed(
+    keep(
+        project.tree,
         inputs / "source.json",
         {"source": params.ingest.source, **source.fingerprint(options, place)},
     )
-    _write_if_changed(inputs / "model.json", _model_files(project, params))
-    _write_if_changed(inputs / "machine.json", machine.fingerprint())
-    if not (project.tree / "stages").is_dir():  # a user's project runs the installed package
-        for stage, digest in code_digest.of_stages(project.tree / "dvc.yaml", params).items():
-            _write_if_changed(inputs / "code" / f"{stage}.json", digest)
+    keep(project.tree, inputs / "model.json", _model_files(project, params))
+    keep(project.tree, inputs / "machine.json", machine.fingerprint())
+    code_digest.refresh(project.tree, params, project.state)
 
 
 def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JSON
@@ -140,12 +140,6 @@ def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JS
         "family": params.finetune.family,
         "files": {name: manifest.sha256_file(path) for path, name in names.items()},
     }
-
-
-def _write_if_changed(path: Path, doc: Any) -> None:  # Any: JSON
-    text = json.dumps(doc, indent=1, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text() != text:
-        manifest.write_text(path, text)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Run one stage: `python -m stages NAME [TARGET]`, the thin command that dvc.yaml calls.
+"""Run one stage: `fettle stage NAME [TARGET]`, the thin command that dvc.yaml calls.
 
 Reads the stage's upstream artefacts (verified), its own sections of params.yaml; writes
 `artifacts/NAME[/TARGET]`, sealed by a manifest, and `records/NAME[@TARGET].json` with the clock
@@ -31,18 +31,24 @@ from fettle.tether import die_with_parent
 from stages._contract import Inputs, Stage
 from stages._machine import machine_lock
 
+# The stage itself, whose code is read apart (see fettle/reachability.py).
+IMPORTS_BY_NAME: tuple[str, ...] = ()
+FIRST = "inputs"  # the stage that seals no artefact
+
 
 def main(argv: list[str]) -> int:
     """Run the stage named by argv; return the exit code (0 done, 2 user error, 1 ours)."""
     die_with_parent()
     name, target = argv[0], (argv[1] if len(argv) > 1 else None)
     project = Path.cwd()
-    sys.path.insert(0, str(project))  # the user's own modules
     address = f"{name}@{target}" if target else name
     out = project / "artifacts" / name / (target or "")
     error_file = project / "records" / f"{address}.error.json"
     error_file.unlink(missing_ok=True)
     try:
+        if name == FIRST:
+            importlib.import_module("stages.inputs").write(project)
+            return 0
         run_stage(name, target, project, out)
     except BaseException as err:
         shutil.rmtree(out, ignore_errors=True)
@@ -158,11 +164,3 @@ def explain(err: BaseException) -> FettleError:
         f"{type(err).__name__}: {err}",
         fix="report it with the traceback above; the last good artefacts are kept",
     )
-
-
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    # All is written. Taking torch, its threads and its tensors down in order costs up to 1 s.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

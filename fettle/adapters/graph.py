@@ -25,11 +25,15 @@ import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from fettle import input_history
 from fettle.adapters import lockfile
 from fettle.errors import FettleError, ProjectError
 from fettle.tether import die_with_owner
 
 Graph = dict[str, list[str]]  # stage → the stages it waits for, in topological order
+# The stage that DVC always asks. Whoever asks here has refreshed the inputs in its own process, so
+# it is no part of the graph that a flow runs, and no reason for a run.
+FIRST = "inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,9 @@ def load(tree: Path) -> Graph:
 def _graph(repo: Any) -> Graph:  # Any: DVC ships no types
     graph = repo.index.graph
     ordered = reversed(list(nx.lexicographical_topological_sort(graph, key=_name)))
-    return {_name(s): sorted(_name(up) for up in graph.successors(s)) for s in ordered}
+    found = {_name(s): sorted(_name(up) for up in graph.successors(s)) for s in ordered}
+    found.pop(FIRST, None)
+    return {name: [up for up in ups if up != FIRST] for name, ups in found.items()}
 
 
 def _name(stage: Any) -> str:  # Any: DVC ships no types
@@ -92,7 +98,7 @@ def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, 
             stage = _find(repo, name)
             if not stage.frozen and stage.changed():
                 known = any(dep.hash_info for dep in stage.deps)
-                reasons = tuple(_reasons(stage.status(), tree)) if known else ("never run here",)
+                reasons = tuple(_explained(stage, tree)) if known else ("never run here",)
                 found[name] = Stale(reasons, look_in_cache and _restorable(repo, stage))
         return graph, found
 
@@ -103,6 +109,19 @@ def _restorable(repo: Any, stage: Any) -> bool:  # Any: DVC ships no types
         return bool(repo.stage_cache._load(stage))
     except (DvcException, OSError):
         return False
+
+
+def _explained(stage: Any, tree: Path) -> Iterator[str]:  # Any: DVC ships no types
+    """Give DVC's reasons; a digest in inputs/ that changed is told by what in it changed."""
+    recorded = {
+        _inside(dep.fs_path, tree): dep.hash_info.value for dep in stage.deps if dep.hash_info
+    }
+    for reason in _reasons(stage.status(), tree):
+        path = reason.removeprefix("deps ").removesuffix(": modified")
+        lines = []
+        if path in recorded and path.startswith("inputs/"):
+            lines = input_history.explain(tree, tree / path, str(recorded[path]))
+        yield from lines or [reason]
 
 
 def _reasons(status: Any, tree: Path) -> Iterator[str]:  # Any: DVC's nested status document
@@ -155,8 +174,23 @@ def warm_parent() -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fettle.adapters.graph"])
-    forkserver.ensure_running()
+    with _safe_path():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start a Python that does not look for modules in the current folder first (its `-P`)."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def run_stage(

@@ -20,6 +20,8 @@ from fettle.measure import Measure
 
 STATUS = Path("/proc/self/status")
 RUNS = 3  # the arena reaches its size on the first run; two more show that it stays
+# The runtime that the caller names, which it has loaded itself (see fettle/reachability.py).
+IMPORTS_BY_NAME: tuple[str, ...] = ()
 
 
 def peak(*, runtime: str, entry: Path, threads: int, shape: tuple[int, ...]) -> Measure:

@@ -127,6 +127,7 @@ def _plan(project: Project, json_: bool) -> None:
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
+    from fettle import packages
     from fettle.adapters import graph, leftovers, servers
 
     started = time.monotonic()
@@ -141,6 +142,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     _listen()
     leftovers.clear_dead_locks(project.tree)
     _say(f"release '{settings.release.name}'")
+    packages.load("flows")
     from flows.release import release
 
     servers.wait(project, server)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from fettle import packages
 from fettle.errors import ModelError
 from fettle.families import _user_files, _user_weights
 from fettle.params import Strict
@@ -31,6 +31,8 @@ TRAINS = True
 # Parts to cut a stranger's network in: each costs an epoch before everything learns.
 _GROUPS_MAX = 4
 _AT = "finetune.options"
+# The user's own modules, which inputs/model.json digests (see fettle/reachability.py).
+IMPORTS_BY_NAME: tuple[str, ...] = ()
 
 
 class Params(Strict):
@@ -57,7 +59,8 @@ def build(
     function = _function(options.entry, project)
     offered = {"classes": classes, "channels": channels, "size_px": size_px}
     try:
-        model = function(**_accepted(function, offered))
+        with packages.of_the_user(_user_files.roots(project)):  # it may import more
+            model = function(**_accepted(function, offered))
     except Exception as err:  # a stranger's code: any exception may come out
         raise ModelError(
             f"{_AT}.entry: {options.entry} failed",
@@ -128,11 +131,9 @@ def protected(model: nn.Module) -> list[nn.Module]:
 # Any: a stranger's function.
 def _function(entry: str, project: Path) -> Callable[..., Any]:
     module_name, _, name = entry.partition(":")
-    for root in reversed(_user_files.roots(project)):
-        if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
     try:
-        module = importlib.import_module(module_name)
+        with packages.of_the_user(_user_files.roots(project)):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as err:
         raise ModelError(
             f"{_AT}.entry: no module '{err.name}'",

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from fettle import packages
 from fettle.adapters import arms, bento, nginx, process, releases, servers, signing
 from fettle.errors import BusyError, ProjectError, TransientError
 from fettle.project import Project
@@ -160,7 +161,7 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
     place = place_of(project)
     folder = place.rollout(rollout)
     environ = {**os.environ, "PREFECT_API_URL": f"{server.url}/api"}
-    command = [sys.executable, "-m", "flows.promote", str(folder)]
+    command = packages.command("flows.promote", str(folder))
     process.spawn(command, folder / "prefect.log", cwd=project.root, env=environ)
     return True
 
