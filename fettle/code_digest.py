@@ -25,6 +25,7 @@ RUNNER = "stages.__main__"
 RECORD = "run_stage"  # what the runner does of an artefact; the rest is how it reports an error
 FIRST = "inputs"  # the stage that writes these files
 LOCK = "requirements.lock"
+LOADING = frozenset({"resolve", "names", "folder_path"})  # of fettle.plugins: who loads a file
 # params.py resolves every plug-in to check its options; that choice is a parameter already.
 CHECKS_ONLY = frozenset({"fettle.params", "fettle.plugins"})
 # Where the name of a folder's plug-in may come from besides the stage's params: the plug-ins of
@@ -38,6 +39,14 @@ NAMED_IN: Mapping[str, tuple[str, ...]] = {
 }
 SEARCHED = "compress"  # the folder that `recipe: auto` may take any proposal from
 Document = dict[str, dict[str, Any]]  # Any: JSON
+
+
+def documents(index: Index, params: Params, tree: Path) -> dict[str, Document]:
+    """Digest every stage, by its address ("ingest", "export@x86_ort_int8")."""
+    return {
+        f"{stage}@{target}" if target else stage: of_stage(index, params, stage, target, tree)
+        for stage, target in addresses(index, params)
+    }
 
 
 def addresses(index: Index, params: Params) -> Iterator[tuple[str, str | None]]:
@@ -92,7 +101,7 @@ class Asked:
 
     def choose(self, verb: str, folder: str, name: str, module: str, seen: set[str]) -> Picked:
         """Answer for one call of fettle.plugins; see reachability.Choose."""
-        if module in CHECKS_ONLY:
+        if module in CHECKS_ONLY or verb not in LOADING:
             return {}
         if not folder:
             return dict.fromkeys(self._index.sources.files, "whole")
@@ -202,9 +211,9 @@ def refresh(tree: Path, params: Params, state: Path) -> None:
     if _stands(record, key, folder):
         return
     written: dict[str, str] = {}
-    for stage, target in addresses(index, params):
-        path = folder / stage / f"{target}.json" if target else folder / f"{stage}.json"
-        keep(tree, path, of_stage(index, params, stage, target, tree))
+    for address, document in documents(index, params, tree).items():
+        path = folder / f"{address.replace('@', '/')}.json"
+        keep(tree, path, document)
         written[path.relative_to(folder).as_posix()] = manifest.sha256_file(path)
     for path in folder.rglob("*.json"):
         if path.relative_to(folder).as_posix() not in written:

@@ -198,9 +198,8 @@ class Walk:
                 self.whole(start)
             elif BY_NAME in table.symbols:
                 self.found.packages.update(table.symbols[BY_NAME].strings)
-            elif start.endswith("*") and "." in start and self.sources.is_ours(start):
-                for other in self.sources.under(start.rstrip("*")):
-                    self.whole(other)
+            elif start.startswith("fettle.") and start.endswith(".*"):  # a plug-in, by its path
+                self._calls["resolve", start.split(".")[1], "", module] = None
             else:
                 self.found.unknown.add(module)
 

@@ -124,21 +124,21 @@ class Packages:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache / "packages.json"
-        self._versions: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
         for folder in reversed([Path(entry or ".") for entry in sys.path]):
             with suppress(OSError):
                 for name in os.listdir(folder):  # noqa: PTH208  # names alone: a Path each is slow
                     if name.endswith(".dist-info"):
                         package, _, version = name.removesuffix(".dist-info").rpartition("-")
-                        self._versions[normal(package)] = version.partition("+")[0]
+                        self.versions[normal(package)] = version.partition("+")[0]
 
     def key(self) -> str:
         """Return a digest of all that is installed."""
-        return manifest.digest_of(self._versions)
+        return manifest.digest_of(self.versions)
 
     def version(self, module: str) -> str:
         """Return the version of the package that provides a top-level module, or "absent"."""
-        versions = [self._versions.get(name, "") for name in self._providers(module)]
+        versions = [self.versions.get(name, "") for name in self._providers(module)]
         return " ".join(sorted(filter(None, versions))) or "absent"
 
     def required_by(self, modules: Iterable[str]) -> set[str]:
@@ -147,13 +147,13 @@ class Packages:
         found: set[str] = set()
         while waiting:
             name = waiting.pop()
-            if name not in found and name in self._versions:
+            if name not in found and name in self.versions:
                 found.add(name)
                 waiting += self._requires(name)
         return found
 
     def _providers(self, module: str) -> list[str]:
-        if normal(module) in self._versions:
+        if normal(module) in self.versions:
             return [normal(module)]
         return self._known["modules"].get(module, [])
 
