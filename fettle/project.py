@@ -47,6 +47,9 @@ QUIET = {
 }
 
 
+NO_SCM = "    no_scm = true  # no git here: fettle takes this out once there is\n"
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """`root` holds params.yaml and the state; `tree` is where DVC runs (root, or a workspace)."""
@@ -110,8 +113,28 @@ def environment(project: Project) -> dict[str, str]:
     }
 
 
+def tell_dvc_of_git(root: Path) -> None:
+    """Keep `core.no_scm` of .dvc/config.local in step with whether the project lies in git.
+
+    DVC dies without git unless that is set, and compares no commits (`dvc metrics diff`) where it
+    is. A project whose own .dvc/config sets it is left alone.
+    """
+    shared, local = root / ".dvc" / "config", root / ".dvc" / "config.local"
+    if not shared.is_file() or "no_scm" in shared.read_text():
+        return
+    in_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
+    said = local.is_file() and NO_SCM in local.read_text()
+    if in_git and said:
+        local.write_text(local.read_text().replace(NO_SCM, "", 1))
+    elif not in_git and not said:
+        before = local.read_text() if local.is_file() else ""
+        head, core, rest = before.rpartition("[core]\n")
+        local.write_text(f"{head}{core}{NO_SCM}{rest}" if core else f"[core]\n{NO_SCM}{before}")
+
+
 def refresh_inputs(project: Project, params: Params) -> None:
     """Write the digests DVC depends on; a file is touched only when its content changed."""
+    tell_dvc_of_git(project.tree)
     inputs = project.tree / "inputs"
     source = plugins.resolve("sources", params.ingest.source, where="ingest.source")
     options = source.Params.model_validate(params.ingest.options, strict=False)

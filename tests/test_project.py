@@ -40,14 +40,14 @@ def test_the_second_run_is_told_which_process_holds_the_work(tmp_path: Path) -> 
 
 def test_inputs_are_written_once_and_left_alone_while_nothing_changes(tmp_path: Path) -> None:
     here = project.Project(tmp_path, tmp_path)
-    (tmp_path / "stages").mkdir()
     settings = params.load(ROOT / "params.yaml")
     project.refresh_inputs(here, settings)
     files = sorted(p.name for p in (tmp_path / "inputs").iterdir())
-    assert files == ["machine.json", "model.json", "source.json"]
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").iterdir()}
+    assert files == ["code", "machine.json", "model.json", "source.json"]
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").rglob("*")}
+    assert len(before) > 15
     project.refresh_inputs(here, settings)
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").iterdir()}
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").rglob("*")}
 
 
 def test_every_child_process_is_told_to_stay_quiet(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from fettle.manifest import sha256_file
 
 LEFT_OUT = {".git", ".venv", ".fettle", ".dvc", "artifacts", "inputs", "records", "releases"}
 
+RESULT = "dvc.lock"  # tracked perhaps, and yet what a run made, not what it was made of
+
 
 class Sources(TypedDict):
     """`commit` is None outside git; `source` digests every source file as it lies there."""
@@ -25,7 +27,7 @@ def describe(root: Path) -> Sources:
     lines = [f"{path.as_posix()} {sha256_file(root / path)}" for path in source_files(root)]
     return Sources(
         commit=_git(root, "rev-parse", "HEAD"),
-        dirty=bool(_git(root, "status", "--porcelain")),
+        dirty=bool(_git(root, "status", "--porcelain", "--", ".", f":!{RESULT}")),
         source=hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     )
 
@@ -39,7 +41,7 @@ def source_files(root: Path) -> list[Path]:
     else:
         found = (p.relative_to(root) for p in root.rglob("*"))
         paths = [p for p in found if p.parts[0] not in LEFT_OUT and "__pycache__" not in p.parts]
-    return sorted(p for p in set(paths) if (root / p).is_file())
+    return sorted(p for p in set(paths) if (root / p).is_file() and p != Path(RESULT))
 
 
 def _git(root: Path, *command: str) -> str | None:

@@ -34,6 +34,8 @@ Graph = dict[str, list[str]]  # stage → the stages it waits for, in topologica
 # The stage that DVC always asks. Whoever asks here has refreshed the inputs in its own process, so
 # it is no part of the graph that a flow runs, and no reason for a run.
 FIRST = "inputs"
+# Nothing here compares commits or stages files for one, and opening git costs time.
+CONFIG = {"core": {"no_scm": True}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Stale:
 @contextmanager
 def _open(tree: Path) -> Iterator[Any]:  # Any: DVC ships no types
     try:
-        with Repo(str(tree), _wait_for_lock=True) as repo, repo.lock:
+        with Repo(str(tree), _wait_for_lock=True, config=CONFIG) as repo, repo.lock:
             yield repo
     except DvcException as err:
         raise translate(err) from err
@@ -244,7 +246,7 @@ def _reproduce(
     os.dup2(handle, 2)
     lockfile.write_whole()
     try:
-        with Repo(tree, _wait_for_lock=True) as repo:
+        with Repo(tree, _wait_for_lock=True, config=CONFIG) as repo:
             repo.reproduce(targets=[name], single_item=True, force=force, run_cache=not force)
     except DvcException as err:
         os.write(2, f"{err}{f': {err.__cause__}' if err.__cause__ else ''}\n".encode())
