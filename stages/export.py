@@ -7,8 +7,8 @@ refuses   calibration images that are constant, of one class, mislabelled or too
           cannot be quantized or compiled for this target seals an artefact that says so, so that
           the other targets go on
 
-inputs/machine.json is a dep: it holds the runtimes' versions, and a runtime that was missing may
-be there next time.
+The runtime's version is part of inputs/code/export/TARGET.json: one that was missing may be there
+next time.
 
 facts: target, hardware, runtime, version (of the runtime), precision, dialect; then either refused
 (why the model cannot be had for this target), or entry (None when the runtime is missing, then

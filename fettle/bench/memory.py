@@ -30,7 +30,7 @@ def peak(*, runtime: str, entry: Path, threads: int, shape: tuple[int, ...]) -> 
     `runtime` is a module that offers open(entry, threads=…), e.g. "fettle.runtimes.ort". Raises
     OurFault when the child dies.
     """
-    command = [sys.executable, "-m", "fettle.bench.memory", runtime, str(entry), str(threads)]
+    command = [sys.executable, "-P", "-m", "fettle.bench.memory", runtime, str(entry), str(threads)]
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.run(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +20,9 @@ from conftest import SETTINGS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("fettle", "stages", "flows", "bentos", "examples", "tools")
+FILES = ("dvc.yaml", "params.yaml", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+PACKED = (*FOLDERS, *FILES)
 NET = """
 from stages.blocks import WIDTH  # the user's own package of that name
 from torch import nn
@@ -26,9 +30,11 @@ from torch import nn
 
 def build(classes, channels, size_px):
     return nn.Sequential(
-        nn.Conv2d(channels, WIDTH, 3, stride=2, padding=1), nn.BatchNorm2d(WIDTH), nn.ReLU(),
+        nn.Conv2d(channels, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH), nn.ReLU(),
         nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * WIDTH, classes),
+        nn.MaxPool2d(2),
+        nn.Conv2d(WIDTH, 2 * WIDTH, 3, padding=1), nn.BatchNorm2d(2 * WIDTH), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32 * WIDTH, classes),
     )
 """
 
@@ -58,11 +64,17 @@ class Installed(Box):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel as a packager would, without the network."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """Build the wheel of a copy of the sources, without the network."""
+    folder, tree = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("sources")
+    for name in PACKED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, tree / name)
     words = ("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", *words, "--wheel-dir", str(folder), str(ROOT)],
+        [sys.executable, "-m", "pip", *words, "--wheel-dir", str(folder), str(tree)],
         capture_output=True,
         text=True,
         check=False,
@@ -78,7 +90,9 @@ def installed(wheel: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / "venv")], check=True)
     python = home / "venv" / "bin" / "python"
     words = ("install", "--no-deps", "--no-index", "--quiet", str(wheel))
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *words], check=True)
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    subprocess.run([*pip, *words], check=True, env=bare)
     site = next((home / "venv" / "lib").glob("python*/site-packages"))
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     Installed.python = python
@@ -94,7 +108,7 @@ def installed(wheel: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
                 "" if module == "__init__" else "raise RuntimeError('this is the user\\'s own')\n"
             )
             (made.project / name / f"{module}.py").write_text(text)
-    (made.project / "stages" / "blocks.py").write_text("WIDTH = 8\n")
+    (made.project / "stages" / "blocks.py").write_text("WIDTH = 48\n")
     (made.project / "net.py").write_text(NET)
     return made
 

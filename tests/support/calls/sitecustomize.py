@@ -1,4 +1,4 @@
-"""Write down every function of ours that a stage's process calls, if FETTLE_CALLS names a folder."""
+"""Write down every function that a stage's process calls, if FETTLE_CALLS names a folder."""
 
 import os
 import sys
