@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fettle import manifest, reachability
-from fettle.input_history import keep
-from fettle.params import Params
+from fettle.errors import ProjectError
+from fettle.input_history import differences, keep
+from fettle.params import Params, load
 from fettle.reachability import Picked, Reached, Sources, Walk
 from fettle.source_index import Index
 
@@ -200,10 +201,10 @@ def refresh(tree: Path, params: Params, state: Path) -> None:
     """
     index = Index.of_installed(state / "code")
     folder, record = tree / "inputs" / "code", tree / ".fettle" / "code" / "written.json"
+    installed = _installed_key(index)
     key = manifest.digest_of(
         {
-            "sources": index.key(),
-            "packages": index.packages.key(),
+            "installed": installed,
             "params": json.dumps(params.model_dump(mode="json", by_alias=True), sort_keys=True),
             "project": _own_key(tree),
         }
@@ -212,14 +213,50 @@ def refresh(tree: Path, params: Params, state: Path) -> None:
         return
     written: dict[str, str] = {}
     for address, document in documents(index, params, tree).items():
-        path = folder / f"{address.replace('@', '/')}.json"
+        stage, _, target = address.partition("@")
+        path = _path(tree, stage, target or None)
         keep(tree, path, document)
         written[path.relative_to(folder).as_posix()] = manifest.sha256_file(path)
     for path in folder.rglob("*.json"):
         if path.relative_to(folder).as_posix() not in written:
             path.unlink()
     index.save()
-    manifest.write_json(record, {"key": key, "files": written})
+    manifest.write_json(record, {"key": key, "installed": installed, "files": written})
+
+
+def refuse_stale(tree: Path, state: Path, stage: str, target: str | None) -> None:
+    """Hold the installed code against what DVC was told of this stage.
+
+    Raises ProjectError when the stage would run other code: it was edited, or a package was
+    upgraded, since the digests were written.
+    """
+    record, path = tree / ".fettle" / "code" / "written.json", _path(tree, stage, target)
+    if not path.is_file():
+        return
+    index = Index.of_installed(state / "code")
+    try:
+        if json.loads(record.read_text())["installed"] == _installed_key(index):
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    now = of_stage(index, load(tree / "params.yaml"), stage, target, tree)
+    if json.loads(path.read_text()) != now:
+        raise ProjectError(
+            f"{path.relative_to(tree)} is stale",
+            got="; ".join(differences(json.loads(path.read_text()), now)[:3]),
+            rule="an artefact is kept under the digest of the code that made it, and DVC was told "
+            "of other code",
+            fix="use `fettle run` or `dvc repro`, and let the code stand while they run",
+        )
+
+
+def _path(tree: Path, stage: str, target: str | None) -> Path:
+    folder = tree / "inputs" / "code"
+    return folder / stage / f"{target}.json" if target else folder / f"{stage}.json"
+
+
+def _installed_key(index: Index) -> str:
+    return manifest.digest_of({"sources": index.key(), "packages": index.packages.key()})
 
 
 def _own_key(tree: Path) -> str:

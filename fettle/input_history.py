@@ -37,13 +37,19 @@ def explain(tree: Path, path: Path, md5: str) -> list[str]:
         now = json.loads(path.read_text())
     except (OSError, ValueError):
         return []
-    lines = list(_code(before, now) if "functions" in now else _leaves(before, now, path.name))
+    lines = (
+        differences(before, now) if "functions" in now else list(_leaves(before, now, path.name))
+    )
     more = len(lines) - SHOWN_MAX
     return lines[:SHOWN_MAX] + ([f"and {more} more in {path.name}"] if more > 0 else [])
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:  # Any: JSON
+    """Say how two documents of fettle/code_digest.py differ, a line each."""
+    return list(_code(before, now))
+
+
 def _code(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:  # Any: JSON
-    """Compare two documents of fettle/code_digest.py."""
     old, new = before.get("functions", {}), now["functions"]
     for file in sorted(old.keys() | new.keys()):
         if file not in new:
@@ -52,8 +58,10 @@ def _code(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:  
             yield f"{file} is reached now"
         else:
             for name in sorted(old[file].keys() | new[file].keys()):
-                if how := _how(old[file].get(name), new[file].get(name)):
-                    yield f"{file} {_called(name)} {how}"
+                was, is_ = old[file].get(name), new[file].get(name)
+                if was != is_:
+                    how = "is reached now" if was is None else "is no longer reached"
+                    yield f"{file} {_called(name)} {how if None in (was, is_) else 'changed'}"
     for file, how in _differences(before.get("data", {}), now["data"]):
         yield f"{file} {how}"
     versions = (before.get("packages", {}), now["packages"])
@@ -66,7 +74,9 @@ def _code(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:  
 def _called(name: str) -> str:
     if name == "<module>":
         return "module level"
-    return f"constant `{name}`" if name.isupper() else f"function `{name}`"
+    if name.isupper() or name.startswith("__"):
+        return f"constant `{name}`"
+    return f"class `{name}`" if name.lstrip("_")[:1].isupper() else f"function `{name}`"
 
 
 def _differences(

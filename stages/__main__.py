@@ -45,13 +45,17 @@ def main(argv: list[str]) -> int:
     out = project / "artifacts" / name / (target or "")
     error_file = project / "records" / f"{address}.error.json"
     error_file.unlink(missing_ok=True)
+    began = False
     try:
         if name == FIRST:
             importlib.import_module("stages.inputs").write(project)
             return 0
+        _refuse_stale_code(project, name, target)
+        began = True
         run_stage(name, target, project, out)
     except BaseException as err:
-        shutil.rmtree(out, ignore_errors=True)
+        if began:
+            shutil.rmtree(out, ignore_errors=True)
         failure = explain(err)
         manifest.write_json(error_file, {"kind": failure.kind, "text": str(failure)})
         if isinstance(failure, OurFault):
@@ -59,6 +63,13 @@ def main(argv: list[str]) -> int:
         print(f"{address}: {failure}", file=sys.stderr)
         return failure.exit_code
     return 0
+
+
+def _refuse_stale_code(project: Path, name: str, target: str | None) -> None:
+    from fettle import code_digest  # here: what the stages depend on is not how that is found out
+
+    home = Path(os.environ.get("FETTLE_ROOT", project))
+    code_digest.refuse_stale(project, home / ".fettle", name, target)
 
 
 def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:

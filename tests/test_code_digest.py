@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from fettle import code_digest, params
+from fettle.errors import ProjectError
 from fettle.params import Params
 from fettle.source_index import Index
 
@@ -321,3 +323,39 @@ def dig(doc: Any, dotted: str) -> Any:
     for part in dotted.split("."):
         doc = doc[part]
     return doc
+
+
+def test_a_stage_refuses_to_run_other_code_than_dvc_was_told_of(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    state = tmp_path / ".fettle"
+    code_digest.refresh(tmp_path, params.load(tmp_path / "params.yaml"), state)
+    code_digest.refuse_stale(tmp_path, state, "select", None)
+    path = tmp_path / "inputs" / "code" / "select.json"
+    told = json.loads(path.read_text())
+    told["functions"]["stages/select.py"]["run"] = "0"
+    path.write_text(json.dumps(told))
+    code_digest.refuse_stale(tmp_path, state, "select", None)  # no file of the code has changed
+    record = state / "code" / "written.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "installed": "other files"}))
+    code_digest.refuse_stale(tmp_path, state, "ingest", None)  # one has, yet this stage has not
+    with pytest.raises(ProjectError) as caught:
+        code_digest.refuse_stale(tmp_path, state, "select", None)
+    assert str(caught.value) == (
+        "inputs/code/select.json is stale: got stages/select.py function `run` changed; an "
+        "artefact is kept under the digest of the code that made it, and DVC was told of other "
+        "code. Fix: use `fettle run` or `dvc repro`, and let the code stand while they run."
+    )
+
+
+def test_digests_are_written_once_and_again_when_somebody_took_one_away(tmp_path: Path) -> None:
+    chosen = settings()
+    code_digest.refresh(tmp_path, chosen, tmp_path / ".fettle")
+    folder = tmp_path / "inputs" / "code"
+    assert len(list(folder.rglob("*.json"))) == 12
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    (folder / "select.json").unlink()
+    (folder / "export" / "gone_target.json").write_text("{}")
+    code_digest.refresh(tmp_path, settings("seed=99"), tmp_path / ".fettle")
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    assert {path for path in after if after[path] != before[path]} == {folder / "select.json"}
+    assert after.keys() == before.keys()
