@@ -14,7 +14,8 @@ from setuptools.command import build_py
 ROOT = Path(__file__).resolve().parents[1]
 # The template's name of a file or folder, and where it lies in the repository.
 SHIPPED = {
-    "dvc.yaml": "dvc.yaml",
+    # not dvc.yaml: DVC takes any below a project, in a venv too, for a part of it
+    "graph.yaml": "dvc.yaml",
     "params.yaml": "params.yaml",
     "photos.yaml": "examples/photos.yaml",
     "bentos": "bentos",

@@ -14,7 +14,8 @@ from fettle.errors import OurFault
 HERE = Path(__file__).parent
 # The template's name, and where that lies in a checkout (tools/build_py.py has the same).
 IN_CHECKOUT = {
-    "dvc.yaml": "dvc.yaml",
+    # not dvc.yaml: DVC takes any below a project, in a venv too, for a part of it
+    "graph.yaml": "dvc.yaml",
     "params.yaml": "params.yaml",
     "photos.yaml": "examples/photos.yaml",
     "bentos": "bentos",
@@ -37,7 +38,7 @@ def write_project(folder: Path, *, photos: bool) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(template("photos.yaml" if photos else "params.yaml"), folder / "params.yaml")
-    shutil.copyfile(template("dvc.yaml"), folder / "dvc.yaml")
+    shutil.copyfile(template("graph.yaml"), folder / "dvc.yaml")
     shutil.copytree(
         template("bentos"), folder / "bentos", ignore=shutil.ignore_patterns("__pycache__")
     )

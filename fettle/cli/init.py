@@ -42,7 +42,7 @@ def init(
         (folder / ".dvc").mkdir()
         (folder / ".dvc" / "config").write_text(DVC_CONFIG)
         (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-        (folder / ".dvcignore").write_text("__pycache__\n.fettle\nreleases\n")
+        (folder / ".dvcignore").write_text("__pycache__\n.fettle\n.venv\nreleases\n")
         (folder / ".gitignore").write_text(IGNORED)
         projects.tell_dvc_of_git(folder)
         if data is not None:

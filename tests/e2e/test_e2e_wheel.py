@@ -117,10 +117,11 @@ def test_the_wheel_carries_what_init_copies_and_no_link(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         template = "fettle/cli/template"
-        assert archive.read(f"{template}/dvc.yaml") == (ROOT / "dvc.yaml").read_bytes()
+        assert archive.read(f"{template}/graph.yaml") == (ROOT / "dvc.yaml").read_bytes()
         assert archive.read(f"{template}/params.yaml") == (ROOT / "params.yaml").read_bytes()
     assert f"{template}/bentos/classifier/service.py" in names
     assert f"{template}/photos.yaml" in names
+    assert not [name for name in names if name.endswith("/dvc.yaml")]  # DVC would run it too
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 
 
