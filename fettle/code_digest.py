@@ -221,7 +221,8 @@ def refresh(tree: Path, params: Params, state: Path) -> None:
         if path.relative_to(folder).as_posix() not in written:
             path.unlink()
     index.save()
-    manifest.write_json(record, {"key": key, "installed": installed, "files": written})
+    if index.is_settled:
+        manifest.write_json(record, {"key": key, "installed": installed, "files": written})
 
 
 def refuse_stale(tree: Path, state: Path, stage: str, target: str | None) -> None:

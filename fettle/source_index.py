@@ -1,7 +1,8 @@
 """Index of the installed code: the source files of our packages, and the versions of all others.
 
-A file is read and parsed once; its table is cached by path, mtime and size, so that asking again
-costs a stat a file. Nothing here is imported to be looked at.
+A file is read and parsed once; its table is cached by path, size, mtime and ctime, so that asking
+again costs a stat a file. One that changed in the last seconds is not remembered: a second edit in
+the same tick of the clock would leave the same stat. Nothing here is imported to be looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -24,6 +26,7 @@ from fettle.reachability import Sources
 from fettle.source_symbols import Table
 
 OURS = ("fettle", "stages")
+RACY_NS = 2_000_000_000  # FAT, the coarsest file system in use, ticks every 2 s
 SCHEMA = 1  # of the cache: raise it when a table's form or a digest's rule changes
 
 
@@ -31,17 +34,22 @@ class Index:
     """The files of our packages under `roots` ({package: folder}), with a cache in `cache`."""
 
     def __init__(self, roots: dict[str, Path], cache: Path) -> None:
-        self._cache, self._stats = cache / "tables.json", {}
+        self._cache = cache / "tables.json"
+        self._stats: dict[Path, tuple[Path, str, int]] = {}
+        latest = 0
         files: dict[str, Path] = {}
         data: dict[str, list[Path]] = {}
         for name, root in roots.items():
             for path, stat in _walk(root):
                 place = Path(name) / path.relative_to(root)
-                self._stats[path] = (place, stat.st_mtime_ns, stat.st_size)
+                stamp = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+                self._stats[path] = (place, stamp, stat.st_size)
+                latest = max(latest, stat.st_mtime_ns, stat.st_ctime_ns)
                 if path.suffix == ".py":
                     files[_module(place)] = path
                 else:
                     data.setdefault(".".join(place.parent.parts), []).append(path)
+        self.is_settled = latest < time.time_ns() - RACY_NS
         self._known: dict[str, list[Any]] | None = None  # Any: a cached table, JSON
         self._fresh = False
         self._tables: dict[str, Table] = {}
@@ -113,7 +121,12 @@ class Index:
         """Write the cache if there is something new; one that cannot be written costs time."""
         self.packages.save()
         if self._fresh and self._known is not None:
-            paths = {str(path) for path in self._stats}
+            before = time.time_ns() - RACY_NS
+            paths = {
+                str(path)
+                for path, (_, stamp, _) in self._stats.items()
+                if max(map(int, stamp.split())) < before
+            }
             rows = {path: row for path, row in self._known.items() if path in paths}
             with suppress(OSError):
                 manifest.write_text(self._cache, json.dumps({"schema": SCHEMA, "files": rows}))

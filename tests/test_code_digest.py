@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -359,3 +360,14 @@ def test_digests_are_written_once_and_again_when_somebody_took_one_away(tmp_path
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
     assert {path for path in after if after[path] != before[path]} == {folder / "select.json"}
     assert after.keys() == before.keys()
+
+
+def test_an_edit_that_leaves_size_and_mtime_as_they_were_is_seen(
+    copy: Copy, edit: Callable[[str, Change], None]
+) -> None:
+    path = copy.tree / "stages" / "select.py"
+    stat = path.stat()
+    edit("stages/select.py", swap("^MEASURES = False", "MEASURES = Falsy"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    assert changed(copy, copy.documents(settings())) == {"select"}
