@@ -27,7 +27,7 @@ from fettle.source_symbols import Table
 
 OURS = ("fettle", "stages")
 RACY_NS = 2_000_000_000  # FAT, the coarsest file system in use, ticks every 2 s
-SCHEMA = 1  # of the cache: raise it when a table's form or a digest's rule changes
+SCHEMA = 2  # of the cache: raise it when a table's form or a digest's rule changes
 
 
 class Index:

@@ -86,6 +86,7 @@ def parse(text: str | bytes, module: str, *, package: bool) -> Table:
     place = module if package else module.rpartition(".")[0]
     table = Table({TOP: Symbol()}, [], [])
     top: list[ast.stmt] = []
+    bound: dict[str, list[ast.stmt]] = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
             table.symbols[SCRIPT] = _symbol(list(node.body), place)
@@ -95,11 +96,11 @@ def parse(text: str | bytes, module: str, *, package: bool) -> Table:
         if name is None:
             top.append(node)
             continue
-        if name in table.symbols:  # bound twice (an overload, a fallback): both count
-            top.append(node)
-        table.symbols[name] = _symbol([node], place)
+        bound.setdefault(name, []).append(node)  # twice (an overload, a fallback): both count
         if name == "__getattr__" or _runs_at_import(node):
             table.always.append(name)
+    for name, nodes in bound.items():
+        table.symbols[name] = _symbol(nodes, place)
     table.symbols[TOP] = _symbol(top, place)
     table.bound = sorted(_bound(top))
     return table
