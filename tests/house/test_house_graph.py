@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from fettle import code_digest, params, workspace
 from fettle.adapters import graph
+from fettle.source_index import Index
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WHOLE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -124,3 +125,29 @@ def test_every_parameter_of_the_graph_stands_in_the_params_file(file: str) -> No
         for key in dotted.split("."):
             assert key in found, f"{file} lacks {dotted}"
             found = found[key]
+
+
+@pytest.mark.parametrize("file", PARAMS_FILES)
+def test_no_stage_imports_by_a_name_that_nobody_stated(file: str, tmp_path: Path) -> None:
+    """Such an import counts as all there is: every edit would make that stage stale."""
+    index = Index.of_installed(tmp_path)
+    found = code_digest.documents(index, params.load(ROOT / file), ROOT)
+    assert len(found) > 10
+    whole = [name for name, doc in found.items() if "fettle/cli/main.py" in doc["functions"]]
+    assert whole == [], "state the names in IMPORTS_BY_NAME (fettle/reachability.py)"
+
+
+def test_plug_ins_are_asked_for_in_the_form_that_can_be_read_off(tmp_path: Path) -> None:
+    """`plugins.resolve("folder", name)`: under another name the call would not be seen."""
+    index = Index.of_installed(tmp_path)
+    seen, hidden = 0, []
+    for module in index.sources.files:
+        for symbol in index.sources.read(module).symbols.values():
+            seen += len(symbol.plugins)
+            for bound, (base, name) in symbol.imports.items():
+                taken = base == "fettle.plugins" and name in code_digest.LOADING
+                renamed = f"{base}.{name}" == "fettle.plugins" and bound != "plugins"
+                if taken or renamed:
+                    hidden.append(f"{module}: {bound}")
+    assert seen > 20
+    assert hidden == []
