@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
+.PHONY: help setup run test test-wheel check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,9 @@ run: setup  ## run the main job on the digits that ship inside scikit-learn
 
 test: setup  ## run all tests, a file at a time on each of two workers
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-wheel: setup  ## build the wheel, install it where no checkout is, run the line there
+	@pytest -m wheel tests/e2e/test_e2e_wheel.py
 
 check: setup  ## lint, types, import contracts and the tests without torch
 	@ruff check . && ruff format --check . && mypy && lint-imports && pytest -q -m "not e2e and not slow" tests

@@ -35,7 +35,7 @@ SAY = logging.getLogger("fettle.supervisor")
 TICK_S = 0.2  # a decision follows its evidence by this much; the goal is 1 s to zero traffic
 STATUS_EVERY_S = 0.5
 KEEP_UP_EVERY_S = 1.0
-RERUN = (sys.executable, "-m", "fettle.cli.main", "run")
+RERUN = (sys.executable, "-P", "-m", "fettle.cli.main", "run")
 OVER = (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED)
 
 
@@ -155,7 +155,13 @@ class Controller:
 
     def _keep_warden(self) -> None:
         if process.read(self._place.warden) is None:
-            command = [sys.executable, "-m", "fettle.supervisor.warden", str(self._project.root)]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "fettle.supervisor.warden",
+                str(self._project.root),
+            ]
             log = self._place.folder / "warden.log"
             process.spawn(command, log, cwd=self._project.root)
 

@@ -18,7 +18,7 @@ import pytest
 from box import Box, set_params
 from conftest import SETTINGS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.wheel]
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("fettle", "stages", "flows", "bentos", "examples", "tools")
 FILES = ("dvc.yaml", "params.yaml", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
