@@ -38,6 +38,7 @@ NAMED_IN: Mapping[str, tuple[str, ...]] = {
     "targets": (),
     "runtimes": ("targets",),
 }
+RUNTIMES = "runtimes"  # a release carries the file of its runtime
 SEARCHED = "compress"  # the folder that `recipe: auto` may take any proposal from
 Document = dict[str, dict[str, Any]]  # Any: JSON
 
@@ -151,7 +152,7 @@ def _functions(sources: Sources, index: Index, found: Reached) -> dict[str, dict
 
 def _carried(index: Index, asked: Asked, params: Params, tree: Path) -> set[str]:
     """Name the modules whose text a release carries: its service's, and its runtime's."""
-    entries = [f"fettle.runtimes.{one}" for one in asked.picked("runtimes")]
+    entries = [f"fettle.{RUNTIMES}.{one}" for one in asked.picked(RUNTIMES)]
     for path in sorted((tree / "bentos" / params.release.service).glob("*.py")):
         entries += index.imports_of(path)
     return reachability.files_of(index.sources, entries)

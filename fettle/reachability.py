@@ -17,7 +17,6 @@ from pathlib import Path
 from fettle.source_symbols import TOP, Symbol, Table
 
 BY_NAME = "IMPORTS_BY_NAME"
-PLUGINS = "fettle.plugins"
 
 
 @dataclass(slots=True)
@@ -115,12 +114,15 @@ class Walk:
         for other in found.executes:
             self._import(other)
         for bound, (base, attr) in found.imports.items():
-            self._star(base) if bound == "*" else self._submodule(base, attr)
+            if bound == "*":
+                self.whole(base)
+            else:
+                self._submodule(base, attr)
         local = {**table.symbols[TOP].imports, **found.imports}
         for ref in found.refs:
             self._refer(module, table, local, ref)
         for text in found.strings:
-            self._text(module, text)
+            self._text(text)
         if "__file__" in found.refs or any(ref.endswith(".files") for ref in found.refs):
             self._packaged(module, found)
         self._by_name(module, table, found)
@@ -154,9 +156,6 @@ class Walk:
         if attr and f"{base}.{attr}" in self.sources.files:
             self._import(f"{base}.{attr}")
 
-    def _star(self, base: str) -> None:
-        self.whole(base)
-
     def _refer(self, module: str, table: Table, imports: Mapping[str, list[str]], ref: str) -> None:
         """Follow a dotted name as far as it leads through our modules."""
         root, *rest = ref.split(".")
@@ -177,11 +176,10 @@ class Walk:
                 self.whole(base)
                 return
 
-    def _text(self, module: str, text: str) -> None:
-        """Follow a text that names a module of ours (`python -m …`) or a packaged data file."""
+    def _text(self, text: str) -> None:
+        """Follow a text that names a module of ours: `python -m …` runs it."""
         if "." in text and text in self.sources.files:
             self.whole(text)
-        del module
 
     def _packaged(self, module: str, found: Symbol) -> None:
         """Reach the data files that a symbol names; all that lie beside it where it names none."""
@@ -199,7 +197,8 @@ class Walk:
             elif BY_NAME in table.symbols:
                 self.found.packages.update(table.symbols[BY_NAME].strings)
             elif start.startswith("fettle.") and start.endswith(".*"):  # a plug-in, by its path
-                self._calls["resolve", start.split(".")[1], "", module] = None
+                folder = start.removeprefix("fettle.").removesuffix(".*")
+                self._calls["resolve", folder, "", module] = None
             else:
                 self.found.unknown.add(module)
 
@@ -214,7 +213,7 @@ def files_of(sources: Sources, entries: Iterator[str] | list[str]) -> set[str]:
         module = waiting.pop()
         if module in found or not sources.is_ours(module):
             continue
-        parent, _, last = module.rpartition(".")
+        parent = module.rpartition(".")[0]
         if module not in sources.files:
             waiting.append(parent)
             continue
@@ -223,5 +222,4 @@ def files_of(sources: Sources, entries: Iterator[str] | list[str]) -> set[str]:
         for symbol in sources.read(module).symbols.values():
             waiting += symbol.executes
             waiting += [f"{base}.{attr}" for base, attr in symbol.imports.values() if attr]
-        del last
     return found
