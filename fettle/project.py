@@ -47,6 +47,7 @@ QUIET = {
 }
 
 
+FORMER_COMMAND = "python -m stages"
 NO_SCM = "    no_scm = true  # no git here: fettle takes this out once there is\n"
 
 
@@ -85,7 +86,7 @@ class Project:
 def find(folder: Path | None = None) -> Project:
     """Take the current folder as the project.
 
-    Raises ProjectError when it has no params.yaml and dvc.yaml.
+    Raises ProjectError when it has no params.yaml and dvc.yaml, or a graph of an earlier fettle.
     """
     root = (folder or Path.cwd()).resolve()
     missing = [name for name in ("params.yaml", "dvc.yaml") if not (root / name).is_file()]
@@ -95,6 +96,14 @@ def find(folder: Path | None = None) -> Project:
             got=f"no {' and no '.join(missing)}",
             rule="fettle works on the project in the current folder",
             fix="cd into a project, or make one with `fettle init DIR --data PHOTOS`",
+        )
+    if FORMER_COMMAND in (root / "dvc.yaml").read_text():
+        raise ProjectError(
+            f"{root / 'dvc.yaml'} was written by an earlier fettle",
+            got=f"a stage that calls `{FORMER_COMMAND}`",
+            rule="its stages are `fettle stage NAME` now, and depend on other files",
+            fix="make a project elsewhere (`fettle init new`) and copy its dvc.yaml over this one; "
+            "the params and the cache stay, every stage runs once",
         )
     return Project(root, root)
 
