@@ -256,6 +256,18 @@ def _reproduce(
     os._exit(0)
 
 
+def record_first(tree: Path) -> None:
+    """Record the first stage in dvc.lock as a `dvc repro` would: what it writes is written already.
+
+    Without it the first plain `dvc repro` in a clone would change a lock that was committed.
+    """
+    with _open(tree) as repo:
+        for stage in repo.index.stages:
+            if _name(stage) == FIRST and stage.changed_outs():
+                stage.save()
+                stage.dump(update_pipeline=False)
+
+
 def restore(tree: Path, name: str) -> bool:
     """Put the last good artefact of a failed stage back from the cache; False if none."""
     try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import tiny_graph
+from dvc.utils.serialize import load_yaml
 
 from fettle import input_history
 from fettle.adapters import graph, leftovers
@@ -154,3 +156,21 @@ def test_the_stage_that_is_always_asked_is_no_part_of_the_flow_s_graph(tree: Pat
     stages, stale = graph.stale(tree)
     assert stages == {"first": [], "second@p": ["first"], "second@q": ["first"]}
     assert "inputs" not in stale
+
+
+def test_the_first_stage_is_recorded_as_dvc_would_record_it(tree: Path) -> None:
+    text = (tree / "dvc.yaml").read_text()
+    asked = (
+        "stages:\n  inputs:\n    cmd: 'true'\n    always_changed: true\n    outs:\n"
+        "      - source.txt: {cache: false, persist: true}\n"
+    )
+    (tree / "dvc.yaml").write_text(text.replace("stages:\n", asked, 1))
+    assert tiny_graph.run(tree, "first") == 0
+    assert "inputs" not in load_yaml(str(tree / "dvc.lock"))["stages"]
+    graph.record_first(tree)
+    recorded = (tree / "dvc.lock").read_bytes()
+    graph.record_first(tree)
+    dvc = [sys.executable, "-m", "dvc", "repro", "inputs"]
+    subprocess.run(dvc, cwd=tree, capture_output=True, check=True)
+    assert "inputs" in load_yaml(str(tree / "dvc.lock"))["stages"]
+    assert (tree / "dvc.lock").read_bytes() == recorded
