@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = str(Path(__file__).resolve().parent / "calls")
-# What the process runs before and around a stage: the command line, the check of params.yaml, and
-# the runner's own reports; none of it makes an artefact.
-AROUND = ("fettle/cli/", "fettle/packages.py", "fettle/plugins.py")
+# What the process runs before and around a stage: the command line, the check of params.yaml and of
+# the code's digests, and the runner's own reports; none of it makes an artefact.
+DIGESTS = ("code_digest", "input_history", "reachability", "source_index", "source_symbols")
+AROUND = (
+    "fettle/cli/",
+    "fettle/packages.py",
+    "fettle/plugins.py",
+    *(f"fettle/{name}.py" for name in DIGESTS),
+)
 OUTSIDE = {("stages/__main__.py", "main"), ("fettle/tether.py", "die_with_parent")}
 
 
