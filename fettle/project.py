@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from fettle import code_digest, manifest, plugins
 from fettle.bench import machine
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
+from fettle.input_history import keep
 
 # offered here too: callers ask the project for its paths (the aliases mark a re-export)
 from fettle.local import OVER, PARAMETER
@@ -53,6 +54,10 @@ QUIET = {
 # SQLAlchemy cuts a file's path at '?' and reads '%41' as 'A' (seen with MLflow 3.17).
 UNPLACEABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+FORMER_COMMAND = "python -m stages"
+NO_SCM = "    no_scm = true  # no git here: fettle takes this out once there is\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,8 @@ class Project:
 def find(folder: Path | None = None) -> Project:
     """Take the current folder as the project.
 
-    Raises ProjectError when it has no params.yaml and dvc.yaml; see also `refuse_place`.
+    Raises ProjectError when it has no params.yaml and dvc.yaml, or a graph of an earlier fettle;
+    see also `refuse_place`.
     """
     root = (folder or Path.cwd()).resolve()
     refuse_place(root)
@@ -101,6 +107,14 @@ def find(folder: Path | None = None) -> Project:
             got=f"no {' and no '.join(missing)}",
             rule="fettle works on the project in the current folder",
             fix="cd into a project, or make one with `fettle init DIR --data PHOTOS`",
+        )
+    if FORMER_COMMAND in (root / "dvc.yaml").read_text():
+        raise ProjectError(
+            f"{root / 'dvc.yaml'} was written by an earlier fettle",
+            got=f"a stage that calls `{FORMER_COMMAND}`",
+            rule="its stages are `fettle stage NAME` now, and depend on other files",
+            fix="make a project elsewhere (`fettle init new`) and copy its dvc.yaml over this one; "
+            "the params and the cache stay, every stage runs once",
         )
     return Project(root, root)
 
@@ -215,8 +229,28 @@ def _paths(params: Params) -> dict[str, tuple[str, bool, str | None]]:
     return found
 
 
+def tell_dvc_of_git(root: Path) -> None:
+    """Keep `core.no_scm` of .dvc/config.local in step with whether the project lies in git.
+
+    DVC dies without git unless that is set, and compares no commits (`dvc metrics diff`) where it
+    is. A project whose own .dvc/config sets it is left alone.
+    """
+    shared, local = root / ".dvc" / "config", root / ".dvc" / "config.local"
+    if not shared.is_file() or "no_scm" in shared.read_text():
+        return
+    in_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
+    said = local.is_file() and NO_SCM in local.read_text()
+    if in_git and said:
+        local.write_text(local.read_text().replace(NO_SCM, "", 1))
+    elif not in_git and not said:
+        before = local.read_text() if local.is_file() else ""
+        head, core, rest = before.rpartition("[core]\n")
+        local.write_text(f"{head}{core}{NO_SCM}{rest}" if core else f"[core]\n{NO_SCM}{before}")
+
+
 def refresh_inputs(project: Project, params: Params) -> None:
     """Write the digests DVC depends on; a file is touched only when its content changed."""
+    tell_dvc_of_git(project.tree)
     inputs = project.tree / "inputs"
     source = plugins.resolve("sources", params.ingest.source, where="ingest.source")
     options = source.Params.model_validate(params.ingest.options, strict=False)
@@ -229,20 +263,19 @@ def refresh_inputs(project: Project, params: Params) -> None:
             rule="`--data` wrote it there",
             fix="name where it lies now with `fettle run --data PATH`, or delete that line",
         )
-    _write_if_changed(
+    keep(
+        project.tree,
         inputs / "source.json",
         {"source": params.ingest.source, **source.fingerprint(options, place)},
     )
-    _write_if_changed(inputs / "model.json", _model_files(project, params))
-    _write_if_changed(inputs / "machine.json", machine.fingerprint())
+    keep(project.tree, inputs / "model.json", _model_files(project, params))
+    keep(project.tree, inputs / "machine.json", machine.fingerprint())
     for name in params.targets:
-        _write_if_changed(inputs / "toolchain" / f"{name}.json", toolchain_facts(name))
-    _write_if_changed(inputs / "float_runtimes.json", float_runtime_facts())
+        keep(project.tree, inputs / "toolchain" / f"{name}.json", toolchain_facts(name))
+    keep(project.tree, inputs / "float_runtimes.json", float_runtime_facts())
     tabled = [params.compress.objective.on] if params.compress.objective.on else params.targets
-    _write_if_changed(inputs / "table_runtimes.json", profiled_runtime_facts(tabled))
-    if not (project.tree / "stages").is_dir():  # a user's project runs the installed package
-        for stage, digest in code_digest.of_stages(project.tree / "dvc.yaml", params).items():
-            _write_if_changed(inputs / "code" / f"{stage}.json", digest)
+    keep(project.tree, inputs / "table_runtimes.json", profiled_runtime_facts(tabled))
+    code_digest.refresh(project.tree, params, project.state)
 
 
 def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JSON
@@ -258,12 +291,6 @@ def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JS
         # files outside the project may share a name
         files[name] = f"{files[name]} {digest}" if name in files else digest
     return {"family": params.finetune.family, "files": files}
-
-
-def _write_if_changed(path: Path, doc: Any) -> None:  # Any: JSON
-    text = json.dumps(doc, indent=1, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text() != text:
-        manifest.write_text(path, text)
 
 
 @contextmanager

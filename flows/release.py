@@ -204,6 +204,7 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     try:
         _run_stages(stages)
         run.settle()
+        graph.record_first(project.tree)
         return publish(project, tracker, params, sources, run.times())
     except BaseException:
         run.tell(tracker.finish, "FAILED")

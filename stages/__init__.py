@@ -1,1 +1,1 @@
-"""THE COOKBOOK: one stage = one file = one node of dvc.yaml; `python -m stages NAME` runs one."""
+"""THE COOKBOOK: one stage = one file = one node of dvc.yaml; `fettle stage NAME` runs one."""

@@ -1,4 +1,4 @@
-"""Run one stage: `python -m stages NAME [TARGET]`, the thin command that dvc.yaml calls.
+"""Run one stage: `fettle stage NAME [TARGET]`, the thin command that dvc.yaml calls.
 
 Reads the stage's upstream artefacts (verified), its own sections of params.yaml; writes
 `artifacts/NAME[/TARGET]`, sealed by a manifest, and `records/NAME[@TARGET].json` with the clock
@@ -31,21 +31,31 @@ from stages._contract import Inputs, Stage
 from stages._machine import machine_lock
 from stages._refusal import disk_full
 
+# The stage itself, whose code is read apart (see fettle/reachability.py).
+IMPORTS_BY_NAME: tuple[str, ...] = ()
+FIRST = "inputs"  # the stage that seals no artefact
+
 
 def main(argv: list[str]) -> int:
     """Run the stage named by argv; return the exit code (0 done, 2 user error, 1 ours)."""
     die_with_parent()
     name, target = argv[0], (argv[1] if len(argv) > 1 else None)
     project = Path.cwd()
-    sys.path.insert(0, str(project))  # the user's own modules
     address = f"{name}@{target}" if target else name
     out = project / "artifacts" / name / (target or "")
     error_file = project / "records" / f"{address}.error.json"
     error_file.unlink(missing_ok=True)
+    began = False
     try:
+        if name == FIRST:
+            importlib.import_module("stages.inputs").write(project)
+            return 0
+        _refuse_stale_code(project, name, target)
+        began = True
         run_stage(name, target, project, out)
     except BaseException as err:
-        shutil.rmtree(out, ignore_errors=True)
+        if began:
+            shutil.rmtree(out, ignore_errors=True)
         failure = explain(err)
         manifest.write_json(error_file, {"kind": failure.kind, "text": str(failure)})
         if isinstance(failure, OurFault):
@@ -53,6 +63,13 @@ def main(argv: list[str]) -> int:
         print(f"{address}: {failure}", file=sys.stderr)
         return failure.exit_code
     return 0
+
+
+def _refuse_stale_code(project: Path, name: str, target: str | None) -> None:
+    from fettle import code_digest  # here: what the stages depend on is not how that is found out
+
+    home = Path(os.environ.get("FETTLE_ROOT", project))
+    code_digest.refuse_stale(project, home / ".fettle", name, target)
 
 
 def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
@@ -169,11 +186,3 @@ def explain(err: BaseException) -> FettleError:
         f"{type(err).__name__}: {err}",
         fix="report it with the traceback above; the last good artefacts are kept",
     )
-
-
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    # All is written. Taking torch, its threads and its tensors down in order costs up to 1 s.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

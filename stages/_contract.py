@@ -55,6 +55,8 @@ class Stage(Protocol):
     READS: tuple[str, ...]  # upstream stages; "export@" is this target's own, "export@*" all
     SECTIONS: tuple[str, ...]  # parts of params.yaml it may see (dotted); dvc.yaml lists the same
     MEASURES: bool  # it takes latencies, so it runs alone on the machine
+    # PER_TARGET = True where it runs once a target; CARRIES_SOURCES = True where its artefact holds
+    # the text of our code (fettle/code_digest.py reads both)
 
     def run(self, params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
         """Make the artefact: write only under `out`, read only `inputs` and `params`."""

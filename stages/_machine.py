@@ -70,5 +70,5 @@ def _name(pid: int) -> str:
         words, where = process.cmdline(), process.cwd()
     except psutil.Error:
         return f"process {pid}"
-    at = words.index("stages") + 1 if "stages" in words[:-1] else 0
+    at = words.index("stage") + 1 if "stage" in words[:-1] else 0
     return f"process {pid} ({' '.join(words[at:])[:60]} in {where})"

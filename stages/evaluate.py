@@ -67,6 +67,7 @@ from stages._timing import Contender
 READS = ("ingest", "validate", "finetune", "compress", "export@")
 SECTIONS = ("seed", "preprocess", "evaluate")
 MEASURES = True
+PER_TARGET = True
 
 Facts = dict[str, Any]  # Any: JSON
 

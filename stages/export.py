@@ -42,6 +42,7 @@ from stages._scoring import answers
 READS = ("ingest", "validate", "compress")
 SECTIONS = ("preprocess", "export")
 MEASURES = False
+PER_TARGET = True
 
 CALIBRATION_BATCH = 32  # images at once; every activation of one batch is held in memory
 HELD_OUT_MIN = 32  # fewer say little of a share of changed answers

@@ -45,6 +45,7 @@ from stages._reading import Images
 READS = ("ingest", "validate", "finetune", "export@*", "evaluate@*", "select", "verdict")
 SECTIONS = ("preprocess", "release", "targets")
 MEASURES = False
+CARRIES_SOURCES = True  # a release holds the text of its service, and what that imports
 
 CHECK_IMAGES = 32  # enough to tell logits from probabilities, and a wrong file from the right one
 STATED = ("bentoml", "numpy", "pillow")  # versions in release.json beside the runtime's own

@@ -24,6 +24,55 @@ def test_a_folder_without_a_project_says_what_is_missing_and_how_to_make_one(
     )
 
 
+def test_a_graph_of_an_earlier_fettle_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  ingest:\n    cmd: python -m stages ingest\n")
+    with pytest.raises(ProjectError) as caught:
+        project.find(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/dvc.yaml was written by an earlier fettle: got a stage that calls `python -m "
+        "stages`; its stages are `fettle stage NAME` now, and depend on other files. Fix: make a "
+        "project elsewhere (`fettle init new`) and copy its dvc.yaml over this one; the params and "
+        "the cache stay, every stage runs once."
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "in_git", "after"),
+    [
+        ("", False, "[core]\n    no_scm = true"),
+        ("", True, ""),
+        ("[core]\n    no_scm = true\n", True, "[core]\n"),
+        ("[core]\n    remote = here\n", False, "[core]\n    no_scm = true"),
+        ("[cache]\n    dir = x\n", False, "[cache]\n    dir = x\n"),
+    ],
+)
+def test_dvc_is_told_whether_the_project_lies_in_git(
+    before: str, in_git: bool, after: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    local = tmp_path / ".dvc" / "config.local"
+    local.write_text(before.replace("true", project.NO_SCM.partition("= ")[2].rstrip()))
+    if in_git:
+        (tmp_path / ".git").mkdir()
+    project.tell_dvc_of_git(tmp_path)
+    told = local.read_text()
+    assert after in told
+    assert ("no_scm" in told) != in_git
+    for line in before.splitlines():
+        assert line.partition(" =")[0] in told or "no_scm" in line
+    project.tell_dvc_of_git(tmp_path)
+    assert local.read_text() == told  # and once is enough
+
+
+def test_a_project_that_decides_for_itself_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    project.tell_dvc_of_git(tmp_path)
+    assert not (tmp_path / ".dvc" / "config.local").exists()
+
+
 def test_the_second_run_is_told_which_process_holds_the_work(tmp_path: Path) -> None:
     here = project.Project(tmp_path, tmp_path)
     with (
@@ -41,11 +90,11 @@ def test_the_second_run_is_told_which_process_holds_the_work(tmp_path: Path) -> 
 
 def test_inputs_are_written_once_and_left_alone_while_nothing_changes(tmp_path: Path) -> None:
     here = project.Project(tmp_path, tmp_path)
-    (tmp_path / "stages").mkdir()
     settings = params.load(ROOT / "params.yaml")
     project.refresh_inputs(here, settings)
     files = sorted(p.name for p in (tmp_path / "inputs").iterdir())
     assert files == [
+        "code",
         "float_runtimes.json",
         "machine.json",
         "model.json",
@@ -55,9 +104,10 @@ def test_inputs_are_written_once_and_left_alone_while_nothing_changes(tmp_path: 
     ]
     stated = sorted(path.stem for path in (tmp_path / "inputs" / "toolchain").iterdir())
     assert stated == sorted(settings.targets)
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").iterdir()}
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").rglob("*")}
+    assert len(before) > 15
     project.refresh_inputs(here, settings)
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").iterdir()}
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "inputs").rglob("*")}
 
 
 def test_every_child_process_is_told_to_stay_quiet(tmp_path: Path) -> None:

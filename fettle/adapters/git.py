@@ -27,6 +27,8 @@ TEXT = {".md", ".txt", ".json", ".html", ".css", ".jinja", ".conf"}
 WHOLE = "bentos"  # a service travels with whatever lies beside it
 MAX_BYTES = 1_000_000  # requirements.lock with its digests has half of it; a table of labels more
 
+RESULT = "dvc.lock"  # tracked perhaps, and yet what a run made, not what it was made of
+
 
 class Sources(TypedDict):
     """`commit` is None outside git; `source` digests every source file as it lies there."""
@@ -42,7 +44,7 @@ def describe(root: Path) -> Sources:
     text = "\n".join(lines)
     return Sources(
         commit=_git(root, "rev-parse", "HEAD"),
-        dirty=bool(_git(root, "status", "--porcelain")),
+        dirty=bool(_git(root, "status", "--porcelain", "--", ".", f":!{RESULT}")),
         source=hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(),
     )
 
@@ -66,7 +68,8 @@ def _sources(root: Path) -> list[Path]:
     found = {Path(p) for p in listed.split("\0") if p} if listed else set(_walk(root))
     homes = {Path(), *(path.parent for path in found if path.suffix == ".py")}
     foreign: dict[Path, bool] = {}
-    return sorted(p for p in found if _is_source(root, p, homes) and not _below(root, p, foreign))
+    kept = (p for p in found if _is_source(root, p, homes) and not _below(root, p, foreign))
+    return sorted(p for p in kept if p != Path(RESULT))
 
 
 def _below(root: Path, path: Path, foreign: dict[Path, bool]) -> bool:

@@ -25,11 +25,17 @@ import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from fettle import input_history
 from fettle.adapters import lockfile
 from fettle.errors import FettleError, ProjectError
 from fettle.tether import die_with_owner
 
 Graph = dict[str, list[str]]  # stage → the stages it waits for, in topological order
+# The stage that DVC always asks. Whoever asks here has refreshed the inputs in its own process, so
+# it is no part of the graph that a flow runs, and no reason for a run.
+FIRST = "inputs"
+# Nothing here compares commits or stages files for one, and opening git costs time.
+CONFIG = {"core": {"no_scm": True}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Stale:
 @contextmanager
 def _open(tree: Path) -> Iterator[Any]:  # Any: DVC ships no types
     try:
-        with Repo(str(tree), _wait_for_lock=True) as repo, repo.lock:
+        with Repo(str(tree), _wait_for_lock=True, config=CONFIG) as repo, repo.lock:
             yield repo
     except DvcException as err:
         raise translate(err) from err
@@ -73,6 +79,7 @@ def _graph(repo: Any, tree: Path) -> Graph:  # Any: DVC ships no types
     """
     graph = repo.index.graph
     line = {stage: str(stage.name) for stage in graph if _is_of_line(stage, tree)}
+    line = {stage: name for stage, name in line.items() if name != FIRST}
     ordered = reversed(list(nx.lexicographical_topological_sort(graph, key=_address)))
     return {
         line[stage]: sorted(line[up] for up in graph.successors(stage) if up in line)
@@ -108,7 +115,7 @@ def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, 
             stage = _find(repo, tree, name)
             if not stage.frozen and stage.changed():
                 known = any(dep.hash_info for dep in stage.deps)
-                reasons = tuple(_reasons(stage.status(), tree)) if known else ("never run here",)
+                reasons = tuple(_explained(stage, tree)) if known else ("never run here",)
                 found[name] = Stale(reasons, look_in_cache and _restorable(repo, stage))
         return graph, found
 
@@ -119,6 +126,19 @@ def _restorable(repo: Any, stage: Any) -> bool:  # Any: DVC ships no types
         return bool(repo.stage_cache._load(stage))
     except (DvcException, OSError):
         return False
+
+
+def _explained(stage: Any, tree: Path) -> Iterator[str]:  # Any: DVC ships no types
+    """Give DVC's reasons; a digest in inputs/ that changed is told by what in it changed."""
+    recorded = {
+        _inside(dep.fs_path, tree): dep.hash_info.value for dep in stage.deps if dep.hash_info
+    }
+    for reason in _reasons(stage.status(), tree):
+        path = reason.removeprefix("deps ").removesuffix(": modified")
+        lines = []
+        if path in recorded and path.startswith("inputs/"):
+            lines = input_history.explain(tree, tree / path, str(recorded[path]))
+        yield from lines or [reason]
 
 
 def _reasons(status: Any, tree: Path) -> Iterator[str]:  # Any: DVC's nested status document
@@ -171,8 +191,23 @@ def warm_parent() -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fettle.adapters.graph"])
-    forkserver.ensure_running()
+    with _safe_path():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start a Python that does not look for modules in the current folder first (its `-P`)."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def run_stage(
@@ -226,7 +261,7 @@ def _reproduce(
     os.dup2(handle, 2)
     lockfile.write_whole()
     try:
-        with Repo(tree, _wait_for_lock=True) as repo:
+        with Repo(tree, _wait_for_lock=True, config=CONFIG) as repo:
             repo.reproduce(targets=[name], single_item=True, force=force, run_cache=not force)
     except DvcException as err:
         os.write(2, f"{err}{f': {err.__cause__}' if err.__cause__ else ''}\n".encode())
@@ -234,6 +269,18 @@ def _reproduce(
         os._exit(255)
     sys.stdout.flush()
     os._exit(0)
+
+
+def record_first(tree: Path) -> None:
+    """Record the first stage in dvc.lock as a `dvc repro` would: what it writes is written already.
+
+    Without it the first plain `dvc repro` in a clone would change a lock that was committed.
+    """
+    with _open(tree) as repo:
+        for stage in repo.index.stages:
+            if stage.name == FIRST and _is_of_line(stage, tree) and stage.changed_outs():
+                stage.save()
+                stage.dump(update_pipeline=False)
 
 
 def restore(tree: Path, name: str) -> bool:

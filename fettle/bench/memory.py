@@ -20,6 +20,8 @@ from fettle.measure import Measure
 
 STATUS = Path("/proc/self/status")
 RUNS = 3  # the arena reaches its size on the first run; two more show that it stays
+# The runtime that the caller names, which it has loaded itself (see fettle/reachability.py).
+IMPORTS_BY_NAME: tuple[str, ...] = ()
 
 
 def peak(*, runtime: str, entry: Path, threads: int, shape: tuple[int, ...]) -> Measure:
@@ -33,7 +35,7 @@ def peak(*, runtime: str, entry: Path, threads: int, shape: tuple[int, ...]) -> 
     if hasattr(module, "peak_bytes"):
         added = module.peak_bytes(entry, threads=threads, shape=shape)
         return Measure(value=float(added), unit="bytes", n=1)
-    command = [sys.executable, "-m", "fettle.bench.memory", runtime, str(entry), str(threads)]
+    command = [sys.executable, "-P", "-m", "fettle.bench.memory", runtime, str(entry), str(threads)]
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.run(

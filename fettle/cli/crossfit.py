@@ -69,7 +69,10 @@ def refuse_searched(settings: Params) -> None:
 
 def reproduce(place: Project) -> Path:
     """Run the stages up to the verdict, those that are stale; return the verdict's folder."""
+    from fettle import packages
     from fettle.adapters import graph, leftovers
+
+    packages.load("flows")
     from flows.release import STAGE_TIMEOUT_S, failure
 
     leftovers.clear_dead_locks(place.tree)

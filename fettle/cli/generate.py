@@ -1,18 +1,34 @@
-"""Generate a user's project from this repository's own graph: nothing about it is stated twice.
+"""Template of a user's project: the repository's own files, copied as they are.
 
-dvc.yaml of the new project is the repository's, with the source files of each stage replaced by
-one digest of the installed code (`inputs/code/STAGE.json`, see fettle/code_digest.py).
+A wheel carries them in fettle/cli/template (tools/build_py.py puts them there); in a checkout they
+are taken from where they lie.
 """
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from fettle.errors import OurFault
 
-from fettle import code_digest
+HERE = Path(__file__).parent
+# The template's name, and where that lies in a checkout (tools/build_py.py has the same).
+IN_CHECKOUT = {
+    # not dvc.yaml: DVC takes any below a project, in a venv too, for a part of it
+    "graph.yaml": "dvc.yaml",
+    "params.yaml": "params.yaml",
+    "photos.yaml": "examples/photos.yaml",
+    "bentos": "bentos",
+    "ci.yml": "fettle/cli/template/ci.yml",
+}
+
+
+def template(name: str) -> Path:
+    """Find a file or folder of the template."""
+    for path in (HERE / "template" / name, HERE.parents[1] / IN_CHECKOUT[name]):
+        if path.exists():
+            return path
+    raise OurFault(f"this installation of fettle has no template {name}", fix="install it again")
 
 
 def write_project(folder: Path, *, photos: bool) -> None:
@@ -20,29 +36,12 @@ def write_project(folder: Path, *, photos: bool) -> None:
 
     `photos` takes the params for a folder of photos, else the digits default.
     """
-    template = code_digest.template()
     folder.mkdir(parents=True, exist_ok=True)
-    params = template / ("photos.yaml" if photos else "params.yaml")
-    (folder / "params.yaml").write_text(params.read_text())
-    (folder / "dvc.yaml").write_text(project_graph((template / "dvc.yaml").read_text()))
+    shutil.copyfile(template("photos.yaml" if photos else "params.yaml"), folder / "params.yaml")
+    shutil.copyfile(template("graph.yaml"), folder / "dvc.yaml")
     shutil.copytree(
-        template / "bentos", folder / "bentos", ignore=shutil.ignore_patterns("__pycache__")
+        template("bentos"), folder / "bentos", ignore=shutil.ignore_patterns("__pycache__")
     )
     workflow = folder / ".github" / "workflows" / "fettle.yml"
     workflow.parent.mkdir(parents=True)
-    workflow.write_text((template / "ci.yml").read_text())
-
-
-def project_graph(text: str) -> str:
-    """Rewrite the repository's dvc.yaml for a project without its sources."""
-    yaml = YAML(typ="rt")
-    yaml.width = 100
-    graph = yaml.load(text)
-    for name, stage in graph["stages"].items():
-        kept = [dep for dep in stage["deps"] if not code_digest.is_code(dep)]
-        stage["deps"] = [*kept, f"inputs/code/{name}.json"]
-    out = io.StringIO()
-    yaml.dump(graph, out)
-    head = "# The artefact graph of this project; `fettle run` and `dvc repro` both run it.\n"
-    body = out.getvalue()
-    return head + body[body.index("stages:") :]
+    shutil.copyfile(template("ci.yml"), workflow)

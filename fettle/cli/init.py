@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"
-IGNORED = ".fettle/\nartifacts/\ninputs/\nrecords/\nreleases/\nreport/\ndvc.lock\n__pycache__/\n"
+DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
+# dvc.lock is the user's to commit: with a DVC remote, a clone then restores the model
+IGNORED = ".fettle/\nartifacts/\ninputs/\nrecords/\nreleases/\nreport/\n__pycache__/\n"
 
 
 def init(
@@ -42,8 +43,9 @@ def init(
         (folder / ".dvc").mkdir()
         (folder / ".dvc" / "config").write_text(DVC_CONFIG)
         (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-        (folder / ".dvcignore").write_text("__pycache__\n.fettle\nreleases\n")
+        (folder / ".dvcignore").write_text("__pycache__\n.fettle\n.venv\nreleases\n")
         (folder / ".gitignore").write_text(IGNORED)
+        projects.tell_dvc_of_git(folder)
         if data is not None:
             projects.set_local(folder, "data", data)
     except BaseException:

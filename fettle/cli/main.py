@@ -1,6 +1,7 @@
-"""Be `fettle`: name the commands, turn every error into one paragraph and an exit code.
+"""Be `fettle`: turn every error into one paragraph and an exit code.
 
-Nothing heavy is imported here, so that `fettle --help` stays under a quarter of a second.
+Nothing heavy is imported here, so that `fettle --help` stays under a quarter of a second; and for
+`fettle stage`, which DVC calls once a stage, not even the commands (fettle/cli/commands.py).
 """
 
 from __future__ import annotations
@@ -8,43 +9,35 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import Any
 
-import typer
-
-from fettle.cli import canary, catalog, crossfit, doctor, init, report, run, serve, targets, ui, why
 from fettle.errors import FettleError, OurFault, UserError
 
 USAGE = 2  # click's own exit code for a wrong command line
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
 UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 
-app = typer.Typer(
-    help="Trim a pretrained model until it fits: a small, fast, gated release from your data.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: importing rich would cost a third of its time
-)
-for command in (
-    run.run,
-    report.report,
-    serve.serve,
-    ui.ui,
-    why.why,
-    crossfit.crossfit,
-    catalog.catalog,
-    doctor.doctor,
-    init.init,
-):
-    app.command()(command)
-app.add_typer(targets.app, name="targets")
-app.add_typer(canary.app, name="canary")
+
+def __getattr__(name: str) -> Any:  # Any: typer's application
+    if name == "app":
+        from fettle.cli.commands import app
+
+        return app
+    raise AttributeError(name)
 
 
 def main() -> None:
     """Run the command line; exit 0 done, 2 user error, 1 our fault, 70 an error nobody foresaw."""
+    words = sys.argv[1:]
     try:
-        app()
+        if words[:1] == ["stage"] and len(words) > 1 and not words[1].startswith("-"):
+            from fettle.cli import stage
+
+            stage.main(words[1:])
+        else:
+            from fettle.cli.commands import app
+
+            app()
     except FettleError as err:
         print(f"fettle: {err}", file=sys.stderr)
         if isinstance(err, OurFault) and os.environ.get("FETTLE_DEBUG"):

@@ -152,6 +152,7 @@ def _plan(project: Project, json_: bool) -> None:
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
+    from fettle import packages
     from fettle.adapters import graph, leftovers, servers
 
     started = time.monotonic()
@@ -166,6 +167,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     _listen()
     leftovers.clear_dead_locks(project.tree)
     _say(f"release '{settings.release.name}'")
+    packages.load("flows")
     from flows.release import release
 
     servers.wait(project, server)

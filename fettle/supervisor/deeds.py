@@ -237,7 +237,14 @@ class Deeds:
                 self._project_next = time.monotonic() + PROJECT_AGAIN_S
             return
         if wanted.is_file() and time.monotonic() >= self._project_next:
-            command = [sys.executable, "-m", "fettle.adapters.aliases", self._uri, str(wanted)]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "fettle.adapters.aliases",
+                self._uri,
+                str(wanted),
+            ]
             self._projected = wanted.read_bytes()
             self._projecting = subprocess.Popen(
                 command,

@@ -92,7 +92,15 @@ def wrong(answer: bytes) -> bytes:
 def command(mode: Mode, tag: str, port: int) -> list[str]:
     """Return the command that serves a release so."""
     behind = next(one for one in arms.free_ports(2) if one != port)
-    front = [sys.executable, "-m", "fettle.supervisor.faulty", mode.value, str(port), str(behind)]
+    front = [
+        sys.executable,
+        "-P",
+        "-m",
+        "fettle.supervisor.faulty",
+        mode.value,
+        str(port),
+        str(behind),
+    ]
     return [*front, *bento.serve_command(tag, port=behind)]
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from fettle import packages
 from fettle.adapters import (
     arms,
     bento,
@@ -201,7 +202,7 @@ def ensure(project: Project) -> None:
     place = place_of(project)
     if running(place):
         return
-    command = [sys.executable, "-m", "fettle.supervisor.warden", str(project.root)]
+    command = [sys.executable, "-P", "-m", "fettle.supervisor.warden", str(project.root)]
     process.spawn(command, place.folder / "warden.log", cwd=project.root)
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -224,7 +225,7 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
     place = place_of(project)
     folder = place.rollout(rollout)
     environ = {**os.environ, "PREFECT_API_URL": f"{server.url}/api"}
-    command = [sys.executable, "-m", "flows.promote", str(folder)]
+    command = packages.command("flows.promote", str(folder))
     process.spawn(command, folder / "prefect.log", cwd=project.root, env=environ)
     return True
 
@@ -232,7 +233,7 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
 def foreground(project: Project, serving: Serving) -> None:
     """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
     place = place_of(project)
-    command = [sys.executable, "-m", "fettle.supervisor.warden", str(project.root)]
+    command = [sys.executable, "-P", "-m", "fettle.supervisor.warden", str(project.root)]
     warden = subprocess.Popen(command)
     for number in (signal.SIGINT, signal.SIGTERM):  # the warden ends, and then all the others
         signal.signal(number, lambda got, _frame: warden.send_signal(got))

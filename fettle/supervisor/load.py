@@ -122,7 +122,7 @@ async def exchange(
 
 def command(port: int, per_s: float, folder: Path, *, labels: bool = True) -> list[str]:
     """Return the command of a load process."""
-    module = [sys.executable, "-m", "fettle.supervisor.load"]
+    module = [sys.executable, "-P", "-m", "fettle.supervisor.load"]
     return [*module, str(port), f"{per_s:g}", str(folder), *([] if labels else ["plain"])]
 
 

@@ -57,7 +57,7 @@ class Upkeep:
             self._next_router = now + ROUTER_AGAIN_S
             self.route()
         if self._root is not None and process.read(self._place.warden) is None:
-            command = [sys.executable, "-m", "fettle.supervisor.warden", str(self._root)]
+            command = [sys.executable, "-P", "-m", "fettle.supervisor.warden", str(self._root)]
             process.spawn(command, self._place.folder / "warden.log", cwd=self._root)
         self._router.rotate()
         self.tell(serving, unread)

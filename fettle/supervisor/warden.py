@@ -76,7 +76,7 @@ def main() -> None:
     except OSError:
         return  # another warden watches already
     process.write(place.warden, process.me())
-    command = [sys.executable, "-m", "fettle.supervisor.daemon", str(root)]
+    command = [sys.executable, "-P", "-m", "fettle.supervisor.daemon", str(root)]
     warden = Warden(place, command, cwd=root)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import tiny_graph
+from dvc.utils.serialize import load_yaml
 
+from fettle import input_history
 from fettle.adapters import graph, leftovers
 from fettle.errors import ProjectError
 
@@ -123,3 +126,85 @@ def test_a_stage_may_depend_on_what_dvc_add_tracks(tree: Path) -> None:
     assert tiny_graph.run(tree, "first") == 0
     (tree / "data" / "photos" / "a.txt").write_text("other")
     assert "deps data/photos: modified" in graph.stale(tree)[1]["first"].reasons
+
+
+CODE = {
+    "functions": {"fettle/x.py": {"foo": "1", "bar": "2", "LIMIT": "3", "<module>": "4"}},
+    "data": {"fettle/report/page.css": "5"},
+    "packages": {"numpy": "2.4.5"},
+}
+
+
+def with_code(tree: Path) -> Path:
+    """Let the first stage depend on a digest of its code, as dvc.yaml's stages do."""
+    path = tree / "inputs" / "code" / "first.json"
+    input_history.keep(tree, path, CODE)
+    text = (tree / "dvc.yaml").read_text()
+    (tree / "dvc.yaml").write_text(text.replace("[source.txt]", "[inputs/code/first.json]"))
+    assert tiny_graph.run(tree, "first") == 0
+    return path
+
+
+def test_a_stale_stage_says_which_function_file_and_package_changed(tree: Path) -> None:
+    path = with_code(tree)
+    now = {
+        "functions": {"fettle/x.py": {"foo": "9", "LIMIT": "9", "<module>": "9", "new": "1"}},
+        "data": {"fettle/report/page.css": "9"},
+        "packages": {"numpy": "2.4.6", "scipy": "1.17.1"},
+    }
+    input_history.keep(tree, path, now)
+    _, stale = graph.stale(tree)
+    assert list(stale["first"].reasons) == [
+        "fettle/x.py module level changed",
+        "fettle/x.py constant `LIMIT` changed",
+        "fettle/x.py function `bar` is no longer reached",
+        "fettle/x.py function `foo` changed",
+        "fettle/x.py function `new` is reached now",
+        "fettle/report/page.css changed",
+        "package numpy: 2.4.5 before, 2.4.6 now",
+        "package scipy: not imported before, 1.17.1 now",
+    ]
+
+
+def test_a_long_list_of_changes_is_cut_and_counted(tree: Path) -> None:
+    path = with_code(tree)
+    many = {f"f{number:02}": "1" for number in range(40)}
+    input_history.keep(tree, path, {**CODE, "functions": {"fettle/x.py": many}})
+    _, stale = graph.stale(tree)
+    assert len(stale["first"].reasons) == input_history.SHOWN_MAX + 1
+    assert stale["first"].reasons[-1] == "and 32 more in first.json"
+
+
+def test_a_version_that_was_not_kept_is_named_by_its_file(tree: Path) -> None:
+    path = with_code(tree)
+    shutil.rmtree(tree / ".fettle" / "inputs")
+    input_history.keep(tree, path, {**CODE, "data": {}})
+    _, stale = graph.stale(tree)
+    assert stale["first"].reasons == ("deps inputs/code/first.json: modified",)
+
+
+def test_the_stage_that_is_always_asked_is_no_part_of_the_flow_s_graph(tree: Path) -> None:
+    text = (tree / "dvc.yaml").read_text()
+    asked = "stages:\n  inputs:\n    cmd: echo\n    always_changed: true\n    outs: [source.txt]\n"
+    (tree / "dvc.yaml").write_text(text.replace("stages:\n", asked, 1))
+    stages, stale = graph.stale(tree)
+    assert stages == {"first": [], "second@p": ["first"], "second@q": ["first"]}
+    assert "inputs" not in stale
+
+
+def test_the_first_stage_is_recorded_as_dvc_would_record_it(tree: Path) -> None:
+    text = (tree / "dvc.yaml").read_text()
+    asked = (
+        "stages:\n  inputs:\n    cmd: 'true'\n    always_changed: true\n    outs:\n"
+        "      - source.txt: {cache: false, persist: true}\n"
+    )
+    (tree / "dvc.yaml").write_text(text.replace("stages:\n", asked, 1))
+    assert tiny_graph.run(tree, "first") == 0
+    assert "inputs" not in load_yaml(str(tree / "dvc.lock"))["stages"]
+    graph.record_first(tree)
+    recorded = (tree / "dvc.lock").read_bytes()
+    graph.record_first(tree)
+    dvc = [sys.executable, "-m", "dvc", "repro", "inputs"]
+    subprocess.run(dvc, cwd=tree, capture_output=True, check=True)
+    assert "inputs" in load_yaml(str(tree / "dvc.lock"))["stages"]
+    assert (tree / "dvc.lock").read_bytes() == recorded

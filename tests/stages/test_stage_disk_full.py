@@ -26,10 +26,10 @@ from stages.__main__ import explain
 ROOT = Path(__file__).resolve().parents[2]
 DISK_BYTES = 400_000
 PHOTO_PX = 64  # noise: 12 kB a photo as PNG
-DVC_YAML = f"""
+DVC_YAML = """
 stages:
   ingest:
-    cmd: {sys.executable} -m stages ingest
+    cmd: fettle stage ingest
     deps: [inputs/source.json]
     params: [seed, ingest]
     outs: [artifacts/ingest]

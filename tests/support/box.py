@@ -39,7 +39,7 @@ class Box:
             "BENTOML_HOME": str(self.home / "bentoml"),
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": "80",
-            "PYTHONPATH": str(WITNESS),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(WITNESS), kept.get("PYTHONPATH")])),
             "FETTLE_WITNESS": str(self.witness),
         }
 

@@ -1,0 +1,43 @@
+"""Commands of `fettle`: one file each, here by name."""
+
+from __future__ import annotations
+
+import typer
+
+from fettle.cli import (
+    canary,
+    catalog,
+    crossfit,
+    doctor,
+    init,
+    report,
+    run,
+    serve,
+    stage,
+    targets,
+    ui,
+    why,
+)
+
+app = typer.Typer(
+    help="Trim a pretrained model until it fits: a small, fast, gated release from your data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing rich would cost a third of its time
+)
+for command in (
+    run.run,
+    report.report,
+    serve.serve,
+    ui.ui,
+    why.why,
+    crossfit.crossfit,
+    catalog.catalog,
+    doctor.doctor,
+    init.init,
+):
+    app.command()(command)
+app.command(hidden=True)(stage.stage)
+app.add_typer(targets.app, name="targets")
+app.add_typer(canary.app, name="canary")

@@ -1,0 +1,27 @@
+"""Write the digests that the other stages depend on: what lies outside the artefacts.
+
+reads     the installed code, the data, the user's own model, the machine, params.yaml
+writes    inputs/code/STAGE[/TARGET].json (fettle/code_digest.py), inputs/source.json,
+          inputs/model.json, inputs/machine.json: each only when its content changed
+params    all: they say which source, model and plug-ins are asked for
+refuses   params.yaml with a problem; data that is missing
+
+DVC asks this stage at every `dvc repro`, as nothing in the tree tells it that a package was
+upgraded or a photo replaced. `fettle run` does the same in its own process before it asks DVC
+what is stale, so for its flow this is no stage. It makes no sealed artefact.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fettle import params
+from fettle import project as projects
+
+
+def write(tree: Path) -> None:
+    """Write what changed below `tree`/inputs."""
+    root = Path(os.environ.get("FETTLE_ROOT", tree))
+    here = projects.Project(root, tree)
+    projects.refresh_inputs(here, params.load(tree / "params.yaml"))
