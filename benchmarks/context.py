@@ -18,10 +18,10 @@ from typing import Any
 from benchmarks.toolbox import ROOT
 from fettle import project as projects
 from fettle import workspace
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
 from fettle.params import Params, load
-from stages import _reading
-from stages._contract import Inputs
-from stages._reading import Images
+from fettle.stage_contract import Inputs
 
 # name: (params file, overrides). Fashion-MNIST trains on 12,000 and is judged on its own 10,000; a
 # fifth of the images takes twice the epochs: 88.2 % of test are right after 8, 89.9 % after 24.
@@ -61,11 +61,11 @@ class Prepared:
 
     def images(self, split: str, *, most: int | None = None) -> Images:
         """Read "train", "validation" or "test": pixels uint8 [N, C, S, S], labels [N]."""
-        return _reading.images(self.inputs, self.params, split, most=most)
+        return split_reader.images(self.inputs, self.params, split, most=most)
 
-    def batch(self, images: Images) -> _reading.Pixels:
+    def batch(self, images: Images) -> split_reader.Pixels:
         """Normalise as the model wants it: float32 [N, C, S, S]."""
-        return _reading.preprocess(self.params).normalise(images.pixels)
+        return split_reader.preprocess(self.params).normalise(images.pixels)
 
 
 @dataclass(frozen=True, slots=True)

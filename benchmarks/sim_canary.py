@@ -20,9 +20,9 @@ from benchmarks.canary import ours, rivals, worlds
 from benchmarks.canary.ours import PROMOTED, ROLLED_BACK, Outcomes
 from benchmarks.canary.worlds import Challenger
 from benchmarks.table import Row
-from fettle.promotion.needs import Traffic, forecast
-from fettle.promotion.plan import Plan
-from fettle.sections import Promote, PromoteStep
+from fettle.params_schema import Promote, PromoteStep
+from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.sample_size import Traffic, forecast
 
 HORIZON = 30_000  # user requests; the goal's power is asked at 25,000
 POWER_REQUESTS = 25_000

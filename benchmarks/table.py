@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from fettle.bench import machine
+from fettle.hardware import machine_fingerprint
 from fettle.manifest import write_json
 from fettle.measure import Measure
 
@@ -74,7 +74,7 @@ def write(name: str, command: str, rows: Sequence[Row], *, quiet: bool = False) 
         path,
         {
             "command": command,
-            "machine": machine.fingerprint(),
+            "machine": machine_fingerprint.fingerprint(),
             "versions": {package: metadata.version(package) for package in VERSIONS},
             "rows": merged,
         },

@@ -20,7 +20,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from fettle import params_text, plugins
 from fettle.errors import OurFault, ParamsError
-from fettle.sections import Params, Strict
+from fettle.params_schema import Params, Strict
 
 __all__ = ["Params", "Strict", "check", "compose", "load", "scope"]
 

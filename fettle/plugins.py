@@ -1,7 +1,7 @@
 """Resolve a plug-in by its file name: the name in params.yaml is the file in the folder.
 
-    ingest.source: digits      →  fettle/sources/digits.py
-    finetune.family: resnet    →  fettle/families/resnet.py
+    ingest.source: digits      →  fettle/data/sources/digits.py
+    finetune.family: resnet    →  fettle/models/families/resnet.py
     compress.recipe[].use      →  fettle/compress/<use>.py
     targets[]                  →  fettle/targets/<name>.py
 
@@ -18,7 +18,7 @@ from types import ModuleType
 
 from fettle.errors import ParamsError
 
-# See fettle/reachability.py: a call of `resolve` says which plug-ins it may give.
+# See fettle/staleness/reachability.py: a call of `resolve` says which plug-ins it may give.
 IMPORTS_BY_NAME: tuple[str, ...] = ()
 
 

@@ -24,18 +24,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fettle import code_digest, manifest, plugins
-from fettle.bench import machine
+from fettle import manifest, plugins
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
-from fettle.input_history import keep
+from fettle.hardware import machine_fingerprint
+from fettle.hardware.toolchain_facts import (
+    float_runtime_facts,
+    profiled_runtime_facts,
+    toolchain_facts,
+)
 
 # offered here too: callers ask the project for its paths (the aliases mark a re-export)
-from fettle.local import OVER, PARAMETER
-from fettle.local import local_settings as local_settings
-from fettle.local import location as location
-from fettle.local import set_local as set_local
+from fettle.local_settings import OVER, PARAMETER
+from fettle.local_settings import local_settings as local_settings
+from fettle.local_settings import location as location
+from fettle.local_settings import set_local as set_local
 from fettle.params import Params
-from fettle.toolchain_facts import float_runtime_facts, profiled_runtime_facts, toolchain_facts
+from fettle.staleness import code_digest
+from fettle.staleness.input_history import keep
 
 # Every tool's own switch. DO_NOT_TRACK: MLflow wants exactly "true".
 QUIET = {
@@ -210,7 +215,7 @@ def overridden(tree: Path, params: Params) -> list[str]:
         f"{key}: {settings[key]}, by inputs/local.yaml instead of {PARAMETER[key]} '{named}'"
         for key, (_, takes, named) in _paths(params).items()
         if takes and key in settings and named is not None
-        # what it replaced when it was written; any other is an error (fettle/local.py)
+        # what it replaced when it was written; any other is an error (fettle/local_settings.py)
         if named == settings.get(OVER.format(key))
     ]
 
@@ -269,7 +274,7 @@ def refresh_inputs(project: Project, params: Params) -> None:
         {"source": params.ingest.source, **source.fingerprint(options, place)},
     )
     keep(project.tree, inputs / "model.json", _model_files(project, params))
-    keep(project.tree, inputs / "machine.json", machine.fingerprint())
+    keep(project.tree, inputs / "machine.json", machine_fingerprint.fingerprint())
     for name in params.targets:
         keep(project.tree, inputs / "toolchain" / f"{name}.json", toolchain_facts(name))
     keep(project.tree, inputs / "float_runtimes.json", float_runtime_facts())

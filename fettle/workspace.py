@@ -21,9 +21,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from fettle import local
+from fettle import local_settings as local
 from fettle import params as params_file
-from fettle.adapters import git
+from fettle.adapters import git_sources
 from fettle.errors import FettleError, ProjectError
 from fettle.manifest import write_text
 from fettle.project import Project, local_settings
@@ -111,7 +111,7 @@ def sync(root: Path, tree: Path, *, data: set[Path] | None = None) -> None:
     What lies below `data` is none of them, nor are DVC's own files in folders below: they state
     what is tracked there, and this line needs none of it.
     """
-    wanted = {p for p in git.source_files(root) if _is_wanted(p, data or set())}
+    wanted = {p for p in git_sources.source_files(root) if _is_wanted(p, data or set())}
     for path in wanted:
         source, target = root / path, tree / path
         try:

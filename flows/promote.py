@@ -20,7 +20,7 @@ from prefect.artifacts import (
 )
 
 from fettle.errors import ProjectError
-from fettle.promotion.rollout import is_over
+from fettle.rollout.promotion.rollout_state import is_over
 
 LOOK_S = 2.0
 GATE_COLUMNS = ("name", "verdict", "reason", "evidence", "threshold")

@@ -15,14 +15,15 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from fettle import manifest
-from fettle.adapters import bento, git, releases, signing
-from fettle.adapters.tracking import Tracker
+from fettle.adapters import bento_store, git_sources
+from fettle.adapters.mlflow_tracking import Tracker
 from fettle.params import Params
 from fettle.project import Project
-from fettle.report import facts as report_facts
-from fettle.report import figures, interface, page
-from fettle.report.markdown import markdown
-from fettle.supervisor.place import Place
+from fettle.release import release_store, signing
+from fettle.report import html_page, report_figures, report_schema
+from fettle.report import report_facts as report_facts
+from fettle.report.markdown_report import markdown
+from fettle.rollout.supervisor.state_layout import Place
 
 HEADLINE_QUALITY = ("float", "compressed", "drop")
 HEADLINE_RATIOS = ("params_ratio", "size_ratio", "latency_ratio")
@@ -32,17 +33,17 @@ def publish(
     project: Project,
     tracker: Tracker,
     params: Params,
-    sources: git.Sources,
+    sources: git_sources.Sources,
     stages: Sequence[Mapping[str, Any]],  # Any: JSON, the times of the stages
 ) -> dict[str, Any]:
     """Make the folder, the Bento, the registry's version and the report; return what is kept of the
     run in `.fettle/last.json`.
     """
     package = project.tree / "artifacts" / "package" / "release"
-    folder, digest = releases.publish(package, project.releases)
+    folder, digest = release_store.publish(package, project.releases)
     passed = bool(manifest.read(project.tree / "artifacts" / "verdict").facts["passed"])
-    tag = bento.build(folder, name=params.release.name, version=digest[: releases.SHORT])
-    signing.ensure(folder, bento.bento_folder(tag), os.environ)
+    tag = bento_store.build(folder, name=params.release.name, version=digest[: release_store.SHORT])
+    signing.ensure(folder, bento_store.bento_folder(tag), os.environ)
     data = json.loads((project.tree / "inputs" / "source.json").read_text())
     tracker.log_data(params.ingest.source, data["digest"], params.ingest.source)
     tags = {
@@ -100,10 +101,10 @@ def _show(project: Project, tracker: Tracker, last: Mapping[str, Any]) -> None:
     """Render the report and hand its facts to the UIs."""
     facts = report_facts.collect(project.tree)
     html = project.tree / "report" / "index.html"
-    page.render(facts, html)
-    doc = interface.to_json(facts)
+    html_page.render(facts, html)
+    doc = report_schema.to_json(facts)
     manifest.write_json(html.with_name("report.json"), doc)
-    pictures = figures.figures(facts, html.parent / "figures")
+    pictures = report_figures.figures(facts, html.parent / "figures")
     tracker.metrics(headline(doc))
     tracker.log_files([html, html.with_name("report.json"), *pictures], "report")
     tracker.finish()

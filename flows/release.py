@@ -26,13 +26,13 @@ from prefect.tasks import exponential_backoff
 
 from fettle import manifest
 from fettle import params as params_file
-from fettle.adapters import git, graph
-from fettle.adapters.tracking import Tracker
+from fettle.adapters import dvc_graph, git_sources
+from fettle.adapters.mlflow_tracking import Tracker
 from fettle.errors import FettleError, OurFault, TransientError, from_record
 from fettle.project import Project
-from flows import dead_runs
+from flows import prefect_recovery
 from flows.publish import publish
-from flows.watch import SAY, Watch
+from flows.stage_events import SAY, Watch
 
 STAGE_TIMEOUT_S = 4 * 3600.0
 RETRIES = 2
@@ -44,7 +44,7 @@ class StageRun:
     """How one stage went; `outcome` is ran, restored (from the run-cache) or unchanged."""
 
     name: str
-    outcome: graph.Outcome
+    outcome: dvc_graph.Outcome
     seconds: float
 
 
@@ -58,8 +58,8 @@ class Run:
 
     project: Project
     force: bool
-    stages: graph.Graph
-    stale: Mapping[str, graph.Stale]
+    stages: dvc_graph.Graph
+    stale: Mapping[str, dvc_graph.Stale]
     tracker: Tracker
     context: ForkServerContext
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
@@ -110,7 +110,7 @@ def stage(name: str) -> str:
     started = time.time()
     watch = Watch(run.project.tree, name, tell=run.tell, tracker=run.tracker)
     run.tell(run.tracker.stage_started, name)
-    code, log = graph.run_stage(
+    code, log = dvc_graph.run_stage(
         run.context,
         run.project.tree,
         name,
@@ -143,7 +143,7 @@ def _finish(run: Run, result: StageRun, folder: Path) -> str:
 def _failure(run: Run, name: str, code: int, log: str) -> FettleError:
     """Build the error that the stage left, put its last good artefact back, close its run."""
     err = failure(run.project.tree, name, code, log)
-    if graph.restore(run.project.tree, name):
+    if dvc_graph.restore(run.project.tree, name):
         get_run_logger().info("the last good artefact of %s was put back", name)
     run.tell(run.tracker.stage_failed, name, str(err))
     return err
@@ -183,14 +183,14 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     """Run what is stale, then publish the release; returns what `.fettle/last.json` holds."""
     project = Project(Path(root), Path(tree))
     params = params_file.load(project.tree / "params.yaml")
-    stages, stale = graph.stale(project.tree)
+    stages, stale = dvc_graph.stale(project.tree)
     refuse_tampered(project.tree, stale)
-    sources = git.describe(project.tree)
+    sources = git_sources.describe(project.tree)
     mine = FlowRunContext.get()
-    dead_runs.crash("release", but=mine.flow_run.id if mine and mine.flow_run else None)
+    prefect_recovery.crash("release", but=mine.flow_run.id if mine and mine.flow_run else None)
     tracker = Tracker(project.tracking_uri, project.state / "mlflow-artifacts", params.release.name)
     tracker.close_dead()
-    run = Run(project, force, stages, stale, tracker, graph.warm_parent())
+    run = Run(project, force, stages, stale, tracker, dvc_graph.warm_parent())
     tracker.start(
         params.release.name,
         params.model_dump(mode="json", by_alias=True),
@@ -204,7 +204,7 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     try:
         _run_stages(stages)
         run.settle()
-        graph.record_first(project.tree)
+        dvc_graph.record_first(project.tree)
         return publish(project, tracker, params, sources, run.times())
     except BaseException:
         run.tell(tracker.finish, "FAILED")
@@ -214,7 +214,7 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
         _current.pop()
 
 
-def refuse_tampered(tree: Path, stale: Mapping[str, graph.Stale]) -> None:
+def refuse_tampered(tree: Path, stale: Mapping[str, dvc_graph.Stale]) -> None:
     """Verify every artefact that DVC finds modified: one edited by hand is refused, not replaced.
 
     Raises TamperedError naming the file.
@@ -228,7 +228,7 @@ def refuse_tampered(tree: Path, stale: Mapping[str, graph.Stale]) -> None:
             manifest.read(folder)
 
 
-def _run_stages(stages: graph.Graph) -> None:
+def _run_stages(stages: dvc_graph.Graph) -> None:
     futures: dict[str, PrefectFuture[str]] = {}
     for name, ups in stages.items():
         above = [futures[up] for up in ups]

@@ -25,13 +25,13 @@ import psutil
 
 from fettle import manifest, params, user_traceback
 from fettle.errors import FettleError, ModelError, OurFault, TransientError
+from fettle.evaluation.target_refusal import disk_full
+from fettle.hardware.measurement_lock import machine_lock
+from fettle.process_lifetime import die_with_parent
 from fettle.recorder import Jsonl
-from fettle.tether import die_with_parent
-from stages._contract import Inputs, Stage
-from stages._machine import machine_lock
-from stages._refusal import disk_full
+from fettle.stage_contract import Inputs, Stage
 
-# The stage itself, whose code is read apart (see fettle/reachability.py).
+# The stage itself, whose code is read apart (see fettle/staleness/reachability.py).
 IMPORTS_BY_NAME: tuple[str, ...] = ()
 FIRST = "inputs"  # the stage that seals no artefact
 
@@ -66,7 +66,9 @@ def main(argv: list[str]) -> int:
 
 
 def _refuse_stale_code(project: Path, name: str, target: str | None) -> None:
-    from fettle import code_digest  # here: what the stages depend on is not how that is found out
+    from fettle.staleness import (
+        code_digest,  # here: what the stages depend on is not how that is found out
+    )
 
     home = Path(os.environ.get("FETTLE_ROOT", project))
     code_digest.refuse_stale(project, home / ".fettle", name, target)

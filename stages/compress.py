@@ -6,10 +6,10 @@ reads     ingest, validate (training images to recover on, validation images to 
 writes    model.onnx (input "input", output "logits"), layers.json (what went, layer by layer),
           reference.safetensors (input_pixels uint8 [n, C, S, S] of the first validation images,
           logits float32 [n, classes] that every later form of the model is held to); with
-          `recipe: auto` also search.json (every recipe tried, see stages/_found.py);
+          `recipe: auto` also search.json (every recipe tried, see fettle/recipes/search_report.py);
           when the family trains also model.safetensors and plan.json (build the plan's family or
           the model's own, apply the plan, load the weights), and sensitivity.json (what the loss
-          says to each block and group of the float model, see fettle/compress/_sensitivity.py)
+          says to each block and group of the float model, see fettle/compress/sensitivity_analysis.py)
 params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
           compress, targets (the largest channel multiple), export.calibration_images
 refuses   a model that cannot be traced, cut, trained to a finite loss, or lowered with parity
@@ -39,15 +39,16 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from fettle import manifest
-from fettle.bench import latency_table, machine, quality
-from fettle.bench.latency_table import Costs
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
+from fettle.evaluation import accuracy_statistics, passing_probability
+from fettle.hardware import machine_fingerprint, operator_cost_table
+from fettle.hardware.operator_cost_table import Costs
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
-from fettle.serving.preprocess import Floats, Pixels
-from stages import _foresight, _reading
-from stages._contract import Inputs, Outputs
-from stages._reading import Images
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("ingest", "validate", "finetune", "latency_table")
 SECTIONS = (
@@ -66,13 +67,13 @@ REFERENCE_IMAGES_MAX = 256  # above evaluate.parity_images' default; 256 at 64 p
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Make the artefact; see the file's docstring."""
     facts = manifest.read(inputs["finetune"], verify=False).facts
-    validation = _reading.images(inputs, params, "validation")
+    validation = split_reader.images(inputs, params, "validation")
     calibrating = params.export.calibration_images
     if facts["trains"]:
-        train = _reading.images(inputs, params, "train")
+        train = split_reader.images(inputs, params, "train")
         found = of_module(params, inputs, out, recorder, train, validation)
     else:
-        train = _reading.images(inputs, params, "train", most=calibrating)
+        train = split_reader.images(inputs, params, "train", most=calibrating)
         found = as_it_is(params, inputs["finetune"] / "model.onnx", out, validation)
     shared = {
         "classes": facts["classes"],
@@ -102,10 +103,10 @@ def of_module(
     """Take the float module through the recipe and lower it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from stages import _recipe, _recovery, _survey
+    from fettle.recipes import recipe_runner, recovery_training, sensitivity_report
 
     asked = params.compress.recipe
-    job = _recovery.Job(
+    job = recovery_training.Job(
         params=params,
         recipe=[] if asked == "auto" else asked,
         facts=manifest.read(inputs["finetune"], verify=False).facts,
@@ -118,21 +119,25 @@ def of_module(
     )
     facts: dict[str, Any] = {}  # Any: JSON
     if asked == "auto":
-        from stages import _search
+        from fettle.recipes import recipe_search
 
-        searched = _search.find(job, _foresight.count_tested(inputs["validate"]), costs(inputs))
+        searched = recipe_search.find(
+            job, passing_probability.count_tested(inputs["validate"]), costs(inputs)
+        )
         job = replace(job, recipe=searched.recipe)
         manifest.write_json(out / "search.json", searched.document)
         told = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
         facts = {"search": {name: searched.document[name] for name in told}}
-    done = _recipe.follow(job)
-    _survey.write(job, done.before, out)
+    done = recipe_runner.follow(job)
+    sensitivity_report.write(job, done.before, out)
     reference = write_reference(out, validation.pixels, done.after.logits)
-    parity = _recipe.write(job, done, out, reference)
-    drop = quality.drop("accuracy", done.before.logits, done.after.logits, validation.labels)
+    parity = recipe_runner.write(job, done, out, reference)
+    drop = accuracy_statistics.drop(
+        "accuracy", done.before.logits, done.after.logits, validation.labels
+    )
     return Outputs(
         measures={
-            **quality.summary(done.after.logits, validation.labels),
+            **accuracy_statistics.summary(done.after.logits, validation.labels),
             "accuracy_drop": drop,
             **sizes(done.before.size, done.after.size),
         },
@@ -147,29 +152,31 @@ def of_module(
 
 def costs(inputs: Inputs) -> dict[str, Costs]:
     """Read this machine's latency table, by target."""
-    return latency_table.read(inputs["latency_table"] / latency_table.NAME, machine.fingerprint())
+    return operator_cost_table.read(
+        inputs["latency_table"] / operator_cost_table.NAME, machine_fingerprint.fingerprint()
+    )
 
 
 def as_it_is(params: Params, model: Path, out: Path, validation: Images) -> Outputs:
     """Hand an ONNX file on without a change; its reference is ONNX Runtime on that very file."""
-    from fettle import lower
-    from fettle.bench import onnx_cost
-    from fettle.runtimes import ort
+    from fettle.hardware import onnx_cost
+    from fettle.hardware.runtimes import ort
+    from fettle.models import export_onnx
 
     shutil.copyfile(model, out / "model.onnx")
     session = ort.open(out / "model.onnx", threads=1)
-    normalise = _reading.preprocess(params).normalise
+    normalise = split_reader.preprocess(params).normalise
     logits = np.concatenate(
         [session.run(normalise(batch)) for batch in _batches(validation.pixels)]
     )
     reference = write_reference(out, validation.pixels, logits)
-    parity = lower.compare(logits[: len(reference)], reference)
+    parity = export_onnx.compare(logits[: len(reference)], reference)
     manifest.write_json(out / "layers.json", [])
     pre = params.preprocess
     cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.size_px, pre.size_px))
     size = (cost.parameters, cost.macs)
     return Outputs(
-        measures={**quality.summary(logits, validation.labels), **sizes(size, size)},
+        measures={**accuracy_statistics.summary(logits, validation.labels), **sizes(size, size)},
         facts={"steps": [], "recipe": [], "parity": parity.to_dict()},
     )
 

@@ -4,7 +4,7 @@ reads     ingest, validate (validation images), finetune (the float model), comp
           fp32 form, and the reference answers), this target's export; inputs/machine.json,
           inputs/toolchain/TARGET.json, inputs/float_runtimes.json
 writes    profile.json {before, after}: where the time goes in the float model (under ONNX
-          Runtime) and in the candidate (fettle/bench/profile.py); answers.safetensors {baseline,
+          Runtime) and in the candidate (fettle/hardware/kernel_profile.py); answers.safetensors {baseline,
           candidate: logits [n, classes], labels [n]} on validation, of a candidate that was
           measured; all else is in the manifest
 params    seed, preprocess, evaluate
@@ -22,7 +22,7 @@ facts: target, verdict ("ship" | "refused"), evidence ("measured" | "not measure
 size_bytes, baseline_size_bytes, plain_size_bytes, parity {cosine, max_abs, top1}, latency_ms {p50,
 p95, p99}, energy (why no joules were measured, else None), best_float (the float model's best
 runtime), without_vnni (int8 ONNX files only: reason, and where measured images, agreement, layers,
-loses; see stages/_guards.py), threads, batch_images; None where nothing was measured.
+loses; see fettle/evaluation/int8_diagnosis.py), threads, batch_images; None where nothing was measured.
 
 measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_error, each also
 with _drop (against the float model, same images) and as baseline_…; churn. Speed:
@@ -48,21 +48,29 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from fettle import lower, manifest, plugins, precisions
-from fettle.bench import energy, memory, payoff, profile, quality
+from fettle import manifest, plugins
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
 from fettle.errors import ModelError, TargetError
+from fettle.evaluation import (
+    acceptance_criteria,
+    accuracy_statistics,
+    int8_diagnosis,
+    latency_comparison,
+    target_refusal,
+)
+from fettle.evaluation.batch_scoring import answers
+from fettle.evaluation.latency_comparison import Contender
+from fettle.hardware import energy_measurement, kernel_profile, peak_memory, precisions
+from fettle.hardware.machine_check import check_machine
+from fettle.hardware.precisions import Precision
+from fettle.hardware.runtimes import Session
+from fettle.hardware.targets import Target
 from fettle.measure import Measure
+from fettle.models import export_onnx
 from fettle.params import Params
-from fettle.precisions import Precision
 from fettle.recorder import Recorder
-from fettle.runtimes import Session
-from fettle.targets import Target
-from stages import _guards, _reading, _refusal, _timing
-from stages._contract import Inputs, Outputs
-from stages._fingerprint import check_machine
-from stages._reading import Images
-from stages._scoring import answers
-from stages._timing import Contender
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("ingest", "validate", "finetune", "compress", "export@")
 SECTIONS = ("seed", "preprocess", "evaluate")
@@ -121,7 +129,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         write_profiles(job, out)
         return found
     except Exception as err:  # a toolchain may raise anything: see _refusal
-        refused = _refusal.reason(err)
+        refused = target_refusal.reason(err)
         for left in out.iterdir():
             left.unlink()
         return not_measured(name, refused, exported)
@@ -170,7 +178,7 @@ def measure(job: Job, name: str, out: Path) -> Outputs:
         "batch_images": job.params.evaluate.batch_images,
         "parity": take_parity(job, contenders["candidate"].session),
     }
-    images = _reading.images(job.inputs, job.params, "validation")
+    images = split_reader.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
     measures = take_quality(job, contenders, images, out)
     if job.precision.saturates_without_vnni and job.entry.suffix == ".onnx":
@@ -179,10 +187,10 @@ def measure(job: Job, name: str, out: Path) -> Outputs:
         measures |= more
     section = job.params.evaluate
     job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
-    timed = _timing.take(contenders, job.params, images.pixels)
+    timed = latency_comparison.take(contenders, job.params, images.pixels)
     measures |= timed.measures
     facts["best_float"] = timed.best_float
-    measures["peak_memory_bytes"] = memory.peak(
+    measures["peak_memory_bytes"] = peak_memory.peak(
         runtime=job.runtime.__name__,
         entry=job.entry,
         threads=section.threads,
@@ -217,8 +225,8 @@ def load(job: Job) -> dict[str, Contender]:
         name: Contender(runtime.open(path, threads=threads), sizes[name])
         for name, (runtime, path) in files.items()
     } | {
-        **_timing.float_models(files["baseline"][1], threads=threads),
-        **_timing.unoptimised(files, threads=threads),
+        **latency_comparison.float_models(files["baseline"][1], threads=threads),
+        **latency_comparison.unoptimised(files, threads=threads),
     }
 
 
@@ -238,7 +246,7 @@ def take_parity(job: Job, session: Session) -> dict[str, float]:
             rule="every logit is finite",
             fix="look for an overflow in the model, or drop this target",
         )
-    found = lower.compare(logits, wanted)
+    found = export_onnx.compare(logits, wanted)
     return {"cosine": found.cosine, "max_abs": found.max_abs, "top1": found.top1}
 
 
@@ -249,12 +257,15 @@ def take_quality(
     before = answers(contenders["baseline"].session, job.params, images.pixels)
     after = answers(contenders["candidate"].session, job.params, images.pixels)
     save_file({"baseline": before, "candidate": after, "labels": images.labels}, out / ANSWERS)
-    baseline = quality.summary(before, images.labels)
+    baseline = accuracy_statistics.summary(before, images.labels)
     return {
-        **quality.summary(after, images.labels),
+        **accuracy_statistics.summary(after, images.labels),
         **{f"baseline_{name}": one for name, one in baseline.items()},
-        **{f"{name}_drop": quality.drop(name, before, after, images.labels) for name in baseline},
-        "churn": quality.churn(before, after),
+        **{
+            f"{name}_drop": accuracy_statistics.drop(name, before, after, images.labels)
+            for name in baseline
+        },
+        "churn": accuracy_statistics.churn(before, after),
     }
 
 
@@ -262,9 +273,11 @@ def take_energy(
     job: Job, session: Session, images: Images
 ) -> tuple[Mapping[str, Measure], str | None]:
     """Measure the joules of an image at batch 1; where nothing counts them, say so instead."""
-    batch = _reading.preprocess(job.params).normalise(images.pixels[:1])
+    batch = split_reader.preprocess(job.params).normalise(images.pixels[:1])
     try:
-        found = energy.measure(_timing.bind(session, batch), images=ENERGY_IMAGES)
+        found = energy_measurement.measure(
+            latency_comparison.bind(session, batch), images=ENERGY_IMAGES
+        )
     except TargetError as err:
         return {}, f"NOT_MEASURED: {err.got}"
     return {"energy_j": found}, None
@@ -288,7 +301,7 @@ def write_profiles(job: Job, out: Path) -> None:
             profiler = runtime.profile(path, threads=threads)
             for _ in range(PROFILED_RUNS):
                 profiler.run(batch)
-            profiles[name] = profile.of_kernels(profiler.kernels()).to_json()
+            profiles[name] = kernel_profile.of_kernels(profiler.kernels()).to_json()
     manifest.write_json(out / "profile.json", profiles)
 
 
@@ -296,10 +309,10 @@ def localise(job: Job) -> str:
     """Name the step and the layer at which the answers part from the reference."""
     reference = load_file(job.inputs["compress"] / "reference.safetensors")
     most = job.params.evaluate.parity_images
-    return _guards.localise(
+    return int8_diagnosis.localise(
         job.inputs["compress"] / "model.onnx",
         job.entry,
-        _reading.preprocess(job.params).normalise(reference["input_pixels"][:most]),
+        split_reader.preprocess(job.params).normalise(reference["input_pixels"][:most]),
         reference["logits"][:most],
     )
 
@@ -309,10 +322,10 @@ def take_other_cpu(
 ) -> tuple[Facts, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
-    found, measures = _guards.without_vnni(
+    found, measures = int8_diagnosis.without_vnni(
         job.entry,
         images=images,
-        batch=_reading.preprocess(job.params).normalise(images.pixels),
+        batch=split_reader.preprocess(job.params).normalise(images.pixels),
         logits=answers(session, job.params, images.pixels),
         macs=int(job.exported["macs"]),
     )
@@ -323,21 +336,21 @@ def take_other_cpu(
 
 def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
     """Decide whether the candidate ships; return that and the sentence that says why."""
-    wrong = payoff.broken(job.target.precision, facts["parity"])
+    wrong = acceptance_criteria.broken(job.target.precision, facts["parity"])
     if wrong:
         return False, f"{wrong}; {localise(job)}"
     same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
     if job.is_plain and same:
         return True, "it is the float model itself: nothing was compressed"
-    floats = payoff.Rival(
+    floats = acceptance_criteria.Rival(
         f"the float model in {facts['best_float']}",
         facts["baseline_size_bytes"],
         measures["speedup_over_best_float"],
     )
-    faster, reason = payoff.faster(facts["size_bytes"], floats)
+    faster, reason = acceptance_criteria.faster(facts["size_bytes"], floats)
     if job.is_plain or not faster:
         return faster, reason
-    plain = payoff.Rival(
+    plain = acceptance_criteria.Rival(
         "the plain fp32 form", facts["plain_size_bytes"], measures["speedup_over_plain"]
     )
-    return payoff.pays(facts["size_bytes"], plain)
+    return acceptance_criteria.pays(facts["size_bytes"], plain)

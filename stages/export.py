@@ -27,17 +27,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fettle import plugins, precisions
-from fettle.bench import onnx_cost
-from fettle.compress import _calibration
+from fettle import plugins
+from fettle.data import split_reader
+from fettle.evaluation import target_refusal
+from fettle.evaluation.batch_scoring import answers
+from fettle.hardware import onnx_cost, precisions
+from fettle.hardware.runtimes import Availability
+from fettle.hardware.targets import Target
 from fettle.params import Params
+from fettle.preprocessing import Floats, Pixels
+from fettle.quantize import int8_calibration
 from fettle.recorder import Recorder
-from fettle.runtimes import Availability
-from fettle.serving.preprocess import Floats, Pixels
-from fettle.targets import Target
-from stages import _reading, _refusal
-from stages._contract import Inputs, Outputs
-from stages._scoring import answers
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("ingest", "validate", "compress")
 SECTIONS = ("preprocess", "export")
@@ -80,7 +81,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         bf16 = precisions.named(target.precision).in_bfloat16
         entry = runtime.compile(model, out, bf16=bf16) if available.ok else None
     except Exception as err:  # a toolchain may raise anything: see _refusal
-        refused = _refusal.reason(err)
+        refused = target_refusal.reason(err)
         for left in out.iterdir():
             left.unlink()
         recorder.note("refused", refused)
@@ -123,12 +124,12 @@ def to_precision(
 def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     """Read the training images that a precision is fitted to; raises DataError on useless ones."""
     count = params.export.calibration_images
-    images = _reading.images(inputs, params, "train", most=2 * count)
+    images = split_reader.images(inputs, params, "train", most=2 * count)
     pixels, held_out = split(images.pixels, count)
-    normalise = _reading.preprocess(params).normalise
+    normalise = split_reader.preprocess(params).normalise
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]
-    _calibration.check(pixels, labels, answers(plain, params, pixels))
+    int8_calibration.check(pixels, labels, answers(plain, params, pixels))
     starts = range(0, len(pixels), CALIBRATION_BATCH)
     batches = [normalise(pixels[at : at + CALIBRATION_BATCH]) for at in starts]
     return Calibration(batches, normalise(held_out), len(pixels))

@@ -27,20 +27,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fettle import lower, manifest, plugins
-from fettle.bench import quality
+from fettle import manifest, plugins
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
+from fettle.evaluation import accuracy_statistics
+from fettle.models import export_onnx
 from fettle.params import Params
+from fettle.preprocessing import Floats
+from fettle.recipes.training_setup import threads, training_data
 from fettle.recorder import Recorder
-from fettle.serving.preprocess import Floats
-from stages import _reading
-from stages._contract import Inputs, Outputs
-from stages._reading import Images
-from stages._training import threads, training_data
+from fettle.stage_contract import Inputs, Outputs
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fettle.train.plan import Data, Epoch, Plan
+    from fettle.training.training_plan import Data, Epoch, Plan
 
 READS = ("ingest", "validate")
 SECTIONS = ("seed", "preprocess", "finetune")
@@ -75,14 +76,14 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         inputs=inputs,
         out=out,
         recorder=recorder,
-        train=_reading.images(inputs, params, "train"),
-        validation=_reading.images(inputs, params, "validation"),
+        train=split_reader.images(inputs, params, "train"),
+        validation=split_reader.images(inputs, params, "validation"),
     )
     logits, facts = fine_tune(job) if family.TRAINS else take_file(job)
     labels, classes = job.validation.labels, job.validation.classes
-    recalls = quality.recall_measures(logits, labels, classes)
+    recalls = accuracy_statistics.recall_measures(logits, labels, classes)
     return Outputs(
-        measures=quality.summary(logits, labels)
+        measures=accuracy_statistics.summary(logits, labels)
         | {f"recall.{name}": measure for name, measure in recalls.items()},
         facts={
             "family": params.finetune.family,
@@ -110,10 +111,10 @@ def take_file(job: Job) -> tuple[Floats, dict[str, Any]]:
     manifest.write_json(job.out / "curve.json", [])
     for note in adopted.notes:
         job.recorder.note("onnx_file", note)
-    normalise = _reading.preprocess(job.params).normalise
+    normalise = split_reader.preprocess(job.params).normalise
     logits = np.concatenate(
         [
-            lower.answers(model, normalise(job.validation.pixels[at : at + 256]))
+            export_onnx.answers(model, normalise(job.validation.pixels[at : at + 256]))
             for at in range(0, len(job.validation.pixels), 256)
         ]
     )
@@ -129,8 +130,8 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
     import torch
     from safetensors.torch import save_file
 
-    from fettle.train import checkpoint, predict
-    from fettle.train.loop import fit
+    from fettle.training import inference, training_checkpoint
+    from fettle.training.training_loop import fit
 
     torch.set_num_threads(threads())
     torch.manual_seed(job.params.seed)
@@ -155,8 +156,8 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
     if plan.imbalance == "thresholds":
         _fold_thresholds(job, model, data)
     model.to("cpu")
-    logits = predict.logits(model, data.validation_pixels, data.normalise)
-    save_file(checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
+    logits = inference.logits(model, data.validation_pixels, data.normalise)
+    save_file(training_checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
     manifest.write_json(job.out / "curve.json", [one.to_dict() for one in fitted.curve])
     facts = {
         "epochs": len(fitted.curve),
@@ -170,8 +171,8 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
 
 def training_plan(params: Params) -> Plan:
     """Turn the finetune section into the training room's values: the names are the same."""
-    from fettle.train.augment import Augment
-    from fettle.train.plan import Plan
+    from fettle.training.augmentation import Augment
+    from fettle.training.training_plan import Plan
 
     section = params.finetune.model_dump(exclude={"family", "options", "augment"})
     augment = Augment(**params.finetune.augment.model_dump())
@@ -194,16 +195,16 @@ def _rehearse(job: Job, model: nn.Module, plan: Plan) -> None:
 
     Families of ours are known to lower; raises ModelError.
     """
-    from fettle.train import balance, predict
+    from fettle.training import class_balance, inference
 
-    normalise = _reading.preprocess(job.params).normalise
+    normalise = split_reader.preprocess(job.params).normalise
     if plan.imbalance == "thresholds":
         head = job.family.protected(model)[-1]
         pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
-        balance.check_fold(head, lambda: predict.logits(model, pixels, normalise))
+        class_balance.check_fold(head, lambda: inference.logits(model, pixels, normalise))
     if hasattr(job.family, "files"):
         job.inputs.scratch.mkdir(parents=True, exist_ok=True)
-        lower.lower(
+        export_onnx.lower(
             model,
             channels=job.params.preprocess.channels,
             size_px=job.params.preprocess.size_px,
@@ -213,30 +214,30 @@ def _rehearse(job: Job, model: nn.Module, plan: Plan) -> None:
 
 def _fold_thresholds(job: Job, model: nn.Module, data: Data) -> None:
     """Move the classes' thresholds by validation, inside the head's bias."""
-    from fettle.train import balance, predict
+    from fettle.training import class_balance, inference
 
-    logits = predict.logits(model, data.validation_pixels, data.normalise)
-    amounts = balance.offsets(logits, data.validation_labels, data.train_labels)
-    balance.fold(job.family.protected(model)[-1], amounts)
+    logits = inference.logits(model, data.validation_pixels, data.normalise)
+    amounts = class_balance.offsets(logits, data.validation_labels, data.train_labels)
+    class_balance.fold(job.family.protected(model)[-1], amounts)
     shown = ", ".join(
         f"{name} {amount:+.2f}" for name, amount in zip(job.train.classes, amounts, strict=True)
     )
     job.recorder.note("logit_offsets", shown)
 
 
-def _lower(job: Job, model: nn.Module, logits: Floats) -> lower.Parity:
+def _lower(job: Job, model: nn.Module, logits: Floats) -> export_onnx.Parity:
     """Write model.onnx and hold it to the module's own logits on validation images."""
     path = job.out / "model.onnx"
-    lower.lower(
+    export_onnx.lower(
         model,
         channels=job.params.preprocess.channels,
         size_px=job.params.preprocess.size_px,
         out=path,
     )
     pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
-    batch = _reading.preprocess(job.params).normalise(pixels)
-    found = lower.parity(path, batch, logits[:PARITY_IMAGES_MAX])
-    lower.check_parity(found, what="model.onnx")
+    batch = split_reader.preprocess(job.params).normalise(pixels)
+    found = export_onnx.parity(path, batch, logits[:PARITY_IMAGES_MAX])
+    export_onnx.check_parity(found, what="model.onnx")
     return found
 
 

@@ -2,7 +2,7 @@
 
 Reads:   the source's data (inputs/local.yaml `data`, else the source's `path` option, else what
          it brings itself) and inputs/source.json, which says which content was asked for.
-Writes:  images.parquet (fettle/dataset.py SCHEMA), its rows shuffled by the seed.
+Writes:  images.parquet (fettle/data/image_table.py SCHEMA), its rows shuffled by the seed.
 Params:  seed, ingest.
 Facts:   {source, digest, rows, unreadable, groups, classes: {label: {train, validation, test}},
          splits: {train, validation, test: who divided: see `origins`}}.
@@ -24,16 +24,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fettle import dataset, local, plugins
-from fettle.dataset import SPLITS
+from fettle import local_settings, plugins
+from fettle.data import image_table
+from fettle.data.image_inspection import Look, look
+from fettle.data.image_table import SPLITS
+from fettle.data.sources import Item
+from fettle.data.splitting import Table, assign, assign_fold, order_key
 from fettle.errors import DataError, OurFault, ProjectError
 from fettle.params import Params
+from fettle.params_schema import Split
 from fettle.recorder import Recorder
-from fettle.sections import Split
-from fettle.sources import Item
-from fettle.sources._decode import Look, look
-from fettle.sources._split import Table, assign, assign_fold, order_key
-from stages._contract import Inputs, Outputs
+from fettle.stage_contract import Inputs, Outputs
 
 READS: tuple[str, ...] = ()
 SECTIONS = ("seed", "ingest")
@@ -59,7 +60,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     name = params.ingest.source
     source = plugins.resolve("sources", name, where="ingest.source")
     options = source.Params.model_validate(params.ingest.options, strict=False)
-    place = local.location(inputs.project, options)
+    place = local_settings.location(inputs.project, options)
     print_now = source.fingerprint(options, place)
     refuse_stale(inputs.project / "inputs" / "source.json", name, str(print_now["digest"]))
     found = look_into(source.read(options, place), int(print_now["images"]), recorder)
@@ -72,7 +73,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     rows = sorted(
         zip(found, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
     )
-    dataset.write(out / dataset.IMAGES, dataset.SCHEMA, row_groups(rows))
+    image_table.write(out / image_table.IMAGES, image_table.SCHEMA, row_groups(rows))
     recorder.progress(1.0, f"{len(rows):,} images")
     whence = origins([one.item.split for one in found])
     if "own" in whence.values():
@@ -95,7 +96,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 def origins(named: Sequence[str | None]) -> dict[str, str]:
     """Say of each split whether it is the data's own or drawn by ingest.split, and from what.
 
-    What follows from fettle/sources/_split.py: what the data names stands; a split that it does not
+    What follows from fettle/data/splitting.py: what the data names stands; a split that it does not
     name is drawn from the rows without one, or from train where every row has one.
     """
     own = {split for split in named if split is not None}
@@ -193,10 +194,10 @@ def row_groups(rows: Iterable[tuple[Found, str]]) -> Iterator[pa.Table]:
         )
         size += len(item.encoded)
         if len(group) == GROUP_ROWS or size >= GROUP_BYTES:
-            yield pa.Table.from_pylist(group, schema=dataset.SCHEMA)
+            yield pa.Table.from_pylist(group, schema=image_table.SCHEMA)
             group, size = [], 0
     if group:
-        yield pa.Table.from_pylist(group, schema=dataset.SCHEMA)
+        yield pa.Table.from_pylist(group, schema=image_table.SCHEMA)
 
 
 def count_classes(rows: Iterable[tuple[Found, str]]) -> dict[str, dict[str, int]]:

@@ -1,7 +1,7 @@
 """Write the digests that the other stages depend on: what lies outside the artefacts.
 
 reads     the installed code, the data, the user's own model, the machine, params.yaml
-writes    inputs/code/STAGE[/TARGET].json (fettle/code_digest.py), inputs/source.json,
+writes    inputs/code/STAGE[/TARGET].json (fettle/staleness/code_digest.py), inputs/source.json,
           inputs/model.json, inputs/machine.json: each only when its content changed
 params    all: they say which source, model and plug-ins are asked for
 refuses   params.yaml with a problem; data that is missing

@@ -1,7 +1,7 @@
 """Measure what operators cost on this machine, so that compress can predict a latency unbuilt.
 
 reads     finetune (the float model: its graph and its shapes)
-writes    latency_table.json (fettle/bench/latency_table.py; no targets when nothing was measured)
+writes    latency_table.json (fettle/hardware/operator_cost_table.py; no targets when nothing was measured)
 params    seed, preprocess (the image's size), compress.recipe, compress.objective,
           evaluate.threads, targets
 refuses   when inputs/machine.json does not describe this machine
@@ -29,16 +29,16 @@ from typing import Any
 
 import numpy as np
 
-from fettle import manifest, plugins, precisions
-from fettle.bench import clones, latency_fit, latency_table
-from fettle.bench.latency_table import Costs
+from fettle import manifest, plugins
 from fettle.errors import ModelError
+from fettle.hardware import operator_cost_fit, operator_cost_table, precisions, width_sweep
+from fettle.hardware.machine_check import check_machine
+from fettle.hardware.operator_cost_table import Costs
+from fettle.hardware.targets import Target
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
-from fettle.targets import Target
-from stages._contract import Inputs, Outputs
-from stages._fingerprint import check_machine
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("finetune",)
 SECTIONS = (
@@ -76,7 +76,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             absent[name] = str(err)
             continue
         recorder.note(f"predictor.{name}", said(tables[name]))
-    latency_table.write(out / latency_table.NAME, tables, threads=params.evaluate.threads)
+    operator_cost_table.write(
+        out / operator_cost_table.NAME, tables, threads=params.evaluate.threads
+    )
     return Outputs(
         measures={
             f"error_{name}": Measure(value=costs.error, unit="1", n=len(costs.checks))
@@ -121,7 +123,7 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
         form = precisions.named(target.precision).timed_as
         if form is not None:
             model = quantized(model, Path(folder) / f"{form}.onnx", form, shape, params.seed)
-        taken = clones.take(
+        taken = width_sweep.take(
             model,
             shape=shape,
             multiple=target.channel_multiple,
@@ -130,12 +132,12 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
             open_=lambda path: runtime.open(path, threads=threads),
             profile=lambda path: runtime.profile(path, threads=threads),
         )
-    return latency_fit.fit(taken.samples, taken.nets, taken.checks)
+    return operator_cost_fit.fit(taken.samples, taken.nets, taken.checks)
 
 
 def quantized(model: Path, out: Path, form: str, shape: tuple[int, int, int], seed: int) -> Path:
     """Write the form that fettle/compress/<form>.py makes by default, with ranges from noise."""
-    technique = plugins.resolve("compress", form, where="fettle/precisions.py")
+    technique = plugins.resolve("compress", form, where="fettle/hardware/precisions.py")
     noise = np.random.default_rng(seed).standard_normal((RANDOM_IMAGES, *shape))
     options = technique.Params().model_dump()
     technique.apply(model, out, batches=[noise.astype(np.float32)], **options)

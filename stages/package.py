@@ -26,21 +26,21 @@ from typing import Any
 import numpy as np
 
 from fettle import manifest, plugins
-from fettle.adapters import requirements, sbom
-from fettle.adapters.requirements import Package
-from fettle.bench import quality
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
 from fettle.errors import OurFault, ProjectError
+from fettle.evaluation import accuracy_statistics
+from fettle.hardware.isolated import toolchain
 from fettle.manifest import Manifest
 from fettle.params import Params
+from fettle.params_schema import METRICS
+from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
-from fettle.report import card
-from fettle.runtimes import isolated
-from fettle.sections import METRICS
-from fettle.serving import bundle
-from fettle.serving.preprocess import Floats
-from stages import _reading, _sources
-from stages._contract import Inputs, Outputs
-from stages._reading import Images
+from fettle.release import locked_requirements, sbom, source_closure
+from fettle.release.locked_requirements import Package
+from fettle.report import model_card
+from fettle.serving import release_bundle
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("ingest", "validate", "finetune", "export@*", "evaluate@*", "select", "verdict")
 SECTIONS = ("preprocess", "release", "targets")
@@ -68,7 +68,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     read = {name: manifest.read(path, verify=False) for name, path in inputs.folders.items()}
     choice = json.loads((inputs["select"] / "choice.json").read_text())
     exported = read[f"export@{choice['target']}"]
-    images = _reading.images(inputs, params, "validation", most=CHECK_IMAGES)
+    images = split_reader.images(inputs, params, "validation", most=CHECK_IMAGES)
     recorder.progress(0.1, f"packaging {choice['target']}")
 
     model_files = copy_model(inputs[f"export@{choice['target']}"], exported, release)
@@ -80,10 +80,12 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     stated["versions"] = {p.name: p.version for p in packages if p.name in {*direct, *STATED}}
 
     write_facts(release, params, read, images.classes)
-    manifest.write_text(release / "card.md", card.text(the_card(params, read, choice, stated)))
+    manifest.write_text(
+        release / "card.md", model_card.text(the_card(params, read, choice, stated))
+    )
     bill = the_bill(params, read, stated, model_files)
     manifest.write_text(release / "sbom.cdx.json", sbom.text(*bill, packages, direct))
-    manifest.write_text(release / "requirements.txt", requirements.text(packages))
+    manifest.write_text(release / "requirements.txt", locked_requirements.text(packages))
     manifest.write_text(release / "bentofile.yaml", BENTOFILE)
     digest = seal(release, stated)
     check(release, digest, images, logits)
@@ -121,7 +123,7 @@ def carry_sources(
     package = Path(next(iter(import_module("fettle").__path__)))
     runtime = f"fettle/runtimes/{exported.facts['runtime']}.py"  # loaded by name: no import says so
     own = {p.stem: p.with_suffix("") for p in folder.glob("*.py")}
-    sources = _sources.closure(
+    sources = source_closure.closure(
         {"service.py": folder / "service.py", runtime: package.parent / runtime},
         {**own, "fettle": package},
     )
@@ -130,8 +132,8 @@ def carry_sources(
         (release / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, release / place)
     digest = manifest.digest_of({at: manifest.sha256_file(release / at) for at in files})
-    direct = requirements.of_modules(sources.foreign)
-    return digest, requirements.closure(direct, project / requirements.LOCK), direct
+    direct = locked_requirements.of_modules(sources.foreign)
+    return digest, locked_requirements.closure(direct, project / locked_requirements.LOCK), direct
 
 
 def run_elsewhere(runtime: str) -> dict[str, Path]:
@@ -139,22 +141,22 @@ def run_elsewhere(runtime: str) -> dict[str, Path]:
     module = plugins.resolve("runtimes", runtime, where="targets")
     if not hasattr(module, "TOOLCHAIN"):
         return {}
-    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, isolated.HERE / "harness.py")
+    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, toolchain.HERE / "harness.py")
     place = Path("fettle/runtimes/isolated")
-    return {(place / path.relative_to(isolated.HERE)).as_posix(): path for path in needed}
+    return {(place / path.relative_to(toolchain.HERE)).as_posix(): path for path in needed}
 
 
 def answers(export: Path, exported: Manifest, params: Params, images: Images) -> Floats:
     """Run the chosen file, where export left it, on the first validation images."""
     runtime = plugins.resolve("runtimes", exported.facts["runtime"], where="targets")
     session = runtime.open(export / exported.facts["entry"], threads=1)
-    logits: Floats = session.run(_reading.preprocess(params).normalise(images.pixels))
+    logits: Floats = session.run(split_reader.preprocess(params).normalise(images.pixels))
     return logits
 
 
 def _are_probabilities(rows: Floats) -> bool:
     """Tell whether softmax is already in the model: then quality takes the rows as they are."""
-    return bool(np.array_equal(quality.probabilities(rows), rows.astype(np.float64)))
+    return bool(np.array_equal(accuracy_statistics.probabilities(rows), rows.astype(np.float64)))
 
 
 def describe(
@@ -165,7 +167,7 @@ def describe(
     shape = [None, params.preprocess.channels, size_px, size_px]
     ingest = read["ingest"]
     return {
-        "schema": bundle.SCHEMA,
+        "schema": release_bundle.SCHEMA,
         "name": params.release.name,
         "target": facts["target"],
         "runtime": {
@@ -189,9 +191,9 @@ def write_facts(
     release: Path, params: Params, read: Mapping[str, Manifest], classes: list[str]
 ) -> None:
     """Write preprocess.json, labels.json, gate.json and validation.json."""
-    preprocess = _reading.preprocess(params).to_dict()
-    manifest.write_json(release / bundle.PREPROCESS, preprocess)
-    manifest.write_json(release / bundle.LABELS, classes)
+    preprocess = split_reader.preprocess(params).to_dict()
+    manifest.write_json(release / release_bundle.PREPROCESS, preprocess)
+    manifest.write_json(release / release_bundle.LABELS, classes)
     for name, stage in (("gate.json", "verdict"), ("validation.json", "validate")):
         measures = {key: m.to_dict() for key, m in read[stage].measures.items()}
         doc = {**read[stage].facts, "measures": measures, "artifact": read[stage].digest}
@@ -200,11 +202,11 @@ def write_facts(
 
 def the_card(
     params: Params, read: Mapping[str, Manifest], choice: Mapping[str, Any], stated: Json
-) -> card.Card:  # Any: choice.json
+) -> model_card.Card:  # Any: choice.json
     """Collect the facts of the model card."""
     ingest, verdict = read["ingest"].facts, read["verdict"]
     rows = [
-        card.Row(
+        model_card.Row(
             target=name,
             verdict=read[f"evaluate@{name}"].facts["verdict"],
             reason=read[f"evaluate@{name}"].facts.get("reason"),
@@ -213,7 +215,7 @@ def the_card(
         )
         for name in params.targets
     ]
-    return card.Card(
+    return model_card.Card(
         name=params.release.name,
         target=choice["target"],
         why=choice["why"],
@@ -270,7 +272,7 @@ def _typed(part: Json) -> str:
 def seal(release: Path, stated: Json) -> str:
     """Write release.json with the digest of every other file; return the folder's digest."""
     files = {file.path: file.sha256 for file in manifest.list_files(release)}
-    manifest.write_json(release / bundle.RELEASE, {**stated, "files": files})
+    manifest.write_json(release / release_bundle.RELEASE, {**stated, "files": files})
     return manifest.tree_digest(release)
 
 
@@ -279,8 +281,10 @@ def check(release: Path, digest: str, images: Images, logits: Floats) -> None:
 
     Raises OurFault when anything differs.
     """
-    loaded = bundle.load(release)
-    gap = float(np.abs(loaded.predict(images.pixels) - quality.probabilities(logits)).max())
+    loaded = release_bundle.load(release)
+    gap = float(
+        np.abs(loaded.predict(images.pixels) - accuracy_statistics.probabilities(logits)).max()
+    )
     if loaded.digest != digest or gap > 1e-6:
         raise OurFault(
             "the release answers otherwise than the file that was chosen",

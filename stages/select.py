@@ -10,7 +10,7 @@ params    compress.objective, compress.budget, compress.also, targets
 refuses   when no target may ship, or the one that objective.on names may not: with every reason
 
 A target is inside the budget when its answers to the validation images make it likely enough that
-the verdict will pass on test: by the rule that the search goes by (stages/_foresight.py). The
+the verdict will pass on test: by the rule that the search goes by (fettle/evaluation/passing_probability.py). The
 verdict comes once, later. Latencies of different targets were taken at different times, so they are
 compared by their speed-up over the float model, which ran in the same rounds. Where the speed-up
 intervals of two targets overlap they are a tie, and the smaller file wins.
@@ -34,14 +34,14 @@ from safetensors.numpy import load_file
 
 from fettle import manifest
 from fettle.errors import TargetError
+from fettle.evaluation import passing_probability
+from fettle.evaluation.passing_probability import Foreseen
 from fettle.manifest import Manifest
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.params_schema import Also, Budget
 from fettle.recorder import Recorder
-from fettle.sections import Also, Budget
-from stages import _foresight
-from stages._contract import Inputs, Outputs
-from stages._foresight import Foreseen
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("evaluate@*", "compress", "validate")
 SECTIONS = ("compress.objective", "compress.budget", "compress.also", "targets")
@@ -71,7 +71,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
     made = manifest.read(inputs["compress"], verify=False).measures
     broken = {name: over(params.compress.also, one, made) for name, one in rows.items()}
-    tested = _foresight.count_tested(inputs["validate"])
+    tested = passing_probability.count_tested(inputs["validate"])
     foreseen = {name: foresee(path, budget, tested=tested) for name, path in folders.items()}
     candidates = [
         replace(one, over=tuple(broken[one.target]))
@@ -109,7 +109,7 @@ def foresee(evaluated: Path, asked: Budget, *, tested: int) -> Foreseen | None:
     if not file.is_file():
         return None
     kept = load_file(file)
-    return _foresight.foresee(
+    return passing_probability.foresee(
         asked, kept["baseline"], kept["candidate"], kept["labels"], tested=tested
     )
 

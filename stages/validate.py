@@ -11,7 +11,7 @@ Facts:   {passed, rows, quarantined, by_rule: {rule: images}, classes: {label: {
          test}}, checks: [{name, passed, observed, rule, failing}]}.
 Refuses: more rows to set aside than validate.quarantine_max_fraction; fewer than two classes; a
          class with fewer than validate.class_images_min usable images or none in some split; too
-         many rows without a label; a goal that no model can meet (stages/_goal.py).
+         many rows without a label; a goal that no model can meet (fettle/evaluation/goal_feasibility.py).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fettle import dataset, manifest
-from fettle.checks import Limits
-from fettle.checks._examine import Examination, examine, read_frame
-from fettle.checks._page import document, page, to_show
+from fettle import manifest
+from fettle.data import image_table
+from fettle.data.checks import Limits
+from fettle.data.validation_page import document, page, to_show
+from fettle.data.validation_runner import Examination, examine, read_frame
+from fettle.evaluation import goal_feasibility
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
-from stages import _goal
-from stages._contract import Inputs, Outputs
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("ingest",)
 SECTIONS = (
@@ -58,7 +59,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         size_px_max=section.size_px_max,
         null_max_fraction=section.null_max_fraction,
     )
-    images = inputs["ingest"] / dataset.IMAGES
+    images = inputs["ingest"] / image_table.IMAGES
     frame = read_frame(images)
     recorder.progress(0.1, f"{len(frame):,} images to check")
     found = examine(
@@ -76,7 +77,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.file(out / "validation.html")
     recorder.note("validation", f"{found.quarantined} of {len(frame)} images set aside")
     tested = sum(splits["test"] for splits in found.classes.values())
-    _goal.check(params, classes=len(found.classes), tested=tested, recorder=recorder)
+    goal_feasibility.check(params, classes=len(found.classes), tested=tested, recorder=recorder)
     told = ("name", "passed", "observed", "rule", "failing")
     facts = {key: doc[key] for key in ("passed", "rows", "quarantined", "by_rule", "classes")}
     return Outputs(
@@ -89,8 +90,10 @@ def write_rows(out: Path, found: Examination) -> None:
     """Write the ids that go on, and the rows set aside with their reasons."""
     lines = [{"row": one.row, "rule": one.rule, "reason": one.reason} for one in found.lines]
     passed = pa.table({"row": found.kept}, schema=PASSED)
-    dataset.write(out / dataset.ROWS, PASSED, [passed])
-    dataset.write(out / dataset.QUARANTINE, ASIDE, [pa.Table.from_pylist(lines, schema=ASIDE)])
+    image_table.write(out / image_table.ROWS, PASSED, [passed])
+    image_table.write(
+        out / image_table.QUARANTINE, ASIDE, [pa.Table.from_pylist(lines, schema=ASIDE)]
+    )
 
 
 def read_images(images: Path, rows: list[str]) -> dict[str, bytes]:

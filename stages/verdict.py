@@ -30,16 +30,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fettle import manifest, plugins
-from fettle.bench import budget, onnx_cost, quality, slices
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
+from fettle.evaluation import accuracy_budget, accuracy_statistics, per_class_accuracy
+from fettle.evaluation.batch_scoring import answers
+from fettle.hardware import onnx_cost
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.params_schema import Budget, Limit
+from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
-from fettle.sections import Budget, Limit
-from fettle.serving.preprocess import Floats
-from stages import _reading
-from stages._contract import Inputs, Outputs
-from stages._reading import Images
-from stages._scoring import answers
+from fettle.stage_contract import Inputs, Outputs
 
 READS = ("ingest", "validate", "finetune", "export@*", "select")
 SECTIONS = ("preprocess", "compress.budget", "verdict", "targets")
@@ -64,12 +65,12 @@ class Shipped:
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Make the artefact; see the file's docstring."""
     shipped = find_shipped(inputs)
-    images = _reading.images(inputs, params, SPLIT)
+    images = split_reader.images(inputs, params, SPLIT)
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
     before, after = score(params, inputs, shipped, images)
     measures = compare(before, after, images) | ratios(params, inputs, shipped)
     asked = params.compress.budget
-    found = budget.judge(
+    found = accuracy_budget.judge(
         asked.metric,
         before,
         after,
@@ -77,7 +78,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         drop_max=asked.drop_max,
         confidence=asked.confidence,
     )
-    drops = slices.recall_drops(before, after, images.labels, images.classes)
+    drops = per_class_accuracy.recall_drops(before, after, images.labels, images.classes)
     measures |= {f"recall_drop.{name}": one for name, one in drops.items()}
     held = [
         hold_budget(measures, asked, found),
@@ -127,17 +128,17 @@ def score(
 def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]:
     """Take every metric of both models, and the paired drops."""
     labels = images.labels
-    first = quality.summary(before, labels)
+    first = accuracy_statistics.summary(before, labels)
     recalls = {
-        "recall": quality.recall_measures(after, labels, images.classes),
-        "float_recall": quality.recall_measures(before, labels, images.classes),
+        "recall": accuracy_statistics.recall_measures(after, labels, images.classes),
+        "float_recall": accuracy_statistics.recall_measures(before, labels, images.classes),
     }
     return {
-        **quality.summary(after, labels),
+        **accuracy_statistics.summary(after, labels),
         **{f"float_{name}": one for name, one in first.items()},
-        **{f"{name}_drop": quality.drop(name, before, after, labels) for name in first},
+        **{f"{name}_drop": accuracy_statistics.drop(name, before, after, labels) for name in first},
         **{f"{kind}.{name}": one for kind, found in recalls.items() for name, one in found.items()},
-        "churn": quality.churn(before, after),
+        "churn": accuracy_statistics.churn(before, after),
     }
 
 
@@ -155,7 +156,7 @@ def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measur
 
 
 def hold_budget(
-    measures: Mapping[str, Measure], asked: Budget, found: budget.Judgement
+    measures: Mapping[str, Measure], asked: Budget, found: accuracy_budget.Judgement
 ) -> tuple[bool, str]:
     """Say whether the drop's upper bound lies within the budget, in a sentence."""
     drop, met = measures[f"{asked.metric}_drop"], found.status == "met"
@@ -198,7 +199,7 @@ def hold_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[t
     if drop_max is None:
         return []
     rule = f"{drop_max:g} (verdict.class_drop_max)"
-    gone = slices.lost(drops, drop_max)
+    gone = per_class_accuracy.lost(drops, drop_max)
     if not gone:
         return [(True, f"no class is shown to lose more recall on {SPLIT} than {rule}")]
     shown = ", ".join(f"'{name}' {_show(drops[name])}" for name in gone)
@@ -224,8 +225,8 @@ def write_confusion(out: Path, images: Images, before: Floats, after: Floats) ->
     """Write confusion.json: the shipped file's counts, and the float model's beside them."""
     doc = {
         "classes": images.classes,
-        "counts": quality.confusion(after, images.labels).tolist(),
-        "float": quality.confusion(before, images.labels).tolist(),
+        "counts": accuracy_statistics.confusion(after, images.labels).tolist(),
+        "float": accuracy_statistics.confusion(before, images.labels).tolist(),
     }
     manifest.write_json(out / "confusion.json", doc)
 
@@ -237,7 +238,7 @@ def write_predictions(out: Path, images: Images, before: Floats, after: Floats) 
         "label": [images.classes[at] for at in images.labels],
     }
     for prefix, logits in (("", after), ("float_", before)):
-        chances = quality.probabilities(logits)
+        chances = accuracy_statistics.probabilities(logits)
         columns[f"{prefix}predicted"] = [images.classes[at] for at in chances.argmax(axis=1)]
         columns[f"{prefix}probability"] = chances.max(axis=1)
         columns[f"{prefix}probabilities"] = pa.array(

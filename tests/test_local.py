@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fettle.data.sources.image_folder import Params
 from fettle.errors import ProjectError
-from fettle.local import local_settings, location, set_local
-from fettle.sources.image_folder import Params
+from fettle.local_settings import local_settings, location, set_local
 
 
 @pytest.fixture(autouse=True)

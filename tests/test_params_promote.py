@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from fettle import params
-from fettle.adapters import nginx_conf
-from fettle.adapters.nginx_conf import Routes
 from fettle.errors import ParamsError
+from fettle.rollout.router import nginx_config
+from fettle.rollout.router.nginx_config import Routes
 
 TEXT = (Path(__file__).resolve().parent.parent / "params.yaml").read_text()
 STICKY = "sticky_key: null"
-PLACE = nginx_conf.Place(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
+PLACE = nginx_config.Place(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
 
 
 def load(tmp_path: Path, old: str, new: str) -> params.Params:
@@ -47,7 +47,7 @@ def test_a_sticky_key_that_the_router_cannot_read_is_refused_by_its_line(
 @pytest.mark.parametrize("key", ["cookie:session_id", "header:X-User", f"header:{'a' * 64}"])
 def test_a_sticky_key_that_is_taken_can_be_rendered(tmp_path: Path, key: str) -> None:
     found = load(tmp_path, STICKY, f"sticky_key: {key}").promote.sticky_key
-    assert "map $" in nginx_conf.render(PLACE, Routes(1, 2, sticky=found))[0]
+    assert "map $" in nginx_config.render(PLACE, Routes(1, 2, sticky=found))[0]
 
 
 @pytest.mark.parametrize("weight", ["0.004", "0", "1.234", "99.999", "100", ".inf", ".nan"])
@@ -59,7 +59,7 @@ def test_a_weight_that_the_router_cannot_draw_is_refused(tmp_path: Path, weight:
 @pytest.mark.parametrize("weight", ["0.01", "1.5", "4.99"])
 def test_a_weight_that_is_taken_can_be_rendered(tmp_path: Path, weight: str) -> None:
     step = load(tmp_path, "weight_percent: 1,", f"weight_percent: {weight},").promote.steps[0]
-    text = nginx_conf.render(PLACE, Routes(1, 2, weight_percent=step.weight_percent))[0]
+    text = nginx_config.render(PLACE, Routes(1, 2, weight_percent=step.weight_percent))[0]
     assert f"{float(weight):.2f}% challenger" in text
 
 

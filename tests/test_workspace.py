@@ -7,7 +7,7 @@ from dvc.repo import Repo
 
 from fettle import workspace
 from fettle.errors import ParamsError
-from fettle.local import local_settings, set_local
+from fettle.local_settings import local_settings, set_local
 from fettle.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -46,7 +46,7 @@ def main() -> None:
 def lock_toolchain(name: str, *more: str) -> None:
     """Resolve a toolchain's requirements for every platform and write its lock, with hashes."""
     sys.path.insert(0, str(ROOT))
-    toolchain = importlib.import_module(f"fettle.runtimes.{name}").TOOLCHAIN
+    toolchain = importlib.import_module(f"fettle.hardware.runtimes.{name}").TOOLCHAIN
     oldest = ".".join(map(str, toolchain.pythons[0]))
     # the worker's harness needs numpy, whatever the toolchain itself requires
     asked = "\n".join([*toolchain.requirements, "numpy"]) + "\n"

@@ -1,7 +1,7 @@
 """Roll out many challengers at once by fettle's own gates, looking after every request.
 
-The statistics and codes are fettle.promotion.gates'; the few lines that move the rows from step to
-step repeat fettle.promotion.rollout for arrays (tests/benchmarks compares every verdict).
+The statistics and codes are fettle.rollout.promotion.gates'; the few lines that move the rows from step to
+step repeat fettle.rollout.promotion.rollout_state for arrays (tests/benchmarks compares every verdict).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.canary.worlds import Mask, World
-from fettle.promotion import gates as g
-from fettle.promotion.gates import Bars, Code, Gates
-from fettle.promotion.plan import Plan
+from fettle.rollout.promotion import gates as g
+from fettle.rollout.promotion.gates import Bars, Code, Gates
+from fettle.rollout.promotion.rollout_plan import Plan
 
 Ints = npt.NDArray[np.int64]
 PROMOTED, ROLLED_BACK, HELD = 1, 2, 3

@@ -134,7 +134,7 @@ def _own_swing(world: World, challenger: Mask) -> Array:
 def _assign_users(world: World, weight: Array) -> tuple[Mask, Array]:
     """Draw a user (the heaviest sends 1 request in 11), send it where its hash says.
 
-    The chance follows fettle.promotion.assignment, as arrays.
+    The chance follows fettle.rollout.promotion.arm_assignment, as arrays.
     """
     rows = np.arange(world.rows)
     if "low" not in world.state:

@@ -1,6 +1,6 @@
 """The budget's own errors: true wins that the test set cannot show, and true losses it lets pass.
 
-Summed exactly over all outcomes of a test set of each data set's size (fettle/bench/budget.py), not
+Summed exactly over all outcomes of a test set of each data set's size (fettle/evaluation/accuracy_budget.py), not
 simulated. A win is a model without any true loss whose answers flip; a loss is one that truly loses
 just what the budget allows.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from benchmarks.context import DATA, Context
 from benchmarks.table import Row
 from benchmarks.toolbox import ROOT
-from fettle.bench import budget
+from fettle.evaluation import accuracy_budget
 from fettle.params import load
 
 WHAT = "true wins refused by the budget, and true losses let pass, at each set's size"
@@ -29,9 +29,11 @@ def run(context: Context) -> Iterator[Row]:
     for name in context.data:
         asked, n = load(ROOT / DATA[name][0]).compress.budget, TESTED[name]
         bound = {"drop_max": asked.drop_max, "confidence": asked.confidence}
-        refused = [1 - budget.chance_at(f / 2, f / 2, n, **bound) for f in FLIPS]
+        refused = [1 - accuracy_budget.chance_at(f / 2, f / 2, n, **bound) for f in FLIPS]
         passed = [
-            budget.chance_at((f + asked.drop_max) / 2, (f - asked.drop_max) / 2, n, **bound)
+            accuracy_budget.chance_at(
+                (f + asked.drop_max) / 2, (f - asked.drop_max) / 2, n, **bound
+            )
             for f in (asked.drop_max, asked.drop_max + 0.02)
         ]
         note = f"budget {asked.drop_max:g} at {asked.confidence:g}; exact, no draw"

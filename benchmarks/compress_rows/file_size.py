@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import table
-from benchmarks.compress_rows import _recipes, int8_alone
+from benchmarks.compress_rows import int8_alone
+from benchmarks.compression import benchmark_recipes
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.bench import quality
-from fettle.compress import weight_int4, weight_int8
+from fettle.evaluation import accuracy_statistics
 from fettle.measure import Measure
+from fettle.quantize.quantizers import weight_int4, weight_int8
 
 WHAT = "file size, the float model's ONNX over the small one's in int8 and int4 weights"
 GOAL = ">= 35x at <= 1.0 point"
@@ -33,7 +34,7 @@ def run(context: Context) -> Iterator[Row]:
 def _of(one: Prepared) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = _recipes.make(one, _recipes.SMALL[one.name], folder / "recipe")
+        made = benchmark_recipes.make(one, benchmark_recipes.SMALL[one.name], folder / "recipe")
         int8_alone.write_images(one, folder)
         int8_alone.tune(one, folder, folder / "int8.onnx", model=made.onnx)
         weight_int8.apply(made.onnx, folder / "w8.onnx")
@@ -45,15 +46,15 @@ def _of(one: Prepared) -> list[Row]:
             held_out=held_out,
             disagreement_max=one.params.export.disagreement_max,
         )
-        steps = _recipes.spoken(_recipes.SMALL[one.name])
+        steps = benchmark_recipes.spoken(benchmark_recipes.SMALL[one.name])
         notes = {"int8": steps, "w8": steps, "w4": f"{steps}; {len(stored.kept_int8)} layers int8"}
         test = one.images("test")
-        before = _recipes.answers(one.onnx, one, test)
+        before = benchmark_recipes.answers(one.onnx, one, test)
         rows = []
         for label, note in notes.items():
             path = folder / f"{label}.onnx"
-            after = _recipes.answers(path, one, test)
-            drop = quality.drop("accuracy", before, after, test.labels)
+            after = benchmark_recipes.answers(path, one, test)
+            drop = accuracy_statistics.drop("accuracy", before, after, test.labels)
             rows.append(_row(one, path, drop, note))
         return rows
 

@@ -9,9 +9,10 @@ import numpy as np
 from benchmarks import table
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.bench import latency, onnx_cost, quality
+from fettle.evaluation import accuracy_statistics
+from fettle.hardware import latency_measurement, onnx_cost
+from fettle.hardware.runtimes import openvino, ort
 from fettle.measure import Measure
-from fettle.runtimes import openvino, ort
 
 WHAT = "the float model, before any compression"
 GOAL = "none: the base of the others"
@@ -33,7 +34,7 @@ def _of(context: Context, one: Prepared) -> list[Row]:
     )
     cost = onnx_cost.cost(one.onnx, shape=one.shape)
     single = batch[:1]
-    times = latency.interleave(
+    times = latency_measurement.interleave(
         {name: lambda s=session: s.run(single) for name, session in sessions.items()},
         rounds=context.rounds,
         seed=context.seed,
@@ -42,8 +43,11 @@ def _of(context: Context, one: Prepared) -> list[Row]:
         "parameters": Measure(value=cost.parameters, unit="parameters", n=1),
         "multiply-accumulates": Measure(value=cost.macs, unit="macs", n=1),
         "file": Measure(value=one.onnx.stat().st_size, unit="bytes", n=1),
-        "accuracy on test": quality.accuracy(logits, test.labels),
-        **{f"p50 in {name}, fp32": latency.quantile(ms, 0.5) for name, ms in times.items()},
+        "accuracy on test": accuracy_statistics.accuracy(logits, test.labels),
+        **{
+            f"p50 in {name}, fp32": latency_measurement.quantile(ms, 0.5)
+            for name, ms in times.items()
+        },
     }
     return [
         table.of_measure(f"{one.name}: float model, {what}", value, goal="none", met=True)

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks import table
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.bench import latency, payoff, quality
-from fettle.runtimes import ort
+from fettle.evaluation import acceptance_criteria, accuracy_statistics
+from fettle.hardware import latency_measurement
+from fettle.hardware.runtimes import ort
 
 WHAT = "true wins refused by the latency guard, and true losses let pass, seeded"
 GOAL = "<= 5 % of wins refused"
@@ -33,8 +34,8 @@ def run(context: Context) -> Iterator[Row]:
         pool = _pool(context, one)
         refused = sum(not _ships(pool, gain, t, context) for gain in WINS for t in range(TRIALS))
         passed = sum(_ships(pool, gain, t, context) for gain in LOSSES for t in range(TRIALS))
-        wins = quality.proportion(refused, len(WINS) * TRIALS)
-        losses = quality.proportion(passed, len(LOSSES) * TRIALS)
+        wins = accuracy_statistics.proportion(refused, len(WINS) * TRIALS)
+        losses = accuracy_statistics.proportion(passed, len(LOSSES) * TRIALS)
         yield table.of_measure(
             f"{name}: true wins refused by the latency guard",
             wins,
@@ -55,7 +56,7 @@ def _pool(context: Context, one: Prepared) -> np.ndarray:
     """Time the float model twice in the same rounds: ms [2, rounds]."""
     batch = one.batch(one.images("test", most=1))
     sessions = [ort.open(one.onnx, threads=context.threads) for _ in range(2)]
-    times = latency.interleave(
+    times = latency_measurement.interleave(
         {str(at): lambda s=session: s.run(batch) for at, session in enumerate(sessions)},
         rounds=POOL_ROUNDS,
         seed=context.seed,
@@ -73,5 +74,7 @@ def _ships(pool: np.ndarray, gain: float, trial: int, context: Context) -> bool:
         return {"float": pool[0, rows], "ours": pool[1, rows] / gain}
 
     first = draw(context.rounds)
-    _, speedup = latency.settled(first, draw, slow="float", fast="ours", seed=trial)
-    return payoff.faster(1, payoff.Rival("the float model", 1, speedup))[0]
+    _, speedup = latency_measurement.settled(first, draw, slow="float", fast="ours", seed=trial)
+    return acceptance_criteria.faster(1, acceptance_criteria.Rival("the float model", 1, speedup))[
+        0
+    ]

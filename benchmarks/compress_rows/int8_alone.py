@@ -20,12 +20,14 @@ import numpy as np
 from benchmarks import table, toolbox
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.bench import latency, profile, quality
-from fettle.compress import _calibration
 from fettle.errors import ModelError
+from fettle.evaluation import accuracy_statistics
+from fettle.hardware import kernel_profile, latency_measurement
+from fettle.hardware.isolated import isolated_worker
+from fettle.hardware.isolated.toolchain import Limits
+from fettle.hardware.runtimes import Session, openvino, ort
 from fettle.measure import Measure
-from fettle.runtimes import Session, openvino, ort
-from fettle.runtimes.isolated import Limits, worker
+from fettle.quantize import int8_calibration
 
 WHAT = "int8 alone, over the best fp32 runtime, and accuracy-controlled quantization's time"
 GOAL = ">= the better of ONNX Runtime's and NNCF's int8; <= 0.5x NNCF's time at the same drop"
@@ -88,7 +90,7 @@ def _of(context: Context, one: Prepared, kind: str) -> list[Row]:
         sessions = {**floats, **{label: item.session for label, item in made.items()}}
         test = one.images("test")
         single = one.batch(one.images("test", most=1))
-        times = latency.interleave(
+        times = latency_measurement.interleave(
             {label: _bind(session, single) for label, session in sessions.items()},
             rounds=context.rounds,
             seed=context.seed,
@@ -99,13 +101,14 @@ def _of(context: Context, one: Prepared, kind: str) -> list[Row]:
         logits["ours, minmax"] = _answers(plain.session, batch)
         best = min(floats, key=lambda label: float(np.median(times[label])))
         gains = {
-            label: latency.speedup(times[best], times[label], seed=context.seed) for label in made
+            label: latency_measurement.speedup(times[best], times[label], seed=context.seed)
+            for label in made
         }
         drops = {
-            label: quality.drop("accuracy", logits[best], found, test.labels)
+            label: accuracy_statistics.drop("accuracy", logits[best], found, test.labels)
             for label, found in logits.items()
         }
-        apart = quality.drop(
+        apart = accuracy_statistics.drop(
             "accuracy", logits["NNCF's, controlled"], logits["ours, minmax"], test.labels
         )
         title = f"{one.name}, {kind}"
@@ -140,7 +143,7 @@ def _bound_row(title: str, one: Prepared, gains: Mapping[str, Measure], threads:
     batch = np.zeros((1, *one.shape), np.float32)
     for _ in range(50):
         profiler.run(batch)
-    bound = profile.of_kernels(profiler.kernels()).int8_bound
+    bound = kernel_profile.of_kernels(profiler.kernels()).int8_bound
     gain = gains["ours in ort"]
     share = [None if x is None else x / bound for x in (gain.value, gain.low, gain.high)]
     measure = Measure(value=share[0] or 0.0, unit="1", n=gain.n, low=share[1], high=share[2])
@@ -202,7 +205,7 @@ def tune(
     """
     batches, held_out = read_images(folder)
     started = time.perf_counter()
-    _calibration.tune(
+    int8_calibration.tune(
         model or one.onnx,
         out,
         batches=batches,
@@ -252,7 +255,7 @@ def _rivals_ort(one: Prepared, folder: Path, threads: int) -> Made:
 
 def _rivals_nncf(one: Prepared, folder: Path, threads: int, *, drop_max: float | None) -> Made:
     out = folder / ("nncf.xml" if drop_max is None else "nncf_controlled.xml")
-    answer = worker.ask(
+    answer = isolated_worker.ask(
         "NNCF",
         toolbox.venv("nncf", NNCF),
         Path(__file__).with_name("_nncf_script.py"),

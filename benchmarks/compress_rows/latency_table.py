@@ -11,12 +11,12 @@ from pathlib import Path
 from benchmarks import table
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.bench import latency_table, machine
+from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.measure import Measure
 from fettle.params import load
 from fettle.recorder import Null
+from fettle.stage_contract import Inputs
 from stages import latency_table as stage
-from stages._contract import Inputs
 
 WHAT = "predicted against measured latency of whole networks, per target"
 GOAL = "largest error <= 0.15 on networks the table did not learn from"
@@ -31,7 +31,7 @@ def run(context: Context) -> Iterator[Row]:
 
 
 def _of(one: Prepared) -> list[Row]:
-    rows, here = [], json.loads(json.dumps(machine.fingerprint()))
+    rows, here = [], json.loads(json.dumps(machine_fingerprint.fingerprint()))
     for target in one.params.targets:
         overrides = ["compress.recipe=auto", f"compress.objective.on={target}"]
         params = load(one.tree / "params.yaml", overrides)
@@ -40,7 +40,7 @@ def _of(one: Prepared) -> list[Row]:
             started = time.perf_counter()
             stage.run(params, inputs, Path(folder), Null())
             seconds = time.perf_counter() - started
-            tables = latency_table.read(Path(folder) / latency_table.NAME, here)
+            tables = operator_cost_table.read(Path(folder) / operator_cost_table.NAME, here)
         what = f"{one.name}: latency predictor's largest error, {target}"
         costs = tables.get(target)
         if costs is None or costs.error is None:
@@ -54,7 +54,7 @@ def _of(one: Prepared) -> list[Row]:
     return rows
 
 
-def _error(what: str, costs: latency_table.Costs, error: float) -> Row:
+def _error(what: str, costs: operator_cost_table.Costs, error: float) -> Row:
     said = ", ".join(
         f"{check.predicted_ms:.3f} for {check.measured_ms:.3f} ms" for check in costs.checks
     )

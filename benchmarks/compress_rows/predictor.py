@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.compress import Workshop
+from fettle.compress.technique import Workshop
 
 WHAT = "predicted against measured loss after a cut, and the order of accuracies after recovery"
 GOAL = "rank correlation >= 0.8 with the loss, printed with its error"
@@ -60,12 +60,12 @@ def _rank(left: Any, right: Any) -> float:  # Any: numpy arrays
 
 def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
     """Return (predicted rise, measured rise, accuracy after recovery) of each random cut."""
-    from benchmarks.compress_rows import _training
-    from fettle.compress import _sensitivity
+    from benchmarks.compression import benchmark_training
+    from fettle.compress import sensitivity_analysis
 
-    model = _training.float_model(one)
-    shop = _training.workshop(one, model, seed=context.seed)
-    survey = _sensitivity.survey(model, shop)
+    model = benchmark_training.float_model(one)
+    shop = benchmark_training.workshop(one, model, seed=context.seed)
+    survey = sensitivity_analysis.survey(model, shop)
     rng = np.random.default_rng(context.seed)
     found = []
     for _ in range(CUTS):
@@ -76,11 +76,11 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
             for group in survey.groups
         }
         gone = [block.name for block in survey.blocks if rng.uniform() < touched / 2]
-        predicted = _sensitivity.predicted_increase(survey, shares=shares, removed=gone)
+        predicted = sensitivity_analysis.predicted_increase(survey, shares=shares, removed=gone)
         cut = copy.deepcopy(model)
         loss = _cut(cut, shop, shares, gone)
         shop.fit(cut, phase="", epochs=RECOVER_EPOCHS, learning_rate=2e-3, temperature=4, alpha=0.9)
-        found.append((predicted, loss - survey.loss, _training.accuracy(one, cut)))
+        found.append((predicted, loss - survey.loss, benchmark_training.accuracy(one, cut)))
     return found
 
 
@@ -93,19 +93,28 @@ def _cut(
     """Cut `model` in place; return the loss it has before any training."""
     import torch
 
-    from fettle.compress import _batchnorm, _blocks, _groups, _importance, _sensitivity, prune
-    from fettle.compress._plan import Plan
+    from fettle.compress import (
+        batchnorm_statistics,
+        channel_groups,
+        channel_importance,
+        removable_blocks,
+        sensitivity_analysis,
+    )
+    from fettle.compress.compression_plan import Plan
+    from fettle.compress.techniques import prune
 
-    groups, _ = _groups.find(model, shop.example, shop.protected)
+    groups, _ = channel_groups.find(model, shop.example, shop.protected)
     generator = torch.Generator().manual_seed(shop.seed)
     scores, counts = {}, {}
     for group in groups:
-        score = _importance.score(group, "l2", generator=generator)
+        score = channel_importance.score(group, "l2", generator=generator)
         if score is not None:
             scores[group.name] = score
             counts[group.name] = max(1, int(group.width * shares[group.name] + 0.5))
     plan = prune.cut(model, Plan(), groups, scores=scores, counts=counts)
-    _blocks.take_out(model, plan, gone)
-    loss = _sensitivity.bench(model, shop.batches(), images_max=_sensitivity.IMAGES).loss([""])
-    _batchnorm.reestimate(model, shop.batches(), images_max=2048)
+    removable_blocks.take_out(model, plan, gone)
+    loss = sensitivity_analysis.bench(
+        model, shop.batches(), images_max=sensitivity_analysis.IMAGES
+    ).loss([""])
+    batchnorm_statistics.reestimate(model, shop.batches(), images_max=2048)
     return loss

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import table
-from benchmarks.compress_rows import _recipes
+from benchmarks.compression import benchmark_recipes
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.bench import latency, onnx_cost, quality
+from fettle.evaluation import accuracy_statistics
+from fettle.hardware import latency_measurement, onnx_cost
+from fettle.hardware.runtimes import openvino, ort
 from fettle.measure import Measure
-from fettle.runtimes import openvino, ort
 
 WHAT = "parameters, MACs and p50 latency at batch 1, a small model's against the unpruned one's"
 GOAL = ">= 10x fewer parameters and MACs and >= 8x less latency, at <= 1.0 point"
@@ -33,9 +34,9 @@ def run(context: Context) -> Iterator[Row]:
 
 def _of(context: Context, one: Prepared) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        made = _recipes.make(one, _recipes.SMALL[one.name], Path(folder))
+        made = benchmark_recipes.make(one, benchmark_recipes.SMALL[one.name], Path(folder))
         test = one.images("test")
-        logits = [_recipes.answers(onnx, one, test) for onnx in (one.onnx, made.onnx)]
+        logits = [benchmark_recipes.answers(onnx, one, test) for onnx in (one.onnx, made.onnx)]
         costs = [onnx_cost.cost(onnx, shape=one.shape) for onnx in (one.onnx, made.onnx)]
         single = one.batch(one.images("test", most=1))
         sessions = {
@@ -45,7 +46,7 @@ def _of(context: Context, one: Prepared) -> list[Row]:
             for which, onnx in (("float", one.onnx), ("small", made.onnx))
             for runtime in (ort, openvino)
         }
-        times = latency.interleave(
+        times = latency_measurement.interleave(
             {name: lambda s=session: s.run(single) for name, session in sessions.items()},
             rounds=context.rounds,
             seed=context.seed,
@@ -58,10 +59,12 @@ def _of(context: Context, one: Prepared) -> list[Row]:
         which: min((n for n in times if n.startswith(which)), key=lambda n: np.median(times[n]))
         for which in ("float", "small")
     }
-    drop = quality.drop("accuracy", *logits, test.labels)
+    drop = accuracy_statistics.drop("accuracy", *logits, test.labels)
     inside = drop.value <= DROP_MAX
-    gain = latency.speedup(times[best["float"]], times[best["small"]], seed=context.seed)
-    steps = _recipes.spoken(_recipes.SMALL[one.name])
+    gain = latency_measurement.speedup(
+        times[best["float"]], times[best["small"]], seed=context.seed
+    )
+    steps = benchmark_recipes.spoken(benchmark_recipes.SMALL[one.name])
     title = f"{one.name}, {one.shape[1]} px"
     fewer = [
         table.of_measure(

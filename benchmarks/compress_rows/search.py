@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compress_rows import _searching
+from benchmarks.compression import benchmark_search
 from benchmarks.context import Context
 from benchmarks.table import Row
+from fettle.recipes import recipe_search
 from fettle.recorder import Memory
-from stages import _search
 
 WHAT = "the search: reduction of parameters and MACs over time (digits)"
 GOAL = ">= 10x parameters and MACs within 5 min"
@@ -47,7 +47,9 @@ def run(context: Context) -> Iterator[Row]:
         return
     one = context.prepare("digits")
     folder, clock = Path(tempfile.mkdtemp(prefix="fettle-search-")), Clock()
-    found = _search.find(_searching.job(one, folder, clock, SETTINGS), _searching.tested(one), {})
+    found = recipe_search.find(
+        benchmark_search.job(one, folder, clock, SETTINGS), benchmark_search.tested(one), {}
+    )
     shutil.rmtree(folder)
     trials = found.document["trials"]
     root, chance_min = trials[0], found.document["chance_min"]

@@ -14,14 +14,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.compress_rows import _searching
+from benchmarks.compression import benchmark_search
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.search.descent import Limits, search
-from fettle.search.front import hypervolume
-from fettle.search.journal import Journal
-from fettle.search.trial import Move, Recipe, Result
-from stages import _foresight, _workbench
+from fettle.evaluation import passing_probability
+from fettle.recipes import recipe_evaluator
+from fettle.recipes.search.pareto_front import hypervolume
+from fettle.recipes.search.search_loop import Limits, search
+from fettle.recipes.search.trial import Move, Recipe, Result
+from fettle.recipes.search.trial_journal import Journal
 
 WHAT = "the search's front against the exhaustive one (digits)"
 GOAL = ">= 98 % of the hypervolume at 1/5 of the evaluations"
@@ -40,7 +41,7 @@ def run(context: Context) -> Iterator[Row]:
 class Narrow:
     """A workbench whose moves from a recipe are each technique's mildest and harshest alone."""
 
-    def __init__(self, bench: _workbench.Bench) -> None:
+    def __init__(self, bench: recipe_evaluator.Bench) -> None:
         self.bench = bench
 
     def moves(self, recipe: Recipe) -> list[Move]:
@@ -66,7 +67,7 @@ class Narrow:
 def fronts(one: Prepared) -> Iterator[Row]:
     """Try everything within two cuts, then search with a fifth of the evaluations."""
     folder = Path(tempfile.mkdtemp(prefix="fettle-front-"))
-    whole = _searching.bench(one, folder / "all", SHORT)
+    whole = benchmark_search.bench(one, folder / "all", SHORT)
     root, results = whole.look(whole.root), everything(Narrow(whole))
     total, most = len(results), len(results) // 5
     found = sought(one, root, folder, most)
@@ -116,14 +117,14 @@ def sought(one: Prepared, root: Result, folder: Path, most: int) -> list[Result]
     """Search for the front with at most `most` evaluations; what they found, in order."""
     made = search(
         root,
-        Narrow(_searching.bench(one, folder / "some", SHORT)),
+        Narrow(benchmark_search.bench(one, folder / "some", SHORT)),
         Journal(folder / "journal", "bench"),
         limits=Limits(
             evaluations_max=most,
-            chance_min=_foresight.chance_min(
+            chance_min=passing_probability.chance_min(
                 one.params.compress.budget,
                 seen=len(one.images("validation").labels),
-                tested=_searching.tested(one),
+                tested=benchmark_search.tested(one),
             ),
             final_epochs=SHORT["final_epochs"],
             front_drop_max=REFERENCE_DROP,

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import table
-from benchmarks.compress_rows import _recipes
-from benchmarks.compress_rows._recipes import Recipe
+from benchmarks.compression import benchmark_recipes
+from benchmarks.compression.benchmark_recipes import Recipe
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.bench import latency, quality
+from fettle.evaluation import accuracy_statistics
+from fettle.hardware import latency_measurement
+from fettle.hardware.runtimes import ort
 from fettle.measure import Measure
-from fettle.runtimes import ort
 
 WHAT = "our front against five small nets trained from scratch for as long"
 GOAL = "no small net is as accurate and as fast; >= 1.5x lower latency at equal accuracy on photos"
@@ -102,7 +103,8 @@ def _of(context: Context, one: Prepared) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         made = [
-            _recipes.make(one, recipe, place / f"o{at}") for at, recipe in enumerate(ours(one.name))
+            benchmark_recipes.make(one, recipe, place / f"o{at}")
+            for at, recipe in enumerate(ours(one.name))
         ]
         seconds = _finetune_seconds(one) + max(each.seconds for each in made)
         files = {f"recipe {at + 1}": each.onnx for at, each in enumerate(made)}
@@ -148,7 +150,7 @@ def _measure(context: Context, one: Prepared, files: dict[str, Path]) -> list[Po
     test = one.images("test")
     single = one.batch(one.images("test", most=1))
     sessions = {name: ort.open(path, threads=context.threads) for name, path in files.items()}
-    times = latency.interleave(
+    times = latency_measurement.interleave(
         {name: lambda s=session: s.run(single) for name, session in sessions.items()},
         rounds=context.rounds,
         seed=context.seed,
@@ -156,7 +158,7 @@ def _measure(context: Context, one: Prepared, files: dict[str, Path]) -> list[Po
     return [
         Point(
             name,
-            quality.accuracy(_recipes.answers(path, one, test), test.labels),
+            accuracy_statistics.accuracy(benchmark_recipes.answers(path, one, test), test.labels),
             float(np.median(times[name])),
         )
         for name, path in files.items()
@@ -165,32 +167,34 @@ def _measure(context: Context, one: Prepared, files: dict[str, Path]) -> list[Po
 
 def _finetune_seconds(one: Prepared) -> float:
     """Time one epoch of fine-tuning the large network; multiply by the epochs it took."""
-    from benchmarks.compress_rows import _training
+    from benchmarks.compression import benchmark_training
 
-    return _epoch_seconds(one, _training.float_model(one)) * _training.epochs_taken(one)
+    return _epoch_seconds(
+        one, benchmark_training.float_model(one)
+    ) * benchmark_training.epochs_taken(one)
 
 
 def _from_scratch(one: Prepared, size: dict[str, int], seconds: float, out: Path) -> Path:
     """Train one small net within `seconds` over all learning rates; write the better as ONNX."""
-    from benchmarks.compress_rows import _training
-    from fettle import lower
+    from benchmarks.compression import benchmark_training
+    from fettle.models import export_onnx
 
-    epoch = _epoch_seconds(one, _training.build(one, "small_cnn", size))
+    epoch = _epoch_seconds(one, benchmark_training.build(one, "small_cnn", size))
     epochs = max(1, min(EPOCHS_MAX, int(seconds / len(LEARNING_RATES) / epoch)))
     found = []
     for rate in LEARNING_RATES:
-        model = _training.build(one, "small_cnn", size)
-        found.append((_training.train(one, model, epochs=epochs, rate=rate), rate, model))
+        model = benchmark_training.build(one, "small_cnn", size)
+        found.append((benchmark_training.train(one, model, epochs=epochs, rate=rate), rate, model))
     _, _, best = max(found, key=lambda each: each[:2])
-    lower.lower(best, channels=one.shape[0], size_px=one.shape[1], out=out)
+    export_onnx.lower(best, channels=one.shape[0], size_px=one.shape[1], out=out)
     return out
 
 
 def _epoch_seconds(one: Prepared, model: Any) -> float:  # Any: nn.Module
     """Time one epoch, after one that warms torch up; the model is spent."""
-    from benchmarks.compress_rows import _training
+    from benchmarks.compression import benchmark_training
 
-    _training.train(one, model, epochs=1, rate=1e-3)
+    benchmark_training.train(one, model, epochs=1, rate=1e-3)
     started = time.perf_counter()
-    _training.train(one, model, epochs=1, rate=1e-3)
+    benchmark_training.train(one, model, epochs=1, rate=1e-3)
     return time.perf_counter() - started

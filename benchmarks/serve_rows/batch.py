@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks import table
-from benchmarks.serve_rows import _load, _servers
+from benchmarks.serving import servers_under_load, wrk_load
 from benchmarks.table import Row
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ print(done / float(sys.argv[2]))
 
 def run(context: Context) -> list[Row]:
     """Measure both in turn, `ROUNDS` times."""
-    if not _load.available():
-        return [table.not_measured(WHAT, "1", GOAL, why=_load.MISSING)]
+    if not wrk_load.available():
+        return [table.not_measured(WHAT, "1", GOAL, why=wrk_load.MISSING)]
     shares, served, bare = [], [], []
-    with _servers.fettle(context.release, context.scratch) as server:
+    with servers_under_load.fettle(context.release, context.scratch) as server:
         assert server.raw is not None
         sizes = server.raw.headers["x-shape"]
         request = replace(
@@ -57,9 +57,9 @@ def run(context: Context) -> list[Row]:
             body=server.raw.body * IMAGES,
             headers={**server.raw.headers, "x-shape": f"{IMAGES},{sizes}"},
         )
-        assert len(json.loads(_servers.answers(request) or b"[]")) == IMAGES
+        assert len(json.loads(servers_under_load.answers(request) or b"[]")) == IMAGES
         for _ in range(ROUNDS):
-            load = _load.measure(
+            load = wrk_load.measure(
                 request, connections=CONNECTIONS, seconds=context.seconds, scratch=context.scratch
             )
             assert load.refused == load.broken == 0

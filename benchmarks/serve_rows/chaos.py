@@ -13,7 +13,7 @@ from itertools import count
 import psutil
 
 from benchmarks.serve import Context
-from benchmarks.serve_rows._theatre import Theatre
+from benchmarks.serving.canary_harness import Theatre
 from benchmarks.table import Row
 
 WHAT = "chaos: failed user requests, and how soon a decision empties the challenger"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import table
-from benchmarks.serve_rows import _load, _servers
-from benchmarks.serve_rows._load import Load
-from benchmarks.serve_rows._servers import Server
+from benchmarks.serving import servers_under_load, wrk_load
+from benchmarks.serving.servers_under_load import Server
+from benchmarks.serving.wrk_load import Load
 from benchmarks.table import Row
 
 if TYPE_CHECKING:
@@ -33,16 +33,21 @@ Points = dict[str, dict[int, list[Load]]]
 
 def run(context: Context) -> list[Row]:
     """Sweep every server's connections, one server after another, `ROUNDS` times."""
-    if not _load.available():
-        return [table.not_measured(WHAT, "x", GOAL, why=_load.MISSING)]
+    if not wrk_load.available():
+        return [table.not_measured(WHAT, "x", GOAL, why=wrk_load.MISSING)]
     points: Points = {}
     found: dict[str, tuple[str, float]] = {}
     for at in range(ROUNDS):
-        for serve in (_servers.fettle, _servers.litserve, _servers.mlserver, _servers.mlflow):
+        for serve in (
+            servers_under_load.fettle,
+            servers_under_load.litserve,
+            servers_under_load.mlserver,
+            servers_under_load.mlflow,
+        ):
             scratch = context.scratch / f"{serve.__name__}-{at}"
             scratch.mkdir()
             with serve(context.release, scratch) as one:
-                found[one.name] = best(_servers.answers(one.json) or b"")
+                found[one.name] = best(servers_under_load.answers(one.json) or b"")
                 sweep(one, points.setdefault(one.name, {}), context.seconds, scratch)
     same_answers(found)
     ours = points.pop("fettle")
@@ -51,9 +56,9 @@ def run(context: Context) -> list[Row]:
 
 def sweep(one: Server, points: dict[int, list[Load]], seconds: float, scratch: Path) -> None:
     """Load a server, once warm, over each number of connections."""
-    _load.measure(one.json, connections=8, seconds=2, scratch=scratch)
+    wrk_load.measure(one.json, connections=8, seconds=2, scratch=scratch)
     for connections in CONNECTIONS:
-        load = _load.measure(one.json, connections=connections, seconds=seconds, scratch=scratch)
+        load = wrk_load.measure(one.json, connections=connections, seconds=seconds, scratch=scratch)
         points.setdefault(connections, []).append(load)
 
 

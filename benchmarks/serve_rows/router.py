@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.serve import Context
-from benchmarks.serve_rows._theatre import Theatre
+from benchmarks.serving.canary_harness import Theatre
 from benchmarks.table import Row
-from fettle.adapters import arms, attempts, nginx
-from fettle.adapters.nginx_conf import Routes
+from fettle.rollout.router import access_log, model_servers, nginx_process
+from fettle.rollout.router.nginx_config import Routes
 
 WHAT = "router: what it adds at 200 requests/s; split error; sticky keys"
 GOAL = "p50 1 ms, p99 5 ms; 0.5 point at 100,000 requests; 100 % of the keys keep their arm"
@@ -64,8 +64,10 @@ def overhead(theatre: Theatre, seconds: float) -> list[Row]:
 
 def draws(folder: Path, count: int) -> list[Row]:
     """Draw against nginx's own control port as both servers: only the draw is of interest."""
-    port, control = arms.free_ports(2)
-    router = nginx.Nginx(nginx.place(folder, host="127.0.0.1", port=port, control=control))
+    port, control = model_servers.free_ports(2)
+    router = nginx_process.Nginx(
+        nginx_process.place(folder, host="127.0.0.1", port=port, control=control)
+    )
     try:
         router.set_routes(Routes(control, control, weight_percent=SPLIT_PERCENT, salt="bench"))
         link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -104,23 +106,23 @@ def ask(link: http.client.HTTPConnection, headers: dict[str, str]) -> None:
     link.getresponse().read()
 
 
-def drawn(router: nginx.Nginx, count: int) -> float:
+def drawn(router: nginx_process.Nginx, count: int) -> float:
     """Return the challenger's share of the first `count` requests of the log."""
     hits = position = seen = 0
     while seen < count:
-        lines, position = attempts.read(router.place.log, position, {})
+        lines, position = access_log.read(router.place.log, position, {})
         seen += len(lines)
         hits += sum(line.drawn == "challenger" for line in lines)
     return hits / seen
 
 
-def arms_of(router: nginx.Nginx, link: http.client.HTTPConnection) -> set[int]:
+def arms_of(router: nginx_process.Nginx, link: http.client.HTTPConnection) -> set[int]:
     """Return the users that are drawn for the challenger, asking for each once."""
-    position = attempts.end(router.place.log)
+    position = access_log.end(router.place.log)
     for user in range(USERS):
         ask(link, {"X-User": str(user)})
     found: dict[int, str] = {}
     while len(found) < USERS:
-        lines, position = attempts.read(router.place.log, position, {})
+        lines, position = access_log.read(router.place.log, position, {})
         found |= {int(line.key): line.drawn for line in lines if line.key}
     return {user for user, arm in found.items() if arm == "challenger"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks import table
-from benchmarks.serve_rows import _load, _servers
+from benchmarks.serving import servers_under_load, wrk_load
 from benchmarks.table import Row
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ ROUNDS = 3
 
 def run(context: Context) -> list[Row]:
     """Sweep the connections `ROUNDS` times; the best point and the highest are rows."""
-    if not _load.available():
-        return [table.not_measured(WHAT, "requests/s", GOAL, why=_load.MISSING)]
-    with _servers.fettle(context.release, context.scratch) as server:
+    if not wrk_load.available():
+        return [table.not_measured(WHAT, "requests/s", GOAL, why=wrk_load.MISSING)]
+    with servers_under_load.fettle(context.release, context.scratch) as server:
         assert server.raw is not None
-        _load.measure(server.raw, connections=8, seconds=2, scratch=context.scratch)  # warm
+        wrk_load.measure(server.raw, connections=8, seconds=2, scratch=context.scratch)  # warm
         found = {
             connections: [
-                _load.measure(
+                wrk_load.measure(
                     server.raw,
                     connections=connections,
                     seconds=context.seconds,
@@ -44,7 +44,7 @@ def run(context: Context) -> list[Row]:
     return [*rows, lost]
 
 
-def point(loads: list[_load.Load]) -> Row:
+def point(loads: list[wrk_load.Load]) -> Row:
     """Make the row of one number of connections: the median round, its p99 as a note."""
     ranked = sorted(loads, key=lambda one: one.per_second)
     middle = ranked[len(ranked) // 2]

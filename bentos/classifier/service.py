@@ -1,6 +1,6 @@
 """Serve a packaged image classifier over HTTP: one route, `POST /predict`.
 
-This file is thin: it hangs the server of fettle/serving/app.py into BentoML, which packages it,
+This file is thin: it hangs the server of fettle/serving/asgi_app.py into BentoML, which packages it,
 starts its workers, keeps them alive and ends them. It stands at the root of the release folder,
 which is also a Bento's `src`, so `bentoml serve TAG` and `bentoml serve releases/DIGEST` run the
 same bytes.
@@ -22,9 +22,9 @@ import httptools  # noqa: F401  uvicorn takes it when it is there: named, so tha
 import uvloop  # noqa: F401  as above; the two serve 1.5 times the requests
 from bentoml.exceptions import BentoMLException
 
-from fettle import tether
+from fettle import process_lifetime
 from fettle.errors import FettleError, TamperedError
-from fettle.serving import apikey, app, bundle, guard
+from fettle.serving import api_key_file, asgi_app, authentication, release_bundle
 
 HERE = Path(__file__).parent
 PARENT = "FETTLE_SERVE_PID"  # told to the workers: the process that started them
@@ -37,7 +37,9 @@ class Served(bentoml.Service[Any]):  # Any: the class that the decorator below w
     def to_asgi(self, is_main: bool = True) -> Any:  # Any: an ASGI application
         pages = super().to_asgi(is_main)
         tie_to_parent()
-        served = app.build(bundle.load(HERE), pages=pages, key=apikey.read(os.environ))
+        served = asgi_app.build(
+            release_bundle.load(HERE), pages=pages, key=api_key_file.read(os.environ)
+        )
         gc.freeze()  # what was imported stays: no collection needs to walk through it again
         return served
 
@@ -46,8 +48,10 @@ class Served(bentoml.Service[Any]):  # Any: the class that the decorator below w
     name="classifier",
     service_class=Served,
     workers=WORKERS,
-    metrics={"enabled": False},  # ours count the same with fewer labels: fettle/serving/metrics.py
-    logging={"access": {"enabled": False}},  # ours log JSON: fettle/serving/telemetry.py
+    metrics={
+        "enabled": False
+    },  # ours count the same with fewer labels: fettle/serving/prometheus_metrics.py
+    logging={"access": {"enabled": False}},  # ours log JSON: fettle/serving/request_telemetry.py
     monitoring={"enabled": False},
 )
 class Classifier:
@@ -60,8 +64,8 @@ class Classifier:
         be_quiet()
         os.environ[PARENT] = str(os.getpid())
         try:
-            guard.check_bind(host(), apikey.read(os.environ))
-            _, digest = bundle.verify(HERE)
+            authentication.check_bind(host(), api_key_file.read(os.environ))
+            _, digest = release_bundle.verify(HERE)
             check_version(digest)
         except FettleError as err:
             raise BentoMLException(str(err)) from err
@@ -81,10 +85,10 @@ def check_version(digest: str) -> None:
 
     Raises TamperedError.
     """
-    short = digest[: bundle.SHORT]
+    short = digest[: release_bundle.SHORT]
     built = str(Classifier.bento.tag.version) if Classifier.bento else ""
     for named in (built, HERE.name):
-        if re.fullmatch(f"[0-9a-f]{{{bundle.SHORT}}}", named) and named != short:
+        if re.fullmatch(f"[0-9a-f]{{{release_bundle.SHORT}}}", named) and named != short:
             raise TamperedError(
                 "the release is not the one that its name says",
                 got=short,
@@ -95,7 +99,7 @@ def check_version(digest: str) -> None:
 
 def tie_to_parent() -> None:
     """End with BentoML: a killed one leaves no worker behind on its port, nor one yet to start."""
-    tether.die_with_parent()
+    process_lifetime.die_with_parent()
     if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
         raise SystemExit("BentoML was gone before this worker was ready")
 

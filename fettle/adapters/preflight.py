@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle.adapters import bento, signing
+from fettle.adapters import bento_store
 from fettle.errors import ProjectError, UserError
 from fettle.project import Project
+from fettle.release import signing
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,9 @@ def refuse(project: Project, environ: Mapping[str, str]) -> None:
 def _store(environ: Mapping[str, str]) -> Path:
     given = environ.get("BENTOML_HOME")
     if given:
-        return bento.store(Path(given))
+        return bento_store.store(Path(given))
     try:
-        return bento.store()
+        return bento_store.store()
     except RuntimeError as err:
         raise UserError(
             "this user has no home folder",

@@ -42,13 +42,13 @@ def start(
 
     Example: fettle canary start --release 1a2b3c
     """
-    from fettle.supervisor import launch
+    from fettle.rollout.supervisor import supervisor_launch
 
     home, plan = orders.project()
     challenger, champion = orders.pinned(home, release)
     for doubt in tools.forecast(None, None)[0].refusals if champion else ():
         print(f"fettle: {doubt}. It starts, and pauses there.", file=sys.stderr)
-    made = launch.begin(
+    made = supervisor_launch.begin(
         home,
         host=host,
         port=port,
@@ -56,7 +56,7 @@ def start(
         certificate=str(certificate.resolve()) if certificate else None,
         certificate_key=str(key.resolve()) if key else None,
     )
-    launch.ensure(home)
+    supervisor_launch.ensure(home)
     from dataclasses import asdict
 
     answer = orders.order(
@@ -69,7 +69,7 @@ def start(
         },
         timeout_s=ANSWER_S,
     )
-    shown = launch.show_in_prefect(home, str(answer["rollout"]))
+    shown = supervisor_launch.show_in_prefect(home, str(answer["rollout"]))
     if json_:
         print(json.dumps(answer))
         return
@@ -89,7 +89,7 @@ def status(
     Example: fettle canary status --watch
     """
     from fettle.cli import canary_view
-    from fettle.promotion.rollout import is_over
+    from fettle.rollout.promotion.rollout_state import is_over
 
     home, _ = orders.project(plan=False)
     last = ""
@@ -159,14 +159,14 @@ def retry(json_: JsonOption = False) -> None:
     from dataclasses import asdict
 
     from fettle.errors import ProjectError
-    from fettle.supervisor import launch
+    from fettle.rollout.supervisor import supervisor_launch
 
     home, plan = orders.project()
-    serving = launch.place_of(home).serving()
+    serving = supervisor_launch.place_of(home).serving()
     if serving is None or serving.challenger is None:
         raise ProjectError("there is no rollout to retry", fix="begin one: `fettle canary start`")
-    challenger = launch.pin(home, serving.challenger.release)
-    launch.ensure(home)
+    challenger = supervisor_launch.pin(home, serving.challenger.release)
+    supervisor_launch.ensure(home)
     order = {"verb": "start", "challenger": asdict(challenger), "champion": None, "plan": plan}
     answer = orders.order(home, order, timeout_s=ANSWER_S)
     print(json.dumps(answer) if json_ else f"rollout {answer['rollout']}: {challenger.release}")
@@ -178,16 +178,16 @@ def stop() -> None:
 
     Example: fettle canary stop
     """
-    from fettle.supervisor import launch
+    from fettle.rollout.supervisor import supervisor_launch
 
     home, _ = orders.project(plan=False)
-    print("stopped" if launch.stop(home) else "nothing was running")
+    print("stopped" if supervisor_launch.stop(home) else "nothing was running")
 
 
 def _verb(verb: str, json_: bool) -> None:
-    from fettle.supervisor import launch
+    from fettle.rollout.supervisor import supervisor_launch
 
     home, _ = orders.project(plan=False)
-    launch.ensure(home)
+    supervisor_launch.ensure(home)
     answer = orders.order(home, {"verb": verb}, timeout_s=ORDER_S)
     print(json.dumps(answer) if json_ else f"{answer['state']}: {answer['reason']}")

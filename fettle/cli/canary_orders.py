@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fettle.project import Project
-    from fettle.supervisor.place import Release
+    from fettle.rollout.supervisor.state_layout import Release
 
 
 def project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSON
@@ -29,19 +29,19 @@ def project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSO
 def pinned(home: Project, named: str | None) -> tuple[Release, Release | None]:
     """Resolve the two releases, once: from here on digests are spoken of, not names."""
     from fettle.errors import TransientError, UserError
-    from fettle.supervisor import launch
+    from fettle.rollout.supervisor import supervisor_launch
 
-    last = launch.last_release(home)
+    last = supervisor_launch.last_release(home)
     try:
-        from fettle.adapters import aliases
+        from fettle.adapters import mlflow_aliases
 
-        registry = aliases.Registry(home.tracking_uri, last.tag.partition(":")[0])
+        registry = mlflow_aliases.Registry(home.tracking_uri, last.tag.partition(":")[0])
         challenger_name = named or registry.resolve("challenger")
         champion_name = registry.resolve("champion")
     except TransientError as err:
         print(f"fettle: {err} The last release is taken.", file=sys.stderr)
         challenger_name, champion_name = named, None
-    challenger = launch.pin(home, challenger_name) if challenger_name else last
+    challenger = supervisor_launch.pin(home, challenger_name) if challenger_name else last
     if named is None and challenger_name is None:
         gate = json.loads((Path(challenger.folder) / "gate.json").read_text())
         if not gate.get("passed", False):
@@ -51,24 +51,24 @@ def pinned(home: Project, named: str | None) -> tuple[Release, Release | None]:
                 rule="only a release that passed may meet users",
                 fix="see `fettle report`, or name another with --release",
             )
-    champion = launch.pin(home, champion_name) if champion_name else None
+    champion = supervisor_launch.pin(home, champion_name) if champion_name else None
     return challenger, champion
 
 
 def order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:  # Any: JSON
     """Hand an order to the supervisor and wait for what became of it."""
     from fettle.errors import TransientError, from_record
-    from fettle.supervisor import launch
-    from fettle.supervisor import place as places
+    from fettle.rollout.supervisor import state_layout as places
+    from fettle.rollout.supervisor import supervisor_launch
 
-    place = launch.place_of(home)
+    place = supervisor_launch.place_of(home)
     name = places.post(place, order, timeout_s=timeout_s)
     answer = places.answer(place, name, timeout_s=timeout_s)
     if answer is None:
         places.withdraw(place, name)
         raise TransientError(
             "the supervisor did not answer",
-            got=launch.last_line(place.folder / "controller.log"),
+            got=supervisor_launch.last_line(place.folder / "controller.log"),
             rule=f"within {timeout_s:g} s",
             fix=f"read {place.folder / 'controller.log'}, then give the order again",
         )
@@ -79,11 +79,11 @@ def order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str
 
 def status(home: Project) -> dict[str, Any]:  # Any: JSON
     """Read where the rollout stands; idle where there is none."""
-    from fettle.supervisor import launch
+    from fettle.rollout.supervisor import supervisor_launch
 
-    place = launch.place_of(home)
+    place = supervisor_launch.place_of(home)
     serving = place.serving()
-    problems = place.problems() if launch.running(place) else {}
+    problems = place.problems() if supervisor_launch.running(place) else {}
     said: dict[str, Any] = {"problems": problems} if problems else {}  # Any: JSON
     champion = serving.champion.release if serving and serving.champion else None
     said |= {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
@@ -94,4 +94,8 @@ def status(home: Project) -> dict[str, Any]:  # Any: JSON
         doc: dict[str, Any] = json.loads(path.read_text())  # Any: JSON
     except (OSError, ValueError):
         return said
-    return {**said, **doc, "supervisor": "running" if launch.running(place) else "stopped"}
+    return {
+        **said,
+        **doc,
+        "supervisor": "running" if supervisor_launch.running(place) else "stopped",
+    }

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fettle.promotion.needs import Forecast
-    from fettle.promotion.traffic import Learnt
+    from fettle.rollout.promotion.sample_size import Forecast
+    from fettle.rollout.promotion.traffic_statistics import Learnt
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 RATE = Annotated[
@@ -42,14 +42,14 @@ def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Learn
     """Work the plan of params.yaml out for the log's traffic; what is given goes before it."""
     from fettle import params as params_file
     from fettle import project as projects
-    from fettle.promotion import needs
-    from fettle.promotion.plan import Plan
-    from fettle.supervisor import habits, launch
+    from fettle.rollout.promotion import sample_size
+    from fettle.rollout.promotion.rollout_plan import Plan
+    from fettle.rollout.supervisor import supervisor_launch, traffic_baseline
 
     home = projects.find()
     section = params_file.load(home.root / "params.yaml").promote
-    assumed = needs.Traffic(requests_per_s=per_s or PER_S, errors=SHARE)
-    learnt = habits.learnt(launch.place_of(home), assumed)
+    assumed = sample_size.Traffic(requests_per_s=per_s or PER_S, errors=SHARE)
+    learnt = traffic_baseline.learnt(supervisor_launch.place_of(home), assumed)
     given = {"requests_per_s": per_s, "errors": errors}
     said = {name: value for name, value in given.items() if value is not None}
     learnt = replace(
@@ -57,7 +57,7 @@ def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Learn
         traffic=replace(learnt.traffic, **said),
         assumed=tuple(name for name in learnt.assumed if name not in said),
     )
-    return needs.forecast(Plan.of(section), learnt.traffic), learnt
+    return sample_size.forecast(Plan.of(section), learnt.traffic), learnt
 
 
 def lint(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -> None:
@@ -91,10 +91,10 @@ def replay(
     """
     from fettle import project as projects
     from fettle.errors import ProjectError
-    from fettle.promotion import journal
-    from fettle.supervisor import launch
+    from fettle.rollout.promotion import decision_journal
+    from fettle.rollout.supervisor import supervisor_launch
 
-    place = launch.place_of(projects.find())
+    place = supervisor_launch.place_of(projects.find())
     known = place.rollouts()
     if not known or (rollout is not None and rollout not in known):
         raise ProjectError(
@@ -103,7 +103,7 @@ def replay(
             fix="begin one: `fettle canary start`",
         )
     chosen = rollout or known[-1]
-    engine, decisions = journal.replay(place.rollout(chosen) / "journal.jsonl")
+    engine, decisions = decision_journal.replay(place.rollout(chosen) / "journal.jsonl")
     moves = [
         {"state": one.state.phase.value, "reason": one.reason}
         for at, one in enumerate(decisions)
@@ -137,8 +137,8 @@ def rehearse(
     from fettle import project as projects
     from fettle.cli import canary_view
     from fettle.errors import GoalNotMet, UserError
-    from fettle.supervisor import launch
-    from fettle.supervisor import rehearse as stage
+    from fettle.rollout.supervisor import rehearsal as stage
+    from fettle.rollout.supervisor import supervisor_launch
 
     strange = sorted(set(only or ()) - set(stage.Case))
     if strange:
@@ -147,7 +147,9 @@ def rehearse(
         )
     home = projects.find()
     os.environ.update(projects.environment(home))
-    chosen = launch.pin(home, release) if release else launch.last_release(home)
+    chosen = (
+        supervisor_launch.pin(home, release) if release else supervisor_launch.last_release(home)
+    )
     outcomes = [
         stage.rehearse(
             home, chosen, case, say=lambda line: print(line, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fettle.promotion.traffic import REQUESTS_LEAST
+from fettle.rollout.promotion.traffic_statistics import REQUESTS_LEAST
 
 
 def text(doc: dict[str, Any]) -> str:  # Any: status.json

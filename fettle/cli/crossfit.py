@@ -33,7 +33,7 @@ def crossfit(
     Example: fettle crossfit --folds 5 --set compress.recipe='[{use: prune, keep_fraction: 0.5}]'
     """
     from fettle import project as projects
-    from fettle.bench import folds as pooling
+    from fettle.evaluation import cross_fitting as pooling
     from fettle.params import load
 
     home = projects.find()
@@ -69,22 +69,22 @@ def refuse_searched(settings: Params) -> None:
 
 def reproduce(place: Project) -> Path:
     """Run the stages up to the verdict, those that are stale; return the verdict's folder."""
-    from fettle import packages
-    from fettle.adapters import graph, leftovers
+    from fettle import import_isolation
+    from fettle.adapters import crash_recovery, dvc_graph
 
-    packages.load("flows")
+    import_isolation.load("flows")
     from flows.release import STAGE_TIMEOUT_S, failure
 
-    leftovers.clear_dead_locks(place.tree)
+    crash_recovery.clear_dead_locks(place.tree)
     stages, changed = stale(place)
-    context = graph.warm_parent()
-    due = set(changed) | graph.downstream(stages, set(changed))
-    unneeded = graph.downstream(stages, {LAST})
+    context = dvc_graph.warm_parent()
+    due = set(changed) | dvc_graph.downstream(stages, set(changed))
+    unneeded = dvc_graph.downstream(stages, {LAST})
     for name in stages:
         if name not in due - unneeded:
             continue
         print(f"  {name}", file=sys.stderr, flush=True)
-        code, log = graph.run_stage(
+        code, log = dvc_graph.run_stage(
             context, place.tree, name, force=False, timeout_s=STAGE_TIMEOUT_S, on_tick=lambda: None
         )
         if code != 0:
@@ -110,7 +110,7 @@ def summary(number: int, verdict: Path, metric: str) -> dict[str, Any]:  # Any: 
 
 def show(
     rows: list[dict[str, Any]],  # Any: JSON
-    pooled: Any,  # Any: fettle.bench.folds.Pooled, imported late
+    pooled: Any,  # Any: fettle.evaluation.cross_fitting.Pooled, imported late
     settings: Params,
     *,
     as_json: bool,

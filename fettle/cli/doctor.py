@@ -47,10 +47,10 @@ def doctor(
     home = projects.find()
     os.environ.update(projects.environment(home))
     if make_key:
-        from fettle.adapters import bento
+        from fettle.adapters import bento_store
 
-        path = bento.make_key()
-        print(f"the API key is in {path}\n  {bento.curl_line(port=3000)}", file=sys.stderr)
+        path = bento_store.make_key()
+        print(f"the API key is in {path}\n  {bento_store.curl_line(port=3000)}", file=sys.stderr)
     findings = [*_machine(home.root), *_toolchains(), *_servers(home)]
     findings += _writable(home)
     if apart := _no_home():
@@ -124,10 +124,10 @@ def _toolchains() -> list[Finding]:
 
 
 def _servers(home: Project) -> list[Finding]:
-    from fettle.adapters import servers
+    from fettle.adapters import local_servers
 
-    kinds: tuple[servers.Kind, ...] = ("prefect", "mlflow")
-    up = {kind: servers.running(home, kind) for kind in kinds}
+    kinds: tuple[local_servers.Kind, ...] = ("prefect", "mlflow")
+    up = {kind: local_servers.running(home, kind) for kind in kinds}
     return [
         Finding(f"server {kind}", True, server.url if server else "not up (`fettle ui` starts it)")
         for kind, server in up.items()
@@ -150,13 +150,14 @@ def _writable(home: Project) -> list[Finding]:
 
 def _no_home() -> Finding | None:
     """Say so when keys and releases have no folder at all."""
-    from fettle.adapters import bento, signing
+    from fettle.adapters import bento_store
     from fettle.errors import UserError
+    from fettle.release import signing
 
     try:
-        bento.key_path()
+        bento_store.key_path()
         signing.key_path(os.environ)
-        bento.store()
+        bento_store.store()
     except (UserError, RuntimeError):
         text = f"HOME is not set, and user {os.getuid()} is not in the system's list"
         return Finding("home folder", False, text, "set HOME to a folder that can be written")
@@ -164,9 +165,9 @@ def _no_home() -> Finding | None:
 
 
 def _key() -> Finding:
-    from fettle.adapters import bento
+    from fettle.adapters import bento_store
 
-    path = bento.key_path()
+    path = bento_store.key_path()
     there = path.is_file() or bool(os.environ.get("FETTLE_API_KEY"))
     loose = path.is_file() and path.stat().st_mode & 0o077 != 0
     found = (
@@ -180,7 +181,7 @@ def _key() -> Finding:
 
 
 def _signing_key() -> Finding:
-    from fettle.adapters import signing
+    from fettle.release import signing
 
     path = signing.key_path(os.environ)
     if not path.is_file():

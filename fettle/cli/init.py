@@ -24,7 +24,7 @@ def init(
     Example: fettle init fruit --data ~/photos/fruit
     """
     from fettle import project as projects
-    from fettle.cli.generate import write_project
+    from fettle.cli.project_template import write_project
     from fettle.errors import DataError, UserError
 
     projects.refuse_place(folder.resolve())

@@ -27,26 +27,26 @@ def report(
     """
     from fettle import project as projects
     from fettle import workspace
-    from fettle.report import facts as report_facts
-    from fettle.report import interface, page
-    from fettle.report.markdown import markdown as as_markdown
+    from fettle.report import html_page, report_schema
+    from fettle.report import report_facts as report_facts
+    from fettle.report.markdown_report import markdown as as_markdown
 
     home = projects.find()
     os.environ.update(projects.environment(home))
     place = workspace.locate(home, params, list(set_ or []))
     facts = report_facts.collect(place.tree)
     if json_:
-        print(json.dumps(interface.to_json(facts), indent=1))
+        print(json.dumps(report_schema.to_json(facts), indent=1))
     elif markdown:
         print(as_markdown(facts))
     else:
         from rich.console import Console
 
-        from fettle.report import console as tables
+        from fettle.report import terminal_report as tables
 
         console = Console(highlight=False)
         for table in tables.tables(facts):
             console.print(table)
         path = out or place.tree / "report" / "index.html"
-        page.render(facts, path)
+        html_page.render(facts, path)
         console.print(f"report   {os.path.relpath(path)}", soft_wrap=True)

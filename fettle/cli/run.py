@@ -17,7 +17,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fettle.adapters.graph import Graph, Stale
+    from fettle.adapters.dvc_graph import Graph, Stale
     from fettle.params import Params
     from fettle.project import Project
 
@@ -72,7 +72,7 @@ def run(
 
 def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
     """Return the last run's record when nothing is stale and its release still stands."""
-    from fettle.adapters import releases
+    from fettle.release import release_store
 
     last = project.read_last()
     if last is None or stale(project)[1]:
@@ -80,8 +80,8 @@ def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
     folder = project.root / last["release"]["folder"]
     if not folder.is_dir():
         return None
-    releases.verify(folder, last["release"]["digest"])
-    package = releases.digest(project.tree / "artifacts" / "package" / "release")
+    release_store.verify(folder, last["release"]["digest"])
+    package = release_store.digest(project.tree / "artifacts" / "package" / "release")
     return last if package == last["release"]["digest"] else None
 
 
@@ -96,12 +96,12 @@ def lay_out(
     """Prepare where these params run, and tell DVC what the data and the model are now."""
     from fettle import project as projects
     from fettle import workspace
-    from fettle.adapters import git
+    from fettle.adapters import git_sources
     from fettle.params import load
 
     place = workspace.prepare(home, params, overrides)
     if place.tree != home.root:
-        for file in git.unreadable(home.root):
+        for file in git_sources.unreadable(home.root):
             _say(f"left out of the workspace: {file} cannot be read")
     settings = load(place.tree / "params.yaml")
     refuse_service(place, settings)
@@ -133,44 +133,44 @@ def stale(project: Project) -> tuple[Graph, dict[str, Stale]]:
     """Ask for the graph and what is stale; mend first what a killed run left, if DVC cannot even
     read it.
     """
-    from fettle.adapters import graph, leftovers
+    from fettle.adapters import crash_recovery, dvc_graph
     from fettle.errors import ProjectError
 
     try:
-        return graph.stale(project.tree)
+        return dvc_graph.stale(project.tree)
     except ProjectError:
-        for line in leftovers.recover(project.tree):
+        for line in crash_recovery.recover(project.tree):
             _say(f"recovered: {line}")
-        return graph.stale(project.tree)
+        return dvc_graph.stale(project.tree)
 
 
 def _plan(project: Project, json_: bool) -> None:
-    from fettle.cli import plan
+    from fettle.cli import dry_run
 
     stale(project)
-    plan.show(project, as_json=json_)
+    dry_run.show(project, as_json=json_)
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
-    from fettle import packages
-    from fettle.adapters import graph, leftovers, servers
+    from fettle import import_isolation
+    from fettle.adapters import crash_recovery, dvc_graph, local_servers
 
     started = time.monotonic()
-    server = servers.running(project, "prefect")
+    server = local_servers.running(project, "prefect")
     if server is None:
         _say("starting Prefect's server (it stays up for the next run; `fettle ui --stop` ends it)")
-        server = servers.launch(project, "prefect")
-    graph.warm_parent()  # it imports DVC while the server starts
+        server = local_servers.launch(project, "prefect")
+    dvc_graph.warm_parent()  # it imports DVC while the server starts
     _catch()
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     _listen()
-    leftovers.clear_dead_locks(project.tree)
+    crash_recovery.clear_dead_locks(project.tree)
     _say(f"release '{settings.release.name}'")
-    packages.load("flows")
+    import_isolation.load("flows")
     from flows.release import release
 
-    servers.wait(project, server)
+    local_servers.wait(project, server)
     # Prefect puts a SIGTERM handler of its own in our place, which waits for the running stages
     named = release.with_options(
         flow_run_name=settings.release.name, on_running=[lambda *_: _catch()]
@@ -187,17 +187,17 @@ def _finish(
     *,
     fresh: bool,
 ) -> None:
-    from fettle.cli import summary
+    from fettle.cli import run_summary
     from fettle.errors import GoalNotMet
 
     if json_:
         print(json.dumps(json.loads((project.tree / "report" / "report.json").read_text())))
     else:
-        summary.show(project, last, fresh=fresh)
+        run_summary.show(project, last, fresh=fresh)
     if not last["release"]["passed"]:
         raise GoalNotMet(
             "the release is built but its gate did not pass, so it is no challenger",
-            got="; ".join(summary.gate_reasons(project)),
+            got="; ".join(run_summary.gate_reasons(project)),
             rule="compress.budget and verdict.limits in params.yaml are judged once, on test",
             fix="search further (compress.search), add data, or change the budget",
         )
@@ -210,9 +210,9 @@ def _catch() -> None:
 
 def _interrupted(number: int, _frame: object) -> None:
     """Kill the running stages and stop: the finished ones are kept."""
-    from fettle.adapters import graph
+    from fettle.adapters import dvc_graph
 
-    graph.kill_all()
+    dvc_graph.kill_all()
     _say("stopped; the finished stages are kept, `fettle run` goes on from there")
     os._exit(128 + number)
 

@@ -30,56 +30,59 @@ def serve(
     Example: fettle serve --port 3001
     """
     from fettle import project as projects
-    from fettle.adapters import bento, signing
-    from fettle.serving import apikey, guard
+    from fettle.adapters import bento_store
+    from fettle.release import signing
+    from fettle.serving import api_key_file, authentication
 
     home = projects.find()
     os.environ.update(projects.environment(home))
     if tag is None and not print_only and champion_alone(home, host, port):
         return
     chosen = tag or last_tag(home)
-    host = bento.LOOPBACK if host == guard.LOCAL_NAME else host  # BentoML takes addresses only
-    command = bento.serve_command(chosen, host=host, port=port)
-    guard.check_bind(host, apikey.read(os.environ))
-    own = bento.serve_home(home.state, host=host, port=port)
+    host = (
+        bento_store.LOOPBACK if host == authentication.LOCAL_NAME else host
+    )  # BentoML takes addresses only
+    command = bento_store.serve_command(chosen, host=host, port=port)
+    authentication.check_bind(host, api_key_file.read(os.environ))
+    own = bento_store.serve_home(home.state, host=host, port=port)
     if print_only:
-        added = bento.serve_environment({}, own)
+        added = bento_store.serve_environment({}, own)
         print(shlex.join(["env", *(f"{name}={value}" for name, value in added.items()), *command]))
         return
-    bento.check_port(host, port)
+    bento_store.check_port(host, port)
     folder = home.releases / chosen.partition(":")[2]
-    signing.verify_release(folder, bento.bento_folder(chosen), os.environ)
-    if apikey.read(os.environ) is None:
-        bento.make_key()
+    signing.verify_release(folder, bento_store.bento_folder(chosen), os.environ)
+    if api_key_file.read(os.environ) is None:
+        bento_store.make_key()
     own.mkdir(parents=True, exist_ok=True)
-    line = bento.curl_line(host=host, port=port)
+    line = bento_store.curl_line(host=host, port=port)
     print(f"serving {chosen}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
     # the server takes this process over, so that Ctrl-C and signals reach it directly
-    os.execvpe(command[0], command, bento.serve_environment(os.environ, own))
+    os.execvpe(command[0], command, bento_store.serve_environment(os.environ, own))
 
 
 def champion_alone(home: Project, host: str, port: int) -> bool:
     """Serve what `fettle canary` made the champion, behind the same address; False without one."""
-    from fettle.adapters import bento
+    from fettle.adapters import bento_store
     from fettle.errors import BusyError
-    from fettle.supervisor import launch
+    from fettle.rollout.supervisor import supervisor_launch
 
-    place = launch.place_of(home)
+    place = supervisor_launch.place_of(home)
     serving = place.serving()
     if serving is None or (serving.champion is None and serving.challenger is None):
         return False
-    if launch.running(place):
+    if supervisor_launch.running(place):
         raise BusyError(
             "this project is served already",
             got=serving.url,
             rule="one address a project",
             fix="use it, or stop it: `fettle canary stop`",
         )
-    named = launch.serves(home)
-    made = launch.begin(home, host=host, port=port, champion=None)
-    tag, line = named.tag if named else "", bento.curl_line(host=host, port=port)
+    named = supervisor_launch.serves(home)
+    made = supervisor_launch.begin(home, host=host, port=port, champion=None)
+    tag, line = named.tag if named else "", bento_store.curl_line(host=host, port=port)
     print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
-    launch.foreground(home, made)
+    supervisor_launch.foreground(home, made)
     return True
 
 

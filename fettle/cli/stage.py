@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fettle import packages
+from fettle import import_isolation
 from fettle.errors import UserError
 
 
@@ -31,7 +31,7 @@ def check(words: Sequence[str]) -> None:
 
     Raises UserError.
     """
-    folder = Path(next(iter(packages.load("stages").__path__)))
+    folder = Path(next(iter(import_isolation.load("stages").__path__)))
     names = sorted(path.stem for path in folder.glob("[!_]*.py"))
     if words[0] not in names:
         from fettle.plugins import suggest

@@ -11,7 +11,7 @@ import typer
 from fettle.cli.run import JsonOption
 
 if TYPE_CHECKING:
-    from fettle.runtimes.isolated import Toolchain
+    from fettle.hardware.isolated.toolchain import Toolchain
 
 app = typer.Typer(rich_markup_mode=None)
 Row = dict[str, Any]  # Any: JSON
@@ -50,11 +50,11 @@ def install(
 
     Example: fettle targets install iree
     """
-    from fettle.runtimes.isolated import environment
+    from fettle.hardware.isolated import toolchain_environment
 
     toolchain = find_toolchain(name)
-    made = environment.install(toolchain, say=lambda line: print(line, file=sys.stderr))
-    print(f"{toolchain.title} {made.packages[environment.named(toolchain)[0]]} is ready")
+    made = toolchain_environment.install(toolchain, say=lambda line: print(line, file=sys.stderr))
+    print(f"{toolchain.title} {made.packages[toolchain_environment.named(toolchain)[0]]} is ready")
 
 
 def row(name: str) -> Row:

@@ -20,18 +20,21 @@ def ui(
     Example: fettle ui --stop
     """
     from fettle import project as projects
-    from fettle.adapters import servers
+    from fettle.adapters import local_servers
 
     home = projects.find()
     os.environ.update(projects.environment(home))
-    kinds: tuple[servers.Kind, ...] = ("prefect", "mlflow")
+    kinds: tuple[local_servers.Kind, ...] = ("prefect", "mlflow")
     if stop:
-        stopped = [kind for kind in kinds if servers.stop(home, kind)]
+        stopped = [kind for kind in kinds if local_servers.stop(home, kind)]
         answer = {"stopped": stopped}
         print(json.dumps(answer) if json_ else f"stopped: {', '.join(stopped) or 'none was up'}")
         return
-    up = {kind: servers.running(home, kind) or servers.launch(home, kind) for kind in kinds}
-    urls = {kind: servers.wait(home, server).url for kind, server in up.items()}
+    up = {
+        kind: local_servers.running(home, kind) or local_servers.launch(home, kind)
+        for kind in kinds
+    }
+    urls = {kind: local_servers.wait(home, server).url for kind, server in up.items()}
     if json_:
         print(json.dumps(urls))
         return

@@ -23,7 +23,7 @@ def why(
     """
     from fettle import project as projects
     from fettle import workspace
-    from fettle.adapters import graph
+    from fettle.adapters import dvc_graph
     from fettle.errors import UserError
     from fettle.params import load
     from fettle.plugins import suggest
@@ -32,13 +32,13 @@ def why(
     os.environ.update(projects.environment(home))
     place = workspace.prepare(home, params, list(set_ or []))
     projects.refresh_inputs(place, load(place.tree / "params.yaml"))
-    stages, stale = graph.stale(place.tree)
+    stages, stale = dvc_graph.stale(place.tree)
     if stage not in stages:
         raise UserError(
             f"there is no stage '{stage}'{suggest(stage, list(stages))}",
             rule=f"dvc.yaml has: {', '.join(stages)}",
         )
-    above = [name for name in stale if stage in graph.downstream(stages, {name})]
+    above = [name for name in stale if stage in dvc_graph.downstream(stages, {name})]
     reasons = list(stale[stage].reasons) if stage in stale else []
     if json_:
         print(json.dumps({"stage": stage, "reasons": reasons, "stale_above": above}))

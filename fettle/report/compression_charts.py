@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fettle.report import svg
-from fettle.report.evidence import Bin, Histogram
-from fettle.report.interface import Json
-from fettle.report.words import count, milliseconds, percent, percent_bare
+from fettle.report.chart_data import Bin, Histogram
+from fettle.report.number_format import count, milliseconds, percent, percent_bare
+from fettle.report.report_schema import Json
 
 HALF_PX, WHOLE_PX = 520, 1080
 COLUMNS, CELL_PX, CELL_HEIGHT_PX = 6, 180, 92

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fettle.report import svg
-from fettle.report.interface import Json
-from fettle.report.tradeoff import front, stairs
+from fettle.report.report_schema import Json
+from fettle.report.tradeoff_chart import front, stairs
 
 WIDTH_PX, HEIGHT_PX = 1080, 420
 # Drops beyond so many budgets lie on the upper edge, with their size beside them: a trial that

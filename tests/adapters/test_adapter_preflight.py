@@ -9,16 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from fettle.adapters import bento, preflight, signing
+from fettle.adapters import bento_store, preflight
 from fettle.cli import doctor
 from fettle.errors import ProjectError, UserError
 from fettle.project import Project
-from fettle.serving import apikey
+from fettle.release import signing
+from fettle.serving import api_key_file
 
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("XDG_CONFIG_HOME", "BENTOML_HOME", signing.KEY_FILE, apikey.KEY, apikey.KEY_FILE):
+    for name in (
+        "XDG_CONFIG_HOME",
+        "BENTOML_HOME",
+        signing.KEY_FILE,
+        api_key_file.KEY,
+        api_key_file.KEY_FILE,
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
@@ -131,12 +138,12 @@ def test_a_key_that_cannot_be_written_is_a_user_s_error(
     with pytest.raises(UserError, match="the signing key cannot be written to /proc"):
         signing.make_key(environ())
     with pytest.raises(UserError, match="the API key cannot be written at /proc"):
-        bento.make_key()
-    assert apikey.read(environ()) is None
+        bento_store.make_key()
+    assert api_key_file.read(environ()) is None
 
 
 def test_a_folder_in_a_key_s_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a folder stands in its place"):
         signing.make_key({signing.KEY_FILE: str(tmp_path)})
     with pytest.raises(UserError, match="the API key cannot be written at"):
-        apikey.make({apikey.KEY_FILE: str(tmp_path)})
+        api_key_file.make({api_key_file.KEY_FILE: str(tmp_path)})

@@ -22,8 +22,8 @@ from PIL import Image
 from tiny_project import CLASSES, pixels
 from tiny_release import TinyRelease
 
-from fettle.adapters import bento
-from fettle.serving import apikey
+from fettle.adapters import bento_store
+from fettle.serving import api_key_file
 
 BOUNDARY = "the-boundary"
 
@@ -37,10 +37,10 @@ class Line:
         self.digest = str(self.work.package().facts["digest"])
         self.env = served.environment(root / "served")
         self.store = Path(self.env["BENTOML_HOME"])
-        self.tag = bento.build(
+        self.tag = bento_store.build(
             self.work.release, name="tiny", version=self.digest[:12], home=self.store
         )
-        file = apikey.make({"XDG_CONFIG_HOME": str(root / "keys")})
+        file = api_key_file.make({"XDG_CONFIG_HOME": str(root / "keys")})
         self.key = file.read_text().strip()
         self.keyed = {**self.env, "FETTLE_API_KEY_FILE": str(file)}
 
@@ -249,8 +249,8 @@ def test_the_server_ran_its_own_sources_without_torch_or_the_network(
     ran = served.seen(folder, "run")
     src = line.store / "bentos" / "tiny" / line.digest[:12] / "src"
     assert {os.path.relpath(path, src) for path in ran} >= {
-        "fettle/serving/bundle.py",
-        "fettle/runtimes/ort.py",
+        "fettle/serving/release_bundle.py",
+        "fettle/hardware/runtimes/ort.py",
     }
     assert [path for path in ran if not path.startswith(f"{src}{os.sep}")] == []
     assert served.seen(folder, "import") == []

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fettle.adapters import bento, signing
+from fettle.adapters import bento_store
 from fettle.cli import doctor
+from fettle.release import signing
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_without_keys_the_doctor_says_who_makes_them() -> None:
 def test_the_doctor_says_where_the_key_is_and_how_it_is_sent(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bento.make_key()
+    bento_store.make_key()
     assert doctor._key().found == (
         f"set in {config}/api_key; clients send it as `Authorization: Bearer KEY`"
     )
@@ -41,7 +42,7 @@ def test_the_doctor_says_where_the_key_is_and_how_it_is_sent(
 
 
 def test_a_key_that_others_can_read_is_bad(config: Path) -> None:
-    bento.make_key().chmod(0o644)
+    bento_store.make_key().chmod(0o644)
     signing.make_key({"XDG_CONFIG_HOME": str(config.parent)}).chmod(0o640)
     for finding, name in ((doctor._key(), "api_key"), (doctor._signing_key(), "signing_key.pem")):
         assert not finding.ok

@@ -17,11 +17,13 @@ from tiny_project import ROOT
 from tiny_release import TinyRelease
 
 from fettle import manifest, project
-from fettle.adapters import arms, bento, nginx, process, releases, signing
+from fettle.adapters import bento_store, process_identity
 from fettle.cli import serve
 from fettle.errors import BusyError, ProjectError
-from fettle.supervisor import launch
-from fettle.supervisor.place import Place, Release, Serving
+from fettle.release import release_store, signing
+from fettle.rollout.router import model_servers, nginx_process
+from fettle.rollout.supervisor import supervisor_launch
+from fettle.rollout.supervisor.state_layout import Place, Release, Serving
 
 
 class Released:
@@ -35,9 +37,9 @@ class Released:
         version = str(work.package().facts["digest"])[:12]
         self.env = served.environment(root / "served")
         self.store = Path(self.env["BENTOML_HOME"])
-        self.tag = bento.build(work.release, name="tiny", version=version, home=self.store)
-        self.signed, _ = releases.publish(work.release, self.folder / "releases")
-        self.built = bento.bento_folder(self.tag, self.store)
+        self.tag = bento_store.build(work.release, name="tiny", version=version, home=self.store)
+        self.signed, _ = release_store.publish(work.release, self.folder / "releases")
+        self.built = bento_store.bento_folder(self.tag, self.store)
         self.config = Path(self.env["HOME"]) / ".config"
         signing.ensure(self.signed, self.built, {"XDG_CONFIG_HOME": str(self.config)})
         last = {"release": {"bento": self.tag}}
@@ -134,17 +136,17 @@ def test_the_last_release_is_served_until_ctrl_c(released: Released) -> None:
         f"http://127.0.0.1:{port}/predict\n"
     )
     assert "Traceback" not in said
-    bento.check_port("127.0.0.1", port)  # it is free again
+    bento_store.check_port("127.0.0.1", port)  # it is free again
 
 
 @pytest.fixture
 def canary(released: Released) -> Iterator[Place]:
     """The supervisor's folder, empty; nothing of it runs or is left at the end."""
     home = project.Project(released.folder, released.folder)
-    place = launch.place_of(home)
+    place = supervisor_launch.place_of(home)
     place.folder.mkdir()
     yield place
-    launch.stop(home)
+    supervisor_launch.stop(home)
     shutil.rmtree(place.folder)
 
 
@@ -178,9 +180,9 @@ def test_the_champion_of_a_canary_is_served_alone_behind_its_address(
     assert server.log.read_text().startswith(
         f"serving {released.tag}; Ctrl-C ends it. In another terminal:\n  curl "
     )
-    bento.check_port("127.0.0.1", port)
-    assert process.read(place.warden) is None
-    assert (arms_left(place), nginx.running(place.router)) == ([], None)
+    bento_store.check_port("127.0.0.1", port)
+    assert process_identity.read(place.warden) is None
+    assert (arms_left(place), nginx_process.running(place.router)) == ([], None)
 
 
 def test_a_champion_whose_bento_was_changed_is_not_served(
@@ -199,12 +201,12 @@ def test_a_champion_whose_bento_was_changed_is_not_served(
     assert done.stderr.startswith(
         f"fettle: {released.built} is not what was signed: got changed: src/service.py; "
     )
-    assert (process.read(place.warden), arms_left(place)) == (None, [])
+    assert (process_identity.read(place.warden), arms_left(place)) == (None, [])
 
 
-def arms_left(place: Place) -> list[arms.Serving]:
+def arms_left(place: Place) -> list[model_servers.Serving]:
     """The releases that still run."""
-    return arms.Arms(place.arms, {}, key=None).running()
+    return model_servers.Arms(place.arms, {}, key=None).running()
 
 
 def attempts(place: Place) -> list[dict[str, Any]]:

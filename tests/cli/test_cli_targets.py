@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fettle.runtimes import iree
-from fettle.runtimes.isolated import environment
+from fettle.hardware.isolated import toolchain_environment
+from fettle.hardware.runtimes import iree
 
 COLUMNS = "200"  # so that no cell is folded
 
@@ -85,11 +85,13 @@ def test_a_target_of_our_own_environment_has_nothing_to_install(tmp_path: Path) 
 
 def test_an_installed_one_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FETTLE_TOOLCHAINS", str(tmp_path))
-    place = environment.folder(iree.TOOLCHAIN)
+    place = toolchain_environment.folder(iree.TOOLCHAIN)
     (place / "bin").mkdir(parents=True)
     (place / "bin" / "python").symlink_to(sys.executable)
     packages = {"iree-base-compiler": "3.13.0"}
-    (place / environment.STAMP).write_text(json.dumps({"python": "3", "packages": packages}))
+    (place / toolchain_environment.STAMP).write_text(
+        json.dumps({"python": "3", "packages": packages})
+    )
     done = fettle("install", "iree", toolchains=tmp_path)
     assert done.stdout == "IREE 3.13.0 is ready\n"
     assert done.stderr == f"IREE is installed already, at {place}\n"

@@ -11,8 +11,10 @@ from tiny_nets import Fits, answer, student
 from torch import nn
 
 from fettle import plugins
-from fettle.compress import Workshop, _layers, _plan, prune
-from fettle.compress._plan import Plan
+from fettle.compress import compression_plan, layer_costs
+from fettle.compress.compression_plan import Plan
+from fettle.compress.technique import Workshop
+from fettle.compress.techniques import prune
 from fettle.params import Strict
 
 SIDE = 32
@@ -54,7 +56,7 @@ def test_all_families_are_tried() -> None:
 def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path) -> None:
     images = torch.randn(4, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     family, model = build(name, tmp_path)
-    before = _layers.totals(_layers.survey(model, images[:1]))
+    before = layer_costs.totals(layer_costs.survey(model, images[:1]))
     kept_whole = {one for module in family.protected(model) for one in module.modules()}
     workshop = Workshop(
         example=images[:1],
@@ -66,11 +68,11 @@ def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path)
         build=student,
     )
     outcome = prune.apply(model, Plan(), prune.Params(keep_fraction=0.5), workshop)
-    after = _layers.totals(_layers.survey(model, images[:1]))
+    after = layer_costs.totals(layer_costs.survey(model, images[:1]))
     assert after[0] < before[0] / 2.5
     assert after[1] < before[1] / 2
     assert set(outcome.skipped) <= {n for n, m in model.named_modules() if m in kept_whole}
     _, fresh = build(name, tmp_path)
-    _plan.apply(fresh, Plan.from_json(outcome.plan.to_json()))
+    compression_plan.apply(fresh, Plan.from_json(outcome.plan.to_json()))
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(answer(fresh, images), answer(model, images))

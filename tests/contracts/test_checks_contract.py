@@ -14,8 +14,8 @@ from collections import Counter
 import pytest
 
 from fettle import plugins
-from fettle.checks import Failing, Limits, Rule, Table
-from fettle.dataset import SCHEMA, SPLITS
+from fettle.data.checks import Failing, Limits, Rule, Table
+from fettle.data.image_table import SCHEMA, SPLITS
 
 NAMES = plugins.names("checks")
 LIMITS = Limits(

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fettle import plugins
-from fettle.compress import Claims, Outcome, Workshop, _layers, _plan, _sensitivity
-from fettle.compress._plan import Plan
-from fettle.families import small_cnn
-from fettle.sections import Options, Strict
+from fettle.compress import compression_plan, layer_costs, sensitivity_analysis
+from fettle.compress.compression_plan import Plan
+from fettle.compress.technique import Claims, Outcome, Workshop
+from fettle.models.families import small_cnn
+from fettle.params_schema import Options, Strict
 
 TECHNIQUES = plugins.names("compress")
 MODULE = [
@@ -131,9 +132,9 @@ def test_a_module_technique_does_to_size_and_shapes_what_it_claims(name: str) ->
     claims: Claims = plugins.resolve("compress", name, where="").CLAIMS
     model = build()
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    before = _layers.totals(_layers.survey(model, EXAMPLE))
+    before = layer_costs.totals(layer_costs.survey(model, EXAMPLE))
     model, outcome, lesson = apply(name, model)
-    after = _layers.totals(_layers.survey(model, EXAMPLE))
+    after = layer_costs.totals(layer_costs.survey(model, EXAMPLE))
     assert (after[0] < before[0]) == claims.shrinks_parameters
     assert (after[1] < before[1]) == claims.shrinks_macs
     kept = {key: tensor.shape for key, tensor in model.state_dict().items()} == shapes
@@ -170,7 +171,7 @@ def test_the_proposals_of_a_technique_are_options_of_its_own(name: str) -> None:
     if not hasattr(technique, "proposals"):
         assert not technique.CLAIMS.shrinks_parameters, "a search could never take it"
         return
-    survey = _sensitivity.survey(build(), workshop(Lesson()), as_built=True)
+    survey = sensitivity_analysis.survey(build(), workshop(Lesson()), as_built=True)
     proposed = technique.proposals(survey, multiple=8, seed=0)
     assert proposed == technique.proposals(survey, multiple=8, seed=0)
     for options in proposed:
@@ -189,7 +190,7 @@ def test_the_plan_of_a_module_technique_rebuilds_its_model(name: str) -> None:
     plan = Plan.from_json(json.loads(json.dumps(outcome.plan.to_json())))
     start = plan.architecture
     fresh = build() if start is None else student(start.family, start.options)
-    _plan.apply(fresh, plan)
+    compression_plan.apply(fresh, plan)
     fresh.load_state_dict(copy.deepcopy(model.state_dict()))
     images, _ = next(batches())
     with torch.no_grad():

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from fettle import lower, plugins
-from fettle.families import onnx_file
+from fettle import plugins
+from fettle.models import export_onnx
+from fettle.models.families import onnx_file
 
 CLASSES, CHANNELS, SIZE_PX = 7, 1, 32
 NAMES = plugins.names("families")
@@ -135,11 +136,11 @@ def test_the_model_lowers_to_onnx_and_answers_the_same(
     made: Made, images: torch.Tensor, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
-    lower.lower(made.model, channels=CHANNELS, size_px=SIZE_PX, out=path)
+    export_onnx.lower(made.model, channels=CHANNELS, size_px=SIZE_PX, out=path)
     with torch.no_grad():
         reference = made.model.eval()(images).numpy()
-    found = lower.parity(path, images.numpy(), reference)
-    lower.check_parity(found, what="model.onnx")
+    found = export_onnx.parity(path, images.numpy(), reference)
+    export_onnx.check_parity(found, what="model.onnx")
     assert found.relative < 1e-4
     assert found.top1 == 1.0
 
@@ -167,7 +168,7 @@ def test_the_family_without_training_hands_on_a_lowered_model(
 ) -> None:
     model = build("small_cnn", tmp_path)
     given = tmp_path / "given.onnx"
-    lower.lower(model, channels=CHANNELS, size_px=SIZE_PX, out=given)
+    export_onnx.lower(model, channels=CHANNELS, size_px=SIZE_PX, out=given)
     options = onnx_file.Params(path="given.onnx")
     adopted = onnx_file.adopt(
         onnx_file.path(options, tmp_path),
@@ -179,4 +180,4 @@ def test_the_family_without_training_hands_on_a_lowered_model(
     taken = tmp_path / "taken.onnx"
     taken.write_bytes(adopted.proto.SerializeToString())
     batch = images.numpy()
-    assert np.array_equal(lower.answers(taken, batch), lower.answers(given, batch))
+    assert np.array_equal(export_onnx.answers(taken, batch), export_onnx.answers(given, batch))

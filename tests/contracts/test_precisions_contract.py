@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fettle import plugins, precisions, sections
+from fettle import params_schema, plugins
 from fettle.errors import TargetError
-from fettle.precisions import PRECISIONS, Precision
-from fettle.targets import Target
+from fettle.hardware import precisions
+from fettle.hardware.precisions import PRECISIONS, Precision
+from fettle.hardware.targets import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = precisions.names()
@@ -51,7 +52,7 @@ def test_every_quantizer_exists_and_takes_what_its_record_says(precision: Precis
     images = ("batches", "held_out") if precision.needs_calibration else ()
     wanted = {"model", "out", *images, *precision.settings}
     assert set(inspect.signature(quantize).parameters) == wanted
-    assert set(precision.settings) <= sections.Export.model_fields.keys()
+    assert set(precision.settings) <= params_schema.Export.model_fields.keys()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=lambda one: one.name)
@@ -64,7 +65,7 @@ def test_a_record_s_numbers_are_possible(precision: Precision) -> None:
 
 def test_naming_quantizers_imports_none_of_them() -> None:
     asked = (
-        "import sys, fettle.precisions, fettle.targets.x86_ort_int8; "
+        "import sys, fettle.hardware.precisions, fettle.hardware.targets.x86_ort_int8; "
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -78,7 +79,7 @@ def test_a_misspelt_precision_is_told_its_neighbour() -> None:
         target("dynamic_int4", None)
     assert str(caught.value) == (
         "unknown precision: got 'dynamic_int4', did you mean 'dynamic_int8'?; the choices are the "
-        "entries of fettle/precisions.py: fp32, bf16, w16, w8, w4, dynamic_int8, int8. Fix: name "
+        "entries of fettle/hardware/precisions.py: fp32, bf16, w16, w8, w4, dynamic_int8, int8. Fix: name "
         "one of them in the target's record, or add an entry."
     )
 
@@ -131,13 +132,13 @@ ENTRIES = """
         name="half",
         bytes_per_weight=2,
         top1_min=0.95,
-        quantizer="fettle.compress.weight_fp16:apply",
+        quantizer="fettle.quantize.quantizers.weight_fp16:apply",
     ),
     Precision(
         name="u8",
         bytes_per_weight=1,
         top1_min=0.75,
-        quantizer="fettle.compress._calibration:tune",
+        quantizer="fettle.quantize.int8_calibration:tune",
         needs_calibration=True,
         settings=("calibrate", "weight_bits", "disagreement_max"),
         dialects=("another",),
@@ -149,7 +150,7 @@ RECORD = '''"""This machine, ONNX Runtime."""
 
 import platform
 
-from fettle.targets import Target
+from fettle.hardware.targets import Target
 
 TARGET = Target(
     hardware="CPU",
@@ -194,7 +195,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object
     for name in ("fettle", "stages", "tests/support"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "params.yaml", copy)
-    path = copy / "fettle/precisions.py"
+    path = copy / "fettle/hardware/precisions.py"
     before = '\n    Precision(\n        name="w8",'
     assert path.read_text().count(before) == 1
     path.write_text(path.read_text().replace(before, ENTRIES.rstrip() + before))

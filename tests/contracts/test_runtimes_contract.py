@@ -17,8 +17,9 @@ import tiny_onnx
 
 from fettle import plugins
 from fettle.errors import ModelError
-from fettle.runtimes import Availability, Runtime, Shape
-from fettle.runtimes.isolated import Toolchain, environment
+from fettle.hardware.isolated import toolchain_environment
+from fettle.hardware.isolated.toolchain import Toolchain
+from fettle.hardware.runtimes import Availability, Runtime, Shape
 
 NAMES = plugins.names("runtimes")
 ISOLATED = [
@@ -81,7 +82,7 @@ def test_an_isolated_toolchain_has_a_lock_with_hashes_for_all_it_requires(name: 
     toolchain: Toolchain = module.TOOLCHAIN
     blocks = re.split(r"\n(?=[a-z])", toolchain.lock.read_text())[1:]
     pinned = {block.partition("==")[0]: block for block in blocks}
-    assert {*environment.named(toolchain), *module.PACKAGES, "numpy"} <= pinned.keys()
+    assert {*toolchain_environment.named(toolchain), *module.PACKAGES, "numpy"} <= pinned.keys()
     assert [package for package, block in pinned.items() if "--hash=sha256:" not in block] == []
     assert name == toolchain.name
     assert min(toolchain.download_mb, toolchain.disk_mb, toolchain.minutes) > 0
@@ -105,7 +106,7 @@ def test_an_isolated_toolchain_s_script_needs_nothing_of_fettle(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_looking_whether_it_is_there_imports_nothing(name: str) -> None:
     code = (
-        f"import sys; from fettle.runtimes import {name} as runtime; found = runtime.available(); "
+        f"import sys; from fettle.hardware.runtimes import {name} as runtime; found = runtime.available(); "
         "sys.exit(', '.join(m for m in ('onnxruntime', 'openvino', 'onnx', 'torch', 'pydantic') "
         "if m in sys.modules) or 0)"
     )
@@ -154,14 +155,14 @@ def test_a_missing_entry_is_a_model_error(runtime: ModuleType, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["__init__", "_ort_profile", "_openvino_profile", *BESIDE, *NAMES])
 def test_a_release_can_carry_it_without_the_rest_of_fettle(name: str) -> None:
-    folder = Path(next(iter(importlib.import_module("fettle.runtimes").__path__)))
+    folder = Path(next(iter(importlib.import_module("fettle.hardware.runtimes").__path__)))
     tree = ast.parse((folder / f"{name}.py").read_text())
     found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)} | {
         alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names
     }
     own = {module for module in found if module and module.startswith("fettle")}
-    allowed = {"fettle.errors", "fettle.runtimes"}
-    ours = ("fettle.runtimes._", "fettle.runtimes.isolated")  # its own folder
+    allowed = {"fettle.errors", "fettle.hardware.runtimes"}
+    ours = ("fettle.hardware.runtimes._", "fettle.hardware.runtimes.isolated")  # its own folder
     assert {m for m in own if not m.startswith(ours)} <= allowed
 
 

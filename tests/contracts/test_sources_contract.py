@@ -16,11 +16,11 @@ import pytest
 import tiny_photos
 
 from fettle import plugins
-from fettle.dataset import SPLITS
+from fettle.data.image_inspection import look
+from fettle.data.image_table import SPLITS
+from fettle.data.sources import Item, fashion_mnist
 from fettle.errors import DataError
 from fettle.params import Strict
-from fettle.sources import Item, fashion_mnist
-from fettle.sources._decode import look
 
 NAMES = plugins.names("sources")
 
@@ -98,7 +98,7 @@ def test_a_source_imports_no_other_source(name: str) -> None:
     imported = {
         alias.name
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.ImportFrom) and node.module == "fettle.sources"
+        if isinstance(node, ast.ImportFrom) and node.module == "fettle.data.sources"
         for alias in node.names
     }
     assert all(one == "Item" or one.startswith("_") for one in imported)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fettle import plugins
-from fettle.targets import Target
+from fettle.hardware.targets import Target
 
 NAMES = plugins.names("targets")
 

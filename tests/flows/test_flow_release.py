@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from fettle import manifest
-from fettle.adapters.aliases import Registry
-from fettle.adapters.tracking import Tracker
+from fettle.adapters.mlflow_aliases import Registry
+from fettle.adapters.mlflow_tracking import Tracker
 from fettle.project import Project
-from fettle.supervisor.place import Place, Serving
+from fettle.rollout.supervisor.state_layout import Place, Serving
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"

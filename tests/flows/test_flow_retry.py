@@ -23,7 +23,7 @@ STAGE = """
 import errno, os, time
 from pathlib import Path
 from fettle.errors import DataError
-from stages._contract import Outputs
+from fettle.stage_contract import Outputs
 
 READS, SECTIONS, MEASURES = (), ("seed",), False
 FAULTS = {faults!r}
@@ -58,7 +58,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 from fettle.adapters import graph
-from fettle.adapters.tracking import Tracker
+from fettle.adapters.mlflow_tracking import Tracker
 from fettle.project import Project
 from flows import release
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from fettle import code_digest, params, workspace
-from fettle.adapters import graph
-from fettle.source_index import Index
+from fettle import params, workspace
+from fettle.adapters import dvc_graph
+from fettle.staleness import code_digest
+from fettle.staleness.source_index import Index
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WHOLE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -106,7 +107,7 @@ def test_a_workspace_runs_its_own_targets_only(tmp_path: Path) -> None:
     YAML(typ="rt").dump(composed, tmp_path / "params.yaml")
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
-    found = [name for name in graph.load(tmp_path) if "@" in name]
+    found = [name for name in dvc_graph.load(tmp_path) if "@" in name]
     assert sorted(found) == ["evaluate@x86_ort_fp32", "export@x86_ort_fp32"]
 
 
@@ -117,7 +118,7 @@ def test_no_stage_imports_by_a_name_that_nobody_stated(file: str, tmp_path: Path
     found = code_digest.documents(index, params.load(ROOT / file), ROOT)
     assert len(found) > 10
     whole = [name for name, doc in found.items() if "fettle/cli/main.py" in doc["functions"]]
-    assert whole == [], "state the names in IMPORTS_BY_NAME (fettle/reachability.py)"
+    assert whole == [], "state the names in IMPORTS_BY_NAME (fettle/staleness/reachability.py)"
 
 
 def test_plug_ins_are_asked_for_in_the_form_that_can_be_read_off(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from setuptools import Distribution
 
-from fettle.cli import generate
+from fettle.cli import project_template
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -22,12 +22,12 @@ import build_py  # noqa: E402  tools/ is a folder of scripts, not a package
 def test_a_new_project_starts_from_the_very_files_of_this_one(
     name: str, source: str, tmp_path: Path
 ) -> None:
-    generate.write_project(tmp_path / "new", photos=False)
+    project_template.write_project(tmp_path / "new", photos=False)
     assert contents(tmp_path / "new" / name) == contents(ROOT / source)
 
 
 def test_a_project_of_photos_starts_from_the_example(tmp_path: Path) -> None:
-    generate.write_project(tmp_path / "new", photos=True)
+    project_template.write_project(tmp_path / "new", photos=True)
     made = (tmp_path / "new" / "params.yaml").read_bytes()
     assert made == (ROOT / "examples" / "photos.yaml").read_bytes()
 
@@ -44,7 +44,7 @@ def test_what_a_checkout_finds_is_what_a_wheel_carries(tmp_path: Path) -> None:
         target.relative_to(tmp_path / "fettle/cli/template") for _, target in command._copies()
     }
     names = {path.parts[0] for path in copies}
-    assert names | {"ci.yml"} == set(generate.IN_CHECKOUT)
+    assert names | {"ci.yml"} == set(project_template.IN_CHECKOUT)
     assert all(source.is_file() for source, _ in command._copies())
     assert Path("bentos/classifier/service.py") in copies
 

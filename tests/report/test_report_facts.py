@@ -14,10 +14,10 @@ from fake_project import TARGETS, Tree
 
 from fettle import manifest
 from fettle.errors import ProjectError, TamperedError
-from fettle.report import evaluated, facts
-from fettle.report.interface import SCHEMA
+from fettle.report import report_facts, target_rows
+from fettle.report.report_schema import SCHEMA
 
-SCHEMA_FILE = Path(facts.__file__).with_name("schema.json")
+SCHEMA_FILE = Path(report_facts.__file__).with_name("schema.json")
 
 
 def described() -> dict[str, Any]:
@@ -38,7 +38,9 @@ def closed(schema: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def doc(finished: Path) -> dict[str, Any]:
-    return json.loads(json.dumps(facts.to_json(facts.collect(finished)), allow_nan=False))
+    return json.loads(
+        json.dumps(report_facts.to_json(report_facts.collect(finished)), allow_nan=False)
+    )
 
 
 def test_the_json_has_every_key_of_its_schema_and_no_other(doc: dict[str, Any]) -> None:
@@ -63,7 +65,7 @@ def test_the_schema_refuses_a_missing_key_and_a_wrong_type(doc: dict[str, Any]) 
 def test_the_json_of_an_unfinished_run_still_meets_the_schema(tree: Tree) -> None:
     tree.drop("verdict", "package", "select", *(f"evaluate@{name}" for name in TARGETS))
     (tree.root / ".fettle" / "last.json").unlink()
-    found = facts.to_json(facts.collect(tree.root))
+    found = report_facts.to_json(report_facts.collect(tree.root))
     jsonschema.validate(json.loads(json.dumps(found)), closed(described()))
 
 
@@ -97,15 +99,15 @@ def test_a_target_says_what_it_beat_what_int8_gave_back_and_where_it_is_weak(
     assert (int8["best_float"], int8["kept_float"]) == ("openvino", ["stem"])
     assert int8["without_vnni"]["layers"] == {"blocks.4.conv": 0.031}
     assert (plain["kept_float"], plain["without_vnni"]) == (None, None)
-    known = {t.name: t for t in facts.collect(finished).targets}
-    assert evaluated.notes(known["x86_ort_int8"]) == [
+    known = {t.name: t for t in report_facts.collect(finished).targets}
+    assert target_rows.notes(known["x86_ort_int8"]) == [
         "2.50 [2.40, 2.60] the speed of the float model in openvino, its best runtime here",
         "the runtime's graph optimisation alone makes the float model 1.50x as fast and this file "
         "1.25x; with it off in both the speed-up is 3.00 [2.90, 3.10]",
         "back to float: stem",
         "on x86 without VNNI it loses 3.0 % of accuracy",
     ]
-    assert len(evaluated.notes(known["x86_ort_fp32"])) == 2
+    assert len(target_rows.notes(known["x86_ort_fp32"])) == 2
 
 
 def test_targets_come_in_the_order_of_the_run_each_with_its_evidence(doc: dict[str, Any]) -> None:
@@ -153,7 +155,7 @@ def test_nothing_is_missing_from_a_whole_run(doc: dict[str, Any]) -> None:
 
 def test_without_a_run_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ProjectError) as error:
-        facts.collect(tmp_path)
+        report_facts.collect(tmp_path)
     assert str(error.value) == (
         f"there is nothing to report in {tmp_path}: got no finished stage under artifacts/; the "
         "report shows the last run of this project. Fix: run `fettle run` first."
@@ -164,12 +166,12 @@ def test_an_artefact_edited_by_hand_is_refused(tree: Tree) -> None:
     curve = tree.folder("finetune") / "curve.json"
     curve.write_text(curve.read_text().replace("head", "tail"))
     with pytest.raises(TamperedError, match=r"curve\.json is changed"):
-        facts.collect(tree.root)
+        report_facts.collect(tree.root)
 
 
 def test_without_a_verdict_quality_is_null_and_says_why(tree: Tree) -> None:
     tree.drop("verdict")
-    found = facts.to_json(facts.collect(tree.root))
+    found = report_facts.to_json(report_facts.collect(tree.root))
     assert found["quality"] is None
     assert found["compression"]["params_ratio"] is None
     assert found["verdict"]["passed"] is None
@@ -189,7 +191,7 @@ def test_a_target_that_was_not_measured_gives_its_reason_for_each_null(tree: Tre
         "latency_ms": None,
     }
     tree.seal(f"evaluate@{TARGETS[3]}", row)
-    found = facts.to_json(facts.collect(tree.root))
+    found = report_facts.to_json(report_facts.collect(tree.root))
     last = found["targets"][3]
     assert last["evidence"] == "not measured"
     assert (last["accuracy"], last["latency_ms"], last["speedup"]) == (None, None, None)
@@ -200,7 +202,7 @@ def test_a_target_that_was_not_measured_gives_its_reason_for_each_null(tree: Tre
 
 def test_a_target_that_was_exported_but_not_evaluated_is_named(tree: Tree) -> None:
     tree.drop(f"evaluate@{TARGETS[0]}")
-    found = facts.to_json(facts.collect(tree.root))
+    found = report_facts.to_json(report_facts.collect(tree.root))
     reason = f"evaluate@{TARGETS[0]} has not run"
     assert {"path": f"targets[{TARGETS[0]}]", "reason": reason} in found["missing"]
 
@@ -208,7 +210,7 @@ def test_a_target_that_was_exported_but_not_evaluated_is_named(tree: Tree) -> No
 def test_without_a_finished_run_times_come_from_the_records(tree: Tree) -> None:
     (tree.root / ".fettle" / "last.json").unlink()
     (tree.root / "records" / "select.json").unlink()
-    found = facts.to_json(facts.collect(tree.root))
+    found = report_facts.to_json(report_facts.collect(tree.root))
     first = found["stages"][0]
     assert first == {"name": "ingest", "seconds": 1.5, "cached": None, "made_seconds": 1.5}
     assert {"name": "select", "seconds": None, "cached": None, "made_seconds": None} in found[
@@ -223,7 +225,7 @@ def test_without_a_finished_run_times_come_from_the_records(tree: Tree) -> None:
 def test_a_failed_stage_is_reported_with_its_text(tree: Tree) -> None:
     error = tree.root / "records" / "compress.error.json"
     manifest.write_json(error, {"kind": "user", "text": "the loss is not a number."})
-    found = facts.to_json(facts.collect(tree.root))
+    found = report_facts.to_json(report_facts.collect(tree.root))
     text = "the loss is not a number."
     assert found["failures"] == [{"stage": "compress", "kind": "user", "text": text}]
 
@@ -232,13 +234,13 @@ def test_a_failure_from_before_the_last_finished_run_is_forgotten(tree: Tree) ->
     error = tree.root / "records" / "compress.error.json"
     manifest.write_json(error, {"kind": "user", "text": "the loss is not a number."})
     os.utime(error, (1, 1))
-    assert facts.collect(tree.root).failures == ()
+    assert report_facts.collect(tree.root).failures == ()
 
 
 def test_an_artefact_made_from_an_earlier_one_is_called_outdated(tree: Tree) -> None:
     tree.seal("compress", {"steps": []}, reads=("ingest", "validate", "finetune"))
     evaluated = ", ".join(sorted(f"evaluate@{name}" for name in TARGETS))
-    assert facts.collect(tree.root).warnings == (
+    assert report_facts.collect(tree.root).warnings == (
         f"made from an earlier compress: {evaluated}; `fettle run` renews them",
     )
 
@@ -246,4 +248,4 @@ def test_an_artefact_made_from_an_earlier_one_is_called_outdated(tree: Tree) -> 
 def test_a_time_of_another_artefact_is_not_taken_for_a_cached_stage(tree: Tree) -> None:
     record = tree.root / "records" / "ingest.json"
     manifest.write_json(record, {**json.loads(record.read_text()), "output_digest": "0" * 64})
-    assert facts.collect(tree.root).stages[0].made_seconds is None
+    assert report_facts.collect(tree.root).stages[0].made_seconds is None

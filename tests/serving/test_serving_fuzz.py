@@ -11,12 +11,12 @@ from asgi_client import asked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
-from test_serving_predict import Brightness, png, served
+from test_predict_route import Brightness, png, served
 from tiny_photos import claiming
 
-from fettle.serving import app
-from fettle.serving.asgi import Message, Receive, Send, answer
-from fettle.serving.document import ERRORS
+from fettle.serving import asgi_app
+from fettle.serving.asgi_messages import Message, Receive, Send, answer
+from fettle.serving.openapi_document import ERRORS
 
 KEY = "a-key"
 SENT = {"x-api-key": KEY}
@@ -31,14 +31,14 @@ async def pages(scope: Message, receive: Receive, send: Send) -> None:
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
-    known = scope["path"] in app.THEIRS
+    known = scope["path"] in asgi_app.THEIRS
     status = (200 if scope["method"] in ("GET", "HEAD") else 405) if known else 404
     await answer(send, status, b"\n", kind=b"text/plain")
 
 
 schemathesis.serializer.alias(["image/bmp", "image/tiff"], "application/octet-stream")
 LOG: list[str] = []
-SERVER = app.build(served(Brightness()), pages=pages, key=KEY, write=LOG.append)
+SERVER = asgi_app.build(served(Brightness()), pages=pages, key=KEY, write=LOG.append)
 schema = schemathesis.openapi.from_asgi("/docs.json", SERVER, headers=SENT)
 
 

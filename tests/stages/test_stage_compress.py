@@ -19,19 +19,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from fettle import dataset, lower, manifest, params
-from fettle.compress import _plan
-from fettle.compress._plan import Architecture, Plan
+from fettle import manifest, params
+from fettle.compress import compression_plan
+from fettle.compress.compression_plan import Architecture, Plan
+from fettle.data import image_table, split_reader
 from fettle.errors import ModelError, ParamsError
-from fettle.families import small_cnn
+from fettle.hardware.runtimes import ort
+from fettle.models import export_onnx
+from fettle.models.families import small_cnn
 from fettle.params import Params
+from fettle.recipes import recipe_runner
 from fettle.recorder import Memory
-from fettle.runtimes import ort
-from fettle.train.loop import fit
-from fettle.train.plan import Data
-from fettle.train.plan import Plan as TrainPlan
-from stages import _reading, _recipe, compress
-from stages._contract import Inputs, Outputs
+from fettle.stage_contract import Inputs, Outputs
+from fettle.training.training_loop import fit
+from fettle.training.training_plan import Data
+from fettle.training.training_plan import Plan as TrainPlan
+from stages import compress
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIDE, CLASSES = 12, ("across", "checks", "down")
@@ -74,10 +77,10 @@ def write_images(ingest: Path, validate: Path) -> None:
             label = CLASSES[at % 3]
             row = {"row": f"{split}/{at}", "label": label, "split": split}
             rows.append({**row, "bytes": picture(label, rng)})
-    table = pa.Table.from_pylist(rows, schema=dataset.SCHEMA)
-    dataset.write(ingest / dataset.IMAGES, dataset.SCHEMA, [table])
+    table = pa.Table.from_pylist(rows, schema=image_table.SCHEMA)
+    image_table.write(ingest / image_table.IMAGES, image_table.SCHEMA, [table])
     ids = pa.schema([("row", pa.string())])
-    dataset.write(validate / dataset.ROWS, ids, [table.select(["row"])])
+    image_table.write(validate / image_table.ROWS, ids, [table.select(["row"])])
 
 
 def network() -> nn.Module:
@@ -90,14 +93,14 @@ def write_finetune(folder: Path, inputs: Inputs, *, epochs: int) -> None:
     torch.manual_seed(0)
     model = network()
     if epochs:
-        train = _reading.images(inputs, settings(), "train")
-        validation = _reading.images(inputs, settings(), "validation")
+        train = split_reader.images(inputs, settings(), "train")
+        validation = split_reader.images(inputs, settings(), "validation")
         data = Data(
             train_pixels=train.pixels,
             train_labels=train.labels,
             validation_pixels=validation.pixels,
             validation_labels=validation.labels,
-            normalise=_reading.preprocess(settings()).normalise,
+            normalise=split_reader.preprocess(settings()).normalise,
         )
         plan = TrainPlan(epochs_max=epochs, learning_rate=1e-2, seed=0, batch_images=32)
         fit(model, data=data, plan=plan)
@@ -105,7 +108,7 @@ def write_finetune(folder: Path, inputs: Inputs, *, epochs: int) -> None:
         nn.init.zeros_(model.get_submodule("classifier").weight)  # type: ignore[arg-type] # a Linear
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
-    lower.lower(model, channels=1, size_px=SIDE, out=folder / "model.onnx")
+    export_onnx.lower(model, channels=1, size_px=SIDE, out=folder / "model.onnx")
     seal(folder, trains=True)
 
 
@@ -166,8 +169,8 @@ def made(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def validation_batch(inputs: Inputs) -> np.ndarray[Any, np.dtype[np.float32]]:
-    pixels = _reading.images(inputs, settings(), "validation").pixels
-    return _reading.preprocess(settings()).normalise(pixels)
+    pixels = split_reader.images(inputs, settings(), "validation").pixels
+    return split_reader.preprocess(settings()).normalise(pixels)
 
 
 def test_it_writes_the_files_of_the_hand_over(made: Made) -> None:
@@ -185,7 +188,7 @@ def test_a_fresh_architecture_with_plan_and_weights_answers_like_the_reference(
     inputs: Inputs, made: Made
 ) -> None:
     model = network()
-    _plan.apply(model, Plan.from_json(made.json("plan.json")))
+    compression_plan.apply(model, Plan.from_json(made.json("plan.json")))
     model.load_state_dict(load_file(made.out / "model.safetensors"))
     reference = load_arrays(made.out / "reference.safetensors")
     with torch.no_grad():
@@ -205,7 +208,7 @@ def test_the_reference_holds_the_first_validation_images_as_they_are(
     inputs: Inputs, made: Made
 ) -> None:
     reference = load_arrays(made.out / "reference.safetensors")
-    pixels = _reading.images(inputs, settings(), "validation").pixels
+    pixels = split_reader.images(inputs, settings(), "validation").pixels
     assert np.array_equal(reference["input_pixels"], pixels)
     assert reference["logits"].dtype == np.float32
 
@@ -231,7 +234,7 @@ def test_each_step_states_what_it_did_and_what_it_left(made: Made) -> None:
     assert [step["use"] for step in made.outputs.facts["recipe"]] == ["prune", "distil"]
     assert (prune["use"], distil["use"]) == ("prune", "distil")
     assert prune["params"] == distil["params"] == made.outputs.measures["params_after"].value
-    assert prune["skipped"] == {"classifier": "protected by fettle/families/small_cnn.py"}
+    assert prune["skipped"] == {"classifier": "protected by fettle/models/families/small_cnn.py"}
     assert distil["validation_accuracy"] == made.outputs.measures["accuracy"].value
 
 
@@ -250,7 +253,7 @@ def test_a_student_is_pruned_and_thinned_and_rebuilt_from_the_plan(
     asked = small_cnn.Params(**options)
     size = {"classes": len(CLASSES), "channels": 1, "size_px": SIDE}
     model = small_cnn.build(asked, **size, project=tmp_path)
-    _plan.apply(model, plan)
+    compression_plan.apply(model, plan)
     model.load_state_dict(load_file(found.out / "model.safetensors"))
     reference = load_arrays(found.out / "reference.safetensors")
     with torch.no_grad():
@@ -265,7 +268,7 @@ def test_what_the_loss_says_to_each_block_and_group_is_written_down(made: Made) 
     assert doc["blocks"] == []  # one layer a block here, and each widens
     assert [share for share, _ in doc["groups"][0]["losses"]] == [0.75, 0.5, 0.25]
     assert doc["loss"] > 0
-    assert doc["skipped"] == {"classifier": "protected by fettle/families/small_cnn.py"}
+    assert doc["skipped"] == {"classifier": "protected by fettle/models/families/small_cnn.py"}
 
 
 def test_the_recorder_hears_of_every_epoch_once(made: Made) -> None:
@@ -384,7 +387,7 @@ def test_a_technique_for_graphs_is_refused_in_the_recipe(inputs: Inputs, tmp_pat
 
 @pytest.mark.parametrize(("targets", "expected"), [(["x86_ort_fp32"], 8), (["x86_ort_int8"], 8)])
 def test_the_channel_multiple_comes_from_the_targets(targets: list[str], expected: int) -> None:
-    assert _recipe.channel_multiple(targets) == expected
+    assert recipe_runner.channel_multiple(targets) == expected
 
 
 def test_widths_are_multiples_of_the_targets_vector(made: Made) -> None:
@@ -395,7 +398,7 @@ def test_widths_are_multiples_of_the_targets_vector(made: Made) -> None:
 def test_the_calibration_digest_covers_the_images_that_export_takes(
     inputs: Inputs, made: Made
 ) -> None:
-    train = _reading.images(inputs, settings(), "train")
+    train = split_reader.images(inputs, settings(), "train")
     assert made.outputs.facts["calibration_digest"] == compress.digest(train, 16)
     shorter = replace(train, ids=train.ids[:20], pixels=train.pixels[:20])
     assert compress.digest(shorter, 16) == compress.digest(train, 16)
@@ -449,7 +452,7 @@ from pathlib import Path
 from fettle import params
 from fettle.recorder import Null
 from stages import compress
-from stages._contract import Inputs
+from fettle.stage_contract import Inputs
 
 folders = {{name: Path(path) for name, path in {folders!r}.items()}}
 inputs = Inputs(folders, Path("."), Path({str(tmp_path / "scratch")!r}))

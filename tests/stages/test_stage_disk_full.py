@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from fettle import manifest, params
-from fettle.adapters import graph
+from fettle.adapters import dvc_graph
 from fettle.project import Project, environment, refresh_inputs, set_local
 from stages.__main__ import explain
 
@@ -91,7 +91,7 @@ def test_a_full_disk_is_said_and_the_last_good_artefact_comes_back(
         "space (`fettle doctor` says how much is left) and run again."
     )
     assert not artefact.exists()
-    assert graph.restore(disk, "ingest")
+    assert dvc_graph.restore(disk, "ingest")
     assert manifest.read(artefact).digest == good
 
 

@@ -12,14 +12,15 @@ import tiny_onnx
 from tiny_project import TinyProject, settings
 
 from fettle import manifest
-from fettle.bench import energy, latency, machine, quality
-from fettle.compress import int8_qdq
 from fettle.errors import ProjectError
+from fettle.evaluation import accuracy_statistics
+from fettle.hardware import energy_measurement, latency_measurement, machine_fingerprint
+from fettle.hardware.runtimes import openvino
+from fettle.hardware.targets import x86_ort_fp32, x86_ort_int8
+from fettle.quantize.quantizers import static_int8
 from fettle.recorder import Memory
-from fettle.runtimes import openvino
-from fettle.targets import x86_ort_fp32, x86_ort_int8
+from fettle.stage_contract import Outputs
 from stages import evaluate
-from stages._contract import Outputs
 
 READS = ("ingest", "validate", "finetune", "compress", "export")
 
@@ -55,7 +56,7 @@ def plain(project: TinyProject) -> None:
 
 def int8(project: TinyProject) -> Path:
     folder = project.folder("export@x86_ort_int8")
-    int8_qdq.apply(
+    static_int8.apply(
         project.folder("compress") / "model.onnx",
         folder / "model.onnx",
         batches=[tiny_onnx.images(48)],
@@ -79,15 +80,19 @@ def test_the_plain_target_is_measured_against_the_float_model(project: TinyProje
     assert facts["baseline_size_bytes"] > facts["plain_size_bytes"] == facts["size_bytes"]
     assert facts["verdict"] == "ship"
     assert facts["reason"].startswith("faster: ")
-    assert (facts["energy"] is None) == ("energy_j" in outputs.measures) == bool(energy.counters())
+    assert (
+        (facts["energy"] is None)
+        == ("energy_j" in outputs.measures)
+        == bool(energy_measurement.counters())
+    )
     assert json.loads(json.dumps(facts)) == facts
 
 
 def test_every_figure_has_its_unit_sample_and_split(project: TinyProject) -> None:
     plain(project)
     measures = run(project, "x86_ort_fp32").measures
-    names = {f"{a}{b}" for a in ("", "baseline_") for b in quality.METRICS}
-    names |= {f"{name}_drop" for name in quality.METRICS}
+    names = {f"{a}{b}" for a in ("", "baseline_") for b in accuracy_statistics.METRICS}
+    names |= {f"{name}_drop" for name in accuracy_statistics.METRICS}
     names |= {
         f"{a}latency_{q}_ms"
         for a in ("", "baseline_", "plain_", "best_float_")
@@ -208,7 +213,7 @@ def test_a_target_of_other_hardware_is_not_measured_here(
 def test_a_machine_that_is_not_the_recorded_one_is_refused(project: TinyProject) -> None:
     plain(project)
     path = project.root / "inputs" / "machine.json"
-    here = machine.fingerprint()
+    here = machine_fingerprint.fingerprint()
     path.write_text(json.dumps({**here, "cpu": "another", "cores": 512}))
     with pytest.raises(ProjectError) as caught:
         run(project, "x86_ort_fp32")
@@ -242,13 +247,13 @@ def test_the_models_are_timed_in_the_same_rounds(
 ) -> None:
     plain(project)
     calls: list[tuple[tuple[str, ...], int]] = []
-    real = latency.interleave
+    real = latency_measurement.interleave
 
-    def spy(contenders: Any, *, rounds: int, seed: int) -> dict[str, latency.Times]:
+    def spy(contenders: Any, *, rounds: int, seed: int) -> dict[str, latency_measurement.Times]:
         calls.append((tuple(sorted(contenders)), rounds))
         return real(contenders, rounds=rounds, seed=seed)
 
-    monkeypatch.setattr(latency, "interleave", spy)
+    monkeypatch.setattr(latency_measurement, "interleave", spy)
     run(project, "x86_ort_fp32")
     floats = ["float_openvino"] if openvino.available().ok else []
     assert calls == [
@@ -267,9 +272,11 @@ def test_energy_is_measured_where_counted_and_else_said_not_to_be(
     plain(project)
     package = tmp_path / "power" / "intel-rapl:0"
     package.mkdir(parents=True)
-    real = energy.measure
+    real = energy_measurement.measure
     monkeypatch.setattr(
-        energy, "measure", lambda run, *, images: real(run, images=images, root=package.parent)
+        energy_measurement,
+        "measure",
+        lambda run, *, images: real(run, images=images, root=package.parent),
     )
     outputs = run(project, "x86_ort_fp32")
     assert "energy_j" not in outputs.measures
@@ -289,12 +296,12 @@ def test_more_rounds_are_taken_up_to_a_bound_while_the_speed_up_is_in_doubt(
     plain(project)
     rounds_taken: list[int] = []
 
-    def alike(contenders: Any, *, rounds: int, seed: int) -> dict[str, latency.Times]:
+    def alike(contenders: Any, *, rounds: int, seed: int) -> dict[str, latency_measurement.Times]:
         rounds_taken.append(rounds)
         rng = np.random.default_rng(seed)
         return {name: 1 + rng.random(rounds) for name in contenders}
 
-    monkeypatch.setattr(latency, "interleave", alike)
+    monkeypatch.setattr(latency_measurement, "interleave", alike)
     outputs = run(project, "x86_ort_fp32")
     assert rounds_taken == [20, 40, 120, 20, 20]
     assert outputs.measures["speedup_over_best_float"].n == 180
@@ -309,11 +316,11 @@ def test_the_best_float_runtime_is_the_one_to_beat(
     levels = {"baseline": 5.0, "candidate": 2.0, "plain": 2.0, "float_openvino": 1.0}
     levels |= {"baseline_unoptimised": 7.5, "candidate_unoptimised": 2.5}
 
-    def as_said(contenders: Any, *, rounds: int, seed: int) -> dict[str, latency.Times]:
+    def as_said(contenders: Any, *, rounds: int, seed: int) -> dict[str, latency_measurement.Times]:
         del seed
         return {name: np.full(rounds, levels[name]) for name in contenders}
 
-    monkeypatch.setattr(latency, "interleave", as_said)
+    monkeypatch.setattr(latency_measurement, "interleave", as_said)
     if not openvino.available().ok:
         pytest.skip("needs openvino")
     outputs = run(project, "x86_ort_fp32")

@@ -10,13 +10,13 @@ import pytest
 import tiny_onnx
 from tiny_project import COUNTS, TinyProject, pixels, settings
 
-from fettle import dataset
-from fettle.compress import int8_qdq
+from fettle.data import image_table
+from fettle.hardware.runtimes import Availability, openvino, ort
+from fettle.preprocessing import Preprocess
+from fettle.quantize.quantizers import static_int8
 from fettle.recorder import Memory
-from fettle.runtimes import Availability, openvino, ort
-from fettle.serving.preprocess import Preprocess
+from fettle.stage_contract import Outputs
 from stages import export
-from stages._contract import Outputs
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_an_int8_target_is_calibrated_on_training_images(project: TinyProject) -
     assert (facts["precision"], facts["dialect"]) == ("int8", "qdq_u8s8")
     normalise = Preprocess(size_px=8, channels=1, mean=0.5, std=0.5).normalise
     train = normalise(pixels(COUNTS["train"], seed=0))
-    int8_qdq.apply(
+    static_int8.apply(
         project.folder("compress") / "model.onnx",
         project.root / "wanted.onnx",
         batches=[train[:32], train[32:]],
@@ -157,7 +157,7 @@ def test_the_method_is_chosen_by_measurement_and_said(project: TinyProject) -> N
 
 
 def test_mislabelled_calibration_images_are_refused(project: TinyProject) -> None:
-    path = project.folder("ingest") / dataset.IMAGES
+    path = project.folder("ingest") / image_table.IMAGES
     table = pq.read_table(path)
     turned = {"left": "middle", "middle": "right", "right": "left"}
     labels = pa.array([turned[one] for one in table["label"].to_pylist()])

@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from fettle import dataset, lower, manifest, plugins
+from fettle import manifest, plugins
+from fettle.data import image_table
 from fettle.errors import ModelError
+from fettle.models import export_onnx
 from fettle.params import Params
 from fettle.recorder import Memory
+from fettle.stage_contract import Inputs, Outputs
 from stages import finetune
-from stages._contract import Inputs, Outputs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIZE_PX, CLASSES = 12, ["cross", "lying", "standing"]
@@ -55,12 +57,12 @@ def write_artefacts(folder: Path, shares: dict[str, float]) -> None:
                 "split": split,
                 "bytes": bar(label, draw),
             }
-            rows.append({name: row.get(name) for name in dataset.SCHEMA.names})
+            rows.append({name: row.get(name) for name in image_table.SCHEMA.names})
     for name in ("ingest", "validate"):
         (folder / name).mkdir()
-    table = pa.Table.from_pylist(rows, schema=dataset.SCHEMA)
-    pq.write_table(table, folder / "ingest" / dataset.IMAGES)
-    pq.write_table(table.select(["row"]), folder / "validate" / dataset.ROWS)
+    table = pa.Table.from_pylist(rows, schema=image_table.SCHEMA)
+    pq.write_table(table, folder / "ingest" / image_table.IMAGES)
+    pq.write_table(table.select(["row"]), folder / "validate" / image_table.ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +102,11 @@ def run(
 
 
 def logits_of(model: Path, artefacts: Path, params: Params) -> np.ndarray:
-    from stages import _reading
+    from fettle.data import split_reader
 
     inputs = Inputs({n: artefacts / n for n in finetune.READS}, artefacts, artefacts)
-    pixels = _reading.images(inputs, params, "validation").pixels
-    return lower.answers(model, _reading.preprocess(params).normalise(pixels))
+    pixels = split_reader.images(inputs, params, "validation").pixels
+    return export_onnx.answers(model, split_reader.preprocess(params).normalise(pixels))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +165,7 @@ def test_the_facts_rebuild_the_network_from_the_weights(
     with torch.no_grad():
         reference = model.eval()(images).numpy()
     np.testing.assert_allclose(
-        lower.answers(out / "model.onnx", images.numpy()), reference, atol=1e-4
+        export_onnx.answers(out / "model.onnx", images.numpy()), reference, atol=1e-4
     )
     assert facts["classes"] == CLASSES
     assert facts["trains"] is True
@@ -323,7 +325,7 @@ from pathlib import Path
 from fettle.params import Params
 from fettle.recorder import Null
 from stages import finetune
-from stages._contract import Inputs
+from fettle.stage_contract import Inputs
 here = Path({str(tmp_path)!r})
 folders = {{name: Path({str(artefacts)!r}) / name for name in finetune.READS}}
 params = Params.model_validate_json((here / "params.json").read_text())

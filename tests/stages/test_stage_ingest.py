@@ -13,15 +13,16 @@ import pytest
 import tiny_photos
 from tiny_project import settings
 
-from fettle import dataset, manifest
-from fettle.dataset import SPLITS
+from fettle import manifest
+from fettle.data import image_table
+from fettle.data.image_table import SPLITS
+from fettle.data.sources import Item, image_folder
 from fettle.errors import DataError, OurFault, ProjectError
-from fettle.local import location, set_local
+from fettle.local_settings import location, set_local
 from fettle.params import Params
 from fettle.recorder import Memory
-from fettle.sources import Item, image_folder
+from fettle.stage_contract import Inputs, Outputs
 from stages import ingest
-from stages._contract import Inputs, Outputs
 
 FOLDER = "ingest.source=image_folder"
 BAD: dict[str, tuple[bytes, str | None]] = {
@@ -57,7 +58,7 @@ class Desk:
         out = self.root / name
         out.mkdir(exist_ok=True)
         inputs = Inputs({}, self.root, self.root / "scratch")
-        return ingest.run(params, inputs, out, Memory()), out / dataset.IMAGES
+        return ingest.run(params, inputs, out, Memory()), out / image_table.IMAGES
 
 
 def rows_of(path: Path) -> dict[str, dict[str, Any]]:
@@ -76,7 +77,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 def test_every_file_is_one_row_in_the_stated_schema(desk: Desk) -> None:
     outputs, path = desk.run()
-    assert pq.read_schema(path).equals(dataset.SCHEMA)
+    assert pq.read_schema(path).equals(image_table.SCHEMA)
     rows = rows_of(path)
     assert len(rows) == 20
     one = rows["cat/003.jpg"]
@@ -300,7 +301,7 @@ def test_progress_never_says_done_before_the_end() -> None:
 
 
 def test_the_digits_go_through_whole(tmp_path: Path) -> None:
-    from fettle.sources import digits
+    from fettle.data.sources import digits
 
     doc = {"source": "digits", **digits.fingerprint(digits.Params(), None)}
     manifest.write_json(tmp_path / "inputs" / "source.json", doc)

@@ -13,11 +13,11 @@ import tiny_onnx
 from tiny_project import CLASSES, TinyProject, settings
 
 from fettle import manifest
-from fettle.bench import clones, latency_table, machine
 from fettle.errors import ProjectError
+from fettle.hardware import machine_fingerprint, operator_cost_table, width_sweep
 from fettle.recorder import Memory
+from fettle.stage_contract import Outputs
 from stages import latency_table as stage
-from stages._contract import Outputs
 
 TARGET = "x86_ort_fp32"
 
@@ -25,7 +25,7 @@ TARGET = "x86_ort_fp32"
 @pytest.fixture(autouse=True)
 def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (TARGET, "x86_ort_int8"):
-        module = importlib.import_module(f"fettle.targets.{name}")
+        module = importlib.import_module(f"fettle.hardware.targets.{name}")
         here = dataclasses.replace(module.TARGET, machine=(platform.machine(),))
         monkeypatch.setattr(module, "TARGET", here)
 
@@ -49,11 +49,13 @@ def run(project: TinyProject, *overrides: str) -> tuple[Outputs, Memory]:
 
 def test_the_table_predicts_networks_it_did_not_learn_from(project: TinyProject) -> None:
     outputs, recorder = run(project, f"compress.objective.on={TARGET}")
-    path = project.folder("latency_table") / latency_table.NAME
-    costs = latency_table.read(path, json.loads(json.dumps(machine.fingerprint())))[TARGET]
-    model = clones.of_file(project.folder("finetune") / "model.onnx")
+    path = project.folder("latency_table") / operator_cost_table.NAME
+    costs = operator_cost_table.read(
+        path, json.loads(json.dumps(machine_fingerprint.fingerprint()))
+    )[TARGET]
+    model = width_sweep.of_file(project.folder("finetune") / "model.onnx")
     assert [one.form for one in model] == ["conv 3x3"] * 3 + ["pool 8x8 /8", "gemm"]
-    assert latency_table.predict(costs, model).value > 0
+    assert operator_cost_table.predict(costs, model).value > 0
     assert outputs.measures[f"error_{TARGET}"].n == len(costs.checks) == 5
     assert outputs.facts["not_measured"] == {}
     assert recorder.notes[f"predictor.{TARGET}"].startswith("off by at most ")
@@ -62,7 +64,7 @@ def test_the_table_predicts_networks_it_did_not_learn_from(project: TinyProject)
 def test_the_int8_form_is_what_an_int8_target_is_timed_on(project: TinyProject) -> None:
     outputs, _ = run(project, "compress.objective.on=x86_ort_int8")
     assert list(outputs.facts["checks"]) == ["x86_ort_int8"]
-    table = json.loads((project.folder("latency_table") / latency_table.NAME).read_text())
+    table = json.loads((project.folder("latency_table") / operator_cost_table.NAME).read_text())
     assert any("conv 3x3" in place for place in table["targets"]["x86_ort_int8"]["fits"])
 
 
@@ -85,7 +87,7 @@ def test_a_model_that_does_not_train_measures_nothing(project: TinyProject) -> N
 def test_a_target_of_other_hardware_is_not_measured(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module(f"fettle.targets.{TARGET}")
+    module = importlib.import_module(f"fettle.hardware.targets.{TARGET}")
     monkeypatch.setattr(module, "TARGET", dataclasses.replace(module.TARGET, machine=("sparc",)))
     outputs, _ = run(project, f"compress.objective.on={TARGET}")
     assert outputs.facts["not_measured"] == {

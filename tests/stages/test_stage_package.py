@@ -16,10 +16,11 @@ from tiny_project import CLASSES, ROOT, settings
 from tiny_release import SETTINGS, TinyRelease
 
 from fettle import manifest
-from fettle.adapters import requirements
+from fettle.data import split_reader
 from fettle.errors import OurFault, ProjectError
-from fettle.serving import bundle
-from stages import _reading, _sources, package
+from fettle.release import locked_requirements, source_closure
+from fettle.serving import release_bundle
+from stages import package
 
 # Run with -I: the release is all there is beside the installed packages that it names, as on a
 # machine where nothing but requirements.txt was installed.
@@ -67,24 +68,24 @@ MEMBERS = {
     "fettle/errors.py",
     "fettle/manifest.py",
     "fettle/measure.py",
-    "fettle/runtimes/__init__.py",
-    "fettle/runtimes/_ort_profile.py",
-    "fettle/runtimes/ort.py",
+    "fettle/hardware/runtimes/__init__.py",
+    "fettle/hardware/ort_profiler.py",
+    "fettle/hardware/runtimes/ort.py",
     "fettle/serving/__init__.py",
-    "fettle/serving/apikey.py",
-    "fettle/serving/app.py",
-    "fettle/serving/asgi.py",
-    "fettle/serving/batching.py",
-    "fettle/serving/body.py",
-    "fettle/serving/bundle.py",
-    "fettle/serving/document.py",
-    "fettle/serving/guard.py",
-    "fettle/serving/intake.py",
-    "fettle/serving/metrics.py",
-    "fettle/serving/predict.py",
-    "fettle/serving/preprocess.py",
-    "fettle/serving/telemetry.py",
-    "fettle/tether.py",
+    "fettle/serving/api_key_file.py",
+    "fettle/serving/asgi_app.py",
+    "fettle/serving/asgi_messages.py",
+    "fettle/serving/request_batching.py",
+    "fettle/serving/image_request.py",
+    "fettle/serving/release_bundle.py",
+    "fettle/serving/openapi_document.py",
+    "fettle/serving/authentication.py",
+    "fettle/serving/request_body.py",
+    "fettle/serving/prometheus_metrics.py",
+    "fettle/serving/predict_route.py",
+    "fettle/preprocessing.py",
+    "fettle/serving/request_telemetry.py",
+    "fettle/process_lifetime.py",
     "gate.json",
     "labels.json",
     "model/model.onnx",
@@ -96,7 +97,7 @@ MEMBERS = {
     "validation.json",
 }
 
-PROFILING = {"fettle/runtimes/_ort_profile.py"}  # imported where nothing that serves goes
+PROFILING = {"fettle/hardware/ort_profiler.py"}  # imported where nothing that serves goes
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +121,9 @@ def read(work: TinyRelease, name: str) -> Any:
     return json.loads((work.release / name).read_text())
 
 
-def images(work: TinyRelease) -> _reading.Images:
+def images(work: TinyRelease) -> split_reader.Images:
     inputs = work.project.inputs("ingest", "validate")
-    return _reading.images(inputs, settings(*SETTINGS), "validation", most=8)
+    return split_reader.images(inputs, settings(*SETTINGS), "validation", most=8)
 
 
 def test_a_release_holds_what_serving_needs_and_nothing_else(packaged: TinyRelease) -> None:
@@ -160,7 +161,7 @@ def test_the_facts_name_the_release(work: TinyRelease) -> None:
         "passed": True,
         "size_bytes": sum(len(data) for data in content(work.release).values()),
     }
-    assert facts["digest"] == bundle.load(work.release).digest
+    assert facts["digest"] == release_bundle.load(work.release).digest
 
 
 def test_the_signature_is_typed(packaged: TinyRelease) -> None:
@@ -214,7 +215,7 @@ def test_a_gate_that_did_not_pass_is_written_into_the_release(work: TinyRelease)
 def test_requirements_are_a_part_of_the_lock_without_torch(packaged: TinyRelease) -> None:
     lines = (packaged.release / "requirements.txt").read_text().splitlines()
     wanted = dict(line.split("==") for line in lines)
-    locked = requirements.read_lock(ROOT / "requirements.lock")
+    locked = locked_requirements.read_lock(ROOT / "requirements.lock")
     assert list(wanted) == sorted(wanted)
     assert {"bentoml", "onnxruntime", "numpy", "pillow"} <= set(wanted)
     assert {name: locked.get(name) for name in wanted} == wanted
@@ -243,7 +244,7 @@ def test_a_release_runs_with_its_own_sources_and_requirements_alone(packaged: Ti
         name for name in MEMBERS - PROFILING if name.startswith("fettle/")
     }
     zeros = np.zeros((2, 1, 8, 8), dtype=np.uint8)
-    np.testing.assert_allclose(found["rows"], bundle.load(packaged.release).predict(zeros))
+    np.testing.assert_allclose(found["rows"], release_bundle.load(packaged.release).predict(zeros))
 
 
 def test_a_service_that_does_not_exist_is_refused(work: TinyRelease) -> None:
@@ -269,11 +270,11 @@ def test_a_model_that_ends_in_softmax_is_known_by_its_answers(work: TinyRelease)
     model.graph.node.append(helper.make_node("Softmax", ["raw"], ["logits"]))
     onnx.save(model, folder / "model.onnx")
     facts = manifest.read(folder, verify=False).facts
-    plain = bundle.softmax(np.array([[2.0, 1.0, 0.0]]))
+    plain = release_bundle.softmax(np.array([[2.0, 1.0, 0.0]]))
     work.project.seal("export@x86_ort_fp32", facts=dict(facts))
     work.package()
     assert read(work, "release.json")["output"]["kind"] == "probabilities"
-    answers = bundle.load(work.release).predict(images(work).pixels)
+    answers = release_bundle.load(work.release).predict(images(work).pixels)
     assert answers.max() > plain.max()  # softened twice, nothing could exceed 0.58
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
 
@@ -281,7 +282,7 @@ def test_a_model_that_ends_in_softmax_is_known_by_its_answers(work: TinyRelease)
 def test_a_release_that_answers_otherwise_is_our_fault(packaged: TinyRelease) -> None:
     given = images(packaged)
     digest = manifest.tree_digest(packaged.release)
-    logits = np.log(bundle.load(packaged.release).predict(given.pixels)).astype(np.float32)
+    logits = np.log(release_bundle.load(packaged.release).predict(given.pixels)).astype(np.float32)
     package.check(packaged.release, digest, given, logits)
     with pytest.raises(OurFault) as caught:
         package.check(packaged.release, digest, given, logits[::-1])
@@ -306,7 +307,7 @@ def test_the_closure_follows_imports_wherever_they_stand(tmp_path: Path) -> None
         "from typing import TYPE_CHECKING\nimport os\nfrom own.deep import name\n"
         "if TYPE_CHECKING:\n    import pandas\n"
     )
-    found = _sources.closure({"service.py": service}, {"own": folder})
+    found = source_closure.closure({"service.py": service}, {"own": folder})
     assert list(found.files) == ["own/__init__.py", "own/deep.py", "own/sibling.py", "service.py"]
     assert found.foreign == {"numpy"}
 
@@ -316,5 +317,5 @@ def test_an_import_of_a_missing_module_is_our_fault(tmp_path: Path) -> None:
     service = tmp_path / "service.py"
     service.write_text("import own.gone.deeper\n")
     with pytest.raises(OurFault) as caught:
-        _sources.closure({"service.py": service}, {"own": tmp_path / "own"})
+        source_closure.closure({"service.py": service}, {"own": tmp_path / "own"})
     assert str(caught.value) == f"no module own.gone.deeper in {tmp_path}."

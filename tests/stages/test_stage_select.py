@@ -9,13 +9,13 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_project import TinyProject, settings
 
-from fettle.bench import budget
-from fettle.bench.budget import Pairs
 from fettle.errors import TargetError
+from fettle.evaluation import accuracy_budget, passing_probability
+from fettle.evaluation.accuracy_budget import Pairs
 from fettle.measure import Measure
 from fettle.recorder import Memory
-from stages import _foresight, select
-from stages._contract import Outputs
+from fettle.stage_contract import Outputs
+from stages import select
 
 ORDER = ("x86_ort_fp32", "x86_ort_int8", "x86_openvino_fp32", "x86_openvino_int8")
 
@@ -151,8 +151,8 @@ def test_the_choice_goes_by_the_chance_that_the_search_goes_by(rows: Rows) -> No
     asked = settings("compress.budget.drop_max=0.02").compress.budget
     pairs = Pairs(lost=3, gained=1, n=SEEN)
     (row,) = choice["candidates"]
-    assert row["chance"] == budget.chance(pairs, TESTED, drop_max=0.02, confidence=0.95)
-    lossless = _foresight.chance_of(asked, 0.0, seen=SEEN, tested=TESTED)
+    assert row["chance"] == accuracy_budget.chance(pairs, TESTED, drop_max=0.02, confidence=0.95)
+    lossless = passing_probability.chance_of(asked, 0.0, seen=SEEN, tested=TESTED)
     assert choice["chance_min"] == 0.85 * lossless
 
 

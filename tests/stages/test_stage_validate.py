@@ -14,13 +14,14 @@ import pytest
 import tiny_photos
 from tiny_project import settings
 
-from fettle import dataset, manifest
+from fettle import manifest
+from fettle.data import image_table
+from fettle.data.sources import image_folder
 from fettle.errors import DataError
 from fettle.params import Params
 from fettle.recorder import Memory
-from fettle.sources import image_folder
+from fettle.stage_contract import Inputs, Outputs
 from stages import ingest, validate
-from stages._contract import Inputs, Outputs
 
 COUNT = 24  # photos a class: params.yaml asks for 20
 ROOM = "validate.quarantine_max_fraction=0.2"
@@ -37,12 +38,12 @@ class Done:
 
     def aside(self) -> dict[str, list[tuple[str, str]]]:
         found: dict[str, list[tuple[str, str]]] = {}
-        for line in pq.read_table(self.out / dataset.QUARANTINE).to_pylist():
+        for line in pq.read_table(self.out / image_table.QUARANTINE).to_pylist():
             found.setdefault(line["row"], []).append((line["rule"], line["reason"]))
         return found
 
     def kept(self) -> list[str]:
-        rows: list[str] = pq.read_table(self.out / dataset.ROWS)["row"].to_pylist()
+        rows: list[str] = pq.read_table(self.out / image_table.ROWS)["row"].to_pylist()
         return rows
 
     def document(self) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def test_of_two_equal_images_the_one_in_the_test_set_is_kept(done: Done) -> None
 
 
 def test_nothing_is_lost(done: Done) -> None:
-    rows = pq.read_table(done.ingest / dataset.IMAGES, columns=["row"])["row"].to_pylist()
+    rows = pq.read_table(done.ingest / image_table.IMAGES, columns=["row"])["row"].to_pylist()
     assert sorted([*done.kept(), *done.aside()]) == sorted(rows)
     assert done.kept() == [row for row in rows if row not in done.aside()]
 
@@ -179,11 +180,11 @@ def test_the_facts_and_measures_count_the_same(done: Done) -> None:
 
 
 def test_what_goes_on_can_be_read_by_every_later_stage(done: Done) -> None:
-    from fettle.serving.preprocess import Preprocess
+    from fettle.preprocessing import Preprocess
 
     preprocess = Preprocess(size_px=8, channels=3, mean=0.5, std=0.5)
-    for split in dataset.SPLITS:
-        rows = dataset.read_split(done.ingest, done.out, split)
+    for split in image_table.SPLITS:
+        rows = image_table.read_split(done.ingest, done.out, split)
         assert rows.classes == ["cat", "dog"]
         assert preprocess.batch(rows.encoded).shape == (len(rows.ids), 3, 8, 8)
 
@@ -211,7 +212,9 @@ def test_it_writes_the_four_files_and_no_clock_or_path(done: Done) -> None:
 def test_the_same_images_give_the_same_bytes(desk: Desk) -> None:
     first, second = desk.run(name="one").out, desk.run(name="two").out
     assert manifest.tree_digest(first) == manifest.tree_digest(second)
-    assert (first / dataset.QUARANTINE).read_bytes() == (second / dataset.QUARANTINE).read_bytes()
+    assert (first / image_table.QUARANTINE).read_bytes() == (
+        second / image_table.QUARANTINE
+    ).read_bytes()
 
 
 def test_above_the_budget_the_stage_refuses_and_names_the_files(desk: Desk) -> None:

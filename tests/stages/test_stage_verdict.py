@@ -11,14 +11,14 @@ import tiny_onnx
 from tiny_project import CLASSES, COUNTS, TinyProject, pixels, settings
 
 from fettle import manifest
-from fettle.bench import budget, quality
+from fettle.evaluation import accuracy_budget, accuracy_statistics
+from fettle.hardware.runtimes import ort
 from fettle.measure import Measure
+from fettle.params_schema import Budget, Limit
+from fettle.preprocessing import Preprocess
 from fettle.recorder import Memory
-from fettle.runtimes import ort
-from fettle.sections import Budget, Limit
-from fettle.serving.preprocess import Preprocess
+from fettle.stage_contract import Outputs
 from stages import export, verdict
-from stages._contract import Outputs
 
 TARGETS = ("x86_ort_fp32", "x86_ort_int8")
 READS = ("ingest", "validate", "finetune", *(f"export@{t}" for t in TARGETS), "select")
@@ -66,9 +66,11 @@ def test_the_shipped_file_and_the_float_model_are_scored_on_test(judged: Judged)
     floats = judged.test_logits(judged.project.folder("finetune") / "model.onnx")
     assert outputs.facts["split"] == "test"
     assert outputs.facts["n"] == outputs.measures["accuracy"].n == COUNTS["test"]
-    for name in quality.METRICS:
-        assert outputs.measures[name] == quality.summary(chosen, labels)[name]
-        assert outputs.measures[f"float_{name}"] == quality.summary(floats, labels)[name]
+    for name in accuracy_statistics.METRICS:
+        assert outputs.measures[name] == accuracy_statistics.summary(chosen, labels)[name]
+        assert (
+            outputs.measures[f"float_{name}"] == accuracy_statistics.summary(floats, labels)[name]
+        )
         assert f"{name}_drop" in outputs.measures
     assert outputs.measures["recall.left"].n == COUNTS["test"] // 3
     assert outputs.measures["float_recall.right"].value > 0.9
@@ -136,7 +138,7 @@ def test_a_limit_that_does_not_hold_fails_without_an_error(judged: Judged) -> No
 def test_a_drop_above_the_budget_fails() -> None:
     measures = {"accuracy_drop": Measure(value=0.02, unit="1", n=50, low=-0.01, high=0.06)}
     asked = Budget(metric="accuracy", drop_max=0.01)
-    found = budget.Judgement("exceeded", 0.0712)
+    found = accuracy_budget.Judgement("exceeded", 0.0712)
     assert verdict.hold_budget(measures, asked, found) == (
         False,
         "accuracy drops by 0.0200 (-0.0100 to 0.0600, n = 50) on test; the 95% upper bound 0.0712 "
@@ -159,7 +161,7 @@ def test_the_confusion_is_the_shipped_files(judged: Judged) -> None:
     chosen = judged.test_logits(judged.project.folder("export@x86_ort_int8") / "model.onnx")
     labels = tiny_onnx.labels(COUNTS["test"])
     assert doc["classes"] == CLASSES
-    assert doc["counts"] == quality.confusion(chosen, labels).tolist()
+    assert doc["counts"] == accuracy_statistics.confusion(chosen, labels).tolist()
     assert np.sum(doc["float"]) == COUNTS["test"]
 
 

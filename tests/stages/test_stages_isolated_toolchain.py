@@ -15,24 +15,25 @@ import tiny_onnx
 from tiny_project import TinyProject, settings
 
 from fettle import manifest
+from fettle.evaluation import latency_comparison
+from fettle.hardware.isolated import toolchain_environment
+from fettle.hardware.runtimes import iree
+from fettle.hardware.targets import x86_iree_fp32
 from fettle.recorder import Memory
-from fettle.runtimes import iree
-from fettle.runtimes.isolated import environment
-from fettle.targets import x86_iree_fp32
-from stages import _timing, evaluate, export, package
-from stages._contract import Outputs
+from fettle.stage_contract import Outputs
+from stages import evaluate, export, package
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "x86_iree_fp32"
 CARRIED = {
-    "fettle/runtimes/iree.py",
+    "fettle/hardware/runtimes/iree.py",
     "fettle/runtimes/isolated/__init__.py",
-    "fettle/runtimes/isolated/environment.py",
-    "fettle/runtimes/isolated/harness.py",
+    "fettle/hardware/isolated/toolchain_environment.py",
+    "fettle/hardware/isolated/worker_harness.py",
     "fettle/runtimes/isolated/locks/iree.txt",
-    "fettle/runtimes/isolated/scripts/run_iree.py",
-    "fettle/runtimes/isolated/session.py",
-    "fettle/runtimes/isolated/worker.py",
+    "fettle/hardware/isolated/scripts/run_iree.py",
+    "fettle/hardware/isolated/isolated_session.py",
+    "fettle/hardware/isolated/isolated_worker.py",
 }
 
 
@@ -77,7 +78,7 @@ def carried(project: TinyProject, release: Path) -> set[str]:
     params = settings("release.service=tiny")
     package.carry_sources(project.root, params, sealed, release)
     found = {path.relative_to(release).as_posix() for path in release.rglob("*.*")}
-    return {name for name in found if "runtimes" in name} - {"fettle/runtimes/__init__.py"}
+    return {name for name in found if "runtimes" in name} - {"fettle/hardware/runtimes/__init__.py"}
 
 
 def test_a_run_installs_nothing_and_says_what_would(
@@ -108,7 +109,7 @@ def test_it_is_no_rival_of_the_other_targets(
     monkeypatch.setattr(iree, "available", lambda: found)
     monkeypatch.setattr(iree, "open", lambda entry, **_: opened.append(entry))
     model = project.folder("finetune") / "model.onnx"
-    assert set(_timing.float_models(model, threads=1)) <= {"float_openvino"}
+    assert set(latency_comparison.float_models(model, threads=1)) <= {"float_openvino"}
     assert opened == []
 
 
@@ -116,7 +117,7 @@ def test_it_is_no_rival_of_the_other_targets(
 def test_it_is_measured_in_its_own_process_and_held_to_the_same_parity(
     project: TinyProject,
 ) -> None:
-    environment.install(iree.TOOLCHAIN, say=sys.stderr.write)
+    toolchain_environment.install(iree.TOOLCHAIN, say=sys.stderr.write)
     made = exported(project)
     assert (made.facts["entry"], made.facts["version"]) == ("model.vmfb", "3.13.0")
     outputs = evaluated(project)
@@ -131,7 +132,7 @@ def test_it_is_measured_in_its_own_process_and_held_to_the_same_parity(
 def test_a_release_on_it_answers_without_the_rest_of_fettle(
     project: TinyProject, tmp_path: Path
 ) -> None:
-    environment.install(iree.TOOLCHAIN, say=sys.stderr.write)
+    toolchain_environment.install(iree.TOOLCHAIN, say=sys.stderr.write)
     exported(project)
     release = tmp_path / "release"
     carried(project, release)
@@ -139,7 +140,7 @@ def test_a_release_on_it_answers_without_the_rest_of_fettle(
     np.save(tmp_path / "batch.npy", batch)
     code = (
         "import sys; from pathlib import Path; import numpy as np; import fettle; "
-        "from fettle.runtimes import iree; print(fettle.__file__); "
+        "from fettle.hardware.runtimes import iree; print(fettle.__file__); "
         "session = iree.open(Path(sys.argv[1]), threads=1); "
         "np.save(sys.argv[3], session.run(np.load(sys.argv[2])))"
     )

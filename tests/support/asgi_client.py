@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from fettle.serving.asgi import App, Message
+from fettle.serving.asgi_messages import App, Message
 
 
 @dataclass

@@ -10,7 +10,7 @@ FOLDER = str(Path(__file__).resolve().parent / "calls")
 DIGESTS = ("code_digest", "input_history", "reachability", "source_index", "source_symbols")
 AROUND = (
     "fettle/cli/",
-    "fettle/packages.py",
+    "fettle/import_isolation.py",
     "fettle/plugins.py",
     *(f"fettle/{name}.py" for name in DIGESTS),
 )
@@ -18,7 +18,7 @@ OUTSIDE = {
     ("stages/__main__.py", "main"),
     ("stages/__main__.py", "_refuse_stale_code"),
     ("fettle/manifest.py", "digest_of"),  # that check's
-    ("fettle/tether.py", "die_with_parent"),
+    ("fettle/process_lifetime.py", "die_with_parent"),
 }
 
 

@@ -24,12 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from served import free_port
 
-from fettle import dataset, manifest
-from fettle.adapters import arms, bento, nginx, signing
+from fettle import manifest
+from fettle.adapters import bento_store
+from fettle.data import image_table
 from fettle.project import Project
-from fettle.supervisor import rehearse
-from fettle.supervisor.controller import Controller
-from fettle.supervisor.place import Place, Release, Serving
+from fettle.release import signing
+from fettle.rollout.router import model_servers, nginx_process
+from fettle.rollout.supervisor import rehearsal
+from fettle.rollout.supervisor.controller import Controller
+from fettle.rollout.supervisor.state_layout import Place, Release, Serving
 
 CLASSES = ["0", "1", "2", "3"]  # arm_server.py says that it named 3, then 1
 IMAGE = base64.b64decode(
@@ -39,7 +42,7 @@ STALL_S = 30.0  # without a request or a move: then nothing more will come
 MOST_REQUESTS = 20_000  # 2,600 promote: latency waits for 65 slow requests of the champion
 # Margins so wide that a few dozen requests decide: the rehearsal's plan, shortened once more.
 PLAN: dict[str, Any] = {
-    **rehearse.PLAN,
+    **rehearsal.PLAN,
     "shadow_requests": 10,
     "shadow_gates": ["disagreement"],
     "steps": [{"weight_percent": 50.0, "margin_times": 1.0, "gates": ["errors", "latency"]}],
@@ -71,15 +74,15 @@ class Theatre:
 
     def _data(self, root: Path) -> None:
         rows = [
-            {**dict.fromkeys(dataset.SCHEMA.names), "row": str(at), "label": label}
+            {**dict.fromkeys(image_table.SCHEMA.names), "row": str(at), "label": label}
             | {"split": "test" if label == "1" else "train", "bytes": IMAGE}
             for at, label in enumerate(["0", "1", "1"])
         ]
-        table = pa.Table.from_pylist(rows, dataset.SCHEMA)
+        table = pa.Table.from_pylist(rows, image_table.SCHEMA)
         for name, content in (("ingest", table), ("validate", pa.table({"row": table["row"]}))):
             folder = root / "artifacts" / name
             folder.mkdir(parents=True)
-            file = dataset.IMAGES if name == "ingest" else dataset.ROWS
+            file = image_table.IMAGES if name == "ingest" else image_table.ROWS
             pq.write_table(content, folder / file)
             manifest.write(folder, name, inputs={}, measures={}, facts={})
 
@@ -100,7 +103,7 @@ class Theatre:
         name = manifest.tree_digest(draft)[:12]
         folder = draft.rename(self.project.releases / name)
         self.answers[name] = answer
-        built = bento.store() / "tiny" / name
+        built = bento_store.store() / "tiny" / name
         shutil.copytree(folder, built / "src")
         (built / "bento.yaml").write_text("service: service\n")
         signing.ensure(folder, built, os.environ)
@@ -157,13 +160,13 @@ class Theatre:
             if not self.controller.behind:
                 time.sleep(0.02)
 
-    def arm(self, release: Release) -> arms.Serving | None:
+    def arm(self, release: Release) -> model_servers.Serving | None:
         """The server of a release, if it lives."""
-        return arms.Arms(self.place.arms, os.environ, key=None).find(release.release)
+        return model_servers.Arms(self.place.arms, os.environ, key=None).find(release.release)
 
     def stop_arm(self, release: Release) -> None:
         """End the server of a release, and wait until it is gone."""
-        arms.Arms(self.place.arms, os.environ, key=None).kill(release.release)
+        model_servers.Arms(self.place.arms, os.environ, key=None).kill(release.release)
         wait_for(lambda: self.arm(release) is None)
 
     def attempts(self) -> list[dict[str, Any]]:
@@ -200,8 +203,8 @@ class Theatre:
     def close(self) -> None:
         if self.controller is not None:
             self.controller.close()
-        nginx.end(self.place.router, timeout_s=1)
-        served = arms.Arms(self.place.arms, {}, key=None)
+        nginx_process.end(self.place.router, timeout_s=1)
+        served = model_servers.Arms(self.place.arms, {}, key=None)
         for server in served.running():
             served.kill(server.release)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from fettle.checks import Limits
-from fettle.dataset import SCHEMA
+from fettle.data.checks import Limits
+from fettle.data.image_table import SCHEMA
 
 COLUMNS = [name for name in SCHEMA.names if name != "bytes"]
 LIMITS = Limits(

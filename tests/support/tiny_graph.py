@@ -6,13 +6,13 @@ import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
-from fettle.adapters import graph
+from fettle.adapters import dvc_graph
 
 DVC_YAML = """
 stages:
   first:
     cmd: >-
-      {python} -c "import time; from fettle.tether import die_with_parent as d; d();
+      {python} -c "import time; from fettle.process_lifetime import die_with_parent as d; d();
       time.sleep({sleep}); open('a.txt','w').write('1')"
     deps: [source.txt]
     params: [speed]
@@ -36,8 +36,8 @@ def make(folder: Path, sleep: float) -> Path:
 
 
 def run(tree: Path, name: str, *, timeout_s: float = 60) -> int:
-    code, _ = graph.run_stage(
-        graph.warm_parent(), tree, name, force=False, timeout_s=timeout_s, on_tick=lambda: None
+    code, _ = dvc_graph.run_stage(
+        dvc_graph.warm_parent(), tree, name, force=False, timeout_s=timeout_s, on_tick=lambda: None
     )
     return code
 

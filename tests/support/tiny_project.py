@@ -12,13 +12,14 @@ import tiny_onnx
 from PIL import Image
 from safetensors.numpy import save_file
 
-from fettle import dataset, manifest, params
-from fettle.bench import machine
+from fettle import manifest, params
+from fettle.data import image_table
+from fettle.hardware import machine_fingerprint
+from fettle.hardware.runtimes import ort
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.runtimes import ort
-from fettle.serving.preprocess import Preprocess
-from stages._contract import Inputs
+from fettle.preprocessing import Preprocess
+from fettle.stage_contract import Inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["left", "middle", "right"]  # sorted, as the model's outputs are
@@ -52,7 +53,7 @@ class TinyProject:
     def __init__(self, root: Path, *, noise: float = 0.35, width: int = 8, slim: int = 4) -> None:
         self.root = root
         self._write_data(noise)
-        manifest.write_json(root / "inputs" / "machine.json", machine.fingerprint())
+        manifest.write_json(root / "inputs" / "machine.json", machine_fingerprint.fingerprint())
         for stage, wide in (("finetune", width), ("compress", slim)):
             tiny_onnx.classifier(self.folder(stage) / "model.onnx", width=wide)
         self.write_reference()
@@ -99,12 +100,12 @@ class TinyProject:
             for at, one in enumerate(pixels(count, seed=seed, noise=noise)):
                 buffer = io.BytesIO()
                 Image.fromarray(one[0]).save(buffer, "PNG")
-                row = dict.fromkeys(dataset.SCHEMA.names)
+                row = dict.fromkeys(image_table.SCHEMA.names)
                 row |= {"row": f"{split}-{at:03d}", "label": CLASSES[at % 3], "split": split}
                 rows.append({**row, "bytes": buffer.getvalue()})
-        table = pa.Table.from_pylist(rows, dataset.SCHEMA)
-        pq.write_table(table, self.folder("ingest") / dataset.IMAGES)
+        table = pa.Table.from_pylist(rows, image_table.SCHEMA)
+        pq.write_table(table, self.folder("ingest") / image_table.IMAGES)
         passed = pa.table({"row": table["row"]})
-        pq.write_table(passed, self.folder("validate") / dataset.ROWS)
+        pq.write_table(passed, self.folder("validate") / image_table.ROWS)
         self.seal("ingest")
         self.seal("validate")

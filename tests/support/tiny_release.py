@@ -10,8 +10,8 @@ from tiny_project import CLASSES, COUNTS, ROOT, TinyProject, settings
 from fettle import manifest
 from fettle.measure import Measure
 from fettle.recorder import Memory
+from fettle.stage_contract import Outputs
 from stages import export, package, verdict
-from stages._contract import Outputs
 
 TARGETS = ("x86_ort_fp32", "x86_ort_int8")
 EXPORTS = tuple(f"export@{target}" for target in TARGETS)

@@ -1,0 +1,55 @@
+"""Set up the search as the stage `compress` does, on macs: counted, so the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.context import Prepared
+from fettle import manifest
+from fettle.params_schema import Compress
+from fettle.recipes import recipe_evaluator
+from fettle.recipes.cost_model import Price
+from fettle.recipes.recovery_training import Job, example
+from fettle.recorder import Memory
+
+
+def bench(one: Prepared, folder: Path, asked: Mapping[str, float]) -> recipe_evaluator.Bench:
+    """Make the workbench that compress would use, with further `compress.search` settings."""
+    made = job(one, folder, Memory(), asked)
+    price = Price(
+        minimise="macs",
+        also=one.params.compress.also,
+        bytes_per_weight=1,
+        example=example(made),
+        costs={},
+    )
+    return recipe_evaluator.Bench(replace(made, trials=2), price, tested(one))
+
+
+def job(one: Prepared, folder: Path, recorder: Memory, asked: Mapping[str, float]) -> Job:
+    """Make compress's job, its objective macs."""
+    settings: Compress = one.params.compress
+    goal = settings.model_copy(
+        update={
+            "objective": settings.objective.model_copy(update={"minimise": "macs"}),
+            "search": settings.search.model_copy(update=asked),
+        }
+    )
+    return Job(
+        params=one.params.model_copy(update={"compress": goal}),
+        recipe=[],
+        facts=manifest.read(one.inputs["finetune"], verify=False).facts,
+        weights=one.inputs["finetune"] / "model.safetensors",
+        project=one.inputs.project,
+        scratch=folder,
+        train=one.images("train"),
+        validation=one.images("validation"),
+        recorder=recorder,
+    )
+
+
+def tested(one: Prepared) -> int:
+    """Count the test images."""
+    return len(one.images("test").labels)

@@ -1,0 +1,182 @@
+"""Run the supervisor on a scratch folder, its releases copies of one: `python -m … ROOT FOLDER`.
+
+A release "DIGEST-KIND" is served from DIGEST's Bento: as it is, or broken (fettle/supervisor/
+faulty.py) when KIND is one of its modes. The controller is a process of its own, so that it can be
+killed; its warden is the benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fettle import project as projects
+from fettle.adapters import bento_store, process_identity
+from fettle.rollout.router import model_servers, nginx_process
+from fettle.rollout.supervisor import (
+    fault_injection,
+    load_generator,
+    rehearsal,
+    shadow_traffic,
+    state_layout,
+)
+from fettle.rollout.supervisor.controller import TICK_S, Controller
+from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.watchdog import Warden
+from fettle.serving import api_key_file
+
+WAIT_S = 120.0
+# Steps that wait for an order, so that the benchmark says when what happens.
+PLAN = {
+    **rehearsal.PLAN,
+    "shadow_gates": [],
+    "step_min_s": 0.0,
+    "alpha_promote": 1e-300,
+    "bake_s": 1.0,
+    "lease_s": 30.0,
+}
+
+
+def command(release: str, tag: str, port: int) -> list[str]:
+    """Return how a release of the theatre is served."""
+    kind = release.split("-")[1]
+    if kind in fault_injection.Mode.__members__.values():
+        return fault_injection.command(fault_injection.Mode(kind), tag, port)
+    return bento_store.serve_command(tag, port=port)
+
+
+class Theatre:
+    """A supervisor with a champion; `users` are started by `ask`."""
+
+    def __init__(self, root: Path, release: Path, scratch: Path) -> None:
+        self.root, self._release = root, release
+        self.place = Place(scratch / "canary")
+        self.place.router.mkdir(parents=True)
+        self.requests = scratch / "requests"
+        load_generator.write(
+            self.requests, shadow_traffic.held_out([root], release)[: rehearsal.REQUESTS]
+        )
+        ports = model_servers.free_ports(3)
+        self.port = ports[0]
+        champion = self.release("champion-0")
+        serving = Serving("127.0.0.1", *ports, champion=champion, lease_s=30.0)
+        self.place.write_serving(serving)
+        module = [sys.executable, "-m", "benchmarks.serving.canary_harness"]
+        self._warden = Warden(self.place, [*module, str(root), str(self.place.folder)], cwd=root)
+        self.arms = model_servers.Arms(self.place.arms, os.environ, key=None)
+        self._users: subprocess.Popen[str] | None = None
+
+    def release(self, kind: str) -> Release:
+        """Name a copy of the release: "good-1", "failing-2"."""
+        folder = self._release
+        name = json.loads((folder / "release.json").read_text())["name"]
+        return Release(f"{folder.name}-{kind}", f"{name}:{folder.name}", str(folder))
+
+    def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
+        """Be the warden until something holds. Raises RuntimeError when it does not come true."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                log = self.place.folder / "controller.log"
+                said = log.read_text()[-2000:] if log.is_file() else ""
+                raise RuntimeError(f"{what} did not happen within {timeout_s:g} s\n{said}")
+            self._warden.tick()
+            time.sleep(0.05)
+
+    def open(self) -> None:
+        """Wait until the public address answers an inference."""
+        key = api_key_file.read(os.environ)
+        self.wait(lambda: model_servers.answers(self.port, key), "the first answer")
+
+    def run_for(self, seconds: float) -> None:
+        """Be the warden for a while."""
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() >= end, "time", seconds + 1)
+
+    def order(self, **order: Any) -> dict[str, Any]:  # Any: JSON
+        """Give an order and return what became of it."""
+        name = state_layout.post(self.place, order)
+        file = self.place.outbox / f"{name}.json"
+        self.wait(file.is_file, f"an answer to {order['verb']}")
+        answer = state_layout.answer(self.place, name, timeout_s=1)
+        assert answer is not None
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+    def start(self, kind: str) -> str:
+        """Begin a rollout and wait for its first step; return its id."""
+        answer = self.order(verb="start", challenger=asdict(self.release(kind)), plan=PLAN)
+        self.reach("step")
+        return str(answer["rollout"])
+
+    def reach(self, *states: str) -> None:
+        """Wait until the rollout is in one of these states."""
+        self.wait(lambda: self.status().get("state") in states, " or ".join(states))
+
+    def status(self) -> dict[str, Any]:  # Any: JSON
+        """Return status.json of the rollout."""
+        serving = self.place.serving()
+        assert serving is not None
+        file = self.place.rollout(serving.rollout or "none") / "status.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def controller(self) -> process_identity.Known | None:
+        """Return the controller's process."""
+        return process_identity.read(self.place.controller)
+
+    def ask(self, per_s: float, *, port: int | None = None, labels: bool = True) -> None:
+        """Start the users."""
+        asking = load_generator.command(port or self.port, per_s, self.requests, labels=labels)
+        self._users = subprocess.Popen(asking, stdout=subprocess.PIPE, text=True)
+
+    def answered(self) -> dict[str, Any]:  # Any: JSON
+        """Send the users home; return what they counted."""
+        assert self._users is not None
+        self._users.send_signal(signal.SIGTERM)
+        counts: dict[str, Any] = json.loads(self._users.communicate(timeout=90)[0])
+        self._users = None
+        return counts
+
+    def close(self) -> None:
+        """End everything."""
+        if self._users is not None:
+            self._users.kill()
+            self._users.wait()
+        if (known := self.controller()) is not None:
+            known.end(timeout_s=10)
+        nginx_process.end(self.place.router, timeout_s=2)
+        for server in self.arms.running():
+            self.arms.kill(server.release)
+
+
+def main() -> None:
+    """Be the controller of a theatre."""
+    root, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    project = projects.find(root)
+    os.environ.update(projects.environment(project))
+    where = Place(folder)
+    serving = where.serving()
+    assert serving is not None
+    process_identity.write(where.controller, process_identity.me())
+    controller = Controller(project, where, replace(serving), command=command, alone=True)
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda got, _frame: stopped.append(got))
+    controller.start()
+    while not stopped:
+        controller.tick()
+        if not controller.behind:
+            time.sleep(TICK_S)
+    controller.close()
+
+
+if __name__ == "__main__":
+    main()

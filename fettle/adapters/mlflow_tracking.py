@@ -1,0 +1,311 @@
+"""Write what happened into MLflow, from one process: parent run, a child a stage, the registry.
+
+Stage processes append events to JSONL (fettle/recorder.py); the flow hands the new lines over here
+in batches. Two processes must never create MLflow's SQLite file at once (LAB: it is lost for good).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import posixpath
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fettle import manifest
+from fettle.adapters import mlflow_aliases
+from fettle.errors import TransientError
+
+DIGEST = "output_digest"
+OURS = ("mlflow.source.name", "fettle run")
+# An artefact's small files are worth a copy in the tracker; models stay in DVC and the release.
+KEPT = (".json", ".html", ".png", ".svg", ".md")
+KEPT_MAX_BYTES = 4_000_000
+# MLflow's own limits, mlflow/utils/validation.py of 3.17
+KEY_MAX = 250
+METRICS_A_BATCH = 1000
+PARAMS_A_BATCH = 100
+
+
+class _Client:
+    """MLflow's client, each of its refusals turned into a TransientError; `raw` is without it."""
+
+    def __init__(self, raw: Any, error: type[Exception]) -> None:  # Any: imported late
+        self.raw, self._error = raw, error
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:  # Any: whatever MLflow returns
+        asked = getattr(self.raw, name)
+
+        def ask(*values: Any, **named: Any) -> Any:  # Any: handed on as they are
+            try:
+                return asked(*values, **named)
+            except self._error as err:
+                raise TransientError(
+                    "MLflow did not take what the run did",
+                    got=str(err),
+                    rule=f"it was asked to {name.replace('_', ' ')}",
+                    fix="run again: the finished stages are kept",
+                ) from err
+
+        return ask
+
+
+class Tracker:
+    """One pipeline run in MLflow; every method may be called again with the same facts."""
+
+    def __init__(self, uri: str, artifacts: Path, experiment: str) -> None:
+        with warnings.catch_warnings():
+            # MLflow's own imports and models warn under newer pydantic and SQLAlchemy
+            warnings.simplefilter("ignore")
+            from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
+
+            for chatty in ("mlflow", "alembic"):  # they tell of their own tables
+                logging.getLogger(chatty).setLevel(logging.WARNING)
+
+            self._error = MlflowException
+            try:
+                raw = MlflowClient(tracking_uri=uri, registry_uri=uri)
+                self._client = _Client(raw, MlflowException)
+                found = raw.get_experiment_by_name(experiment)
+                if found and found.lifecycle_stage == "deleted":  # by a click in MLflow's UI
+                    raw.restore_experiment(found.experiment_id)
+                self._experiment = (
+                    found.experiment_id
+                    if found
+                    else raw.create_experiment(
+                        experiment, artifact_location=artifacts.resolve().as_uri()
+                    )
+                )
+            except MlflowException as err:
+                raise TransientError(
+                    "MLflow's database cannot be opened", got=str(err), fix=f"see {uri}"
+                ) from err
+        self._experiment_name = experiment
+        self._parent: str | None = None
+        self._children: dict[str, str] = {}
+
+    @property
+    def parent_run(self) -> str:
+        """The id of the pipeline's own run."""
+        if self._parent is None:
+            raise RuntimeError("start() comes first")
+        return self._parent
+
+    def close_dead(self) -> int:
+        """Mark the runs that a killed `fettle run` left open as killed; return how many.
+
+        The caller holds the project, so no other run of it lives.
+        """
+        everywhere = [one.experiment_id for one in self._client.search_experiments()]
+        found = self._client.search_runs(everywhere, "attributes.status = 'RUNNING'")
+        dead = [r for r in found if OURS in r.data.tags.items() or "stage" in r.data.tags]
+        for run in dead:
+            self._client.set_terminated(run.info.run_id, "KILLED")
+        return len(dead)
+
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open the parent run with its flat parameters and tags; return its id."""
+        run = self._client.create_run(
+            self._experiment, run_name=name, tags={**tags, **dict([OURS])}
+        )
+        self._parent = run.info.run_id
+        from mlflow.entities import Param
+
+        flat = [Param(allowed(key), str(value)[:500]) for key, value in flatten(params).items()]
+        for some in _batches(flat, PARAMS_A_BATCH):
+            self._client.log_batch(self._parent, params=some)
+        return self._parent
+
+    def log_data(self, name: str, digest: str, source: str) -> None:
+        """Attach the data set (digest, source) to the parent run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(
+            name=name,
+            digest=digest[:36],
+            source_type="fettle",
+            source=json.dumps({"source": source, "sha256": digest}),
+        )
+        tag = InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(self.parent_run, [DatasetInput(data, [tag])])
+
+    def stage_started(self, stage: str) -> str:
+        """Open a child run for a stage; return its id."""
+        run = self._client.create_run(
+            self._experiment,
+            run_name=stage,
+            tags={"mlflow.parentRunId": self.parent_run, "stage": stage},
+        )
+        self._children[stage] = run.info.run_id
+        return str(run.info.run_id)
+
+    def events(self, stage: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Write a batch of recorder events into the stage's run."""
+        from mlflow.entities import Metric, RunTag
+
+        run = self._children.get(stage)
+        if run is None:
+            return
+        metrics = [
+            Metric(allowed(e["name"]), e["value"], int(e["time"] * 1000), e["step"])
+            for e in events
+            if e["kind"] == "scalar"
+        ]
+        tags = [RunTag(allowed(e["name"]), e["text"][:4000]) for e in events if e["kind"] == "note"]
+        self._log(run, metrics, tags)
+
+    # Any: MLflow's entities
+    def _log(self, run: str, metrics: Sequence[Any], tags: Sequence[Any] = ()) -> None:
+        """Write metrics and tags in batches of the size that MLflow takes."""
+        for some in _batches(metrics, METRICS_A_BATCH):
+            self._client.log_batch(run, metrics=some)
+        for some in _batches(tags, PARAMS_A_BATCH):
+            self._client.log_batch(run, tags=some)
+
+    def stage_done(self, stage: str, folder: Path) -> None:
+        """Close a stage's run: its measures, its digest, its small files.
+
+        A stage that the user added to dvc.yaml seals nothing: its run has its events alone.
+        """
+        run = self._children[stage]
+        if (folder / manifest.NAME).is_file():
+            self._seal(run, manifest.read(folder, verify=False), folder)
+        self._client.set_terminated(run, "FINISHED")
+        self._link(stage, run)
+
+    def stage_failed(self, stage: str, text: str) -> None:
+        """Close a stage's run as failed, with the error's text."""
+        run = self._children.get(stage) or self.stage_started(stage)
+        self._client.set_tag(run, "error", text[:4000])
+        self._client.set_terminated(run, "FAILED")
+
+    def stage_cached(self, stage: str, folder: Path) -> None:
+        """Link the run that once made this artefact; rebuild one from its manifest if unknown."""
+        if not (folder / manifest.NAME).is_file():  # a stage that the user added to dvc.yaml
+            return
+        sealed = manifest.read(folder, verify=False)
+        found = self._client.search_runs(
+            [self._experiment],
+            f"tags.{DIGEST} = '{sealed.digest}' and tags.stage = '{stage}'"
+            " and attributes.status = 'FINISHED'",
+            max_results=1,
+        )
+        if found:
+            self._link(stage, found[0].info.run_id)
+            return
+        run = self.stage_started(stage)
+        self._client.set_tag(run, "restored", "true")
+        self._seal(run, sealed, folder)
+        self._client.set_terminated(run, "FINISHED")
+        self._link(stage, run)
+
+    def known(self, stage: str, folder: Path) -> bool:
+        """Tell whether a run of this stage with this very artefact is recorded."""
+        digest = manifest.read(folder, verify=False).digest
+        return bool(
+            self._client.search_runs(
+                [self._experiment],
+                f"tags.{DIGEST} = '{digest}' and tags.stage = '{stage}'",
+                max_results=1,
+            )
+        )
+
+    def _seal(self, run: str, sealed: manifest.Manifest, folder: Path) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        now = 0
+        metrics = [Metric(allowed(name), m.value, now, 0) for name, m in sealed.measures.items()]
+        self._log(run, metrics, [RunTag(DIGEST, sealed.digest)])
+        for file in sealed.files:
+            if file.path.endswith(KEPT) and file.bytes <= KEPT_MAX_BYTES and "/" not in file.path:
+                self._client.log_artifact(run, str(folder / file.path))
+        self._client.log_artifact(run, str(folder / manifest.NAME))
+
+    def _link(self, stage: str, run: str) -> None:
+        self._client.set_tag(self.parent_run, allowed(f"stage.{stage}"), run)
+
+    def log_files(self, files: Iterable[Path], folder: str) -> None:
+        """Copy files (report, figures) beside the parent run."""
+        for path in files:
+            self._client.log_artifact(self.parent_run, str(path), folder)
+
+    def metrics(self, measures: Mapping[str, float]) -> None:
+        """Write the run's headline numbers on the parent, where the UI lists them."""
+        from mlflow.entities import Metric
+
+        self._log(self.parent_run, [Metric(allowed(k), v, 0, 0) for k, v in measures.items()])
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the parent run."""
+        self._client.set_terminated(self.parent_run, status)
+
+    def register(
+        self, name: str, release: Path, tags: Mapping[str, str], *, challenger: bool
+    ) -> str:
+        """Register the release once (by its digest); return the model version.
+
+        With `challenger` the alias of that name moves to it: a gate that did not pass registers
+        the version without it.
+        """
+        try:
+            self._client.raw.create_registered_model(name)
+        except self._error as err:
+            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        digest = tags["release_digest"]
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        same = [v for v in versions if v.tags.get("release_digest") == digest]
+        if same:
+            version = str(same[0].version)
+        else:
+            made = self._client.create_model_version(
+                name, release.resolve().as_uri(), run_id=self.parent_run, tags=dict(tags)
+            )
+            version = str(made.version)
+        if challenger:
+            mlflow_aliases.move(self._client, name, mlflow_aliases.CHALLENGER, version)
+        return version
+
+
+def allowed(name: str) -> str:
+    """Write a name of a metric, parameter or tag as MLflow takes it, each name another one.
+
+    "stage.export@x" → "stage.export:x", "compress.recipe[0]" → "compress.recipe.0". MLflow takes
+    letters of any script, digits and _ - . space : /, 250 at most, and no name that a path would
+    shorten ("w/", "a//b"). A name that has to be changed for it ends in a digest of itself, so that
+    two labels never share a series, and one label has the same name in every run.
+    """
+    given = name
+    if name.startswith("stage."):
+        name = name.replace("@", ":")
+    name = re.sub(r"^compress\.recipe\[(\d+)\]", r"compress.recipe.\1", name)
+    written = re.sub(r"[^\w\-. :/]", "_", name)
+    if posixpath.normpath(written) != written or written.startswith((".", "/")):
+        written = re.sub(r"^\.+", "_", written.replace("/", "_")) or "_"
+    if written == name and len(name) <= KEY_MAX:
+        return name
+    digest = hashlib.sha256(given.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{written[: KEY_MAX - 9]}-{digest}"
+
+
+def _batches(entries: Sequence[Any], most: int) -> list[Sequence[Any]]:  # Any: MLflow's entities
+    return [entries[at : at + most] for at in range(0, len(entries), most)]
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:  # Any: a params tree
+    """Flatten a params tree to {"a.b.0.c": value}."""
+    if isinstance(tree, Mapping) and tree:
+        items: Iterable[tuple[object, Any]] = tree.items()
+    elif isinstance(tree, list | tuple) and tree:
+        items = enumerate(tree)
+    else:
+        return {prefix: tree}
+    out: dict[str, Any] = {}
+    for key, value in items:
+        out |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return out

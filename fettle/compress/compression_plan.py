@@ -1,0 +1,245 @@
+"""Keep what compression did to the architecture as data: a plan that a fresh network is cut to.
+
+A compressed model travels as this plan (JSON) beside its weights (safetensors), never as a pickle:
+build the architecture the plan names (or the family's own), `apply` the plan, load the weights. The
+techniques change a model through the same `cut` and `replace`, so a re-applied plan cannot differ
+from the model it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fettle.compress import replacement_layers
+from fettle.compress.replacement_layers import Part
+from fettle.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SCHEMA = 2
+READABLE = (1, 2)  # 1 had kept channels only
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The channels one layer keeps, ascending, in the numbering of the full architecture, or of
+    the part that took the layer's place.
+
+    None means all of them. `out_full` and `in_full` are the full widths. A depthwise convolution
+    and a normalisation have outputs only: their inputs are the same channels.
+    """
+
+    out_full: int
+    out: tuple[int, ...] | None = None
+    in_full: int | None = None
+    in_: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A family (a file in fettle/families) with its options: the network a plan starts from."""
+
+    family: str
+    options: Mapping[str, Any]  # Any: the family's Params checks them
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What became of a network, by module name; a module that is not named stays as it was built.
+
+    `architecture` is another network than the fine-tuned one, or None. `replaced` modules gave way
+    to a plain part (nothing at all, a merged convolution, two thin layers), outer ones first;
+    `layers` kept some of their channels after that.
+    """
+
+    layers: Mapping[str, Kept] = field(default_factory=dict)
+    replaced: Mapping[str, Part] = field(default_factory=dict)
+    architecture: Architecture | None = None
+
+    def to_json(self) -> dict[str, Any]:  # Any: a JSON document
+        """Return the document that plan.json holds."""
+        start = self.architecture
+        return {
+            "schema": SCHEMA,
+            "architecture": None
+            if start is None
+            else {"family": start.family, "options": dict(start.options)},
+            "replaced": {name: part.to_json() for name, part in sorted(self.replaced.items())},
+            "layers": {
+                name: {
+                    "out": None if kept.out is None else list(kept.out),
+                    "out_full": kept.out_full,
+                    "in": None if kept.in_ is None else list(kept.in_),
+                    "in_full": kept.in_full,
+                }
+                for name, kept in sorted(self.layers.items())
+            },
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Plan:  # Any: a JSON document
+        """Read the document back; raises ModelError for another schema."""
+        if doc.get("schema") not in READABLE:
+            raise ModelError(
+                "the compression plan has another schema",
+                got=json.dumps(doc.get("schema")),
+                rule=f"this version reads schema {' and '.join(map(str, READABLE))}",
+                fix="run `fettle run` again, which writes a new plan",
+            )
+        start = doc.get("architecture")
+        return cls(
+            layers={
+                name: Kept(
+                    out_full=one["out_full"],
+                    out=None if one["out"] is None else tuple(one["out"]),
+                    in_full=one["in_full"],
+                    in_=None if one["in"] is None else tuple(one["in"]),
+                )
+                for name, one in doc["layers"].items()
+            },
+            replaced={name: Part.from_json(one) for name, one in doc.get("replaced", {}).items()},
+            architecture=None if start is None else Architecture(start["family"], start["options"]),
+        )
+
+
+def widths(module: nn.Module) -> tuple[int, int | None] | None:
+    """Return (outputs, inputs) of a layer that a plan can cut, else None.
+
+    Inputs are None where they are the outputs (depthwise, normalisation). A convolution with
+    groups that is not depthwise, a transposed one, and every other kind of layer cannot be cut.
+    """
+    from torch import nn
+
+    match module:
+        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            if module.groups == 1:
+                return module.out_channels, module.in_channels
+            depthwise = module.groups == module.in_channels == module.out_channels
+            return (module.out_channels, None) if depthwise else None
+        case nn.Linear():
+            return module.out_features, module.in_features
+        case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d():
+            return module.num_features, None
+        case _:
+            return None
+
+
+def apply(model: nn.Module, plan: Plan) -> None:
+    """Bring a freshly built full `model` to `plan`, in place; build the plan's architecture first.
+
+    Raises ModelError when the model is not the architecture the plan was made for.
+    """
+    for name in sorted(plan.replaced, key=lambda one: (one.count("."), one)):
+        if name not in dict(model.named_modules()):
+            raise _misfit(name, "no such module", "the plan puts another part in its place")
+        put(model, name, replacement_layers.build(plan.replaced[name]))
+    modules = dict(model.named_modules())
+    for name, kept in plan.layers.items():
+        found = widths(modules[name]) if name in modules else None
+        if found != (kept.out_full, kept.in_full):
+            got = "no such layer" if found is None else f"widths (out, in) {found}"
+            raise _misfit(name, got, f"the plan was made for {(kept.out_full, kept.in_full)}")
+        cut(modules[name], out=kept.out, in_=kept.in_)
+
+
+def _misfit(name: str, got: str, rule: str) -> ModelError:
+    return ModelError(
+        f"the compression plan does not fit the model: layer '{name}'",
+        got=got,
+        rule=rule,
+        fix="build the model with the family and options that the plan was made with",
+    )
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Set the submodule `name` of `model` to `module`, in place."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, module)
+
+
+def replace(model: nn.Module, plan: Plan, name: str, module: nn.Module) -> Plan:
+    """Put `module` (plain parts only, see _parts) in the place of submodule `name`, in place.
+
+    Returns the plan that does the same to a fresh network: what it said of `name` and of all
+    inside it is void.
+    """
+    put(model, name, module)
+
+    def outside(other: str) -> bool:
+        return other != name and not other.startswith(f"{name}.")
+
+    return Plan(
+        layers={one: kept for one, kept in plan.layers.items() if outside(one)},
+        replaced={
+            **{one: part for one, part in plan.replaced.items() if outside(one)},
+            name: replacement_layers.of(module),
+        },
+        architecture=plan.architecture,
+    )
+
+
+def cut(module: nn.Module, *, out: tuple[int, ...] | None, in_: tuple[int, ...] | None) -> None:
+    """Keep only the given output and input channels of one layer, in place; None keeps all."""
+    from torch import nn
+
+    if out is not None:
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            _select(module, name, axis=0, indices=out)
+    if in_ is not None:
+        _select(module, "weight", axis=1, indices=in_)
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        module.out_channels = module.weight.shape[0]
+        if module.groups > 1:  # depthwise
+            module.groups = module.in_channels = module.out_channels
+        else:
+            module.in_channels = module.weight.shape[1]
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        module.num_features = module.num_features if out is None else len(out)
+
+
+def _select(module: nn.Module, name: str, *, axis: int, indices: tuple[int, ...]) -> None:
+    import torch
+    from torch import nn
+
+    tensor: Tensor | None = getattr(module, name, None)
+    if tensor is None:
+        return
+    chosen = tensor.detach().index_select(axis, torch.tensor(indices, device=tensor.device))
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, name, nn.Parameter(chosen, requires_grad=tensor.requires_grad))
+    else:
+        setattr(module, name, chosen)
+
+
+def narrow(
+    plan: Plan, modules: Mapping[str, nn.Module], removed: Mapping[tuple[str, str], set[int]]
+) -> Plan:
+    """Return `plan` with more channels removed.
+
+    `removed` maps (layer name, "out" or "in") to positions in the layer as it is *now*;
+    `modules` are the layers as they are now, before they are cut.
+    """
+    layers = dict(plan.layers)
+    for (name, side), gone in sorted(removed.items()):
+        width = widths(modules[name])
+        assert width is not None, name  # the pruner offers only layers that can be cut
+        old = layers.get(name, Kept(out_full=width[0], in_full=width[1]))
+        if side == "out":
+            out = _without(old.out, old.out_full, gone)
+            layers[name] = Kept(old.out_full, out, old.in_full, old.in_)
+        else:
+            assert old.in_full is not None, name
+            in_ = _without(old.in_, old.in_full, gone)
+            layers[name] = Kept(old.out_full, old.out, old.in_full, in_)
+    return Plan(layers, plan.replaced, plan.architecture)
+
+
+def _without(kept: tuple[int, ...] | None, full: int, gone: set[int]) -> tuple[int, ...]:
+    now = range(full) if kept is None else kept
+    return tuple(channel for at, channel in enumerate(now) if at not in gone)

@@ -1,0 +1,98 @@
+"""Count parameters and multiply-accumulates of a torch module, layer by layer.
+
+Of the module itself, so that layers.json can name what pruning removed; the shipped file is
+counted on its ONNX graph by the bench room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fettle.compress import forward_hooks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer with parameters of its own; `macs` are for one image."""
+
+    name: str
+    kind: str
+    channels: int
+    params: int
+    macs: int
+
+
+def survey(model: nn.Module, example: Tensor) -> list[Layer]:
+    """Run `example` [1, C, S, S] through `model` and list its layers in the order of the module.
+
+    A parameter that layers share is counted with the first of them. Convolution and linear layers
+    count multiply-accumulates, every other kind counts none.
+    """
+    macs: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        macs[module] = macs.get(module, 0) + _macs(module, output)
+
+    owners = {n: m for n, m in model.named_modules() if any(True for _ in m.parameters(False))}
+    hooks = [m.register_forward_hook(note) for m in owners.values()]
+    forward_hooks.forward(model, example, hooks)
+    counted: set[Tensor] = set()
+    layers = []
+    for name, module in owners.items():
+        own = [p for p in module.parameters(False) if p not in counted]
+        counted.update(own)
+        shape = next(module.parameters(False)).shape
+        layers.append(
+            Layer(
+                name=name,
+                kind=type(module).__name__,
+                channels=int(shape[0]) if shape else 1,
+                params=sum(p.numel() for p in own),
+                macs=macs.get(module, 0),
+            )
+        )
+    return layers
+
+
+def _macs(module: nn.Module, output: Tensor) -> int:
+    from torch import nn
+
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return int(output.numel() * module.weight[0].numel())
+    if isinstance(module, nn.Linear):
+        return int(output.numel() * module.in_features)
+    return 0
+
+
+def totals(layers: Sequence[Layer]) -> tuple[int, int]:
+    """Sum (parameters, multiply-accumulates for one image)."""
+    return sum(one.params for one in layers), sum(one.macs for one in layers)
+
+
+def compare(before: Sequence[Layer], after: Sequence[Layer]) -> list[dict[str, Any]]:
+    """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after.
+
+    Any: a JSON document.
+    """
+    now = {layer.name: layer for layer in after}
+    rows = []
+    for old in before:
+        new = now.get(old.name, Layer(old.name, old.kind, 0, 0, 0))
+        rows.append(
+            {
+                "layer": old.name,
+                "kind": old.kind,
+                "channels_before": old.channels,
+                "channels_after": new.channels,
+                "params_before": old.params,
+                "params_after": new.params,
+                "macs_before": old.macs,
+                "macs_after": new.macs,
+            }
+        )
+    return rows

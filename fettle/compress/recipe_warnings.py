@@ -1,0 +1,40 @@
+"""Say in words where a step of the recipe bought nothing or broke the model."""
+
+from __future__ import annotations
+
+from fettle.compress.technique import Claims
+from fettle.measure import Measure
+
+
+def remarks(
+    claims: Claims,
+    *,
+    before: tuple[int, int],
+    after: tuple[int, int],
+    accuracy_before: Measure,
+    accuracy_after: Measure,
+    chance: float,
+) -> tuple[str, ...]:
+    """Compare a technique's claims with what it did.
+
+    `before` and `after` are (parameters, multiply-accumulates); accuracies are of validation,
+    with intervals; `chance` is the accuracy of always answering the commonest class.
+    """
+    found = []
+    if claims.shrinks_parameters and after[0] >= before[0]:
+        found.append(f"it removed no parameter: {before[0]:,} before and {after[0]:,} after")
+    if claims.shrinks_macs and after[1] >= before[1]:
+        found.append(f"it saved no multiply-accumulate: {before[1]:,} before, {after[1]:,} after")
+    shrinks = claims.shrinks_parameters or claims.shrinks_macs
+    if not shrinks and accuracy_after.value <= accuracy_before.value:
+        found.append(
+            f"it gained nothing: validation accuracy {accuracy_before.value:.4f} before and "
+            f"{accuracy_after.value:.4f} after"
+        )
+    low = accuracy_after.value if accuracy_after.low is None else accuracy_after.low
+    if low <= chance:
+        found.append(
+            f"accuracy collapsed: {accuracy_after.value:.4f} on {accuracy_after.n} validation "
+            f"images cannot be told from always answering the commonest class ({chance:.4f})"
+        )
+    return tuple(found)

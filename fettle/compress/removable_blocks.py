@@ -1,0 +1,93 @@
+"""Find the blocks that can be taken out whole, and take them out.
+
+A block is a module with layers inside whose output has the shape of its input, and which runs once:
+a residual block, or a convolution with its normalisation where neither width nor side changes. Its
+place is taken by nothing at all (nn.Identity). Found on any model by one forward pass, so that a
+family need not name them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fettle.compress import compression_plan, forward_hooks
+from fettle.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fettle.compress.compression_plan import Plan
+
+
+def find(model: nn.Module, example: Tensor, protected: Mapping[str, str]) -> list[str]:
+    """Return the names of the removable blocks of `model`, in its order.
+
+    Of nested ones a block is the outermost, save that a chain (nn.Sequential) of blocks is no block
+    itself. `example` is [1, C, S, S]; a block that holds a `protected` layer stays.
+    """
+    same = _shape_keepers(model, example)
+    found: list[str] = []
+    for name, child in model.named_children():
+        found += _within(name, child, same)
+    return [
+        name
+        for name in found
+        if not any(layer == name or layer.startswith(f"{name}.") for layer in protected)
+    ]
+
+
+def _within(name: str, module: nn.Module, same: set[str]) -> list[str]:
+    from torch import nn
+
+    children = list(module.named_children())
+    inner: list[str] = []
+    if name not in same or isinstance(module, nn.Sequential):
+        for child_name, child in children:
+            inner += _within(f"{name}.{child_name}", child, same)
+    is_block = name in same and children and any(True for _ in module.parameters())
+    return inner or ([name] if is_block else [])
+
+
+def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
+    """Name the modules that ran once, on one image, and gave back its shape."""
+    import torch
+
+    runs: Counter[str] = Counter()
+    same: set[str] = set()
+
+    def note(name: str, inputs: tuple[object, ...], output: object) -> None:
+        runs[name] += 1
+        shapes = [one.shape for one in (*inputs, output) if isinstance(one, torch.Tensor)]
+        if len(shapes) == 2 and shapes[0] == shapes[1] and len(shapes[0]) == 4:
+            same.add(name)
+
+    hooks = [
+        module.register_forward_hook(lambda _m, i, o, name=name: note(name, i, o))
+        for name, module in model.named_modules()
+    ]
+    forward_hooks.forward(model, example, hooks)
+    return {name for name in same if runs[name] == 1}
+
+
+def take_out(model: nn.Module, plan: Plan, names: Sequence[str]) -> Plan:
+    """Put nothing in the place of each block, in place; return the plan that does the same."""
+    from torch import nn
+
+    for name in names:
+        plan = compression_plan.replace(model, plan, name, nn.Identity())
+    return plan
+
+
+def check_names(asked: Sequence[str], found: Sequence[str]) -> None:
+    """Raise ModelError for a name that is no removable block of the model."""
+    unknown = [name for name in asked if name not in found]
+    if unknown:
+        raise ModelError(
+            "depth.blocks: no such removable block",
+            got=", ".join(f"'{name}'" for name in unknown),
+            rule="a block keeps the shape of its input, runs once and is not protected; here: "
+            + (", ".join(found) or "none"),
+            fix="name some of these in compress.recipe, or give `remove: N` instead",
+        )

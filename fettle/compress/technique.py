@@ -1,0 +1,158 @@
+"""Hold the compression techniques, one file each; the file name is its name in params.yaml.
+
+A technique offers `Params` (every field has a default), `CLAIMS`, and `apply`:
+
+    kind "module"   apply(model, plan, options: Params, workshop: Workshop) -> Outcome
+                    changes a torch module in place, within the stage `compress`
+    kind "graph"    acts on an ONNX file, within the stage `export`; its file states its signature
+
+A module technique may also offer `proposals(survey: Survey, *, multiple: int, seed: int)`: its next
+moves on the model as it stands, from mild to harsh, each a set of its own options. A search asks
+for them; it knows no technique by name.
+
+The maths below each `apply` takes flat keyword arguments. Files that begin with '_' are parts the
+techniques share, not techniques. A contract test holds every file found to its claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from fettle.params_schema import Options
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fettle.compress.compression_plan import Plan
+    from fettle.compress.layer_costs import Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What a technique does to any model, checked over every file by a contract test.
+
+    `needs_training`: it asks the workshop to train. `keeps_shapes`: no tensor changes its shape,
+    so the plan stays as it was. Input and output shapes of the model never change. `serves` are the
+    objectives that it can bring nearer, where it can't bring all: a recipe that holds it for
+    another one is refused before any training, with `reason`.
+    """
+
+    kind: Literal["module", "graph"]
+    needs_training: bool
+    shrinks_parameters: bool
+    shrinks_macs: bool
+    keeps_shapes: bool
+    serves: tuple[str, ...] | None = None
+    reason: str = ""
+
+
+class Fit(Protocol):
+    """Train a model in place towards the unpruned float model, on augmented training images.
+
+    The stage makes it from the training room. `phase` names the training uniquely within one
+    recipe step: a finished phase is not trained again after a kill.
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        *,
+        phase: str,
+        epochs: int,
+        learning_rate: float,
+        temperature: float,
+        alpha: float,
+    ) -> None:
+        """Train `model`; see distil.loss for temperature and alpha."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What a stage lends to a module technique, by value.
+
+    `example` is one normalised image [1, C, S, S]; `protected` maps a layer's name to the reason
+    why its outputs must stay; `channel_multiple` is the vector width that channel counts are
+    rounded to; `batches` yields (images [N, C, S, S] normalised, labels [N]) over the training
+    images as they are, without augmentation, in a fixed order. `build(family, options)` makes an
+    untrained network of another family, for the same images and classes.
+    """
+
+    example: torch.Tensor
+    protected: Mapping[str, str]
+    channel_multiple: int
+    seed: int
+    batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
+    fit: Fit
+    build: Callable[[str, Options], nn.Module]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a module technique hands back: the whole plan so far, layers it left, and why.
+
+    `model` is given only when the technique made another network instead of changing the one it
+    got; the plan then names that network's family.
+    """
+
+    plan: Plan
+    model: nn.Module | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A part of the model that can be taken out whole: its output has the shape of its input.
+
+    `layers` have parameters; `loss_increase` is the rise of the mean loss (nats an image) when it
+    is bypassed, without any training after.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    params: int
+    macs: int
+    loss_increase: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSensitivity:
+    """What the loss says to fewer channels of one group (see _groups), without training after.
+
+    `losses` are (share of the `width` channels kept, rise of the mean loss in nats an image), the
+    share falling. `layers` are those that run through the group's channels.
+    """
+
+    name: str
+    width: int
+    layers: tuple[str, ...]
+    losses: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A model as it stands, for `proposals`: what each part costs and how much hangs on it.
+
+    `loss` is the mean cross-entropy of `images` training images (nats); `skipped` says which layers
+    cannot be pruned, and why. `as_built`: no technique has acted on it yet. `size_px` is the side
+    of its input images.
+    """
+
+    layers: tuple[Layer, ...]
+    blocks: tuple[Block, ...] = ()
+    groups: tuple[GroupSensitivity, ...] = ()
+    loss: float = 0.0
+    images: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    as_built: bool = False
+    size_px: int = 32
+
+
+class Proposals(Protocol):
+    """The optional function `proposals` of a module technique."""
+
+    def __call__(self, survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+        """Return options for `apply`, mild first; none when the technique has no move left."""

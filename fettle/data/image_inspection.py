@@ -1,0 +1,170 @@
+"""Look into an encoded image once: what it is, how large, how bright, or why it is unreadable.
+
+Untrusted bytes come in here, so this is a border: nothing that Pillow raises gets out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Raster formats only: Pillow would hand an EPS to Ghostscript. JPEG includes MPO (phone photos).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+PIXELS_MAX = 89_478_485  # Pillow's own limit for a decompression bomb: 256 MiB of 24-bit samples
+FULL_SCALE = {"I": 65_535.0, "F": 1.0}  # I;16 as I; every other mode has 8 bits a sample
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one image is.
+
+    `low` and `high` are its darkest and brightest grey value as a share of full scale (0 to 1,
+    beyond for the modes I and F, whose scale nothing states). All but `error` are None when
+    unreadable.
+    """
+
+    format: str | None = None
+    mode: str | None = None
+    width: int | None = None
+    height: int | None = None
+    low: float | None = None
+    high: float | None = None
+    error: str | None = None
+
+
+def look(encoded: bytes) -> Look:
+    """Decode an image whole and describe it, or say why it cannot be decoded; never raises."""
+    if not encoded:
+        return Look(error="an empty file (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of oddities that it then reads well
+            return _decode(encoded)
+    except UnidentifiedImageError:
+        return Look(error=_stranger(encoded))
+    except Image.DecompressionBombError:
+        return Look(error=f"too large to decode: above {2 * PIXELS_MAX:,} pixels")
+    except Exception as err:  # a damaged file makes Pillow raise nearly anything (struct, zlib, …)
+        return Look(error=f"cannot be decoded: {_words(err)}")
+
+
+def _decode(encoded: bytes) -> Look:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > PIXELS_MAX:
+            text = f"too large to decode: {width} x {height} is above {PIXELS_MAX:,} pixels"
+            return Look(error=text)
+        packing = sample_packing(image)
+        image.load()
+        kind, mode = image.format, image.mode
+        if (reason := scale_unknown(image, packing)) is not None:
+            return Look(error=reason)
+        low, high = _brightness(image)
+        # preprocessing turns by the EXIF tag: a tag that breaks it must show here
+        ImageOps.exif_transpose(image, in_place=True)
+    return Look(kind, mode, width, height, low, high)
+
+
+def _brightness(image: Image.Image) -> tuple[float, float]:
+    """Return the lowest and highest grey value, transparent pixels laid on white.
+
+    A plain red image has both equal.
+    """
+    if image.mode.startswith(("I", "F")):
+        samples = np.asarray(image, dtype=np.float64)
+        scale = FULL_SCALE[image.mode[0]]
+        return float(samples.min()) / scale, float(samples.max()) / scale
+    if image.has_transparency_data:  # as preprocessing does: what is hidden does not count
+        layered = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+    if image.mode == "LAB":  # Pillow has no conversion to grey; its first band is the lightness
+        image = image.getchannel(0)
+    elif image.mode != "L":
+        image = image.convert("L")
+    low, high = cast(tuple[int, int], image.getextrema())  # of one band
+    return low / 255, high / 255
+
+
+# The next two stand in fettle/preprocessing.py as well, which a release carries alone; a test
+# holds both to the same answers.
+def sample_packing(image: Image.Image) -> str:
+    """Return how Pillow unpacks the samples, e.g. "RGB;16B"; ask before the image is loaded."""
+    tiles = getattr(image, "tile", [])
+    return str(tiles[0][3]) if tiles and image.format in ("PNG", "TIFF") else ""
+
+
+def scale_unknown(image: Image.Image, packing: str) -> str | None:
+    """Say why samples of more than 8 bits have no scale that can be relied on; None if they have.
+
+    Cameras, microscopes and X-rays store 12 bits in 16: read as 16, such a picture is black.
+    """
+    if image.mode not in ("I", "F") and ";16" not in packing and not image.mode.startswith("I;"):
+        return None
+    if image.mode.startswith(("I", "F")):
+        samples = np.asarray(image)
+        low, high = float(samples.min()), float(samples.max())
+        if image.mode == "F":
+            if 0 <= low <= high <= 1:
+                return None
+            return f"floating-point samples of {low:g} to {high:g}, where 0 to 1 is taken"
+    else:  # Pillow keeps the upper 8 of colour's 16 bits; alpha has a scale of its own
+        bands = image.split()[: 3 if "RGB" in packing else 1]
+        extrema = [cast(tuple[int, int], band.getextrema()) for band in bands]
+        low, high = 256.0 * min(e[0] for e in extrema), 256.0 * max(e[1] for e in extrema)
+    if low < 0 or high > 65_535:
+        return f"integer samples of {low:.0f} to {high:.0f}, where 0 to 65,535 is taken"
+    if low < high < 4_096:
+        return (
+            f"16-bit samples that end at {high:,.0f} of 65,535: 12 bits or fewer, stored in 16. "
+            "Stretch them to 65,535 (12 bits: times 16), or save them as 8 bits"
+        )
+    return None
+
+
+# First bytes of what a folder of pictures may also hold, and what to do about it.
+LFS = b"version https://git-lfs.github.com/spec/"
+STRANGERS = {
+    b"ftyphei": "an HEIC picture",
+    b"ftyphev": "an HEIC picture",
+    b"ftypmif": "an HEIF picture",
+    b"ftypmsf": "an HEIF picture",
+    b"ftypavi": "an AVIF picture",
+    b"ftyp": "a film or picture in an ISO media file",
+    b"JXL \r\n": "a JPEG XL picture",
+    b"\xff\n": "a JPEG XL picture",
+    b"jP  \r\n": "a JPEG 2000 picture",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+}
+
+
+def _stranger(encoded: bytes) -> str:
+    """Say what bytes that are no image look like."""
+    kinds = ", ".join(FORMATS)
+    if encoded.startswith(LFS):
+        return "a Git LFS pointer, not the image: `git lfs pull` fetches it"
+    for first, what in STRANGERS.items():
+        if encoded.startswith(first) or encoded[4 : 4 + len(first)] == first:
+            return f"{what}, which is not taken: convert it ({kinds})"
+    try:  # an incremental decoder does not mind that the 512 bytes end within a letter
+        text = codecs.getincrementaldecoder("utf-8")().decode(encoded[:512])
+    except UnicodeDecodeError:
+        return f"no image of a known format ({kinds})"
+    if all(letter.isprintable() or letter in "\t\r\n" for letter in text):
+        return "no image but text"
+    return f"no image of a known format ({kinds})"
+
+
+def _words(err: Exception) -> str:
+    """Return an error's text without the address in memory of the stream."""
+    text = re.sub(r" ?<[^<>]* at 0x[0-9a-fA-F]+>", "", str(err)).strip()
+    return text or type(err).__name__

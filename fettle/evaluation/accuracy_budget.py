@@ -1,0 +1,310 @@
+"""Judge a budget by the upper bound of a paired drop; foretell on validation how test will judge.
+
+All figures rest on the discordant pairs of n images: b that only the reference (the float model)
+got right, c that only the candidate got right. The drop is (b - c) / n.
+
+The bound. Tango's score test (1998, Statistics in Medicine 17, pp. 891-908) of "the drop is d"
+against "it is smaller" rejects when
+
+    b - c - n d <= -z sqrt(n (2 q + d (1 - d)))        z = the normal quantile of `confidence`
+
+with q the maximum-likelihood share of the c-cell under d (see quality.paired_drop). The one-sided
+upper bound is the largest d not rejected, so "the bound lies within drop_max" is the same as "the
+test rejects drop_max", which is closed-form: `passes`. Without a discordant pair the bound is
+z^2 / (n + z^2), not 0. Its exact coverage is in the test.
+
+The foresight. The shares of (b, c, the rest) get Jeffreys' prior Dirichlet(1/2, 1/2, 1/2); after
+validation's counts, the counts on a test set of n images follow the Dirichlet-multinomial. `chance`
+adds up that distribution over the pairs (b, c) that pass. Only the size of the test set enters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fettle.evaluation import accuracy_statistics
+from fettle.evaluation.accuracy_statistics import Bools, Doubles, Floats, Labels
+
+PRIOR = 0.5  # Jeffreys; together one and a half images
+NEGLIGIBLE = 1e-12  # a count of less mass is left out of the sums
+# Of a lossless compression 1 to 2 % of the answers flip, half each way (measured on digits).
+FLIP_SHARE = 0.015
+POWER = 0.8  # the usual one (Cohen 1988): four true wins in five are seen to be wins
+EXACT_MAX = 20_000  # images; the normal law is within 1 % of the exact sum there
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Discordant pairs: images that only the reference, only the candidate got right; out of n."""
+
+    lost: float
+    gained: float
+    n: int
+
+    @property
+    def drop(self) -> float:
+        """The accuracy lost: in [-1, 1], positive is worse."""
+        return (self.lost - self.gained) / self.n
+
+
+def pairs(reference_correct: Bools, candidate_correct: Bools) -> Pairs:
+    """Count the discordant pairs of two models on the same images: bool [n] each."""
+    return Pairs(
+        lost=int((reference_correct & ~candidate_correct).sum()),
+        gained=int((~reference_correct & candidate_correct).sum()),
+        n=len(reference_correct),
+    )
+
+
+def quantile(confidence: float) -> float:
+    """Return the normal quantile of a one-sided bound; confidence in (0, 1)."""
+    return NormalDist().inv_cdf(confidence)
+
+
+def upper_bound(found: Pairs, confidence: float) -> float:
+    """Return Tango's one-sided upper bound of the drop at `confidence` in [0.5, 1)."""
+    return accuracy_statistics.tango_interval(
+        found.lost, found.gained, found.n, z=quantile(confidence)
+    )[1]
+
+
+def drop_bound(
+    metric: str, reference: Floats, candidate: Floats, labels: Labels, *, confidence: float
+) -> float:
+    """Return the one-sided upper bound of the drop in `metric` (logits [n, classes], labels [n]).
+
+    accuracy: Tango's. macro_f1 and worst_recall: the bootstrap's percentile, but never below what
+    Tango gives for no discordant pair, where the bootstrap would say 0. calibration_error has no
+    interval (see quality), so its bound is the point itself.
+    """
+    if metric == "accuracy":
+        right = (accuracy_statistics.correct(one, labels) for one in (reference, candidate))
+        return upper_bound(pairs(*right), confidence)
+    if metric == "calibration_error":
+        return accuracy_statistics.drop(metric, reference, candidate, labels).value
+    images = np.bincount(labels)
+    n = len(labels) if metric == "macro_f1" else int(images[images > 0].min())
+    drawn = accuracy_statistics.drawn_drops(metric, reference, candidate, labels)
+    return max(float(np.quantile(drawn, confidence)), upper_bound(Pairs(0, 0, n), confidence))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How a budget stands on n images. "undecided": the drop itself lies within the budget, its
+    bound does not; then `n_needed` images would decide it for this drop (None: no set would).
+    """
+
+    status: Literal["met", "exceeded", "undecided"]
+    bound: float
+    n_needed: int | None = None
+
+
+def judge(
+    metric: str,
+    reference: Floats,
+    candidate: Floats,
+    labels: Labels,
+    *,
+    drop_max: float,
+    confidence: float,
+) -> Judgement:
+    """Hold the upper bound of the drop against `drop_max`."""
+    bound = drop_bound(metric, reference, candidate, labels, confidence=confidence)
+    if bound <= drop_max:
+        return Judgement("met", bound)
+    drop = accuracy_statistics.drop(metric, reference, candidate, labels).value
+    if drop > drop_max:
+        return Judgement("exceeded", bound)
+    found = pairs(*(accuracy_statistics.correct(one, labels) for one in (reference, candidate)))
+    needed = n_needed(
+        drop_max,
+        confidence=confidence,
+        flip_share=max(FLIP_SHARE, (found.lost + found.gained) / found.n),
+        drop=max(0.0, drop),
+    )
+    return Judgement("undecided", bound, needed)
+
+
+def passes(
+    lost: npt.ArrayLike, gained: npt.ArrayLike, n: int, *, drop_max: float, confidence: float
+) -> Bools:
+    """Tell for counts of any one shape whether the upper bound lies within `drop_max`."""
+    b, c = np.asarray(lost, np.float64), np.asarray(gained, np.float64)
+    gap, variance = accuracy_statistics.tango_score(b, c, n, drop_max, sqrt=np.sqrt)
+    rejected = gap <= -quantile(confidence) * np.sqrt(np.maximum(0.0, variance))
+    # without variance (d = 0 and no discordant pair) nothing is rejected; no drop is above 1
+    return np.asarray((rejected & (variance > 0)) | (drop_max >= 1))
+
+
+def chance(seen: Pairs, n: int, *, drop_max: float, confidence: float) -> float:
+    """Return the predictive probability that `n` fresh images will pass, given `seen` ones.
+
+    `seen.n` 0 is the prior alone.
+    """
+    prior = (PRIOR + seen.lost, PRIOR + seen.gained, PRIOR + seen.n - seen.lost - seen.gained)
+    whole = sum(prior)
+    law = _Law(
+        cells=[_rising(one, n) for one in prior],
+        others=[_rising(whole - one, n) for one in prior],
+        whole=_rising(whole, n)[n],
+    )
+    return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
+
+
+def foresee(
+    metric: str,
+    reference: Floats,
+    candidate: Floats,
+    labels: Labels,
+    n: int,
+    *,
+    drop_max: float,
+    confidence: float,
+) -> float:
+    """Return how likely `n` fresh images will pass, given logits [v, classes] and labels [v].
+
+    accuracy: `chance`. The others: the drop on fresh images is normal around the drop seen, with
+    the bootstrap's spread s here and s_n = s sqrt(v / n) there, so that it passes with probability
+    Phi((drop_max - drop - z s_n) / sqrt(s^2 + s_n^2)); s is never below one image's worth.
+    """
+    if metric == "accuracy":
+        right = (accuracy_statistics.correct(one, labels) for one in (reference, candidate))
+        return chance(pairs(*right), n, drop_max=drop_max, confidence=confidence)
+    drop, seen = accuracy_statistics.drop(metric, reference, candidate, labels).value, len(labels)
+    if metric == "calibration_error":  # judged by the point itself, see drop_bound
+        return float(drop <= drop_max)
+    spread = max(
+        float(accuracy_statistics.drawn_drops(metric, reference, candidate, labels).std()), 1 / seen
+    )
+    there = spread * math.sqrt(seen / n)
+    gap = drop_max - drop - quantile(confidence) * there
+    return NormalDist().cdf(gap / math.hypot(spread, there))
+
+
+def chance_at(
+    lost_share: float, gained_share: float, n: int, *, drop_max: float, confidence: float
+) -> float:
+    """Return the probability that `n` images pass when the true shares of both cells are known."""
+    shares = (lost_share, gained_share, max(0.0, 1 - lost_share - gained_share))
+    law = _Law(
+        cells=[_powers(one, n) for one in shares],
+        others=[_powers(1 - one, n) for one in shares],
+        whole=0.0,
+    )
+    return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
+
+
+def n_needed(
+    drop_max: float,
+    *,
+    confidence: float,
+    flip_share: float = FLIP_SHARE,
+    power: float = POWER,
+    drop: float = 0.0,
+) -> int | None:
+    """Return how many test images decide in favour with probability `power`.
+
+    The model's true drop is `drop`; `flip_share` of the answers differ in correctness, at least
+    `drop`. None when no test set would: the drop is not below `drop_max`. Exact to the few images
+    by which the probability is not monotone (counts are whole) below EXACT_MAX, beyond it
+
+        n = (flips - drop^2) ((z_confidence + z_power) / (drop_max - drop))^2
+    """
+    if drop >= drop_max:
+        return None
+    flips = max(flip_share, abs(drop))
+    lost, gained = (flips + drop) / 2, (flips - drop) / 2
+    spread = (quantile(confidence) + quantile(power)) / (drop_max - drop)
+    normal = math.ceil((flips - drop**2) * spread**2)
+    if normal > EXACT_MAX:
+        return normal
+
+    def enough(n: int) -> bool:
+        found = chance_at(lost, gained, n, drop_max=drop_max, confidence=confidence)
+        return found >= power
+
+    high = max(16, normal)
+    while not enough(high):
+        high = high * 5 // 4
+    low = high // 2
+    while enough(low) and low > 1:
+        low //= 2
+    while high - low > max(1, high // 500):  # a fifth of a percent: it is said as "about"
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def least_n(drop_max: float, *, confidence: float) -> int:
+    """Return the size below which no answer passes: not one with every image right in both.
+
+    From z^2 / (n + z^2) <= drop_max; drop_max in (0, 1].
+    """
+    return math.ceil(quantile(confidence) ** 2 * (1 - drop_max) / drop_max)
+
+
+def below_noise(n: int, *, drop_max: float, confidence: float) -> str | None:
+    """Say, before any training, that `n` test images will hardly decide an accuracy budget; or
+    None when a truly lossless model would pass with probability POWER.
+    """
+    share = FLIP_SHARE / 2
+    likely = chance_at(share, share, n, drop_max=drop_max, confidence=confidence)
+    if likely >= POWER:
+        return None
+    needed = n_needed(drop_max, confidence=confidence)
+    ask = f"about {needed:,} test images" if needed else "a budget above 0"
+    return (
+        f"compress.budget is below the noise of the test set: with n = {n:,} even a lossless model "
+        f"is shown to drop at most {drop_max:g} ({confidence:.0%} bound) with probability "
+        f"{likely:.2f}; {POWER:g} needs {ask}. Raise ingest.split.test, add data, or raise "
+        "compress.budget.drop_max"
+    )
+
+
+def _rising(start: float, n: int) -> Doubles:
+    """Return log(Gamma(start + k) / Gamma(start)) for k = 0..n."""
+    return np.concatenate([[0.0], np.cumsum(np.log(start + np.arange(n)))])
+
+
+def _powers(share: float, n: int) -> Doubles:
+    """Return log(share^k) for k = 0..n, with 0^0 = 1."""
+    counts = np.arange(n + 1)
+    return np.asarray(counts * math.log(share) if share > 0 else np.where(counts, -np.inf, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Law:
+    """A law of the counts (b, c, r) that add up to n: log mass = log(n! / (b! c! r!)) +
+    cells[0][b] + cells[1][c] + cells[2][r] - whole. `others[i]` is cells of all but i together.
+    Arrays are [n + 1].
+    """
+
+    cells: list[Doubles]
+    others: list[Doubles]
+    whole: float
+
+
+def _over_passing(n: int, law: _Law, *, drop_max: float, confidence: float) -> float:
+    """Add up the mass of the pairs (b, c) whose upper bound lies within `drop_max`."""
+    factorial = _rising(1.0, n)
+    every = np.arange(n + 1)
+
+    def likely(cell: int) -> npt.NDArray[np.int64]:
+        binomial = factorial[n] - factorial - factorial[::-1]
+        alone = binomial + law.cells[cell] + law.others[cell][::-1] - law.whole
+        return np.asarray(every[alone > math.log(NEGLIGIBLE)])
+
+    b, c = likely(0)[:, None], likely(1)[None, :]
+    held = passes(b, c, n, drop_max=drop_max, confidence=confidence) & (b + c <= n)
+    rows, columns = np.nonzero(held)
+    lost, gained = b[rows, 0], c[0, columns]
+    rest = n - lost - gained
+    mass = factorial[n] - factorial[lost] - factorial[gained] - factorial[rest] - law.whole
+    mass += law.cells[0][lost] + law.cells[1][gained] + law.cells[2][rest]
+    return float(min(1.0, np.exp(mass).sum()))

@@ -1,0 +1,20 @@
+"""Run a loaded model over many images: the step that evaluate and verdict share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fettle.data import split_reader
+from fettle.hardware.runtimes import Session
+from fettle.params import Params
+from fettle.preprocessing import Floats, Pixels
+
+CHUNK_IMAGES = 64  # held in float32 at once; the answers do not depend on it
+
+
+def answers(session: Session, params: Params, pixels: Pixels) -> Floats:
+    """Return the logits [N, classes] of uint8 images [N, C, S, S], a chunk at a time."""
+    normalise = split_reader.preprocess(params).normalise
+    starts = range(0, len(pixels), CHUNK_IMAGES)
+    parts = [session.run(normalise(pixels[at : at + CHUNK_IMAGES])) for at in starts]
+    return np.concatenate(parts)

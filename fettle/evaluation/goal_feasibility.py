@@ -1,0 +1,64 @@
+"""Check the goal of params.yaml as soon as the row counts are known, before any training."""
+
+from __future__ import annotations
+
+from fettle import plugins
+from fettle.errors import ParamsError
+from fettle.evaluation import accuracy_budget
+from fettle.hardware import energy_measurement
+from fettle.params import Params
+from fettle.params_schema import Also, Budget
+from fettle.recorder import Recorder
+
+
+def check(params: Params, *, classes: int, tested: int, recorder: Recorder) -> None:
+    """Refuse a goal that nothing can meet or measure here; note a budget below the noise.
+
+    Needs "compress.budget", "compress.also", "compress.objective" and "targets" in SECTIONS.
+    `tested` counts the test images. Raises ParamsError and TargetError.
+    """
+    if params.compress.objective.minimise == "energy_j":
+        energy_measurement.check()
+    check_limits(params.compress.also, classes, narrowest(params.targets))
+    warn_of_noise(params.compress.budget, tested, recorder)
+
+
+def check_limits(also: Also, classes: int, features: int) -> None:
+    """Raise ParamsError for a limit below the last layer alone, at its narrowest.
+
+    It maps at least `features` channels to `classes` logits: one weight each, one byte a weight,
+    one multiply-accumulate a weight.
+    """
+    least = classes * features
+    limits = (
+        ("size_bytes_max", also.size_bytes_max, "bytes"),
+        ("params_max", also.params_max, "parameters"),
+        ("macs_max", also.macs_max, "multiply-accumulates"),
+    )
+    for name, limit, unit in limits:
+        if limit is not None and limit < least:
+            raise ParamsError(
+                f"compress.also.{name}: no model can be that small",
+                got=f"{limit:,}",
+                rule=f"its last layer alone, {features} channels to {classes} classes, has "
+                f"{least:,} {unit}",
+                fix=f"raise compress.also.{name}; nothing was trained",
+            )
+
+
+def narrowest(targets: list[str]) -> int:
+    """Return the fewest channels that a layer may have: the targets' smallest vector width."""
+    found = [
+        plugins.resolve("targets", name, where="targets").TARGET.channel_multiple
+        for name in targets
+    ]
+    return int(min(found))
+
+
+def warn_of_noise(asked: Budget, tested: int, recorder: Recorder) -> None:
+    """Note that `tested` images cannot decide an accuracy budget."""
+    if asked.metric != "accuracy":
+        return
+    text = accuracy_budget.below_noise(tested, drop_max=asked.drop_max, confidence=asked.confidence)
+    if text:
+        recorder.note("warning", text)

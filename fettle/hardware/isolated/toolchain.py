@@ -1,0 +1,66 @@
+"""Run a toolchain in its own virtual environment: record here, environment, worker, session beside.
+
+For a toolchain too heavy, or too much at odds with the others, to be installed beside them.
+
+    environment.py   the locked virtual environment: where it lies, whether it is whole, making it
+    worker.py        a subprocess in it: JSON in, one JSON line out, limits, killed as a group
+    harness.py       what that subprocess runs; standard library and numpy only
+    session.py       open, run, time and measure a model that lives in a worker
+    locks/           requirements with hashes, one file a toolchain (`python tools/lock.py --help`)
+    scripts/         what the toolchain itself does, one file a toolchain, run by the harness
+
+Such a runtime offers `TOOLCHAIN` beside what every runtime offers; fettle/hardware/runtimes/iree.py shows
+how. Nothing is ever installed by a run: only `fettle targets install NAME` does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+GIB = 1 << 30
+# Toolchains hand paths to a shell unquoted: IREE 3.13 called its linker so, from a folder with a
+# space, a quote or a dollar in its name; "%20" failed as well.
+PLAIN_PATH = re.compile(r"[\w/.,+@:=~-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one call may take: wall time, and resident memory of the whole process group.
+
+    Memory is looked at in /proc; where there is none, only the time is held.
+    """
+
+    seconds: float = 900.0  # IREE took 7 s for EfficientNet-Lite0: slow machines, larger models
+    memory_bytes: int = 8 * GIB  # the same compile took 0.6 GB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """A toolchain with an environment of its own. `requirements` is what its lock is made of.
+
+    `pythons` are the oldest and the newest Python its packages have wheels for. What it costs is
+    measured with a cold cache on Linux x86, and said before anything is installed.
+    """
+
+    name: str
+    title: str
+    requirements: tuple[str, ...]
+    pythons: tuple[tuple[int, int], tuple[int, int]]
+    download_mb: int
+    disk_mb: int
+    minutes: int
+    limits: Limits = Limits()
+    folder: Path = HERE
+
+    @property
+    def lock(self) -> Path:
+        """The pinned requirements with their hashes."""
+        return self.folder / "locks" / f"{self.name}.txt"
+
+    @property
+    def script(self) -> Path:
+        """What the worker runs in the toolchain's environment."""
+        return self.folder / "scripts" / f"run_{self.name}.py"

@@ -1,0 +1,275 @@
+"""Make a toolchain's virtual environment from its lock, in a cache folder of this user.
+
+    $FETTLE_TOOLCHAINS, else $XDG_CACHE_HOME/fettle/toolchains, else ~/.cache/fettle/toolchains
+        NAME-DIGEST/                 the environment; DIGEST is of lock, Python and platform
+        NAME-DIGEST/complete.json    its stamp, written last: without it the folder is made anew
+        NAME-DIGEST.busy             held with flock while it is made, by pip too
+
+Another lock is another folder, so an older fettle on this machine keeps the one it knows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from fettle.errors import TargetError
+from fettle.hardware.isolated.toolchain import PLAIN_PATH, Toolchain
+from fettle.hardware.runtimes import Availability
+
+STAMP = "complete.json"
+VARIABLE = "FETTLE_TOOLCHAINS"
+LAST_LINES = 4  # of pip's words; the reason stands in the last ones
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A whole environment: its Python, that one's version, and {package: version} in it."""
+
+    python: Path
+    python_version: str
+    packages: dict[str, str]
+
+
+def root() -> Path:
+    """Return the folder of all toolchains of this user; it is not made.
+
+    Raises TargetError where this user has no home folder and no variable names another, or its
+    path would break what toolchains do with it.
+    """
+    found = _root()
+    if not PLAIN_PATH.fullmatch(str(found)):
+        raise TargetError(
+            "the folder of toolchains has a path that toolchains cannot take",
+            got=f"'{found}'",
+            rule="they hand it to a shell unquoted: letters, digits and / . _ , + @ : = ~ - only",
+            fix=f"set {VARIABLE} to another folder",
+        )
+    return found
+
+
+def _root() -> Path:
+    given, base = os.environ.get(VARIABLE), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if given:
+            return Path(given).expanduser().resolve()
+        if base and Path(base).is_absolute():  # the XDG rule: a relative one is ignored
+            return Path(base) / "fettle" / "toolchains"
+        return Path.home() / ".cache" / "fettle" / "toolchains"
+    except RuntimeError as err:
+        raise TargetError(
+            "there is no folder for toolchains",
+            got=str(err),
+            fix=f"set {VARIABLE} to a folder that you may write to",
+        ) from err
+
+
+def lock_digest(toolchain: Toolchain) -> str:
+    """Return the sha256 of the lock file."""
+    return hashlib.sha256(toolchain.lock.read_bytes()).hexdigest()
+
+
+def folder(toolchain: Toolchain) -> Path:
+    """Return where the environment for this lock, Python and platform lies, made or not."""
+    parts = [lock_digest(toolchain), platform.python_version(), sys.platform, platform.machine()]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return root() / f"{toolchain.name}-{digest[:12]}"
+
+
+def find(toolchain: Toolchain) -> Environment | None:
+    """Return the environment when it is whole, else None: not made, half made, or its Python gone.
+
+    Raises TargetError as `root` does.
+    """
+    place = folder(toolchain)
+    python = place / "bin" / "python"
+    try:
+        stamp = json.loads((place / STAMP).read_text())
+        found = Environment(python, str(stamp["python"]), dict(stamp["packages"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if python.exists() else None  # a link: false once the Python it was made of went
+
+
+def availability(toolchain: Toolchain) -> Availability:
+    """Tell whether the toolchain is installed; its version is that of its first requirement."""
+    try:
+        found, reason = find(toolchain), f"the toolchain {toolchain.name} is not installed"
+    except TargetError as err:
+        found, reason = None, f"{err.what}: {err.got}"
+    if found is None:
+        return Availability(False, None, reason, f"fettle targets install {toolchain.name}")
+    return Availability(True, found.packages.get(named(toolchain)[0], "unknown"), None, None)
+
+
+def named(toolchain: Toolchain) -> tuple[str, ...]:
+    """Return the names of the required packages, without extras and bounds."""
+    return tuple(
+        requirement.partition("[")[0].partition("=")[0].partition(">")[0].partition("<")[0].strip()
+        for requirement in toolchain.requirements
+    )
+
+
+def python(toolchain: Toolchain) -> Path:
+    """Return the environment's Python; raises TargetError when it is not installed."""
+    found = find(toolchain)
+    if found is None:
+        raise TargetError(
+            f"the toolchain {toolchain.name} is not installed",
+            got=f"no whole environment at {folder(toolchain)}",
+            rule="a run installs nothing by itself",
+            fix=f"run `fettle targets install {toolchain.name}`, or drop its targets "
+            "(params.yaml: targets)",
+        )
+    return found.python
+
+
+def cost(toolchain: Toolchain) -> str:
+    """Say what installing takes, in one line."""
+    return (
+        f"{toolchain.title}: about {toolchain.download_mb} MB to download, {toolchain.disk_mb} MB "
+        f"on disk at {folder(toolchain)}, {toolchain.minutes} min"
+    )
+
+
+def install(toolchain: Toolchain, *, say: Say) -> Environment:
+    """Make the environment unless it is whole; `say` gets what it costs before it begins.
+
+    Safe to run twice at once: the second waits. Raises TargetError when this Python is not one
+    of the toolchain's, the folder cannot be written, the disk is too full, or pip fails; then
+    nothing half-made is left.
+    """
+    _check_python(toolchain)
+    place = folder(toolchain)
+    found = find(toolchain)
+    if found is None:
+        with _held(place, say) as handle:
+            found = find(toolchain)  # the one that was waited for has made it
+            if found is None:
+                return _remake(toolchain, place, handle, say)
+    say(f"{toolchain.title} is installed already, at {place}")
+    return found
+
+
+def _remake(toolchain: Toolchain, place: Path, handle: int, say: Say) -> Environment:
+    """Make it in place of what an install that was killed left; leave nothing half-made."""
+    shutil.rmtree(place, ignore_errors=True)
+    _check_space(toolchain, place)
+    say(cost(toolchain))
+    try:
+        _make(toolchain, place, handle)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return Environment(place / "bin" / "python", platform.python_version(), _packages(place))
+
+
+def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
+    """Run venv and pip, then write the stamp."""
+    _run(toolchain, [sys.executable, "-I", "-m", "venv", str(place)], handle)
+    pip = [str(place / "bin" / "python"), "-I", "-m", "pip", "--no-input", "install", "--quiet"]
+    locked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r"]
+    _run(toolchain, [*pip, *locked, str(toolchain.lock)], handle)
+    stamp = {"python": platform.python_version(), "packages": _packages(place)}
+    half = place / f"{STAMP}.half"
+    half.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
+    half.replace(place / STAMP)
+
+
+def _packages(place: Path) -> dict[str, str]:
+    """Read {package: version} of an environment from its metadata; nothing is imported."""
+    site = place / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    found = metadata.distributions(path=[str(site)])
+    return {one.name.lower().replace("_", "-"): one.version for one in found}
+
+
+def _run(toolchain: Toolchain, command: list[str], handle: int) -> None:
+    """Run a step; it inherits the lock's `handle`, so that an orphan of it keeps the lock."""
+    drop = ("PYTHON", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "VIRTUAL_ENV")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**kept, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        pass_fds=[handle],
+    )
+    if done.returncode == 0:
+        return
+    noise = ("[notice]", "WARNING: Location")
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    last = [line[:300] for line in lines if not line.startswith(noise)][-LAST_LINES:]
+    full = "No space left on device" in done.stdout
+    raise TargetError(
+        f"the toolchain {toolchain.name} could not be installed",
+        got=" / ".join(last) or f"exit code {done.returncode} of {Path(command[0]).name}",
+        rule=f"its environment is made of {toolchain.lock.name}, with hashes checked",
+        fix=_space_fix(toolchain)
+        if full
+        else "see to what pip says (HTTPS_PROXY names a proxy, PIP_INDEX_URL a mirror), and run it "
+        "again: nothing half-made was left",
+    )
+
+
+def _space_fix(toolchain: Toolchain) -> str:
+    return f"free {toolchain.disk_mb} MB there, or set {VARIABLE} to a folder on a larger disk"
+
+
+def _check_python(toolchain: Toolchain) -> None:
+    here, (oldest, newest) = sys.version_info[:2], toolchain.pythons
+    if not oldest <= here <= newest:
+        raise TargetError(
+            f"{toolchain.title} has no packages for this Python",
+            got=platform.python_version(),
+            rule=f"its lock is for Python {'.'.join(map(str, oldest))} to "
+            f"{'.'.join(map(str, newest))}",
+            fix="install fettle with such a Python, or drop its targets (params.yaml: targets)",
+        )
+
+
+def _check_space(toolchain: Toolchain, place: Path) -> None:
+    free_mb = shutil.disk_usage(place.parent).free // 1_000_000
+    if free_mb < toolchain.disk_mb:
+        raise TargetError(
+            f"there is no room for the toolchain {toolchain.name}",
+            got=f"{free_mb} MB free at {place.parent}",
+            rule=f"it takes {toolchain.disk_mb} MB",
+            fix=_space_fix(toolchain),
+        )
+
+
+@contextmanager
+def _held(place: Path, say: Say) -> Iterator[int]:
+    """Hold the lock of one environment; the kernel frees it on any death. Yields its handle."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        busy = place.with_name(f"{place.name}.busy").open("a")
+    except OSError as err:
+        raise TargetError(
+            "the folder of toolchains cannot be written",
+            got=f"{place.parent}: {err.strerror}",
+            fix=f"set {VARIABLE} to a folder that you may write to",
+        ) from err
+    with busy:
+        try:
+            fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is installing it: waiting for that one")
+            fcntl.flock(busy, fcntl.LOCK_EX)
+        yield busy.fileno()

@@ -1,0 +1,12 @@
+"""x86 CPU, ONNX Runtime, int4 weights alone: an eighth of the weights' bytes at fp32's speed."""
+
+from fettle.hardware.targets import Target
+
+TARGET = Target(
+    hardware="x86 CPU",
+    machine=("x86_64", "AMD64"),
+    runtime="ort",
+    precision="w4",
+    dialect=None,
+    channel_multiple=8,
+)

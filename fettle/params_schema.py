@@ -1,0 +1,326 @@
+"""State every section of params.yaml as a frozen, strict model, in the order of the file."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]  # counts: what numpy, ONNX and DVC all hold
+Large = Annotated[int, Field(ge=1, lt=2**63)]
+# Beyond these a machine is not slow but out of memory or threads, after the training.
+Threads = Annotated[int, Field(ge=1, le=1024)]
+BATCH_IMAGES_MAX = 65_536
+ROUNDS_MAX = 1_000_000
+Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
+
+
+class Strict(BaseModel):
+    """The base of every section and of every plug-in's Params."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Fold(Strict):
+    """The test set is the fold of this `number` (from 1) out of `of` that cover all rows."""
+
+    number: Positive
+    of: Annotated[int, Field(ge=2, le=20)]
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        if self.number > self.of:
+            raise ValueError(f"there is no fold {self.number} of {self.of}")
+        return self
+
+
+class Split(Strict):
+    """Shares of the rows; deterministic, stratified by label, whole groups stay together.
+
+    With `fold` the test set is that fold, and `train` and `validation` share the other rows
+    (`fettle crossfit` sets it).
+    """
+
+    train: Fraction
+    validation: Fraction
+    test: Fraction
+    fold: Fold | None = None
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, they are {total:g}")
+        if min(self.train, self.validation, self.test) <= 0:
+            raise ValueError("each of train, validation and test needs a share above 0")
+        return self
+
+
+class Ingest(Strict):
+    """Where the data comes from: `source` is a file in fettle/sources."""
+
+    source: str
+    options: Options = {}
+    split: Split
+
+
+class Validate(Strict):
+    """Limits of the data checks; a row that breaks a rule is quarantined, not fatal."""
+
+    quarantine_max_fraction: Fraction
+    class_images_min: Positive
+    class_imbalance_max: Annotated[float, Field(ge=1)]
+    size_px_min: Positive
+    size_px_max: Positive
+    null_max_fraction: Fraction
+    labels: list[str] | None = None
+    data_docs: bool = False
+
+
+class Preprocess(Strict):
+    """From any image to the model's input; the same code in training and in the release."""
+
+    size_px: Annotated[int, Field(ge=8, le=1024)]
+    channels: Literal[1, 3]
+    mean: Fraction
+    std: Annotated[float, Field(gt=0, le=1)]
+
+
+class Augment(Strict):
+    """Random changes of a training image; all zero or false is none."""
+
+    shift_fraction: Fraction = 0.0
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale_fraction: Fraction = 0.0
+    brightness_fraction: Fraction = 0.0
+    contrast_fraction: Fraction = 0.0
+    flip_horizontal: bool = False
+    erase_fraction: Fraction = 0.0
+
+
+class Finetune(Strict):
+    """Transfer learning: `family` is a file in fettle/families."""
+
+    family: str
+    options: Options = {}
+    epochs_head: Annotated[int, Field(ge=0, lt=2**31)]
+    epochs_max: Positive
+    patience_epochs: Positive
+    unfreeze_every_epochs: Annotated[int, Field(ge=0, lt=2**31)]
+    batch_images: Annotated[int, Field(ge=2, le=BATCH_IMAGES_MAX)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate_decay_per_group: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)]
+    imbalance: Literal["none", "weights", "sampler", "thresholds"]
+    mixed_precision: Literal["auto", "off"]
+    augment: Augment = Augment()
+
+
+class Objective(Strict):
+    """What the search and `select` minimise; `on` names one target, or null for the best of all."""
+
+    minimise: Literal["latency_p50_ms", "size_bytes", "macs", "energy_j"]
+    on: str | None = None
+
+
+class Budget(Strict):
+    """How much of a metric all steps together may cost, against the float model, same images.
+
+    The one-sided upper bound of the drop on test, at `confidence`, must lie within `drop_max`.
+    """
+
+    metric: Metric
+    drop_max: Fraction
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+
+
+class Also(Strict):
+    """Hard limits beside the objective, each on the file that ships; null is no limit."""
+
+    size_bytes_max: Large | None = None
+    latency_p50_ms_max: Annotated[float, Field(gt=0)] | None = None
+    params_max: Large | None = None
+    macs_max: Large | None = None
+
+
+class Search(Strict):
+    """How far `recipe: auto` looks. Evaluations bound it; the clock is a safety stop only, which
+    marks the result truncated. A trial recovers for `trial_epochs`, a finalist `final_epochs` more.
+    `aim` is the objective inside the budget, or the whole front up to some way beyond the budget.
+    """
+
+    aim: Literal["objective", "front"] = "objective"
+    evaluations_max: Positive = 24
+    wall_clock_max_s: Annotated[float, Field(gt=0)] = 900
+    trial_epochs: Annotated[int, Field(ge=0, lt=2**31)] = 2
+    final_epochs: Positive = 16
+
+
+def _list_or_auto(value: object) -> object:
+    if value != "auto" and not isinstance(value, list):
+        raise ValueError("either auto, or a list of steps such as [{use: prune}, {use: distil}]")
+    if isinstance(value, list) and not all(isinstance(step, dict) for step in value):
+        raise ValueError("each step of a recipe is a mapping that begins with use: TECHNIQUE")
+    return value
+
+
+class Compress(Strict):
+    """`recipe` is a list of techniques (files in fettle/compress), done in this order, or auto:
+    the best list found for the objective within the budget.
+    """
+
+    recipe: Annotated[Literal["auto"] | list[Options], BeforeValidator(_list_or_auto)]
+    objective: Objective
+    budget: Budget
+    also: Also = Also()
+    search: Search = Search()
+
+
+class Export(Strict):
+    """How int8 files are made, on training images.
+
+    Layers go back to float until the int8 file differs from the float one in no more than
+    `disagreement_max` of its answers; 1 keeps all of them int8. 7 bits a weight are for CPUs
+    without VNNI.
+    """
+
+    calibration_images: Annotated[int, Field(ge=8, lt=2**31)]
+    calibrate: Literal["auto", "minmax", "entropy", "percentile"]
+    weight_bits: Literal[7, 8] = 8
+    disagreement_max: Fraction = 0.02
+
+
+class Evaluate(Strict):
+    """How a target is measured on validation images."""
+
+    threads: Threads
+    batch_images: Annotated[int, Field(ge=1, le=BATCH_IMAGES_MAX)]
+    rounds: Annotated[int, Field(ge=20, le=ROUNDS_MAX)]
+    parity_images: Positive
+
+
+class Limit(Strict):
+    """A bound that the shipped file must meet on test."""
+
+    metric: Metric
+    min: Fraction | None = None
+    max: Fraction | None = None
+
+
+class Verdict(Strict):
+    """Bounds on the shipped file beside compress.budget."""
+
+    limits: list[Limit] = []
+    class_drop_max: Fraction | None = 0.1
+
+
+def _bento_name(value: str) -> str:
+    """Hold a name to what BentoML takes as the name of a Bento."""
+    if not re.fullmatch(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?", value):
+        raise ValueError(
+            "BentoML takes 1 to 63 lower-case letters a-z, digits, - and _, a letter first, a "
+            "letter or digit last"
+        )
+    return value
+
+
+class Release(Strict):
+    """`name` is the Bento's and the registered model's name, `service` a folder in bentos/."""
+
+    name: Annotated[str, AfterValidator(_bento_name)]
+    service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+
+
+# What the router's variables can name: nginx has no cookie with a hyphen, no header with a _ or
+# beyond ASCII. fettle/rollout/router/nginx_config.py holds the routes to the same.
+STICKY_KEY = r"cookie:[A-Za-z0-9_]{1,64}|header:[A-Za-z0-9-]{1,64}"
+STICKY_RULE = "cookie:NAME (letters, digits, _) or header:NAME (letters, digits, -)"
+
+
+def _sticky(key: str) -> str:
+    if re.fullmatch(STICKY_KEY, key) is None:
+        raise ValueError(f"it reads {STICKY_RULE}, NAME at most 64 long: the router takes no other")
+    return key
+
+
+LiveGate = Literal["errors", "latency", "accuracy"]
+ShadowGate = Literal["accuracy", "disagreement"]
+OnDrift = Literal["hold", "rerun"]
+
+
+def _drawn(weight_percent: float) -> float:
+    if round(weight_percent, 2) != weight_percent:
+        raise ValueError("the router draws hundredths of a percent: at most two decimals")
+    return weight_percent
+
+
+class PromoteStep(Strict):
+    """One weight; `margin_times` widens the margins while few requests are at stake."""
+
+    weight_percent: Annotated[float, AfterValidator(_drawn), Field(gt=0, lt=100)]
+    margin_times: Annotated[float, Field(ge=1)] = 1.0
+    gates: Annotated[list[LiveGate], Field(min_length=1)] = ["errors", "latency"]
+
+
+class Promote(Strict):
+    """How a challenger takes the champion's place; each default's reason is in ADR 0022."""
+
+    shadow_requests: Positive = 2000
+    shadow_gates: list[ShadowGate] = ["accuracy", "disagreement"]
+    steps: Annotated[list[PromoteStep], Field(min_length=1)] = [
+        PromoteStep(weight_percent=1, margin_times=20, gates=["errors"]),
+        PromoteStep(weight_percent=5, margin_times=8, gates=["errors"]),
+        PromoteStep(weight_percent=25, margin_times=2),
+        PromoteStep(weight_percent=50),
+    ]
+    step_min_s: Annotated[float, Field(ge=0)] = 60.0
+    step_budget_requests: Positive = 50_000
+    bake_s: Annotated[float, Field(ge=0)] = 600.0
+    bake_requests: Positive = 1000
+    alpha_rollback: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    alpha_promote: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    errors_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    accuracy_margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    latency_p95_ratio: Annotated[float, Field(gt=1)] = 1.2
+    size_ratio_max: Annotated[float, Field(ge=1)] = 2.0
+    disagreement_max: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    both_failing_max: Annotated[float, Field(gt=0, le=1)] = 0.2
+    drift_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    sticky_key: Annotated[str, AfterValidator(_sticky)] | None = None
+    lease_s: Annotated[float, Field(ge=1)] = 10.0
+    on_drift: OnDrift = "hold"
+
+    @model_validator(mode="after")
+    def _climbs_to_the_whole_bar(self) -> Self:
+        weights = [one.weight_percent for one in self.steps]
+        if weights != sorted(set(weights)):
+            raise ValueError(f"the weights of the steps must rise, they are {weights}")
+        last = self.steps[-1]
+        if last.margin_times != 1 or not {"errors", "latency"} <= set(last.gates):
+            raise ValueError(
+                "the last step must hold errors and latency to the whole bar (margin_times 1)"
+            )
+        return self
+
+
+class Params(Strict):
+    """The whole of params.yaml, in the order of the file."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    ingest: Ingest
+    validate_: Annotated[Validate, Field(alias="validate")]
+    preprocess: Preprocess
+    finetune: Finetune
+    compress: Compress
+    export: Export
+    targets: Annotated[list[str], Field(min_length=1)]
+    evaluate: Evaluate
+    verdict: Verdict
+    release: Release
+    promote: Promote = Promote()

@@ -1,0 +1,163 @@
+"""Turn any image into the model's input: one code for training, measuring and serving.
+
+Two steps, so that a data set fits in memory as bytes: `pixels` decodes, converts and resizes to
+uint8 [C, S, S]; `normalise` makes float32 [N, C, S, S] of a batch. Needs numpy and Pillow only;
+a release carries this file, so no skew between training and serving is possible.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# What ingest lets through (fettle/data/image_inspection.py), so that nothing it accepts fails here.
+# Pillow would also try formats that start other programs: EPS runs Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+PIXELS_MAX = 89_478_485  # Pillow's bound for a decompression bomb: 256 MiB of RGB samples
+
+
+class UnreadableImage(ValueError):
+    """The bytes are no image that Pillow can decode."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """How an image becomes an input.
+
+    `size_px` is its side, `channels` 1 (grey) or 3 (RGB); `mean` and `std` are on the 0 to 1 scale.
+    """
+
+    size_px: int
+    channels: int
+    mean: float
+    std: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the JSON form that a release carries as preprocess.json."""
+        return asdict(self)
+
+    def pixels(self, encoded: bytes) -> Pixels:
+        """Decode, turn upright by its EXIF tag, convert and resize: uint8 [C, S, S].
+
+        Raises UnreadableImage when the bytes cannot be decoded, are of a format that is not
+        taken, claim more than PIXELS_MAX, or have samples whose scale cannot be relied on.
+        """
+        try:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                if image.width * image.height > PIXELS_MAX:
+                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                packing = _sample_packing(image)
+                image.load()
+                if (reason := _scale_unknown(image, packing)) is not None:
+                    raise UnreadableImage(reason)
+                upright = ImageOps.exif_transpose(image)
+        except (MemoryError, UnreadableImage):
+            raise
+        except Exception as err:  # seen in 12,000 damaged files: OSError, ValueError, SyntaxError
+            # and DecompressionBombError; Pillow promises only the first
+            raise UnreadableImage(f"{type(err).__name__}: {_without_address(str(err))}") from err
+        return self.from_image(upright)
+
+    def from_image(self, image: Image.Image) -> Pixels:
+        """Convert and resize a decoded image: uint8 [C, S, S]."""
+        image = _opaque(_eight_bit(image)).convert("L" if self.channels == 1 else "RGB")
+        if image.size != (self.size_px, self.size_px):
+            # BILINEAR in Pillow widens its filter when shrinking, so it does not alias
+            image = image.resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
+        array = np.asarray(image, dtype=np.uint8)
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def batch(self, encoded: list[bytes]) -> Pixels:
+        """Decode a list of images: uint8 [N, C, S, S]."""
+        shape = (len(encoded), self.channels, self.size_px, self.size_px)
+        out = np.empty(shape, dtype=np.uint8)
+        for at, one in enumerate(encoded):
+            out[at] = self.pixels(one)
+        return out
+
+    def normalise(self, pixels: Pixels) -> Floats:
+        """Scale uint8 [N, C, S, S] to float32 of the same shape: (x / 255 - mean) / std."""
+        scale = np.float32(1 / (255 * self.std))
+        return np.asarray(pixels * scale - np.float32(self.mean / self.std), dtype=np.float32)
+
+
+def brightness(pixels: Pixels) -> list[float]:
+    """Return the mean brightness of each image of uint8 [N, C, S, S], 0 to 1.
+
+    The one measure of an input that is watched for drift: exposure, inversion, blank frames.
+    """
+    flat = pixels.reshape(len(pixels), -1)
+    # whole sums: the same means as numpy's own at a third of their time
+    return [int(total) / flat.shape[1] / 255 for total in flat.sum(axis=1, dtype=np.int64)]
+
+
+# The next two stand in fettle/data/image_inspection.py as well; a test holds both to the same answers.
+def _sample_packing(image: Image.Image) -> str:
+    """Return how Pillow unpacks the samples, e.g. "RGB;16B"; ask before the image is loaded."""
+    tiles = getattr(image, "tile", [])
+    return str(tiles[0][3]) if tiles and image.format in ("PNG", "TIFF") else ""
+
+
+def _scale_unknown(image: Image.Image, packing: str) -> str | None:
+    """Say why samples of more than 8 bits have no scale that can be relied on; None if they have.
+
+    Cameras, microscopes and X-rays store 12 bits in 16: read as 16, such a picture is black.
+    """
+    if image.mode not in ("I", "F") and ";16" not in packing and not image.mode.startswith("I;"):
+        return None
+    if image.mode.startswith(("I", "F")):
+        samples = np.asarray(image)
+        low, high = float(samples.min()), float(samples.max())
+        if image.mode == "F":
+            if 0 <= low <= high <= 1:
+                return None
+            return f"floating-point samples of {low:g} to {high:g}, where 0 to 1 is taken"
+    else:  # Pillow keeps the upper 8 of colour's 16 bits; alpha has a scale of its own
+        bands = image.split()[: 3 if "RGB" in packing else 1]
+        extrema = [cast(tuple[int, int], band.getextrema()) for band in bands]
+        low, high = 256.0 * min(e[0] for e in extrema), 256.0 * max(e[1] for e in extrema)
+    if low < 0 or high > 65_535:
+        return f"integer samples of {low:.0f} to {high:.0f}, where 0 to 65,535 is taken"
+    if low < high < 4_096:
+        return (
+            f"16-bit samples that end at {high:,.0f} of 65,535: 12 bits or fewer, stored in 16. "
+            "Stretch them to 65,535 (12 bits: times 16), or save them as 8 bits"
+        )
+    return None
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Bring the modes that Pillow would clip, or cannot convert, to 8-bit grey.
+
+    "I" is 32-bit but holds 16-bit samples in every format taken here; "F" is taken as 0 to 1; of
+    "LAB" the lightness is kept.
+    """
+    if image.mode == "LAB":
+        return image.getchannel(0)
+    if not image.mode.startswith(("I", "F")):
+        return image
+    wide = np.asarray(image).astype(np.float64) * (255 if image.mode == "F" else 1 / 256)
+    return Image.fromarray(wide.clip(0, 255).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lay a transparent image on white: what its transparent pixels hide is arbitrary."""
+    if not image.has_transparency_data:
+        return image
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+
+
+def _without_address(text: str) -> str:
+    """Drop the object's address that Pillow prints: it says nothing and differs in every run."""
+    return text.replace("cannot identify image file", "no image of a known format").partition(" <")[
+        0
+    ]

@@ -1,0 +1,189 @@
+"""Make layers of an int8 graph float again, and all that then pays for int8 without need.
+
+Between two operators lies a pair, QuantizeLinear and DequantizeLinear. ONNX Runtime runs a
+convolution in int8 only if its answer goes straight into a pair, so a float reader behind an int8
+convolution reads past the pair's end, not before it: before it, the convolution would run in float
+with rounded weights. Behind a float operator the reader takes the float answer, and the pair goes.
+
+What only passes values on (Add, pools, Concat, Reshape …) stays int8 as long as a pair before each
+input is there for another's sake and an int8 reader wants its answer: else it goes float too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from fettle.operator_shape import HEAVY
+from fettle.quantize.qdq_graph import candidates, channel_axis
+
+FUSED = ("Relu", "Clip")  # between a convolution and its pair: both runtimes fuse them
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+class _Links:
+    """Who makes and who reads each tensor of a graph, looking through pairs."""
+
+    def __init__(self, proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+        self.makers = {name: node for node in proto.graph.node for name in node.output}
+        self.readers: dict[str, list[Any]] = {}  # Any: onnx.NodeProto
+        for node in proto.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def pair(self, name: str) -> Any | None:
+        """Return the QuantizeLinear behind a dequantized activation; None for anything else."""
+        end = self.makers.get(name)
+        if end is None or end.op_type != PAIR[1]:
+            return None
+        start = self.makers.get(end.input[0])
+        return start if start is not None and start.op_type == PAIR[0] else None
+
+    def source(self, start: Any) -> str:
+        """Name the operator that a pair rounds the answer of, "" for the graph's own input."""
+        node = self.makers.get(start.input[0])
+        while node is not None and node.op_type in FUSED and self.pair(node.input[0]) is None:
+            node = self.makers.get(node.input[0])
+        return "" if node is None else str(node.name)
+
+    def behind(self, start: Any) -> set[str]:
+        """Name the operators that read what a pair gives."""
+        ends = self.readers.get(start.output[0], [])
+        return {str(node.name) for end in ends for node in self.readers.get(end.output[0], [])}
+
+    def starts(self, node: Any) -> list[Any]:
+        """List the pairs' QuantizeLinear before a node's inputs."""
+        return [start for start in map(self.pair, node.input) if start is not None]
+
+    def wanted_by(self, node: Any) -> set[str]:
+        """Name the operators that read a node's answer from a pair."""
+        pairs = [n for n in self.readers.get(node.output[0], []) if n.op_type == PAIR[0]]
+        return {name for start in pairs for name in self.behind(start)}
+
+
+def reverted(quantized: Any, prepared: Any, names: Collection[str]) -> Any:  # Any: onnx.ModelProto
+    """Return a copy of the int8 graph with the named layers float."""
+    proto = type(quantized)()
+    proto.CopyFrom(quantized)
+    if names:
+        revert(proto, prepared=prepared, names=frozenset(names))
+    return proto
+
+
+def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any: onnx.ModelProto
+    """Give the named layers, and what no longer pays, float inputs and weights back, in place.
+
+    The quantizer takes a Clip or Relu out where the next range cuts the same values off; a float
+    operator that reads before that range gets it back. Unread pairs stay, for _compact.py.
+    """
+    links = _Links(proto)
+    heavy = frozenset(candidates(proto)) - names
+    passing = _passing(proto, links, heavy)
+    convolutions = {n.name for n in proto.graph.node if n.op_type == "Conv" and n.name in heavy}
+    present = {node.name for node in proto.graph.node}
+    before = {node.name: node for node in prepared.graph.node}
+    held = {tensor.name: tensor for tensor in prepared.graph.initializer}
+    taken_out = {n.output[0]: n for n in prepared.graph.node if n.name not in present}
+    for node in list(proto.graph.node):
+        reads_pair = node.op_type not in HEAVY and bool(links.starts(node))
+        if node.name not in before or not (node.name in names or reads_pair):
+            continue
+        if node.name in passing:
+            continue
+        sources = before[node.name].input
+        del node.input[len(sources) :]  # a bias that the float layer has not
+        for at, source in enumerate(sources):
+            start = links.pair(node.input[at])
+            if source in held:
+                node.input[at] = _keep(proto, held[source])
+            elif start is None:
+                continue
+            elif links.source(start) not in convolutions | passing:
+                inner = start.input[0]
+                cut = taken_out.get(inner)
+                node.input[at] = inner if cut is None else _put_back(proto, cut, held)
+            elif node.name in names:
+                node.input[at] = _by_channel(proto, node.input[at], _channels(node, held, sources))
+
+
+def _passing(proto: Any, links: _Links, heavy: frozenset[str]) -> set[str]:  # Any: onnx, untyped
+    """Name the operators that pass values on in int8 for the sake of the `heavy` ones.
+
+    The greatest set in which each member has its inputs in int8 anyway, and a reader in int8.
+    """
+    nodes = [
+        node
+        for node in proto.graph.node
+        if node.op_type not in (*HEAVY, *PAIR) and links.starts(node)
+    ]
+    found = {node.name for node in nodes}
+    size = -1
+    while size != len(found):
+        size = len(found)
+        for node in nodes:
+            int8 = heavy | found
+            there = all(
+                links.source(start) in int8 or not heavy.isdisjoint(links.behind(start))
+                for start in links.starts(node)
+            )
+            if not there or int8.isdisjoint(links.wanted_by(node)):
+                found.discard(node.name)
+    return found
+
+
+def _keep(proto: Any, tensor: Any) -> str:  # Any: onnx's, untyped
+    """Add a constant of the float graph under a name of its own; return the name."""
+    name = f"{tensor.name}_float"
+    if name not in {one.name for one in proto.graph.initializer}:
+        proto.graph.initializer.add().CopyFrom(tensor)
+        proto.graph.initializer[-1].name = name
+    return name
+
+
+def _channels(node: Any, held: dict[str, Any], sources: Any) -> int:  # Any: onnx's, untyped
+    """Count the channels that a layer reads, by its weight: [out, in / group, …] or [in, out]."""
+    dims = held[sources[1]].dims
+    if node.op_type == "Conv":
+        group = next((one.i for one in node.attribute if one.name == "group"), 1)
+        return int(dims[1] * group)
+    return int(dims[1 - channel_axis(node, len(dims))])
+
+
+def _by_channel(proto: Any, name: str, channels: int) -> str:  # Any: onnx.ModelProto, untyped
+    """Write a pair's end again with its scale and zero point once a channel; return its answer.
+
+    The same values. By one scale, ONNX Runtime 1.32 would take the layer for one that its maker
+    forgot to quantize, and round its float weights per tensor (weight_bias_quantization.cc).
+    """
+    from onnx import numpy_helper
+
+    answer = f"{name}_by_channel"
+    nodes = proto.graph.node
+    if any(answer in one.output for one in nodes):
+        return answer
+    at = next(at for at, one in enumerate(nodes) if name in one.output)
+    held = {tensor.name: tensor for tensor in proto.graph.initializer}
+    copy = type(nodes[at])()
+    copy.CopyFrom(nodes[at])
+    copy.name = copy.output[0] = answer
+    for place, constant in enumerate(copy.input[1:], start=1):
+        value = np.full(channels, numpy_helper.to_array(held[constant]))
+        copy.input[place] = f"{answer}_{place}"
+        proto.graph.initializer.append(numpy_helper.from_array(value, copy.input[place]))
+    nodes.insert(at + 1, copy)
+    return answer
+
+
+def _put_back(proto: Any, node: Any, held: dict[str, Any]) -> str:  # Any: onnx's, untyped
+    """Insert a Clip or Relu that the quantizer took out; return its answer's name."""
+    source, answer = node.output[0], f"{node.output[0]}_float"
+    if answer not in {name for one in proto.graph.node for name in one.output}:
+        at = next(at for at, one in enumerate(proto.graph.node) if source in one.output)
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.input[:] = [source, *(_keep(proto, held[name]) for name in node.input[1:])]
+        copy.output[:] = [answer]
+        proto.graph.node.insert(at + 1, copy)
+    return answer

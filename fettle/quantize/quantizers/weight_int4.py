@@ -1,0 +1,207 @@
+"""Weights in int4, activations in float: an eighth of the file, a few sensitive layers in int8.
+
+The rung below weight_int8. Two weights share a byte (opset 21), with a scale per output channel,
+and a DequantizeLinear gives them back once, when the runtime loads the file: it runs at fp32's
+speed. Roundings make up for one another (fettle/quantize/gptq.py). Layers that lose most a
+byte saved stay int8, the fewest that keep the bounds: on training images that nothing was fitted
+on, at most `disagreement_max` of the answers change, and the logits' squared error grows by no more
+than ERROR_TIMES what int8 weights leave, or ERROR_SHARE of its variance. docs/decisions/0012.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fettle.compress.technique import Claims
+from fettle.errors import ModelError
+from fettle.params import Strict
+from fettle.quantize import float_fallback, gptq, qdq_graph, weight_only
+from fettle.quantize.ort_quantizer import translated
+from fettle.quantize.weight_only import Floats, Rounded
+
+CLAIMS = Claims(
+    kind="graph",
+    needs_training=False,
+    shrinks_parameters=False,
+    shrinks_macs=False,
+    keeps_shapes=True,
+)
+
+OPSET, IR_VERSION = 21, 10  # the first with int4
+RANKED_IMAGES = 64  # for the order of layers only: 0.13 s a layer of EfficientNet-Lite0 at 32 px
+# What int4 may add to the logits' squared error: half of what int8 weights leave, or this share of
+# the logits' variance. Without such a bound the nets of docs/decisions/0012 changed 3.1, 1.5 and
+# 1.3 % of their answers on test though training images changed less; with it 1.2, 0.1 and 0.4 %.
+ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
+
+
+class Params(Strict):
+    """Nothing to choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What was stored how: `coverage.quantized` counts the weights in int4 or int8.
+
+    `kept_int8` names those in int8; `disagreement` is the share of answers that differ from the
+    float graph's on `images` held-out images.
+    """
+
+    coverage: qdq_graph.Coverage
+    kept_int8: tuple[str, ...]
+    disagreement: float
+    images: int
+
+    def facts(self) -> dict[str, Any]:  # Any: JSON
+        """Return what export's manifest says of it."""
+        return {
+            "kept_int8": list(self.kept_int8),
+            "disagreement": self.disagreement,
+            "disagreement_images": self.images,
+            **self.coverage.facts(),
+        }
+
+
+def apply(
+    model: Path, out: Path, *, batches: list[Floats], held_out: Floats, disagreement_max: float
+) -> Stored:
+    """Write the ONNX `model` with int4 weights to `out`; same inputs, same bytes.
+
+    `batches` and `held_out` are normalised training images [n, C, H, W]. Raises ModelError when
+    there is no weight to store, the bounds leave none in int4, or the file cannot be folded.
+    """
+    proto, heavy, held = weight_only.opened(model, opset=OPSET)
+    proto.ir_version = max(proto.ir_version, IR_VERSION)
+    int8 = weight_only.in_int8(heavy, held)
+    with translated(model):
+        int4 = _in_int4(proto, heavy, int8, held, qdq_graph.fit_batch(proto, batches))
+    chosen, disagreement = _choose(model, proto, int8, int4, held_out, disagreement_max)
+    stored = Stored(
+        coverage=qdq_graph.covered(heavy, int8),
+        kept_int8=tuple(n.name for n in heavy if n.input[1] in int8.keys() - chosen.keys()),
+        disagreement=disagreement,
+        images=len(held_out),
+    )
+    for weight, one in int8.items():
+        weight_only.store(proto, weight, chosen.get(weight, one), packed=weight in chosen)
+    weight_only.written(proto, out)
+    return stored
+
+
+def _in_int4(
+    proto: Any,  # Any: onnx's, untyped
+    heavy: Sequence[Any],
+    int8: Mapping[str, Rounded],
+    held: Mapping[str, Any],
+    batches: list[Floats],
+) -> dict[str, Rounded]:
+    """Round every weight that one layer reads, and that can be taken apart: {weight: rounded}."""
+    from onnx import numpy_helper
+
+    readers = Counter(node.input[1] for node in heavy)
+    dims = {name: tuple(held[name].dims) for name in int8}
+    nodes = [
+        node
+        for node in heavy
+        if readers[node.input[1]] == 1
+        and node.input[1] in int8
+        and gptq.handles(node, dims[node.input[1]])
+    ]
+    if not nodes:
+        return {}
+    moments = gptq.moments(proto, nodes, dims, batches)
+    found = {}
+    for node in nodes:
+        weight, axis = node.input[1], int8[node.input[1]].axis
+        array = np.moveaxis(np.asarray(numpy_helper.to_array(held[weight])), axis, 0)
+        rows, scales = gptq.quantize(array.reshape(len(array), -1), moments.pop(node.name))
+        values = np.moveaxis(rows.reshape(array.shape), 0, axis)
+        found[weight] = Rounded(np.ascontiguousarray(values), scales, axis)
+    return found
+
+
+def _choose(
+    model: Path,
+    proto: Any,  # Any: onnx.ModelProto, untyped
+    int8: Mapping[str, Rounded],
+    int4: Mapping[str, Rounded],
+    images: Floats,
+    disagreement_max: float,
+) -> tuple[dict[str, Rounded], float]:
+    """Keep the fewest layers int8 that hold both bounds: the weights in int4, the answers changed.
+
+    Raises ModelError when that leaves none in int4.
+    """
+    if not int4:
+        which = "constant weights of its own"
+        raise weight_only.nothing_to_store(model, "int4", weights=which, targets="w4")
+    wanted = float_fallback.run(proto, images)
+    variance = max(float(wanted.var()), 1e-30)
+    plain = _error(float_fallback.run(_widened(proto, int8), images), wanted) / variance
+    limit = max(ERROR_TIMES * plain, ERROR_SHARE)
+    ranked = _ranked(proto, int8, int4, images[:RANKED_IMAGES])
+    seen: dict[int, tuple[float, float]] = {}
+
+    def accept(count: int) -> bool:
+        if count not in seen:
+            kept = {name: int4[name] for name in ranked[count:]}
+            logits = float_fallback.run(_widened(proto, {**int8, **kept}), images)
+            seen[count] = (
+                float_fallback.differ(logits, wanted),
+                _error(logits, wanted) / variance - plain,
+            )
+        changed, added = seen[count]
+        return changed <= disagreement_max and added <= limit
+
+    # the last one is kept int4: without any it is weight_int8's file
+    fewest = 0 if accept(0) else float_fallback.fewest(len(ranked) - 1, accept)
+    if fewest is None:
+        changed, added = seen[max(seen)]
+        raise ModelError(
+            f"{model.name} cannot be stored in int4 within the bounds",
+            got=f"{changed:.1%} of {len(images)} answers change and the logits' squared error "
+            f"grows by {added:.2%} of their variance, {max(seen)} of {len(ranked)} layers int8",
+            rule=f"at most {disagreement_max:.1%} may (params.yaml: export.disagreement_max), and "
+            f"{limit:.2%}",
+            fix="raise export.disagreement_max or export.calibration_images, or take w8 for the w4 "
+            "targets (params.yaml: targets)",
+        )
+    return {name: int4[name] for name in ranked[fewest:]}, seen[fewest][0]
+
+
+def _ranked(
+    proto: Any,  # Any: onnx.ModelProto, untyped
+    int8: Mapping[str, Rounded],
+    int4: Mapping[str, Rounded],
+    images: Floats,
+) -> list[str]:
+    """Order the weights by the error that a byte saved costs, all others int8; the worst first."""
+    wanted = float_fallback.run(proto, images)
+    plain = _error(float_fallback.run(_widened(proto, int8), images), wanted)
+    costs = {}
+    for name, one in int4.items():
+        logits = float_fallback.run(_widened(proto, {**int8, name: one}), images)
+        costs[name] = (_error(logits, wanted) - plain) / one.values.size
+    return sorted(costs, key=lambda name: (-costs[name], name))
+
+
+def _widened(proto: Any, weights: Mapping[str, Rounded]) -> Any:  # Any: onnx.ModelProto, untyped
+    """Return a copy of the float graph that computes with rounded weights."""
+    from onnx import numpy_helper
+
+    copy = type(proto)()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name].widened(), tensor.name))
+    return copy
+
+
+def _error(logits: Floats, wanted: Floats) -> float:
+    return float(((logits - wanted) ** 2).mean())

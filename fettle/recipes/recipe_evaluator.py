@@ -1,0 +1,223 @@
+"""Lend the search real models: what a move costs, and what came of a recipe.
+
+A move is what a technique proposes for the model as it stands; before any training it is tried on a
+copy, so that its cost is counted, not guessed, and the drop of the copy on training images is what
+the surrogate reads. A trial recovers for search.trial_epochs, a finalist for search.final_epochs
+more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from fettle import plugins
+from fettle.compress import layer_costs, sensitivity_analysis
+from fettle.compress.compression_plan import Plan
+from fettle.compress.technique import Claims, Workshop
+from fettle.data import split_reader
+from fettle.errors import ModelError
+from fettle.evaluation import accuracy_statistics, passing_probability
+from fettle.params_schema import Options
+from fettle.recipes import recipe_runner
+from fettle.recipes.cost_model import Price, counted_ms
+from fettle.recipes.recipe_runner import Stand
+from fettle.recipes.recovery_training import Job, batches, example, teacher_of, untrained
+from fettle.recipes.search.trial import Move, Recipe, Result, key
+from fettle.training import inference
+
+RECOVERY = "distil"  # what a finalist is finished with
+# A technique's mildest, middle and harshest proposal: the surrogate reads between them.
+PROPOSALS_MAX = 3
+# What an epoch costs beside the model's own work, in epochs of the float model: images and teacher.
+# On digits, one thread: 0.3 s for a student of width 8, 4.7 s for the float model.
+EPOCH_COST_MIN = 0.06
+PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
+
+
+class Bench:
+    """The workbench of fettle/recipes/search/search_loop.py, on real models."""
+
+    def __init__(self, job: Job, price: Price, tested: int) -> None:
+        self.job, self.price, self.tested = job, price, tested
+        self.root = recipe_runner.begin(job)
+        self._teacher = teacher_of(job.weights, self.root.model)
+        self._last: tuple[str, Stand] = (key(()), self.root)
+        self._trial = 0
+
+    def moves(self, recipe: Recipe) -> Sequence[Move]:
+        """Ask every technique, try each proposal on a copy, and add the recovery."""
+        now, found = self._stand(recipe), []
+        for step in proposals(self.job, now):
+            tried = self._probe(now, step)
+            if tried is not None:
+                found.append(tried)
+        if recipe:
+            epochs = self.job.params.compress.search.final_epochs
+            final = {"use": RECOVERY, "epochs": epochs}
+            value, excess = self.price.of(now.model, now.layers)
+            found.append(
+                Move(
+                    step=final,
+                    role="recover",
+                    value=value,
+                    excess=excess,
+                    epochs=epochs,
+                    epoch_cost=self._epoch_cost(now.layers),
+                )
+            )
+        return found
+
+    def evaluate(self, recipe: Recipe) -> Result:
+        """Make the model of `recipe`, from what scratch keeps of its beginning."""
+        parent = self._stand(recipe[:-1])
+        spent = replace(parent, model=copy.deepcopy(parent.model))
+        steps = [dict(step) for step in recipe]
+        job = replace(self.job, recipe=steps, trial=self._trial)
+        self._trial += 1
+        try:
+            now, _ = recipe_runner.advance(job, spent, len(steps) - 1, teacher=self._teacher)
+        except ModelError as err:
+            return Result(refused=str(err))
+        self._last = (key(recipe), now)
+        return self.look(now)
+
+    def chance(self, drop: float) -> float:
+        """Foretell test for a drop on validation."""
+        asked, seen = self.job.params.compress.budget, len(self.job.validation.labels)
+        return passing_probability.chance_of(asked, drop, seen=seen, tested=self.tested)
+
+    def look(self, now: Stand) -> Result:
+        """Hold a model's answers to the validation images against the float model's."""
+        asked, labels = self.job.params.compress.budget, self.job.validation.labels
+        value, excess = self.price.of(now.model, now.layers)
+        found = passing_probability.foresee(
+            asked, self.root.logits, now.logits, labels, tested=self.tested
+        )
+        return Result(
+            value=value,
+            drop=found.drop,
+            chance=found.chance,
+            excess=excess,
+            figures={
+                "params": float(now.size[0]),
+                "macs": float(now.size[1]),
+                "accuracy": now.accuracy.value,
+                "epochs": float(now.epochs),
+            },
+        )
+
+    def _stand(self, recipe: Recipe) -> Stand:
+        name = key(recipe)
+        if not recipe:
+            return self.root
+        if self._last[0] != name:
+            kept, _ = recipe_runner.take_up(self.job, self.job.scratch / name)
+            self._last = (name, kept)
+        return self._last[1]
+
+    def _epoch_cost(self, layers: Sequence[layer_costs.Layer]) -> float:
+        """Return what an epoch of a model costs, in epochs of the float model: counted, so that the
+        search takes the same way everywhere.
+        """
+        return max(EPOCH_COST_MIN, counted_ms(layers) / counted_ms(self.root.layers))
+
+    def _probe(self, now: Stand, step: Options) -> Move | None:
+        """Try `step` on an untrained copy; None if it cannot be."""
+        spent = copy.deepcopy(now.model)
+        spent.requires_grad_(True)
+        plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
+        options = {name: value for name, value in step.items() if name != "use"}
+        workshop = replace(lent(self.job, now), fit=untrained)
+        try:
+            outcome = plugin.apply(spent, now.plan, recipe_runner.parse(plugin, options), workshop)
+            model = (outcome.model or spent).eval()
+            layers = layer_costs.survey(model, example(self.job))
+            value, excess = self.price.of(model, layers)
+        except ModelError:
+            return None
+        return Move(
+            step=step,
+            role="shrink",
+            value=value,
+            probe=self._probe_drop(model),
+            excess=excess,
+            epochs=epochs_of(step),
+            epoch_cost=self._epoch_cost(layers),
+        )
+
+    def _probe_drop(self, model: torch.nn.Module) -> float:
+        train, normalise = self.job.train, split_reader.preprocess(self.job.params).normalise
+        pixels, labels = train.pixels[:PROBE_IMAGES], train.labels[:PROBE_IMAGES]
+        before, after = (
+            accuracy_statistics.accuracy(inference.logits(one, pixels, normalise), labels).value
+            for one in (self.root.model, model)
+        )
+        return before - after
+
+
+def lent(job: Job, now: Stand) -> Workshop:
+    """Lend a probe a workshop with few images; the caller sets how it trains."""
+    few = replace(
+        job.train, pixels=job.train.pixels[:PROBE_IMAGES], labels=job.train.labels[:PROBE_IMAGES]
+    )
+    small = replace(job, train=few)
+
+    def some() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return batches(small)
+
+    return Workshop(
+        example=example(job),
+        protected=recipe_runner.protected(job, now),
+        channel_multiple=recipe_runner.channel_multiple(job.params.targets),
+        seed=job.params.seed,
+        batches=some,
+        fit=untrained,
+        build=lambda name, options: recipe_runner.build(job, name, options),
+    )
+
+
+def proposals(job: Job, now: Stand) -> list[Options]:
+    """List whole steps that techniques propose for the model; a step that recovers does so for
+    search.trial_epochs. A technique that shrinks nothing of the module is not asked.
+    """
+    # the tracer follows gradients, which the teacher has none of
+    model = copy.deepcopy(now.model).requires_grad_(True)
+    untouched = now.plan == Plan()
+    survey = sensitivity_analysis.survey(model, lent(job, now), shares=(), as_built=untouched)
+    multiple = recipe_runner.channel_multiple(job.params.targets)
+    found: list[Options] = []
+    for name in plugins.names("compress"):
+        plugin = plugins.resolve("compress", name, where="compress.recipe")
+        propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
+        claims: Claims = plugin.CLAIMS
+        if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
+            continue
+        offered = propose(survey, multiple=multiple, seed=job.params.seed)
+        for options in spread(offered, PROPOSALS_MAX):
+            step = {"use": name, **options}
+            if "recover_epochs" in plugin.Params.model_fields:
+                step["recover_epochs"] = job.params.compress.search.trial_epochs
+            found.append(step)
+    return found
+
+
+def epochs_of(step: Options) -> int:
+    """Count the epochs that a step trains for, its technique's default where it does not say."""
+    plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
+    options = recipe_runner.parse(
+        plugin, {name: one for name, one in step.items() if name != "use"}
+    )
+    own = options.model_dump()
+    return int(own.get("recover_epochs", own.get("epochs", 0)))
+
+
+def spread(offered: Sequence[Options], most: int) -> list[Options]:
+    """Take at most `most` of the proposals, mild to harsh, the first and the last among them."""
+    if len(offered) <= most:
+        return list(offered)
+    last = len(offered) - 1
+    return [offered[round(at * last / (most - 1))] for at in range(most)]

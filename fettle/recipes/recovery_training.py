@@ -1,0 +1,209 @@
+"""Train a model on its way through the recipe: distillation from the float model, epoch by epoch.
+
+The room of compression and the room of training must not know each other; they meet here, by
+value: a technique is handed `recovery(...)` as its `fit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fettle.compress.technique import Fit
+from fettle.compress.techniques import distil
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
+from fettle.hardware.runtimes import ort
+from fettle.params import Params
+from fettle.params_schema import Options
+from fettle.recipes.training_setup import threads, training_data
+from fettle.recorder import Recorder
+from fettle.training import inference
+from fettle.training import training_plan as training
+from fettle.training.augmentation import Augment
+from fettle.training.training_loop import Loss, fit
+
+BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of images a batch
+# After so many epochs a recovery sees the same batches again, and the teacher need not be asked: it
+# takes four fifths of a small student's epoch (ADR 0033).
+VIEWS_EPOCHS = 24
+ANSWERS_BYTES_MAX = 2**28
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What there is to compress. `facts` and `weights` are finetune's; Any: facts are JSON.
+
+    A search does this many times: `trial` counts them from 0, `trials` at most. `answers` keeps
+    what the teacher said of a batch, by the batch's digest: trainings at the same epoch of a recipe
+    draw the same images, and the teacher costs more than a small student.
+    """
+
+    params: Params
+    recipe: Sequence[Options]
+    facts: Mapping[str, Any]
+    weights: Path
+    project: Path
+    scratch: Path
+    train: Images
+    validation: Images
+    recorder: Recorder
+    trial: int = 0
+    trials: int = 1
+    answers: dict[bytes, torch.Tensor] = field(default_factory=dict)
+
+
+Answer = Callable[[torch.Tensor], torch.Tensor]  # a normalised batch → logits [n, classes]
+
+
+def teacher_of(weights: Path, model: nn.Module) -> Answer:
+    """Return what answers as the float model: the module on a GPU; on a CPU the ONNX that finetune
+    wrote beside the weights, whose forward pass takes ONNX Runtime a third of torch's time.
+    """
+    if inference.device().type != "cpu":
+
+        def by_torch(images: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return model(images)  # type: ignore[no-any-return] # nn.Module's call is Any
+
+        return by_torch
+    session = ort.open(weights.with_name("model.onnx"), threads=threads())
+
+    def by_onnx(images: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(session.run(images.contiguous().numpy()))
+
+    return by_onnx
+
+
+class Report:
+    """Tell the recorder of each epoch of recovery; counts them over the whole recipe."""
+
+    def __init__(self, job: Job, at: int, use: str, epochs: int) -> None:
+        self.job, self.at, self.use, self.epochs = job, at, use, epochs
+
+    def epoch(self, one: training.Epoch, *, phase: str, of: int) -> None:
+        """Record one finished epoch of `phase`, which has `of` of them."""
+        self.epochs += 1
+        done, text = one.epoch / of, f"{self.use}, {phase}: epoch {one.epoch} of {of}"
+        recorder = self.job.recorder
+        if self.job.trials > 1:  # one curve of many short trainings would say nothing
+            number = self.job.trial + 1
+            text = f"trial {number} of at most {self.job.trials}: {text}"
+            recorder.progress((self.job.trial + done) / self.job.trials, text)
+            return
+        recorder.scalar("recovery_loss", one.train_loss, step=self.epochs)
+        recorder.scalar("validation_accuracy", one.validation_accuracy, step=self.epochs)
+        recorder.progress((self.at + done) / len(self.job.recipe), text)
+
+
+def recovery(job: Job, teacher: Answer, folder: Path, report: Report) -> Fit:
+    """Make the callable that techniques train with: distillation from the float model.
+
+    Each phase keeps its epochs in a folder named by what it starts from; a finished phase found
+    there is taken up, not trained again.
+    """
+    data = training_data(job.params, train=job.train, validation=job.validation)
+
+    def recover(
+        model: nn.Module,
+        *,
+        phase: str,
+        epochs: int,
+        learning_rate: float,
+        temperature: float,
+        alpha: float,
+    ) -> None:
+        plan = replace(
+            training_plan(job.params),
+            epochs_max=epochs,
+            learning_rate=learning_rate,
+            rate_key=f"compress.recipe[{report.at}].learning_rate",
+            epochs_before=report.epochs,
+            views_epochs=VIEWS_EPOCHS,
+        )
+        fit(
+            model,
+            data=data,
+            plan=plan,
+            loss=towards(teacher, job.answers, temperature=temperature, alpha=alpha),
+            scratch=folder / f"{phase}-{fingerprint(model)}",
+            on_epoch=lambda one: report.epoch(one, phase=phase, of=epochs),
+        )
+
+    return recover
+
+
+def towards(
+    teacher: Answer, known: dict[bytes, torch.Tensor], *, temperature: float, alpha: float
+) -> Loss:
+    """Make the loss of a student on a batch: the teacher sees the same augmented images.
+
+    `known` holds its answers by the digest of the batch; new ones are added while there is room.
+    """
+
+    def loss(student: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        digest = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes()).digest()
+        answers = known.get(digest)
+        if answers is None:
+            answers = teacher(images)
+            if len(known) * answers.nbytes < ANSWERS_BYTES_MAX:
+                # a clone: the runtime's own array keeps the batch's memory with it, 24 views of a
+                # large set held 5 GiB
+                known[digest] = answers.clone()
+        return distil.loss(student(images), answers, labels, temperature=temperature, alpha=alpha)
+
+    return loss
+
+
+def training_plan(params: Params) -> training.Plan:
+    """Take from finetune what recovery shares with it; rate and epochs are the technique's.
+
+    Class weights and thresholds are not repeated: the teacher's answers carry them.
+    """
+    finetune = params.finetune
+    return training.Plan(
+        epochs_max=1,
+        learning_rate=finetune.learning_rate,
+        seed=params.seed,
+        batch_images=finetune.batch_images,
+        weight_decay=finetune.weight_decay,
+        batchnorm_momentum=finetune.batchnorm_momentum,
+        imbalance="sampler" if finetune.imbalance == "sampler" else "none",
+        mixed_precision=finetune.mixed_precision,
+        augment=Augment(**finetune.augment.model_dump()),
+    )
+
+
+def example(job: Job) -> torch.Tensor:
+    """Return the first validation image, normalised: [1, C, S, S]."""
+    normalise = split_reader.preprocess(job.params).normalise
+    return torch.from_numpy(normalise(job.validation.pixels[:1])).to(inference.device())
+
+
+def batches(job: Job) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the training images as they are: (normalised [N, C, S, S], labels [N])."""
+    normalise, where = split_reader.preprocess(job.params).normalise, inference.device()
+    for start in range(0, len(job.train.labels), BATCH_IMAGES):
+        rows = slice(start, start + BATCH_IMAGES)
+        images = inference.to_device(normalise(job.train.pixels[rows]), where)
+        yield images, torch.from_numpy(job.train.labels[rows]).to(where)
+
+
+def untrained(model: nn.Module, **_asked: object) -> None:
+    """Stand in for training where a copy is only looked at: the model stays as it is."""
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash a model's weights, in short: a training kept on disk is of this start or of no use."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {list(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        found.update(plain.numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,31 @@
+"""Write sensitivity.json: what the loss says to each block and group of the float model.
+
+Measured once, of the model as it was fine-tuned, whatever the recipe: the report draws it, and a
+person reads from it what a recipe of his own may take.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fettle import manifest
+from fettle.compress import sensitivity_analysis
+from fettle.compress.technique import Workshop
+from fettle.recipes import recipe_runner
+from fettle.recipes.recipe_runner import Stand
+from fettle.recipes.recovery_training import Job, batches, example, untrained
+
+
+def write(job: Job, before: Stand, out: Path) -> None:
+    """Measure the float model and write the document; see _sensitivity.to_json."""
+    workshop = Workshop(
+        example=example(job),
+        protected=recipe_runner.protected(job, before),
+        channel_multiple=recipe_runner.channel_multiple(job.params.targets),
+        seed=job.params.seed,
+        batches=lambda: batches(job),
+        fit=untrained,
+        build=lambda name, options: recipe_runner.build(job, name, options),
+    )
+    found = sensitivity_analysis.survey(before.model, workshop)
+    manifest.write_json(out / "sensitivity.json", sensitivity_analysis.to_json(found))

@@ -1,0 +1,39 @@
+"""Share what every training of a stage begins with: the number of threads, the data."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import psutil
+
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
+from fettle.params import Params
+
+if TYPE_CHECKING:
+    from fettle.training.training_plan import Data
+
+
+def threads() -> int:
+    """Count the physical cores this process may use, or fewer where OMP_NUM_THREADS says so."""
+    cores = [psutil.cpu_count(logical=False) or 1]
+    if hasattr(os, "sched_getaffinity"):
+        cores.append(len(os.sched_getaffinity(0)))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min([*cores, *([int(asked)] if asked.isdigit() else [])]))
+
+
+def training_data(params: Params, *, train: Images, validation: Images) -> Data:
+    """Hand both splits and the normalisation to the training room."""
+    from fettle.training.training_plan import Data
+
+    preprocess = split_reader.preprocess(params)
+    return Data(
+        train_pixels=train.pixels,
+        train_labels=train.labels,
+        validation_pixels=validation.pixels,
+        validation_labels=validation.labels,
+        normalise=preprocess.normalise,
+        std=preprocess.std,
+    )

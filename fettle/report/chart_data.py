@@ -1,0 +1,136 @@
+"""Read what the pictures of compression are drawn from: weights, answers, profiles, trials.
+
+Only the page and the tracker's figures ask for it: the weights of a large model take a moment.
+What a stage did not leave is None, and its picture is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fettle.report.report_schema import Facts, Json
+
+WEIGHTS = "model.safetensors"
+LAYERS_MAX = 24  # histograms shown: the layers with most parameters
+BINS = 40
+CONFIDENCE_BINS = 10
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """One layer's weights: shares of the bins between -edge and edge, before and after.
+
+    `after` is None when the layer is gone.
+    """
+
+    layer: str
+    edge: float
+    before: tuple[float, ...]
+    after: tuple[float, ...] | None
+    counts: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of like confidence: their mean confidence, the share that is right, how many."""
+
+    confidence: float
+    right: float
+    images: int
+
+
+def sensitivity(facts: Facts) -> Json | None:
+    """Read sensitivity.json: what the loss says to each block and group."""
+    return _json(facts.project / "artifacts" / "compress" / "sensitivity.json")
+
+
+def histograms(facts: Facts) -> list[Histogram]:
+    """Count the weights of the largest layers, in the order of the network."""
+    files = [facts.project / "artifacts" / s / WEIGHTS for s in ("finetune", "compress")]
+    rows = facts.details["layers"] or []
+    if not rows or not all(file.is_file() for file in files):
+        return []
+    from safetensors.numpy import load_file
+
+    before, after = (load_file(file) for file in files)
+    named = [row["layer"] for row in rows if row.get("macs_before")]
+    named = [name for name in named if f"{name}.weight" in before]
+    largest = sorted(named, key=lambda name: (-before[f"{name}.weight"].size, name))[:LAYERS_MAX]
+    return [_histogram(name, before, after) for name in named if name in set(largest)]
+
+
+def _histogram(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Histogram:
+    """Any: arrays of any float type."""
+    old = np.asarray(before[f"{name}.weight"], dtype=np.float64).ravel()
+    found = after.get(f"{name}.weight")
+    new = None if found is None else np.asarray(found, dtype=np.float64).ravel()
+    both = old if new is None else np.concatenate([old, new])
+    edge = float(np.quantile(np.abs(both), 0.995)) or 1.0  # a lone outlier would flatten the rest
+    return Histogram(
+        name,
+        edge,
+        _shares(old, edge),
+        None if new is None else _shares(new, edge),
+        (old.size, 0 if new is None else new.size),
+    )
+
+
+def _shares(values: Doubles, edge: float) -> tuple[float, ...]:
+    counts, _ = np.histogram(values.clip(-edge, edge), bins=BINS, range=(-edge, edge))
+    return tuple(float(share) for share in counts / max(values.size, 1))
+
+
+def reliability(facts: Facts) -> dict[str, list[Bin]]:
+    """Bin the test answers of both models by their confidence; empty without the answers."""
+    path = facts.project / "artifacts" / "verdict" / "predictions.parquet"
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path)
+    found = {}
+    for name, prefix in (("float", "float_"), ("shipped", "")):
+        if f"{prefix}probability" not in table.column_names:
+            continue
+        confidence = table[f"{prefix}probability"].to_numpy()
+        right = pc.equal(table[f"{prefix}predicted"], table["label"]).to_numpy(zero_copy_only=False)
+        found[name] = _bins(confidence, right)
+    return found
+
+
+def _bins(confidence: Doubles, right: npt.NDArray[np.bool_]) -> list[Bin]:
+    at = np.clip((confidence * CONFIDENCE_BINS).astype(int), 0, CONFIDENCE_BINS - 1)
+    return [
+        Bin(float(confidence[at == k].mean()), float(right[at == k].mean()), int((at == k).sum()))
+        for k in range(CONFIDENCE_BINS)
+        if (at == k).any()
+    ]
+
+
+def flips(facts: Facts) -> dict[str, int] | None:
+    """Count the test answers that changed: lost, won, and wrong both times; None without them."""
+    path = facts.project / "artifacts" / "verdict" / "predictions.parquet"
+    if not path.is_file():
+        return None
+    table = pq.read_table(path, columns=["label", "predicted", "float_predicted"])
+    was = pc.equal(table["float_predicted"], table["label"]).to_numpy(zero_copy_only=False)
+    now = pc.equal(table["predicted"], table["label"]).to_numpy(zero_copy_only=False)
+    same = pc.equal(table["predicted"], table["float_predicted"]).to_numpy(zero_copy_only=False)
+    return {
+        "images": len(table),
+        "lost": int((was & ~now).sum()),
+        "won": int((~was & now).sum()),
+        "swapped": int((~was & ~now & ~same).sum()),
+    }
+
+
+def _json(path: Path) -> Json | None:
+    return json.loads(path.read_text()) if path.is_file() else None

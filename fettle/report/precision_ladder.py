@@ -1,0 +1,68 @@
+"""Lay the targets out as a ladder: what each step down in precision bought and cost, by runtime.
+
+The order is that of fettle/hardware/precisions.py. Each rung is held against the one above it that was
+measured in the same runtime; int4 weights are a side step, which int8 is not held against. A rung's
+own verdict is its gate: one that does not pay is refused, and the next one is tried all the same,
+since it is made from the float file too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fettle.hardware import precisions
+from fettle.report import number_format
+from fettle.report.report_schema import Json, Target
+
+
+def rungs(targets: Sequence[Target]) -> list[Json]:
+    """List the measured targets of each runtime that has two or more, from fp32 down."""
+    order = precisions.names()
+    measured = [one for one in targets if one.evidence == "measured" and one.precision in order]
+    found = []
+    for runtime in dict.fromkeys(one.runtime for one in measured):
+        ours = [one for one in measured if one.runtime == runtime]
+        ours.sort(key=lambda one: order.index(str(one.precision)))
+        if len(ours) > 1:
+            found += [_rung(one, _above(ours[:at])) for at, one in enumerate(ours)]
+    return found
+
+
+def _above(higher: Sequence[Target]) -> Target | None:
+    aside = {one.name for one in precisions.PRECISIONS if one.side_step}
+    return next((one for one in reversed(higher) if one.precision not in aside), None)
+
+
+def _rung(one: Target, above: Target | None) -> Json:
+    churn = one.more.get("churn")
+    return {
+        "target": one.name,
+        "precision": one.precision,
+        "verdict": one.verdict,
+        "bytes": number_format.DASH
+        if one.size_bytes is None
+        else number_format.size(one.size_bytes),
+        "bought": _bought(one, above) if above else number_format.DASH,
+        "cost": _cost(one, above) if above else number_format.DASH,
+        "churn": number_format.DASH if churn is None else number_format.percent(churn.value),
+    }
+
+
+def _bought(one: Target, above: Target) -> str:
+    """Say how many times smaller and faster; each speed is over the float model, same rounds."""
+    said = []
+    if one.size_bytes and above.size_bytes:
+        ratio = above.size_bytes / one.size_bytes
+        word = "smaller" if ratio >= 1 else "larger"
+        said.append(f"{number_format.ratio(max(ratio, 1 / ratio))}x {word}")
+    if one.speedup and above.speedup:
+        said.append(f"{number_format.ratio(one.speedup.value / above.speedup.value)}x as fast")
+    return ", ".join(said) or number_format.DASH
+
+
+def _cost(one: Target, above: Target) -> str:
+    """Say the change of accuracy on validation, in points with a sign; a loss is negative."""
+    if one.accuracy is None or above.accuracy is None:
+        return number_format.DASH
+    change = 100 * (one.accuracy.value - above.accuracy.value)
+    return f"{change:+.1f}" if abs(change) >= 0.05 else "0.0"

@@ -1,0 +1,110 @@
+"""Read what `evaluate` measured: a row a target, and the two files each was held against."""
+
+from __future__ import annotations
+
+from fettle.report import number_format
+from fettle.report.artifact_reader import Tree, not_run
+from fettle.report.report_schema import Gap, Target, Yardstick
+
+LATENCIES = ("p50", "p95", "p99")
+TARGET_OWN = ("accuracy", "speedup", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
+PARTS = ("accuracy", "parity", "latency_ms", "speedup", "size_bytes")
+
+
+def yardsticks(tree: Tree, chosen: str | None) -> tuple[Yardstick, Yardstick]:
+    """Take the float model's and the plain form's figures from the chosen target's rounds.
+
+    Without a choice from the first measured target's: each was timed beside both.
+    """
+    rows = {n: sealed for n, sealed in tree.matrix("evaluate").items() if sealed.measures}
+    sealed = rows.get(chosen or "") or next(iter(rows.values()), None)
+    if sealed is None:
+        return Yardstick(), Yardstick()
+    compress = tree.artifacts.get("compress")
+    baseline = Yardstick(
+        accuracy=sealed.measures.get("baseline_accuracy"),
+        latency_p50_ms=sealed.measures.get("baseline_latency_p50_ms"),
+        size_bytes=sealed.facts.get("baseline_size_bytes"),
+    )
+    plain = Yardstick(
+        accuracy=compress.measures.get("accuracy") if compress else None,
+        latency_p50_ms=sealed.measures.get("plain_latency_p50_ms"),
+        size_bytes=sealed.facts.get("plain_size_bytes"),
+    )
+    return baseline, plain
+
+
+def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ...]:
+    rows = []
+    for name, sealed in tree.matrix("evaluate").items():
+        facts, measures = sealed.facts, sealed.measures
+        made = tree.facts(f"export@{name}")
+        kept, int8 = made.get("kept_float"), made.get("kept_int8")
+        latency = {
+            p: measures[f"latency_{p}_ms"] for p in LATENCIES if f"latency_{p}_ms" in measures
+        }
+        row = Target(
+            name=name,
+            verdict=facts["verdict"],
+            evidence=facts["evidence"],
+            reason=facts.get("reason"),
+            chosen=name == chosen,
+            size_bytes=facts.get("size_bytes"),
+            accuracy=measures.get("accuracy"),
+            parity=facts.get("parity"),
+            latency_ms=latency or None,
+            speedup=measures.get("speedup"),
+            best_float=facts.get("best_float"),
+            kept_float=None if kept is None else tuple(kept),
+            runtime=made.get("runtime"),
+            precision=made.get("precision"),
+            kept_int8=None if int8 is None else tuple(int8),
+            without_vnni=facts.get("without_vnni"),
+            more={key: m for key, m in measures.items() if key not in TARGET_OWN},
+        )
+        rows.append(row)
+        gaps += [
+            Gap(f"targets[{name}].{part}", row.reason or "not measured")
+            for part in PARTS
+            if getattr(row, part) is None
+        ]
+    for name in tree.matrix("export"):
+        if f"evaluate@{name}" not in tree.artifacts:
+            gaps.append(Gap(f"targets[{name}]", not_run(f"evaluate@{name}", tree)))
+    return tuple(rows)
+
+
+def notes(target: Target) -> list[str]:
+    """Say what stands behind a target's row: what it beat, what the runtime did, its limits."""
+    said = []
+    over = target.more.get("speedup_over_best_float")
+    if target.best_float and over:
+        said.append(
+            f"{number_format.times_interval(over)} the speed of the float model in {target.best_float}, "
+            "its best runtime here"
+        )
+    ours, floats, rest = (
+        target.more.get(name)
+        for name in (
+            "speedup_by_optimisation",
+            "baseline_speedup_by_optimisation",
+            "speedup_unoptimised",
+        )
+    )
+    if ours and floats and rest:
+        said.append(
+            f"the runtime's graph optimisation alone makes the float model {number_format.times(floats)} "
+            f"as fast and this file {number_format.times(ours)}; with it off in both the speed-up is "
+            f"{number_format.times_interval(rest)}"
+        )
+    if target.kept_float is not None:
+        layers = ", ".join(target.kept_float)
+        said.append(f"back to float: {layers}" if layers else "no layer went back to float")
+    if target.kept_int8 is not None:
+        layers = ", ".join(target.kept_int8)
+        said.append(
+            f"weights kept in int8: {layers}" if layers else "every layer's weights in int4"
+        )
+    if target.without_vnni:
+        said.append(str(target.without_vnni["reason"]))
+    return said

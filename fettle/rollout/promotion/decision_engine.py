@@ -1,0 +1,217 @@
+"""Fold events into decisions: the same events always give the same decisions, bit for bit.
+
+    Begin ─▶ Engine ─▶ decide(Offline | Observed | Ordered) ─▶ Decision(state, actions, gates, why)
+
+The supervisor makes events of what it sees, asks for the decision, writes both to the journal,
+then acts. After a crash it folds the journal again (journal.replay) and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fettle.rollout.promotion import gate_results, srm_and_drift
+from fettle.rollout.promotion import gates as g
+from fettle.rollout.promotion.arm_assignment import Assignment
+from fettle.rollout.promotion.gate_verdict import GateResult, Verdict, worst
+from fettle.rollout.promotion.request_records import Arm, Attempt, Label, Record, Seen, ShadowPair
+from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_state import Action, Phase, RolloutState, Verb, order, step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """What a rollout starts from; `reference` has the shares of the training data's input bins."""
+
+    rollout_id: str
+    challenger: str
+    champion: str | None
+    plan: Plan
+    reference: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offline:
+    """The offline gate's results."""
+
+    now_s: float
+    results: tuple[GateResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What was seen since the last look, in the order of the log; may be empty.
+
+    `error` says why the analysis itself failed, None where it did not.
+    """
+
+    now_s: float
+    records: tuple[Record, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ordered:
+    """A person's word."""
+
+    now_s: float
+    verb: Verb
+
+
+Event = Offline | Observed | Ordered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What comes of an event; the actions are to be done after it is journalled."""
+
+    state: RolloutState
+    verdict: Verdict | None
+    actions: tuple[Action, ...]
+    reason: str
+    gates: tuple[GateResult, ...]
+
+
+class Engine:
+    """One rollout. Not thread-safe: one controller asks."""
+
+    def __init__(self, begin: Begin) -> None:
+        self.begin = begin
+        self.plan = begin.plan
+        self.bars = g.Bars.of(begin.plan)
+        self.gates = g.start()
+        self.drift = (
+            srm_and_drift.start_drift(begin.reference, begin.plan.drift_tolerance)
+            if begin.reference
+            else None
+        )
+        self.state = RolloutState(
+            rollout_id=begin.rollout_id, challenger=begin.challenger, champion=begin.champion
+        )
+        self._assignment = Assignment()
+        self._drawn: dict[str, tuple[bool, float]] = {}  # request id → challenger?, propensity
+        self._requests = 0
+
+    def decide(self, event: Event) -> Decision:
+        """Take one event and return what comes of it."""
+        before = self.state
+        error = self._take(event.records, event.error) if isinstance(event, Observed) else None
+        match event:
+            case Ordered():
+                found: tuple[GateResult, ...] = ()
+                verdict = None
+                self.state, actions, reason = order(before, event.verb, self.plan, event.now_s)
+            case Offline() | Observed():
+                found = event.results if isinstance(event, Offline) else self._judge(error)
+                verdict = worst(one.verdict for one in found)
+                if isinstance(event, Offline) != (before.phase is Phase.PENDING):
+                    verdict = Verdict.INCONCLUSIVE  # the other gate's word: not asked for here
+                self.state, actions, reason = step(
+                    before,
+                    verdict,
+                    self.plan,
+                    event.now_s,
+                    requests=self._requests,
+                    stale=gate_results.stale(found, self.drift),
+                )
+        self._renew(before)
+        return Decision(
+            state=self.state, verdict=verdict, actions=actions, reason=reason, gates=found
+        )
+
+    def _judge(self, error: str | None) -> tuple[GateResult, ...]:
+        return gate_results.of(
+            self.gates, self.bars, self.plan, self.state, drift=self.drift, error=error
+        )
+
+    def _renew(self, before: RolloutState) -> None:
+        """Begin the evidence anew where a new step or bake has begun; a pause keeps it.
+
+        A wrong split made the evidence worthless: then a resume begins anew too.
+        """
+        now = self.state
+        if now.phase is before.phase and now.step_index == before.step_index:
+            return
+        self._requests = 0
+        resumed = before.phase is Phase.PAUSED and bool(self.gates.split.alarm[0])
+        if resumed or Phase.PAUSED not in (now.phase, before.phase):
+            g.renew_step(self.gates, np.array([True]))
+
+    def _take(self, records: tuple[Record, ...], error: str | None) -> str | None:
+        """Feed the records to the gates; return what is wrong with them, if anything."""
+        for one in records:
+            match one:
+                case Attempt():
+                    if not _plausible(one):
+                        error = f"attempt {one.request_id} has no plausible time or weight"
+                    elif not one.replay and one.arm is one.assigned:
+                        self._attempt(one)
+                case ShadowPair():
+                    self._pair(one)
+                case Label():
+                    self._label(one)
+                case Seen():
+                    if self.drift is not None:
+                        srm_and_drift.update_drift(self.drift, one.arm, one.bin_index)
+        return error
+
+    def _attempt(self, one: Attempt) -> None:
+        challenger = one.arm is Arm.CHALLENGER
+        propensity = self._assignment.propensity(one.key_hash, one.weight)
+        self._assignment.learn(one.key_hash, one.weight, challenger=challenger)
+        self._drawn[one.request_id] = (challenger, propensity)
+        self._requests += self.state.phase is not Phase.SHADOW
+        failed, log_ms = np.array([one.failed]), np.log([max(one.latency_ms, 1e-3)])
+        if self.state.phase in (Phase.BAKE, Phase.PROMOTED):
+            if challenger:
+                g.take_alone(
+                    self.gates,
+                    self.plan,
+                    self.bars,
+                    failed=failed,
+                    log_ms=log_ms,
+                    counts=np.array([True]),
+                )
+            return
+        g.take_request(
+            self.gates,
+            self.plan,
+            self.bars,
+            np.array([self.state.step_index]),
+            challenger=np.array([challenger]),
+            propensity=np.array([propensity]),
+            failed=failed,
+            log_ms=log_ms,
+        )
+
+    def _pair(self, one: ShadowPair) -> None:
+        self._requests += self.state.phase is Phase.SHADOW
+        known = one.label is not None
+        g.take_pair(
+            self.gates,
+            self.plan,
+            self.bars,
+            disagree=np.array([one.champion != one.challenger]),
+            champion_wrong=np.array([one.champion != one.label]) if known else None,
+            challenger_wrong=np.array([one.challenger != one.label]) if known else None,
+        )
+
+    def _label(self, one: Label) -> None:
+        """Join a late label to its request; one without a drawn request tells nothing."""
+        drawn = self._drawn.pop(one.request_id, None)
+        if drawn is not None:
+            g.take_label(
+                self.gates,
+                self.plan,
+                self.bars,
+                challenger=np.array([drawn[0]]),
+                propensity=np.array([drawn[1]]),
+                wrong=np.array([not one.correct]),
+            )
+
+
+def _plausible(one: Attempt) -> bool:
+    return math.isfinite(one.latency_ms) and one.latency_ms >= 0 and 0 <= one.weight <= 1

@@ -1,0 +1,137 @@
+"""Turn events and decisions into JSON and back, exactly: a float's repr reads back to its bits.
+
+An attempt is a list, not an object: there are thousands of them, and this order is the format.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from fettle.rollout.promotion.decision_engine import (
+    Begin,
+    Decision,
+    Event,
+    Observed,
+    Offline,
+    Ordered,
+)
+from fettle.rollout.promotion.gate_verdict import GateResult, Tally, Verdict
+from fettle.rollout.promotion.request_records import Arm, Attempt, Label, Record, Seen, ShadowPair
+from fettle.rollout.promotion.rollout_plan import Plan, Step
+from fettle.rollout.promotion.rollout_state import Verb
+
+Json = dict[str, Any]  # Any: a JSON object
+
+
+def begin_to_json(begin: Begin) -> Json:
+    """Return the JSON form of a rollout's start, its plan within."""
+    return asdict(begin)
+
+
+def begin_from_json(doc: Json) -> Begin:
+    """Read it back."""
+    plan = doc["plan"]
+    steps = tuple(Step(**{**one, "gates": tuple(one["gates"])}) for one in plan["steps"])
+    shadow = tuple(plan["shadow_gates"])
+    bins = doc["reference"]
+    return Begin(
+        **{
+            **doc,
+            "plan": Plan(**{**plan, "steps": steps, "shadow_gates": shadow}),
+            "reference": None if bins is None else tuple(bins),
+        }
+    )
+
+
+def event_to_json(event: Event) -> Json:
+    """Return the JSON form of an event."""
+    match event:
+        case Offline():
+            found = [one.to_dict() for one in event.results]
+            return {"offline": found, "now_s": event.now_s}
+        case Observed():
+            rows = [_record_to_json(one) for one in event.records]
+            return {"observed": rows, "error": event.error, "now_s": event.now_s}
+        case Ordered():
+            return {"ordered": event.verb.value, "now_s": event.now_s}
+
+
+def event_from_json(doc: Json) -> Event:
+    """Read it back."""
+    now_s = doc["now_s"]
+    if "offline" in doc:
+        return Offline(now_s=now_s, results=tuple(map(_result_from_json, doc["offline"])))
+    if "observed" in doc:
+        records = tuple(map(_record_from_json, doc["observed"]))
+        return Observed(now_s=now_s, records=records, error=doc["error"])
+    return Ordered(now_s=now_s, verb=Verb(doc["ordered"]))
+
+
+def decision_to_json(decision: Decision) -> Json:
+    """Return the JSON form of a decision."""
+    doc = asdict(decision)
+    if not decision.state.ran_again:
+        del doc["state"]["ran_again"]  # so that journals of before it replay
+    doc["actions"] = [{k: v for k, v in one.items() if v is not None} for one in doc["actions"]]
+    return doc
+
+
+def _record_to_json(one: Record) -> list[Any]:  # Any: text and numbers
+    match one:
+        case Attempt():
+            flags = (one.arm.value, one.assigned.value, int(one.replay))
+            return [
+                "a", one.request_id, one.time_s, *flags,
+                one.weight, one.status, _number(one.latency_ms), one.key_hash,
+            ]  # fmt: skip
+        case ShadowPair():
+            return ["p", one.request_id, one.time_s, one.champion, one.challenger, one.label]
+        case Label():
+            return ["l", one.request_id, one.time_s, one.correct]
+        case Seen():
+            return ["s", one.request_id, one.time_s, one.arm.value, one.bin_index]
+
+
+def _number(value: float) -> float | None:
+    """Write what is no number as null: JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _record_from_json(row: list[Any]) -> Record:  # Any: text and numbers
+    kind, request_id, time_s, *rest = row
+    match kind:
+        case "a":
+            arm, assigned, replay, weight, status, latency_ms, key_hash = rest
+            return Attempt(
+                request_id=request_id,
+                time_s=time_s,
+                arm=Arm(arm),
+                assigned=Arm(assigned),
+                replay=bool(replay),
+                weight=weight,
+                status=status,
+                latency_ms=math.nan if latency_ms is None else latency_ms,
+                key_hash=key_hash,
+            )
+        case "p":
+            champion, challenger, label = rest
+            return ShadowPair(
+                request_id=request_id,
+                time_s=time_s,
+                champion=champion,
+                challenger=challenger,
+                label=label,
+            )
+        case "l":
+            return Label(request_id=request_id, time_s=time_s, correct=rest[0])
+        case _:
+            return Seen(request_id=request_id, time_s=time_s, arm=Arm(rest[0]), bin_index=rest[1])
+
+
+def _result_from_json(doc: Json) -> GateResult:
+    tallies = {
+        arm: None if doc[arm] is None else Tally(**doc[arm]) for arm in ("champion", "challenger")
+    }
+    return GateResult(**{**doc, "verdict": Verdict(doc["verdict"]), **tallies})

@@ -1,0 +1,145 @@
+"""Judge a release before any traffic: its own gate report, and beside the champion's.
+
+Results and verdicts are those of the live gates, so they fold and fail closed alike: what is
+missing is INCONCLUSIVE and holds. Both releases were scored once on test; where their test sets
+differ, that is said. Latency is compared as "times faster than the float model", which each
+release measured interleaved on its own machine: a rough guard, the live gate measures the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fettle.measure import Measure
+from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
+from fettle.rollout.promotion.rollout_plan import Plan
+
+Json = Mapping[str, Any]  # Any: a JSON object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """What a release brings: its gate.json, validation.json, the bytes of its model folder.
+
+    `signed`: whether its signature was verified, None where nobody looked.
+    """
+
+    gate: Json
+    validation: Json
+    model_bytes: int
+    signed: bool | None
+
+
+def judge(challenger: Papers, champion: Papers | None, plan: Plan) -> tuple[GateResult, ...]:
+    """Return one result a gate; without a champion only the release's own report is judged."""
+    alone = (_report(challenger), _data(challenger), _signature(challenger))
+    if champion is None:
+        return alone
+    return (
+        *alone,
+        _accuracy(challenger, champion, plan.accuracy_margin),
+        _classes(challenger, champion),
+        _latency(challenger, champion, plan.latency_p95_ratio),
+        _size(challenger, champion, plan.size_ratio_max),
+    )
+
+
+def _report(one: Papers) -> GateResult:
+    failed = one.gate.get("failed", [])
+    return _result("report", bool(one.gate["passed"]), "; ".join(failed) or "every bound holds")
+
+
+def _data(one: Papers) -> GateResult:
+    passed = bool(one.validation["passed"])
+    return _result("data", passed, f"data validation {'passed' if passed else 'did not pass'}")
+
+
+def _signature(one: Papers) -> GateResult:
+    if one.signed is None:
+        return GateResult(
+            name="signature", verdict=Verdict.INCONCLUSIVE, reason="the signature was not verified"
+        )
+    said = "is verified" if one.signed else "does not fit the files"
+    return _result("signature", one.signed, f"the signature {said}")
+
+
+def _accuracy(challenger: Papers, champion: Papers, margin: float) -> GateResult:
+    new, old = _measure(challenger, "accuracy"), _measure(champion, "accuracy")
+    if new is None or old is None:
+        return _missing("accuracy")
+    passed = new.value >= old.value - margin
+    text = f"{new.value:.4f} against {old.value:.4f} on test, margin {margin:g}"
+    if new.n != old.n:
+        text += f" (different test sets: {new.n} and {old.n} images)"
+    return _result("accuracy", passed, text, evidence=new.value, threshold=old.value - margin)
+
+
+def _classes(challenger: Papers, champion: Papers) -> GateResult:
+    """Fail where a class is lost, or its recall's interval lies wholly below the champion's."""
+    worse = []
+    for name in sorted(one for one in champion.gate["measures"] if one.startswith("recall.")):
+        old, new = _measure(champion, name), _measure(challenger, name)
+        label = name.removeprefix("recall.")
+        if new is None:
+            worse.append(f"'{label}' is gone")
+        elif old is not None and _top(new) < _bottom(old):
+            worse.append(f"'{label}' recall {new.value:.3f} against {old.value:.3f}")
+    return _result("classes", not worse, "; ".join(worse) or "no class is proved worse")
+
+
+def _latency(challenger: Papers, champion: Papers, ratio: float) -> GateResult:
+    new, old = _measure(challenger, "latency_ratio"), _measure(champion, "latency_ratio")
+    if new is None or old is None:
+        return _missing("latency")
+    floor = old.value / ratio
+    text = f"{new.value:.2f} x faster than its float model, the champion {old.value:.2f} x"
+    return _result("latency", _top(new) >= floor, text, evidence=new.value, threshold=floor)
+
+
+def _size(challenger: Papers, champion: Papers, ratio: float) -> GateResult:
+    limit = champion.model_bytes * ratio
+    text = f"{challenger.model_bytes:,} bytes against {champion.model_bytes:,}, limit {ratio:g} x"
+    return _result(
+        "size",
+        challenger.model_bytes <= limit,
+        text,
+        evidence=float(challenger.model_bytes),
+        threshold=limit,
+    )
+
+
+def _measure(one: Papers, name: str) -> Measure | None:
+    found = one.gate["measures"].get(name)
+    return None if found is None else Measure.from_dict(found)
+
+
+def _top(one: Measure) -> float:
+    return one.value if one.high is None else one.high
+
+
+def _bottom(one: Measure) -> float:
+    return one.value if one.low is None else one.low
+
+
+def _missing(name: str) -> GateResult:
+    reason = "one of the two gate reports does not have it"
+    return GateResult(name=name, verdict=Verdict.INCONCLUSIVE, reason=reason)
+
+
+def _result(
+    name: str,
+    passed: bool,
+    reason: str,
+    *,
+    evidence: float | None = None,
+    threshold: float | None = None,
+) -> GateResult:
+    return GateResult(
+        name=name,
+        verdict=Verdict.PASS if passed else Verdict.FAIL,
+        reason=reason,
+        evidence=evidence,
+        threshold=threshold,
+    )

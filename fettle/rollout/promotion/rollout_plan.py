@@ -1,0 +1,76 @@
+"""State how a rollout goes: its steps, margins, error rates; values only, read from `promote`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from json import dumps
+from typing import Self
+
+from fettle.params_schema import OnDrift, Promote
+
+# How alpha_rollback is shared out (Bonferroni). Errors have half: they harm at once, and the goal
+# "5x the errors within 500 requests" needs it. Promotion shares nothing out: it needs every gate,
+# so that alpha_promote bounds each and all of them (an intersection-union test, Berger 1982).
+SHARES = {"errors": 0.5, "latency": 0.3, "accuracy": 0.15, "disagreement": 0.05}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One weight: what must PASS before the next, and how many times the margins it allows."""
+
+    weight_percent: float
+    margin_times: float
+    gates: tuple[str, ...]
+
+    @property
+    def weight(self) -> float:
+        """Return the challenger's share, 0 to 1."""
+        return self.weight_percent / 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole plan. Margins: errors and accuracy in shares (0.01 is one point), p95 a ratio."""
+
+    steps: tuple[Step, ...]
+    shadow_requests: int
+    shadow_gates: tuple[str, ...]
+    bake_s: float
+    bake_requests: int
+    step_budget_requests: int
+    step_min_s: float
+    alpha_rollback: float
+    alpha_promote: float
+    errors_margin: float
+    accuracy_margin: float
+    latency_p95_ratio: float
+    size_ratio_max: float
+    disagreement_max: float
+    both_failing_max: float
+    drift_tolerance: float
+    sticky_key: str | None
+    lease_s: float
+    on_drift: OnDrift = "hold"  # journals of before know no such choice
+
+    @classmethod
+    def of(cls, section: Promote) -> Self:
+        """Read the section `promote` of params.yaml."""
+        fields = section.model_dump()
+        steps = tuple(Step(**{**one, "gates": tuple(one["gates"])}) for one in fields.pop("steps"))
+        shadow = tuple(fields.pop("shadow_gates"))
+        return cls(steps=steps, shadow_gates=shadow, **fields)
+
+    def alpha_fail(self, gate: str) -> float:
+        """Return the rollback alpha of this gate in one step (of the whole rollout, or shadow).
+
+        Errors and latency begin anew in each step, because a release that was good an hour ago
+        may leak by now: their share is split over the steps, and over one comparison after an
+        alarm in the bake. Accuracy is judged once in shadow, and once by late labels.
+        """
+        parts = {"errors": len(self.steps) + 1, "latency": len(self.steps) + 1, "accuracy": 2}
+        return self.alpha_rollback * SHARES[gate] / parts.get(gate, 1)
+
+    def digest(self) -> str:
+        """Return the sha256 of the plan; the journal pins it."""
+        return sha256(dumps(asdict(self), sort_keys=True).encode()).hexdigest()

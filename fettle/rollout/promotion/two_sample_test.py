@@ -1,0 +1,140 @@
+"""Compare how often two arms are bad: errors of requests, wrong answers of labelled ones.
+
+A row is one rollout: the controller has one, the simulator thousands, the code is the same.
+State arrays are changed in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fettle.rollout.promotion.e_process import (
+    STAKES,
+    WORSE,
+    WORSE_PRIOR,
+    Bools,
+    Floats,
+    Rows,
+    excess,
+    fresh,
+    origin,
+    reaches,
+    sizes,
+)
+
+# The champion's own recent rate is a mean over about so many of its requests: long enough not to
+# jump at a chance error, short enough to see an outage within seconds at 100 requests/s.
+RECENT_REQUESTS = 100
+
+
+@dataclass
+class Rate:
+    """Sufficient statistics, [rows, …]; columns of `n` and `bad`: champion, challenger."""
+
+    worse: Floats  # [rows, bets] log wealth against "not worse"
+    expected: Floats  # Σ exposure · margin
+    surplus: Floats  # Σ D
+    squared: Floats  # Σ D²
+    n: Floats
+    bad: Floats
+    recent: Floats  # the champion's recent rate of bad requests
+    passed: Bools  # has ever proved "not worse by the margin" since the start
+    failed: Bools
+
+
+def start(rows: int = 1) -> Rate:
+    """Return the state before any request."""
+    return Rate(
+        worse=fresh(rows, WORSE_PRIOR),
+        expected=sizes(rows),
+        surplus=sizes(rows),
+        squared=sizes(rows),
+        n=sizes(rows, 2),
+        bad=sizes(rows, 2),
+        recent=sizes(rows),
+        passed=np.zeros(rows, bool),
+        failed=np.zeros(rows, bool),
+    )
+
+
+def update(
+    state: Rate,
+    challenger: Bools,
+    bad: Bools,
+    *,
+    propensity: Floats,
+    margin: float | Floats,
+    log_fail: float,
+) -> None:
+    """Take one request a row, arrays [rows], and set `failed` where the evidence reaches it."""
+    tells = (propensity > 0) & (propensity < 1)
+    exposure = np.where(tells, propensity, 0.0)
+    _tally(state, challenger, bad, tells)
+    champion = tells & ~challenger
+    state.recent += np.where(champion, (bad - state.recent) / RECENT_REQUESTS, 0.0)
+    state.expected += exposure * margin
+    at = np.flatnonzero(bad & tells)
+    if at.size:
+        w, c = propensity[at], challenger[at]
+        _bet(state, at, w, c, log_fail)
+        _add(state, at, np.where(c, 1.0, -w / (1 - w)))
+
+
+def update_pairs(
+    state: Rate, champion_bad: Bools, challenger_bad: Bools, *, margin: float, log_fail: float
+) -> None:
+    """Take one request a row that both arms answered: only a discordant pair tells.
+
+    Given that one arm alone is wrong, it is the challenger with a chance of one half at most
+    while it is not worse: McNemar's test (1947), made sequential by `origin` at w = 1/2.
+    """
+    state.n += 1
+    state.bad += np.stack([champion_bad, challenger_bad], axis=1)
+    state.expected += margin
+    at = np.flatnonzero(champion_bad != challenger_bad)
+    if at.size:
+        c = challenger_bad[at]
+        _bet(state, at, np.full(at.size, 0.5), c, log_fail)
+        _add(state, at, np.where(c, 1.0, -1.0))
+
+
+def look(state: Rate, *, log_pass: float, hold_above: float = 1.0) -> None:
+    """Set `passed` where the evidence reaches the threshold.
+
+    A pass stays: an e-process is valid at the first moment it crosses. Where the champion's own
+    recent rate lies above `hold_above`, both may be failing together, and nothing passes.
+    """
+    # no bet can be worth more than its whole stake on the gap: spares most looks
+    near = ~state.passed & ((state.expected - state.surplus) * STAKES[-1] >= log_pass)
+    near &= state.recent <= hold_above
+    at = np.flatnonzero(near)
+    if at.size:
+        wealth = excess(state.expected[at], state.surplus[at], state.squared[at])
+        state.passed[at] = reaches(wealth, log_pass)
+
+
+def _tally(state: Rate, challenger: Bools, bad: Bools, tells: Bools) -> None:
+    arms = (tells & ~challenger, tells & challenger)
+    for column, rows in enumerate(arms):
+        state.n[:, column] += rows
+        state.bad[:, column] += rows & bad
+
+
+def _bet(state: Rate, at: Rows, propensity: Floats, challenger: Bools, log_fail: float) -> None:
+    state.worse[at] += origin(WORSE, propensity, challenger)
+    state.failed[at] |= reaches(state.worse[at], log_fail)
+
+
+def _add(state: Rate, at: Rows, d: Floats) -> None:
+    state.surplus[at] += d
+    state.squared[at] += d * d
+
+
+def renew(state: Rate, rows: Bools) -> None:
+    """Begin a step anew in these rows; what is known of the champion goes on."""
+    state.worse[rows] = WORSE_PRIOR
+    for one in (state.expected, state.surplus, state.squared, state.n, state.bad):
+        one[rows] = 0
+    state.passed[rows] = state.failed[rows] = False

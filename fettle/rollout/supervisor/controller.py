@@ -1,0 +1,373 @@
+"""Be the controller: at every tick observe, decide, write down, act.
+
+    orders ──▶ ┌────────────┐ ──▶ journal ──▶ router, releases, aliases
+    log    ──▶ │ watch.tick │
+    labels ──▶ └────────────┘ ──▶ status.json
+
+`python -m fettle.rollout.supervisor.controller_process ROOT` runs it, one a project. Killed at any point it reads
+serving.json, serves what that names, reads the journal, and does the same again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fettle import project as projects
+from fettle.errors import FettleError, UserError
+from fettle.rollout.promotion.rollout_state import Action, Kind, RolloutState, Verb, is_over
+from fettle.rollout.router import access_log, model_servers, nginx_process
+from fettle.rollout.supervisor import (
+    actuator,
+    fault_backoff,
+    rollout_observer,
+    service_upkeep,
+    start_order,
+    unreadable_rollout,
+)
+from fettle.rollout.supervisor import state_layout as places
+from fettle.rollout.supervisor.late_labels import Feedback
+from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.serving import api_key_file
+
+SAY = logging.getLogger("fettle.rollout.supervisor")
+TICK_S = 0.2  # a decision follows its evidence by this much; the goal is 1 s to zero traffic
+STATUS_EVERY_S = 0.5
+RERUN = (sys.executable, "-P", "-m", "fettle.cli.main", "run")
+
+
+class Controller:
+    """The controller of one project; `alone` without a warden, and MLflow is told nothing.
+
+    `command` says how a release is served, `rerun` how a new one is made.
+    """
+
+    def __init__(
+        self,
+        project: projects.Project,
+        place: Place,
+        serving: Serving,
+        *,
+        command: model_servers.Command = model_servers.serve,
+        alone: bool = False,
+        rerun: Sequence[str] = RERUN,
+    ) -> None:
+        key = api_key_file.read(os.environ)
+        self._project, self._place, self._key = project, place, key
+        self.serving = serving
+        self._router = nginx_process.Nginx(
+            replace(
+                nginx_process.place(
+                    place.router, host=serving.host, port=serving.port, control=serving.control
+                ),
+                certificate=_path(serving.certificate),
+                certificate_key=_path(serving.certificate_key),
+            )
+        )
+        self._arms = model_servers.Arms(place.arms, os.environ, key=key, command=command)
+        self._alone, self._rerun = alone, rerun
+        self._deeds = actuator.Deeds(self._router, self._arms, self._waits, project.tracking_uri)
+        self._upkeep = service_upkeep.Upkeep(
+            place, self._router, self._deeds, self._route, root=None if alone else project.root
+        )
+        self._feedback = Feedback(serving.feedback, key)
+        self._watch: rollout_observer.Watch | None = None
+        self._unread = ""  # why the rollout is not watched
+        self._judged = False  # whether a whole tick was done
+        self._next_status = 0.0
+
+    def start(self) -> None:
+        """Serve first, then bring the world in step with what was decided before."""
+        for release in service_upkeep.live(self.serving, ()):
+            self._deeds.bring_up(release)
+        for release in service_upkeep.live(self.serving, self._deeds.refused)[1:]:
+            self._deeds.bring_up(release)  # the one before, where what serves was tampered with
+        if self._router.pid is None:
+            self._upkeep.route()
+        self._read_rollout()
+        for release in service_upkeep.needed(self.serving, self._state(), self._deeds.refused):
+            self._deeds.bring_up(release)
+        self._upkeep.route()
+        if self._watch is not None:
+            self._run_again()
+            self._note_state()
+            self._want_aliases()  # a kill may have come between the journal and this
+            count, why = fault_backoff.recent(self._place.folder)
+            if count >= fault_backoff.MOST:
+                self._act(self._watch.fail(f"the controller failed {count} times: {why}"))
+                self._watch.done()
+                self._watch.write_status()
+
+    def tick(self) -> None:
+        """Do one round, and renew the lease after the whole of it: only then all was judged."""
+        late = self._place.lease_age_s() > self.serving.lease_s
+        self._obey()
+        self._upkeep.look(self.serving, self._state(), self._unread)
+        now = time.monotonic()
+        if self._watch is not None:
+            challenger = self.serving.challenger
+            refused = self._deeds.refused.get(challenger.release) if challenger else None
+            actions = self._watch.tick(self._deeds.arms_by_address(self.serving), error=refused)
+            self._act(actions)
+            self._watch.done()
+            if not self._alone:
+                self._deeds.project(self._watch.folder / "aliases.json")
+            if now >= self._next_status or actions:
+                self._next_status = now + STATUS_EVERY_S
+                self._watch.write_status()
+        first, self._judged = not self._judged, True
+        if late or first or self._router.challenger_stopped:
+            self._upkeep.route()  # takes back a stop switch that was thrown while nobody judged
+        self._place.renew_lease()
+
+    def fail(self, err: BaseException) -> None:
+        """Send everybody to the champion, and say why nobody judges any more."""
+        why = f"{type(err).__name__}: {err}"
+        with suppress(OSError):
+            self._deeds.stop_challenger()
+        with suppress(OSError):
+            fault_backoff.note(self._place.folder, why)
+        with suppress(OSError):
+            self._upkeep.tell(self.serving, self._unread)
+
+    @property
+    def behind(self) -> bool:
+        """Whether more has come in than the last tick took."""
+        return self._watch is not None and self._watch.behind
+
+    def close(self) -> None:
+        """Stop what runs in this process; the router and the releases go on serving."""
+        if self._watch is not None:
+            self._watch.close()
+        self._feedback.close()
+
+    def status(self) -> dict[str, Any]:  # Any: JSON
+        """Return what status.json holds."""
+        if self._watch is None and self._unread and self.serving.state is None:
+            return unreadable_rollout.status(self.serving, self._unread)
+        return self._watch.status() if self._watch else {}
+
+    def challenger_requests(self) -> int:
+        """Return how many requests the challenger was drawn for since the rollout began."""
+        return self._watch.challenger_requests if self._watch else 0
+
+    def kill(self, release: str) -> None:
+        """Kill a release with its workers, as a rehearsal wants."""
+        self._arms.kill(release)
+
+    def _state(self) -> RolloutState | None:
+        """Return where the rollout stands; of one that cannot be read, what keeps a service up."""
+        if self._watch is not None:
+            return self._watch.state
+        return unreadable_rollout.stand_in(self._place, self.serving) if self._unread else None
+
+    def _route(self) -> None:
+        sticky = self._watch.plan.sticky_key if self._watch else None
+        self._deeds.route(self.serving, self._state(), sticky, judged=self._judged)
+
+    def _obey(self) -> None:
+        for name, order in places.orders(self._place):
+            try:
+                answer = self.obey(order)
+            except FettleError as err:
+                answer = {"error": str(err), "kind": err.kind}
+            except Exception as err:
+                # answered first, so that the order is not obeyed to the same end at the next start
+                why = f"the supervisor failed while it obeyed: {type(err).__name__}: {err}"
+                places.obeyed(self._place, name, {"error": why, "kind": "ours"})
+                raise
+            places.obeyed(self._place, name, answer)
+
+    def obey(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+        """Obey one order; raises UserError when it does not fit."""
+        if order["verb"] == "start":
+            return self._begin(order)
+        verb = Verb(order["verb"])
+        if self._watch is None and self._unread:
+            return self._put_away(verb)
+        if self._watch is None:
+            raise UserError(
+                f"there is no rollout to {verb.value}", fix="begin one: `fettle canary start`"
+            )
+        challenger = self.serving.challenger
+        starts = verb in (Verb.RESUME, Verb.PROMOTE) and challenger is not None
+        if starts and challenger is not None and self._arms.find(challenger.release) is None:
+            start_order.verify(challenger)
+        actions, reason = self._watch.order(verb)
+        self._act(actions)
+        self._watch.done()
+        self._watch.write_status()
+        return {"state": self._watch.state.phase.value, "reason": reason}
+
+    def _put_away(self, verb: Verb) -> dict[str, Any]:  # Any: JSON
+        """End a rollout whose journal cannot be read: a person says which release serves."""
+        kept, gone = unreadable_rollout.roles(self.serving, verb, self._unread)
+        rollout = self.serving.rollout
+        if kept is not None:
+            self._deeds.bring_up(kept)
+        self._unread = ""
+        self.serving = replace(
+            self.serving, champion=kept, challenger=None, rollout=None, state=None
+        )
+        self._place.write_serving(self.serving)
+        self._route()
+        if gone is not None and kept is not None and gone.release != kept.release:
+            self._deeds.take_down(gone)
+        serves = kept.release if kept else "nothing"
+        return {"state": "aborted", "reason": f"{rollout} is put away unread; {serves} serves"}
+
+    def _begin(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+        """Begin a rollout: what was promoted before is the champion now."""
+        before = self._watch
+        start_order.check_free(None if before is None else before.state)
+        promoted = self.serving.promoted
+        wanted = start_order.read(
+            order, self.serving.challenger if promoted else self.serving.champion
+        )
+        challenger, champion = wanted.challenger, wanted.champion
+        start_order.verify(challenger)
+        if not self._deeds.bring_up(challenger):
+            raise UserError(
+                f"the challenger {challenger.release} does not answer",
+                got=self._deeds.refused.get(challenger.release)
+                or self._arms.last_words(challenger.release),
+                rule="it must answer an inference before a rollout begins",
+                fix=f"read {self._place.arms / challenger.release / 'server.log'}",
+            )
+        rollout_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{challenger.release[:6]}"
+        serving = replace(
+            self.serving,
+            champion=champion,
+            challenger=challenger,
+            rollout=rollout_id,
+            lease_s=wanted.plan.lease_s,
+            state=None,
+        )
+        self._deeds.check_plan(serving, wanted.weights, wanted.plan.sticky_key)
+        self._leave(before, champion)
+        rollout_observer.create(
+            self._place.rollout(rollout_id),
+            challenger=challenger,
+            champion=champion,
+            promote=wanted.promote,
+            since=access_log.end(self._router.place.log),
+            trees=self._trees(),
+        )
+        self.serving = serving
+        self._place.write_serving(self.serving)
+        self._watch_again(rollout_id)
+        return {"rollout": rollout_id, "challenger": challenger.release}
+
+    def _waits(self) -> None:
+        """Renew the lease while a release comes up, unless a challenger is on trial meanwhile."""
+        if self.serving.rollout is None or self.serving.state is not None:
+            self._place.renew_lease()
+
+    def _trees(self) -> list[Path]:
+        return [self._project.tree, *sorted(self._project.state.glob("ws/*"))]
+
+    def _leave(self, before: rollout_observer.Watch | None, champion: Release | None) -> None:
+        """Put the last rollout away: route by the new roles first, then end the old release."""
+        if before is not None:
+            before.close()
+        old, self._watch, self._unread = self.serving.champion, None, ""
+        if self.serving.rollout is None:
+            return
+        self.serving = replace(
+            self.serving, champion=champion, challenger=None, rollout=None, state=None
+        )
+        self._place.write_serving(self.serving)
+        self._route()
+        if old is not None and champion is not None and old.release != champion.release:
+            self._deeds.take_down(old)
+
+    def _read_rollout(self) -> None:
+        """Watch the rollout that serving.json names; one that cannot be read stops nothing."""
+        rollout = self.serving.rollout
+        if rollout is None:
+            return
+        try:
+            self._watch_again(rollout)
+        except Exception as err:  # whatever a damaged or foreign journal makes of our code
+            SAY.error("rollout_unread rollout=%s why=%r", rollout, str(err))
+            self._watch, self._unread = None, f"it cannot be read: {err}"
+            if self.serving.state is None:
+                self._deeds.stop_challenger()
+                with suppress(OSError):
+                    unreadable_rollout.write_status(
+                        self._place.rollout(rollout), self.serving, self._unread
+                    )
+
+    def _watch_again(self, rollout_id: str) -> None:
+        """Watch a rollout from its journal."""
+        self._watch = rollout_observer.Watch(
+            self._place.rollout(rollout_id),
+            self._router.place.log,
+            trees=self._trees(),
+            ports=lambda: self._deeds.ports(self.serving),
+            key=self._key,
+        )
+        self._feedback.attach(self._watch.memory)
+
+    def _act(self, actions: tuple[Action, ...]) -> None:
+        if Action(Kind.SET_WEIGHT, 0.0) in actions:
+            self._deeds.stop_challenger()  # first of all: what follows may take its time
+        if actions:
+            self._note_state()
+        for action in actions:
+            SAY.info("act kind=%s weight_percent=%s", action.kind.value, action.weight_percent)
+            self._do(action)
+        if actions:
+            self._want_aliases()
+
+    def _note_state(self) -> None:
+        """Say in serving.json how the rollout ended: the next start serves by that alone."""
+        if self._watch is None:
+            return
+        phase = self._watch.state.phase
+        state = phase.value if is_over(phase) else None
+        if state != self.serving.state:
+            self.serving = replace(self.serving, state=state)
+            self._place.write_serving(self.serving)
+
+    def _want_aliases(self) -> None:
+        if (watched := self._watch) is not None:
+            path = watched.folder / "aliases.json"
+            actuator.want_aliases(path, self.serving, watched.state, watched.reason)
+
+    def _do(self, action: Action) -> None:
+        champion, challenger = self.serving.champion, self.serving.challenger
+        match action.kind:
+            case Kind.START_CHALLENGER if challenger is not None:
+                self._deeds.bring_up(challenger)
+            case Kind.SET_WEIGHT:
+                if champion is not None and not self._arms.ready(champion.release):
+                    self._deeds.bring_up(champion)  # an undo may find it gone, or dying
+                self._route()
+            case Kind.STOP_CHALLENGER if challenger is not None:
+                if champion is not None:
+                    self._deeds.take_down(challenger)
+            case Kind.STOP_CHAMPION if champion is not None:
+                self._deeds.take_down(champion)
+            case Kind.RUN_AGAIN:
+                self._run_again()
+            case Kind.MOVE_ALIASES | Kind.RESTORE_ALIASES:
+                self._route()  # a promoted release takes the champion's place; names: see _act
+            case _:  # there is no such release
+                return
+
+    def _run_again(self) -> None:
+        """Begin the release flow where the rollout says so and it was not begun before a kill."""
+        if self._watch is not None and self._watch.state.ran_again:
+            actuator.run_again(self._watch.folder, self._rerun, cwd=self._project.root)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,163 @@
+"""Collect what a rollout is judged by: read the router's log, shadow pairs and late labels on.
+
+Each lies in a file that only grows; the journal holds every record that was judged, so after a
+kill it says how far each was read. A line that is none is left out and counted: more than BAD_MOST,
+and more than BAD_SHARE of what was read, and the analysis has failed (`error`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fettle.rollout.promotion.request_records import Arm, Attempt, Record, Seen, ShadowPair
+from fettle.rollout.router import access_log
+from fettle.rollout.router.access_log import CLIENT_GONE, Logged
+from fettle.rollout.supervisor import jsonl
+from fettle.rollout.supervisor.late_labels import Answered, Memory, label
+
+# A torn write costs a line or two; more than ten, and one in a hundred, is no accident.
+BAD_MOST = 10
+BAD_SHARE = 0.01
+
+
+@dataclass
+class Cursors:
+    """How far each source was read, in bytes."""
+
+    log: int
+    pairs: int
+    labels: int
+
+
+class Collector:
+    """Reads the sources of one rollout; `edges` part the inputs' brightness into bins."""
+
+    def __init__(
+        self, folder: Path, log: Path, since: int, *, edges: list[float], memory: Memory
+    ) -> None:
+        self._folder, self._log, self._edges, self._memory = folder, log, edges, memory
+        self._at = cursors(folder, log, since)
+        self._read = 0
+        self._bad: list[str] = []
+        self.behind = False  # more has come in than one look takes
+        self.challenger_requests = 0  # drawn for it since this process watches
+
+    @property
+    def skipped(self) -> int:
+        """How many lines were left out since this process watches, or a person resumed."""
+        return len(self._bad)
+
+    @property
+    def error(self) -> str | None:
+        """Say that too many lines cannot be read for what is left to be evidence."""
+        if len(self._bad) <= max(BAD_MOST, BAD_SHARE * self._read):
+            return None
+        return (
+            f"{len(self._bad)} of {self._read} lines cannot be read, more than {BAD_MOST} and "
+            f"{BAD_SHARE:.0%}; the last: {self._bad[-1][:120]}"
+        )
+
+    def forgive(self) -> None:
+        """Count anew: a person has seen the bad lines."""
+        self._read, self._bad = 0, []
+
+    def collect(self, arms: Mapping[str, access_log.Arm], *, log: bool) -> tuple[Record, ...]:
+        """Return what came in since the last look; the router's log only with `log`."""
+        return tuple(self._records(arms, log=log))
+
+    def _records(self, arms: Mapping[str, access_log.Arm], *, log: bool) -> Iterable[Record]:
+        at, before = self._at, len(self._bad)
+        self.behind = False
+        if log:
+            since = at.log
+            found, at.log = access_log.read(self._log, since, arms, bad=self._bad)
+            self.behind = at.log - since > access_log.READ_MAX_BYTES // 2
+            self._read += len(found)
+            for line in found:
+                self.challenger_requests += line.drawn == "challenger"
+                yield from attempts_of(line)
+                yield from self._seen(line)
+                self._remember(line)
+        bad = self._bad
+        pairs, at.pairs = jsonl.read(self._folder / "shadow.jsonl", at.pairs, take=pair, bad=bad)
+        yield from pairs
+        late, at.labels = jsonl.read(self._folder / "labels.jsonl", at.labels, take=label, bad=bad)
+        yield from late
+        self._read += len(pairs) + len(late) + len(bad) - before
+
+    def _seen(self, line: Logged) -> Iterable[Seen]:
+        arm = line.tries[-1].arm if line.tries else None
+        if arm is None or not self._edges:
+            return
+        for value in line.inputs:
+            bin_index = bisect_right(self._edges, value)
+            yield Seen(
+                request_id=line.request_id, time_s=line.time_s, arm=Arm(arm), bin_index=bin_index
+            )
+
+    def _remember(self, line: Logged) -> None:
+        """Keep who answered, for the label; a replay's answer is not the drawn arm's."""
+        if len(line.tries) == 1 and line.tries[0].arm is not None:
+            self._memory.remember(line.request_id, Answered(line.tries[0].arm, line.predicted))
+
+
+def pair(doc: Mapping[str, Any]) -> ShadowPair:  # Any: JSON
+    """Read one line of shadow.jsonl. Raises ValueError when it is none."""
+    made = ShadowPair(**doc)
+    answers = (made.champion, made.challenger, made.label)
+    right = all(one is None or isinstance(one, str) for one in answers)
+    if not (right and isinstance(made.request_id, str) and jsonl.is_time(made.time_s)):
+        raise ValueError("no shadow pair has such fields")
+    return made
+
+
+def cursors(folder: Path, log: Path, since: int) -> Cursors:
+    """Find how far the sources were read, by what the journal holds of them.
+
+    The last journalled request is looked for in the log; the others are counted.
+    """
+    last, counts = None, {"p": 0, "l": 0}
+    journalled: list[dict[str, Any]] = jsonl.read(folder / "journal.jsonl", 0)[0]  # Any: JSON
+    for doc in journalled[1:]:
+        for row in doc["event"].get("observed", ()):
+            if row[0] in counts:
+                counts[row[0]] += 1
+            elif row[0] == "a":
+                last = row[1]
+    return Cursors(
+        log=since if last is None else access_log.after(log, since, last),
+        pairs=jsonl.skip(folder / "shadow.jsonl", counts["p"], take=pair),
+        labels=jsonl.skip(folder / "labels.jsonl", counts["l"], take=label),
+    )
+
+
+def attempts_of(line: Logged) -> Iterable[Attempt]:
+    """Turn one line of the router's log into attempts: the draw's own first, then the replays.
+
+    A try whose client left says nothing about a server. Where a promoted release serves in the
+    champion's place its requests are its own: the draw says champion, the server challenger.
+    """
+    if line.status == CLIENT_GONE or not line.tries or line.tries[0].arm is None:
+        return
+    assigned = Arm(line.tries[0].arm)
+    drawn_so = assigned.value == line.drawn
+    weight = line.weight_percent / 100 if drawn_so else float(assigned is Arm.CHALLENGER)
+    key = hashlib.sha256(line.key.encode()).hexdigest()[:16] if line.key else None
+    for at, one in enumerate(line.tries):
+        if one.arm is not None:
+            yield Attempt(
+                request_id=line.request_id,
+                time_s=line.time_s,
+                arm=Arm(one.arm),
+                assigned=assigned,
+                weight=weight,
+                status=one.status,
+                latency_ms=one.latency_ms,
+                replay=at > 0,
+                key_hash=key,
+            )

@@ -1,0 +1,278 @@
+"""Watch one rollout: read what came in, ask for the decision, write it down, hand on the actions.
+
+What was seen lies in files that only grow: the router's log, shadow.jsonl, labels.jsonl. The
+journal holds every record that was judged, so after a kill it also says how far each was read.
+
+    rollouts/ID/begin.json     where in the router's log the rollout begins; edges of the input bins
+    rollouts/ID/journal.jsonl  see fettle/rollout/promotion/decision_journal.py
+    rollouts/ID/status.json    for who watches
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fettle import manifest
+from fettle.params_schema import Promote
+from fettle.rollout.promotion import decision_journal, offline_gate
+from fettle.rollout.promotion.decision_engine import (
+    Begin,
+    Decision,
+    Event,
+    Observed,
+    Offline,
+    Ordered,
+)
+from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
+from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, RolloutState, Verb
+from fettle.rollout.router import access_log
+from fettle.rollout.supervisor import release_evidence, shadow_traffic
+from fettle.rollout.supervisor.evidence_collector import Collector
+from fettle.rollout.supervisor.late_labels import Memory
+from fettle.rollout.supervisor.state_layout import Release
+
+# After a promotion attempts are judged this far on, then only labels: the journal must end.
+WATCHED_REQUESTS = 100_000
+# Each part of the offline gate, the release and the training data as bins, is read once.
+BINS = 10
+BIN_IMAGES = 2000  # deciles of brightness from so many training images: within 2 points each
+
+
+def create(
+    folder: Path,
+    *,
+    challenger: Release,
+    champion: Release | None,
+    promote: Mapping[str, Any],  # Any: the section as JSON
+    since: int,
+    trees: Sequence[Path],
+) -> None:
+    """Begin a rollout: its folder, its journal, the plan within."""
+    edges = shadow_traffic.brightness_edges(trees, Path(challenger.folder), BINS, BIN_IMAGES)
+    begin = Begin(
+        rollout_id=folder.name,
+        challenger=challenger.release,
+        champion=champion.release if champion else None,
+        plan=Plan.of(Promote.model_validate_json(json.dumps(promote))),
+        reference=(1 / BINS,) * BINS if edges else None,
+    )
+    pinned = {"champion": champion, "challenger": challenger}
+    manifest.write_json(
+        folder / "begin.json",
+        {
+            "since": since,
+            "edges": edges,
+            "folders": {arm: one.folder for arm, one in pinned.items() if one is not None},
+        },
+    )
+    decision_journal.Journal.create(folder / "journal.jsonl", begin)
+
+
+class Watch:
+    """One rollout, from its journal on."""
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        *,
+        trees: Sequence[Path],
+        ports: Callable[[], tuple[int, int]],
+        key: str | None,
+    ) -> None:
+        self.folder = folder
+        self._log, self._trees, self._ports, self._key = log, trees, ports, key
+        begun = json.loads((folder / "begin.json").read_text())
+        self._edges: list[float] = begun["edges"]
+        self._folders: dict[str, str] = begun["folders"]
+        self._release = Path(self._folders["challenger"])
+        self._engine, decisions, self._journal = decision_journal.recover(folder / "journal.jsonl")
+        self._last: Decision | None = decisions[-1] if decisions else None
+        self._reason = "begun"
+        for one in decisions:
+            self._reason = why(one.reason, before=self._reason)
+        names = {arm: _classes(Path(release)) for arm, release in self._folders.items()}
+        self.memory = Memory(names, folder / "labels.jsonl")
+        self._collector = Collector(
+            folder, log, int(begun["since"]), edges=self._edges, memory=self.memory
+        )
+        self._shadow: shadow_traffic.Shadow | None = None
+
+    @property
+    def state(self) -> RolloutState:
+        """Where the rollout stands."""
+        return self._engine.state
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was pinned at its start."""
+        return self._engine.plan
+
+    @property
+    def reason(self) -> str:
+        """Why it stands there; of a paused rollout, why it was paused."""
+        return self._reason
+
+    @property
+    def behind(self) -> bool:
+        """Whether more has come in than one tick takes."""
+        return self._collector.behind
+
+    @property
+    def challenger_requests(self) -> int:
+        """How many requests the challenger was drawn for since this process watches."""
+        return self._collector.challenger_requests
+
+    def tick(
+        self, arms: Mapping[str, access_log.Arm], *, error: str | None = None
+    ) -> tuple[Action, ...]:
+        """Take what came in since the last tick; return what is to be done.
+
+        `error` says why the challenger cannot be judged, None where it can.
+        """
+        if self.state.over:
+            return ()
+        now_s = time.time()
+        if self.state.phase is Phase.PENDING:
+            return self._decide(
+                Offline(now_s=now_s, results=judge_offline(self._folders, self.plan))
+            ).actions
+        self._shadowing()
+        watched = self.state.phase is Phase.PROMOTED and self.state.requests > WATCHED_REQUESTS
+        records = self._collector.collect(arms, log=not watched)
+        error = error or self._collector.error
+        return self._decide(Observed(now_s=now_s, records=records, error=error)).actions
+
+    def fail(self, error: str) -> tuple[Action, ...]:
+        """Say that nobody can judge, without reading anything; return what is to be done."""
+        return self._decide(Observed(now_s=time.time(), error=error)).actions
+
+    def order(self, verb: Verb) -> tuple[tuple[Action, ...], str]:
+        """Take a person's word; return what is to be done, and what was said to it."""
+        if verb is Verb.RESUME:
+            self._collector.forgive()
+        decision = self._decide(Ordered(now_s=time.time(), verb=verb))
+        return decision.actions, decision.reason
+
+    def done(self) -> None:
+        """Close the book on the last decision: its actions are done."""
+        self._journal.seal()
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
+        self.done()
+        if self._shadow is not None:
+            self._shadow.stop()
+
+    def write_status(self) -> None:
+        """Write status.json for who watches."""
+        manifest.write_json(self.folder / "status.json", self.status())
+
+    def status(self) -> dict[str, Any]:  # Any: JSON
+        """Return where the rollout stands, as `fettle canary status --json` prints it."""
+        gates = self._last.gates if self._last else ()
+        state = self.state
+        doc: dict[str, Any] = {  # Any: JSON
+            "rollout": state.rollout_id,
+            "state": state.phase.value,
+            "weight_percent": state.weight_percent,
+            "champion": state.champion,
+            "challenger": state.challenger,
+            "reason": self.reason,
+            "requests": state.requests,
+            "gates": [gate.to_dict() for gate in gates],
+            "eta_s": self._eta_s(),
+            "skipped": self._collector.skipped,
+            "time_s": time.time(),
+        }
+        finite: dict[str, Any] = _finite(doc)  # Any: JSON
+        return finite
+
+    def _decide(self, event: Event) -> Decision:
+        """Decide, and write it down before anything is done: unless nothing came and nothing moves.
+
+        An empty look that changes nothing leaves the engine as it was, so it may be forgotten.
+        """
+        before = self._engine.state
+        decision = self._engine.decide(event)
+        idle = isinstance(event, Observed) and not event.records  # an error again is no news
+        if not (idle and decision.state == before and not decision.actions):
+            self._journal.write(event, decision)
+        if decision.gates or self._last is None or decision.state.phase is not before.phase:
+            self._last = decision
+            self._reason = why(decision.reason, before=self._reason)
+        return decision
+
+    def _shadowing(self) -> None:
+        """Replay held-out requests while the phase asks for them."""
+        wanted = self.state.phase is Phase.SHADOW
+        if wanted and self._shadow is None:
+            self._shadow = shadow_traffic.Shadow(
+                self.folder / "shadow.jsonl",
+                shadow_traffic.held_out(self._trees, self._release),
+                ports=self._ports,
+                key=self._key,
+                requests=10 * self.plan.shadow_requests,
+            )
+        elif not wanted and self._shadow is not None:
+            self._shadow.stop()
+            self._shadow = None
+
+    def _eta_s(self) -> float | None:
+        """Return the least time to go by the plan's own waits; None once it is over."""
+        state, plan = self.state, self.plan
+        left = plan.bake_s
+        match state.phase:
+            case Phase.SHADOW:
+                left += plan.step_min_s * (1 + len(plan.steps))
+            case Phase.STEP:
+                left += plan.step_min_s * (len(plan.steps) - state.step_index)
+            case Phase.BAKE:
+                pass
+            case _:
+                return None
+        return max(0.0, left - (time.time() - state.entered_s))
+
+
+def why(reason: str, *, before: str) -> str:
+    """Return a decision's reason; the one before it where it only says that nothing moves."""
+    return before if reason == STILL_PAUSED else reason
+
+
+def judge_offline(folders: Mapping[str, str], plan: Plan) -> tuple[GateResult, ...]:
+    """Judge the challenger's papers, beside the champion's where there is one.
+
+    Papers that cannot be read are an ERROR: a release folder may be gone, or of another version.
+    """
+    champion = folders.get("champion")
+    try:
+        return offline_gate.judge(
+            release_evidence.read(Path(folders["challenger"])),
+            None if champion is None else release_evidence.read(Path(champion)),
+            plan,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        why = f"the papers of a release cannot be read ({err!r})"
+        return (GateResult(name="analysis", verdict=Verdict.ERROR, reason=why),)
+
+
+def _classes(release: Path) -> list[str]:
+    """Return a release's class names; none where its folder was deleted, so no label joins it."""
+    try:
+        return [str(name) for name in json.loads((release / "labels.json").read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _finite(doc: Any) -> Any:  # Any: JSON
+    """Write what is no number as null: JSON has no infinity."""
+    if isinstance(doc, dict):
+        return {key: _finite(value) for key, value in doc.items()}
+    if isinstance(doc, list | tuple):
+        return [_finite(value) for value in doc]
+    return None if isinstance(doc, float) and not abs(doc) < float("inf") else doc

@@ -1,0 +1,120 @@
+"""Keep up what serves: the releases, the router, the warden; say what cannot be kept up.
+
+What may die is started again; what is refused or fails is written to problems.json for who watches,
+and tried again later. Nothing here decides about a rollout.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Container
+from pathlib import Path
+
+from fettle.adapters import process_identity
+from fettle.errors import FettleError
+from fettle.rollout.promotion.rollout_state import RolloutState
+from fettle.rollout.router.nginx_process import Nginx
+from fettle.rollout.supervisor import actuator, fault_backoff
+from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+
+SAY = logging.getLogger("fettle.rollout.supervisor")
+EVERY_S = 1.0
+ROUTER_AGAIN_S = 5.0  # a port that a stranger holds costs nginx 2.5 s a try
+
+
+class Upkeep:
+    """Keeps one project's service up; `root` None without a warden. `route` sets the routes."""
+
+    def __init__(
+        self,
+        place: Place,
+        router: Nginx,
+        hands: actuator.Deeds,
+        route: Callable[[], None],
+        *,
+        root: Path | None,
+    ) -> None:
+        self._place, self._router, self._deeds = place, router, hands
+        self._set_routes, self._root = route, root
+        self._router_error = ""
+        self._told: dict[str, str] | None = None
+        self._next = self._next_router = 0.0
+
+    def look(self, serving: Serving, state: RolloutState | None, unread: str) -> None:
+        """Start again what died, once every EVERY_S; `unread` says why a rollout is not watched."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + EVERY_S
+        kept = kept_up(serving, state, self._deeds.refused)
+        started = [self._deeds.keep_up(release) for release in kept]
+        if any(started):
+            self.route()
+        if self._router.pid is None and now >= self._next_router:
+            SAY.warning("restart router=%s", self._place.router)
+            self._next_router = now + ROUTER_AGAIN_S
+            self.route()
+        if self._root is not None and process_identity.read(self._place.warden) is None:
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "fettle.rollout.supervisor.watchdog",
+                str(self._root),
+            ]
+            process_identity.spawn(command, self._place.folder / "warden.log", cwd=self._root)
+        self._router.rotate()
+        self.tell(serving, unread)
+
+    def route(self) -> None:
+        """Route, and where nginx does not take it go on with what serves; tried again later."""
+        try:
+            self._set_routes()
+            self._router_error = ""
+        except FettleError as err:
+            SAY.error("router why=%r", str(err))
+            self._router_error = str(err)
+
+    def tell(self, serving: Serving, unread: str) -> None:
+        """Write down what cannot be done now, for who watches."""
+        found = {f"release {name}": why for name, why in self._deeds.refused.items()}
+        if self._router_error:
+            found["router"] = self._router_error
+        if unread:
+            found[f"rollout {serving.rollout}"] = unread
+        count, why = fault_backoff.recent(self._place.folder)
+        if count:
+            found["controller"] = f"it failed {count} times in the last minute: {why}"
+        if found != self._told:
+            self._told = found
+            self._place.write_problems(found)
+
+
+def live(serving: Serving, refused: Container[str]) -> list[Release]:
+    """List what serves by serving.json alone; the old release too where the new is refused."""
+    new, old = serving.challenger, serving.champion
+    found = [one for one in ([new, old] if serving.promoted else [old]) if one is not None]
+    return found[: 1 + sum(one.release in refused for one in found)]
+
+
+def needed(serving: Serving, state: RolloutState | None, refused: Container[str]) -> list[Release]:
+    """List the releases that must answer now."""
+    wanted = state is not None and state.phase in actuator.WITH_CHALLENGER
+    found = [*live(serving, refused), serving.challenger if wanted else None]
+    return [release for release in dict.fromkeys(found) if release is not None]
+
+
+def kept_up(serving: Serving, state: RolloutState | None, refused: Container[str]) -> list[Release]:
+    """List the releases to start again when they die.
+
+    A challenger on trial is not: its death is evidence. One that serves everybody is, and then the
+    champion is only a spare.
+    """
+    challenger = serving.challenger
+    if challenger is None or state is None or serving.promoted:
+        return live(serving, refused)
+    alone = serving.champion is None and state.phase in actuator.WITH_CHALLENGER
+    whole = state.weight_percent == 100 and challenger.release not in refused
+    return [challenger] if whole or alone else live(serving, refused)

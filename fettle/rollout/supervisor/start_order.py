@@ -1,0 +1,89 @@
+"""Read the order that begins a rollout, so that nothing is begun that could not go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fettle.errors import BusyError, UserError
+from fettle.params_schema import Promote
+from fettle.release import release_store
+from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_state import RolloutState, is_over
+from fettle.rollout.supervisor import actuator
+from fettle.rollout.supervisor.state_layout import Release
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrder:
+    """The releases and the plan; `promote` is the plan's section as JSON."""
+
+    challenger: Release
+    champion: Release | None
+    promote: dict[str, Any]  # Any: JSON
+    plan: Plan
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Every weight that the plan will ask for."""
+        return (*(step.weight_percent for step in self.plan.steps), 100.0)
+
+
+def read(order: Mapping[str, Any], champion: Release | None) -> StartOrder:  # Any: JSON
+    """Read the order; `champion` is what serves now, and goes before the order's.
+
+    Raises UserError when a part of it is none, or the two releases are one.
+    """
+    try:
+        challenger = Release.of(order.get("challenger"))
+        if champion is None and order.get("champion"):
+            champion = Release.of(order["champion"])
+        promote = order.get("plan")
+        plan = Plan.of(Promote.model_validate_json(json.dumps(promote)))
+    except (ValidationError, ValueError) as err:
+        raise UserError(
+            "the order to start cannot be understood",
+            got="; ".join(str(err).splitlines()[:3]),
+            rule="it names a release and a plan as this version of fettle writes them",
+            fix="mend params.yaml: promote, or `fettle canary stop` and start it in this version",
+        ) from err
+    if champion is not None and champion.release == challenger.release:
+        raise UserError(
+            "the challenger is the champion",
+            got=challenger.release,
+            rule="a rollout compares two releases",
+            fix="make another release with `fettle run`, or name one with --release",
+        )
+    return StartOrder(challenger, champion, dict(promote or {}), plan)
+
+
+def check_free(before: RolloutState | None) -> None:
+    """Raise BusyError while a rollout is under way."""
+    if before is not None and not is_over(before.phase):
+        raise BusyError(
+            "a rollout is under way already",
+            got=f"{before.rollout_id}, {before.phase.value}",
+            rule="one rollout at a time",
+            fix="wait for it, or `fettle canary abort`",
+        )
+
+
+def verify(challenger: Release) -> None:
+    """Refuse a challenger whose folder or Bento is not what was signed.
+
+    Raises TamperedError, or ProjectError when one of them is gone.
+    """
+    folder = Path(challenger.folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"the release {challenger.release} is gone",
+            got=f"no folder {folder}",
+            fix="run `fettle run`, which makes one, or name another with --release",
+        )
+    release_store.verify_named(folder)
+    actuator.verify(challenger)

@@ -1,0 +1,270 @@
+"""Start, find and stop the supervisor of a project; pin releases before they are handed to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from fettle import import_isolation
+from fettle.adapters import bento_store, local_servers, process_identity
+from fettle.errors import BusyError, FettleError, ProjectError, TransientError
+from fettle.project import Project
+from fettle.release import release_store, signing
+from fettle.rollout.router import certificates, model_servers, nginx_process
+from fettle.rollout.router.nginx_config import Routes
+from fettle.rollout.supervisor import actuator
+from fettle.rollout.supervisor import state_layout as places
+from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.serving import api_key_file, authentication
+
+START_S = 75.0  # up in 0.5 s on an idle core; while a rollout goes on, when its releases answer
+STOP_S = 60.0  # the releases answer what they began, at most 35 s
+PORT = 3000
+
+
+def place_of(project: Project) -> Place:
+    """Return the supervisor's folder of a project."""
+    return Place(project.state / "canary")
+
+
+def running(place: Place) -> bool:
+    """Say whether a supervisor watches this project."""
+    return process_identity.read(place.warden) is not None
+
+
+def pin(project: Project, named: str) -> Release:
+    """Find the release that a digest, a Bento tag or a folder names, and verify its bytes.
+
+    Raises ProjectError when there is none, or more than one; TamperedError when it was changed.
+    """
+    short = named.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+    found = [
+        path
+        for path in sorted(project.releases.glob(f"{short}*"))
+        if path.is_dir() and not path.name.startswith(".")
+    ]
+    if not short or len(found) != 1:
+        raise ProjectError(
+            f"{named!r} names {'no' if not found else 'more than one'} release",
+            got=", ".join(path.name for path in found) or "nothing like it in releases/",
+            rule="a release is named by its digest (its first digits suffice), tag or folder",
+            fix="see `ls releases`, or run `fettle run`, which makes one",
+        )
+    folder = found[0]
+    name = json.loads((folder / "release.json").read_text())["name"]
+    release_store.verify_named(folder)
+    tag = f"{name}:{folder.name}"
+    signing.verify_release(folder, bento_store.bento_folder(tag), os.environ)
+    return Release(folder.name, tag, str(folder))
+
+
+def last_release(project: Project) -> Release:
+    """Pin the newest release of the project.
+
+    Raises ProjectError before the first run.
+    """
+    places_of_last = [project.last, *project.state.glob("ws/*/.fettle/last.json")]
+    newest = max(
+        (path for path in places_of_last if path.is_file()),
+        key=lambda path: path.stat().st_mtime,
+        default=None,
+    )
+    if newest is None:
+        raise ProjectError("there is no release yet", fix="run `fettle run` first")
+    last = json.loads(newest.read_text())
+    made = pin(project, str(last["release"]["digest"])[: release_store.SHORT])
+    return replace(made, version=str(last["release"]["model_version"]))
+
+
+def begin(
+    project: Project,
+    *,
+    host: str,
+    port: int,
+    champion: Release | None,
+    certificate: str | None = None,
+    certificate_key: str | None = None,
+) -> Serving:
+    """Write what shall serve, and where, unless it is written already; return it.
+
+    Makes the API key of this user if there is none yet.
+
+    Raises UserError when `host` is no loopback and there is no API key, the port is taken, or the
+    certificate cannot serve.
+    """
+    place = place_of(project)
+    authentication.check_bind(host, api_key_file.read(os.environ))
+    pair = (_path(certificate), _path(certificate_key))
+    certificates.check(*pair)
+    before = place.serving()
+    if before is not None and (nginx_alive(place) or running(place)):
+        if (before.host, before.port) != (host, port):
+            raise BusyError(
+                "this project is served already, at another address",
+                got=f"{host} port {port}",
+                rule=f"one address a project: {before.host} port {before.port}",
+                fix="leave --host and --port out, or stop it first: `fettle canary stop`",
+            )
+        if certificate not in (None, before.certificate):
+            raise BusyError(
+                "this project is served already, with another certificate",
+                got=str(certificate),
+                rule=f"one address a project: {before.url}, {before.certificate or 'no TLS'}",
+                fix="leave --certificate and --key out, or stop it first: `fettle canary stop`",
+            )
+        return before
+    nginx_process.end_orphans(
+        place.router
+    )  # of a router whose master was killed: they hold the port
+    bento_store.check_port(host, port)
+    if api_key_file.read(os.environ) is None:
+        bento_store.make_key()
+    control, feedback = [one for one in model_servers.free_ports(3) if one != port][:2]
+    kept = before or Serving(host, port, control, feedback)
+    made = replace(
+        kept,
+        host=host,
+        port=port,
+        control=control,
+        feedback=feedback,
+        champion=kept.champion or champion,
+        certificate=certificate,
+        certificate_key=certificate_key,
+    )
+    check_routes(place, made)
+    place.write_serving(made)
+    return made
+
+
+def check_routes(place: Place, serving: Serving) -> None:
+    """Let nginx read what it will serve by, before anything is written.
+
+    Raises UserError when it refuses the address, the folder or the certificate.
+    """
+    described = replace(
+        nginx_process.place(
+            place.router, host=serving.host, port=serving.port, control=serving.control
+        ),
+        certificate=_path(serving.certificate),
+        certificate_key=_path(serving.certificate_key),
+    )
+    # any port will do for the releases: nginx does not ask them
+    nginx_process.Nginx(described).check(Routes(bento_store.PORT, feedback=serving.feedback))
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def serves(project: Project) -> Release | None:
+    """Return the release that will serve what `fettle canary` left, its bytes verified.
+
+    After a promotion the release before stands in for one that was changed. Raises TamperedError
+    when none may run, ProjectError when its Bento is gone.
+    """
+    serving = place_of(project).serving()
+    if serving is None:
+        return None
+    old, new = serving.champion, serving.challenger
+    wanted = [new, old] if serving.promoted else [old]
+    refusal: FettleError | None = None
+    for release in (one for one in wanted if one is not None):
+        try:
+            actuator.verify(release)
+            return release
+        except FettleError as err:
+            refusal = refusal or err
+    if refusal is not None:
+        raise refusal
+    return new  # a first release on trial: its controller verifies it
+
+
+def nginx_alive(place: Place) -> bool:
+    """Say whether the router runs."""
+    return nginx_process.running(place.router) is not None
+
+
+def ensure(project: Project) -> None:
+    """Start the supervisor in the background unless it runs.
+
+    Raises TransientError with the end of its log when it does not come up.
+    """
+    place = place_of(project)
+    if running(place):
+        return
+    command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
+    process_identity.spawn(command, place.folder / "warden.log", cwd=project.root)
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if running(place) and place.lease_age_s() < places.LEASE_S:
+            return
+        time.sleep(0.05)
+    raise TransientError(
+        "the supervisor did not start",
+        got=last_line(place.folder / "controller.log") or last_line(place.folder / "warden.log"),
+        rule=f"within {START_S:g} s",
+        fix=f"read {place.folder / 'controller.log'}",
+    )
+
+
+def show_in_prefect(project: Project, rollout: str) -> bool:
+    """Let Prefect show a rollout, from a process in the background; False when it does not run."""
+    server = local_servers.running(project, "prefect")
+    if server is None:
+        return False
+    place = place_of(project)
+    folder = place.rollout(rollout)
+    environ = {**os.environ, "PREFECT_API_URL": f"{server.url}/api"}
+    command = import_isolation.command("flows.promote", str(folder))
+    process_identity.spawn(command, folder / "prefect.log", cwd=project.root, env=environ)
+    return True
+
+
+def foreground(project: Project, serving: Serving) -> None:
+    """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
+    place = place_of(project)
+    command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
+    warden = subprocess.Popen(command)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the warden ends, and then all the others
+        signal.signal(number, lambda got, _frame: warden.send_signal(got))
+    code = warden.wait()
+    stop(project)
+    if code not in (0, -signal.SIGINT, -signal.SIGTERM):
+        raise TransientError(
+            f"the supervisor of port {serving.port} ended",
+            got=last_line(place.folder / "controller.log"),
+            fix=f"read {place.folder / 'controller.log'}",
+        )
+
+
+def stop(project: Project) -> bool:
+    """Stop the supervisor, the router and the releases; False when nothing ran."""
+    place = place_of(project)
+    found = nginx_alive(place)
+    for file in (place.warden, place.controller):
+        if (known := process_identity.read(file)) is not None:
+            found = True
+            known.end(timeout_s=STOP_S)
+        file.unlink(missing_ok=True)
+    found = bool(nginx_process.orphans(place.router)) or found
+    nginx_process.end(place.router)
+    served = model_servers.Arms(place.arms, os.environ, key=None)
+    for server in served.running():
+        found = True
+        served.stop(server.release)
+    with suppress(FileNotFoundError):
+        place.lease.unlink()
+    return found
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, or say that it is empty."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1] if lines else "an empty log"

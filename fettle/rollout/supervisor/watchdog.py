@@ -1,0 +1,100 @@
+"""Watch over the controller: start it, start it again, and stop the challenger without it.
+
+The dead man's switch: a controller that is silent for longer than its lease (killed, hanging,
+starved) judges nothing, so the challenger gets no request until it is back. This process does
+nothing else, so that there is little in it that could fail; the controller in turn starts a new
+warden when this one is gone. `python -m fettle.rollout.supervisor.watchdog ROOT` is the whole of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from fettle.adapters import process_identity
+from fettle.errors import FettleError
+from fettle.rollout.router import nginx_process
+from fettle.rollout.supervisor.state_layout import LEASE_S, Place
+
+TICK_S = 0.2
+AGAIN_S = 0.5  # before the first restart; doubled up to AGAIN_MAX_S while it keeps dying
+AGAIN_MAX_S = 10.0
+STOP_S = 20.0
+
+
+class Warden:
+    """Watches the controller of one project; `command` starts it."""
+
+    def __init__(self, place: Place, command: list[str], *, cwd: Path) -> None:
+        self._place = place
+        self._command = command
+        self._cwd = cwd
+        self._again_s = AGAIN_S
+        self._next_start = 0.0
+        self._began = time.time()
+
+    def tick(self) -> None:
+        """Look once."""
+        lease_s = self._lease_s()
+        age_s = min(self._place.lease_age_s(), time.time() - self._began)
+        if age_s > lease_s:
+            with suppress(OSError):  # a full disk, say: try again, and start the controller
+                nginx_process.stop(self._place.router)
+        controller = process_identity.read(self._place.controller)
+        if controller is not None:
+            # the lease may still be that of the one before, which died
+            if time.time() - age_s > controller.born:
+                self._again_s = AGAIN_S
+        elif time.monotonic() >= self._next_start:
+            started = process_identity.spawn(
+                self._command, self._place.folder / "controller.log", cwd=self._cwd
+            )
+            process_identity.write(self._place.controller, started)
+            self._next_start = time.monotonic() + self._again_s
+            self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
+
+    def _lease_s(self) -> float:
+        """Return how long the controller may be silent, also where nobody can read what serves."""
+        try:
+            serving = self._place.serving()
+        except (FettleError, OSError):
+            return LEASE_S
+        return serving.lease_s if serving else LEASE_S
+
+
+def main() -> None:
+    """Watch until SIGTERM or SIGINT, which also ends the controller."""
+    root = Path(sys.argv[1])
+    place = Place(root / ".fettle" / "canary")
+    place.router.mkdir(parents=True, exist_ok=True)
+    lock = (place.folder / "warden.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # another warden watches already
+    process_identity.write(place.warden, process_identity.me())
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "fettle.rollout.supervisor.controller_process",
+        str(root),
+    ]
+    warden = Warden(place, command, cwd=root)
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _frame: stopped.append(got))
+    while not stopped:
+        warden.tick()
+        time.sleep(TICK_S)
+    place.warden.unlink(missing_ok=True)
+    if (controller := process_identity.read(place.controller)) is not None:
+        controller.end(timeout_s=STOP_S)
+
+
+if __name__ == "__main__":
+    main()

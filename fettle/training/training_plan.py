@@ -1,0 +1,67 @@
+"""Say what is learnt from and how: the values the loop takes, and what it tells of an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from fettle.training.augmentation import Augment
+from fettle.training.inference import Ints, Normalise, Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """What is learnt from and what decides: pixels uint8 [N, C, S, S], labels int64 [N]."""
+
+    train_pixels: Pixels
+    train_labels: Ints
+    validation_pixels: Pixels
+    validation_labels: Ints
+    normalise: Normalise
+    std: float = 1.0  # of `normalise`: brightness steps are shares of full scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to train; the names and meanings are those of params.yaml's finetune section.
+
+    `epochs_before` are epochs that another training of the model took: seeds go on from there, so
+    that it sees other images. After `views_epochs` the same images come again in the same batches,
+    changed the same way; None never repeats them. `patience_epochs` None trains to the end. The
+    weights of the best epoch on validation are kept.
+    """
+
+    epochs_max: int
+    learning_rate: float
+    seed: int
+    rate_key: str = "finetune.learning_rate"  # where params.yaml holds the rate, for the error
+    batch_images: int = 64
+    weight_decay: float = 1e-4
+    epochs_before: int = 0
+    views_epochs: int | None = None
+    epochs_head: int = 0
+    unfreeze_every_epochs: int = 0
+    learning_rate_decay_per_group: float = 1.0
+    warmup_epochs: float = 1.0
+    patience_epochs: int | None = None
+    label_smoothing: float = 0.0
+    batchnorm_momentum: float | None = None
+    imbalance: Literal["none", "weights", "sampler", "thresholds"] = "none"
+    mixed_precision: Literal["auto", "off"] = "auto"
+    augment: Augment = field(default_factory=Augment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """One finished epoch, counted from 1; losses in nats, the rate is the head's at its end."""
+
+    epoch: int
+    phase: Literal["head", "unfreezing", "all"]
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form that curve.json holds."""
+        return asdict(self)

@@ -1,0 +1,69 @@
+"""Carry a training from epoch to epoch: its curve, its best weights, its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fettle.training import optimizers, training_checkpoint
+from fettle.training.training_plan import Epoch, Plan
+
+
+class Run:
+    """The state of one training between epochs: what a checkpoint holds."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, scratch: Path | None
+    ) -> None:
+        self.model, self.optimizer, self.scratch = model, optimizer, scratch
+        self.curve: list[Epoch] = []
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_epoch = 0
+
+    def done(self, plan: Plan) -> bool:
+        """Stop at the last epoch, or when patience is over (counted once everything learns)."""
+        if len(self.curve) >= plan.epochs_max:
+            return True
+        if plan.patience_epochs is None or not self.curve or self.curve[-1].phase != "all":
+            return False
+        opened = sum(one.phase != "all" for one in self.curve)
+        return len(self.curve) - max(self.best_epoch, opened) >= plan.patience_epochs
+
+    def finish(self, one: Epoch) -> None:
+        """Note an epoch, keep its weights if it is the best so far, write the checkpoint."""
+        self.curve.append(one)
+        if self.best_epoch == 0 or _score(one) >= _score(self.curve[self.best_epoch - 1]):
+            self.best_epoch = one.epoch
+            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        if self.scratch is not None:
+            training_checkpoint.save(
+                self.scratch,
+                {
+                    "model": self.model.state_dict(),
+                    "best": self.best,
+                    "optimizer": optimizers.state_tensors(self.optimizer),
+                },
+                {"curve": [e.to_dict() for e in self.curve], "best_epoch": self.best_epoch},
+            )
+
+    def resume(self, on_epoch: Callable[[Epoch], None]) -> None:
+        """Take up the checkpoint in scratch, if there is one."""
+        kept = training_checkpoint.load(self.scratch) if self.scratch is not None else None
+        if kept is None:
+            return
+        parts, state = kept
+        self.model.load_state_dict(parts["model"])
+        optimizers.load_state(self.optimizer, parts.get("optimizer", {}))
+        self.best = parts["best"]
+        self.best_epoch = state["best_epoch"]
+        self.curve = [Epoch(**one) for one in state["curve"]]
+        for one in self.curve:
+            on_epoch(one)
+
+
+def _score(one: Epoch) -> tuple[float, float]:
+    """Rank an epoch: accuracy on validation first, then its loss."""
+    return one.validation_accuracy, -one.validation_loss

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from tiny_nets import build, images
+from torch import Tensor, nn
+
+from fettle.compress import batchnorm_statistics
+
+
+def batches(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    for seed, size in enumerate(sizes):
+        yield images(size, seed=seed), torch.zeros(size, dtype=torch.int64)
+
+
+def norm_of(model: nn.Module) -> nn.BatchNorm2d:
+    norm = model.stem_norm
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm
+
+
+def test_the_statistics_become_the_average_over_the_batches() -> None:
+    model = build("mobile")
+    assert batchnorm_statistics.reestimate(model, batches([8, 8]), images_max=100) == 16
+    maps = [model.stem(images(8, seed=seed)) for seed in (0, 1)]  # type: ignore[operator] # a layer
+    means = torch.stack([one.mean((0, 2, 3)) for one in maps]).mean(0)
+    variances = torch.stack([one.var((0, 2, 3)) for one in maps]).mean(0)
+    torch.testing.assert_close(norm_of(model).running_mean, means)
+    torch.testing.assert_close(norm_of(model).running_var, variances)
+
+
+def test_momentum_mode_and_weights_are_left_alone() -> None:
+    model = build("mobile")
+    norm_of(model).momentum = 0.03
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    batchnorm_statistics.reestimate(model, batches([8]), images_max=100)
+    assert norm_of(model).momentum == 0.03
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert not any(p.grad is not None for p in model.parameters())
+
+
+def test_it_stops_after_enough_images() -> None:
+    assert batchnorm_statistics.reestimate(build("mobile"), batches([8] * 10), images_max=20) == 24
+
+
+def test_a_batch_of_one_image_is_passed_over() -> None:
+    model = build("mobile")
+    assert batchnorm_statistics.reestimate(model, batches([8, 1]), images_max=100) == 8
+
+
+def test_without_images_the_statistics_stay() -> None:
+    model = build("mobile")
+    before = norm_of(model).running_mean
+    assert before is not None
+    kept = before.clone()
+    assert batchnorm_statistics.reestimate(model, batches([1]), images_max=100) == 0
+    assert torch.equal(kept, before)
+
+
+def test_a_model_without_batchnorm_reads_nothing() -> None:
+    assert batchnorm_statistics.reestimate(build("flat"), batches([8]), images_max=100) == 0

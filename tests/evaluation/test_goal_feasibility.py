@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fettle import params
+from fettle.errors import ParamsError, TargetError
+from fettle.evaluation import goal_feasibility
+from fettle.hardware import energy_measurement
+from fettle.recorder import Memory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def check(*overrides: str, tested: int = 899) -> Memory:
+    recorder = Memory()
+    settings = params.load(ROOT / "params.yaml", overrides)
+    goal_feasibility.check(settings, classes=10, tested=tested, recorder=recorder)
+    return recorder
+
+
+@pytest.mark.parametrize(
+    ("limit", "unit"),
+    [
+        ("size_bytes_max", "bytes"),
+        ("params_max", "parameters"),
+        ("macs_max", "multiply-accumulates"),
+    ],
+)
+def test_a_limit_below_the_last_layer_alone_is_refused_before_training(
+    limit: str, unit: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        check(f"compress.also={{{limit}: 79}}")
+    assert str(caught.value) == (
+        f"compress.also.{limit}: no model can be that small: got 79; its last layer alone, 8 "
+        f"channels to 10 classes, has 80 {unit}. Fix: raise compress.also.{limit}; nothing was "
+        "trained."
+    )
+    assert check(f"compress.also={{{limit}: 80}}").notes == {}
+
+
+def test_an_undecidable_budget_is_a_warning_and_no_refusal() -> None:
+    assert check().notes == {}
+    noted = check("compress.budget.drop_max=0.005").notes["warning"]
+    assert noted.startswith("compress.budget is below the noise of the test set: with n = 899")
+
+
+@pytest.mark.skipif(
+    bool(energy_measurement.counters()), reason="this machine has an energy counter"
+)
+def test_energy_as_the_objective_is_refused_where_nothing_counts_it() -> None:
+    with pytest.raises(TargetError, match="energy cannot be measured here"):
+        check("compress.objective.minimise=energy_j")

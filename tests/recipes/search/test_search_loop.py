@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from toy_bench import FINAL_EPOCHS, ROOT, Toy
+
+from fettle.recipes.search import search_loop
+from fettle.recipes.search.search_loop import Found, Limits, search
+from fettle.recipes.search.surrogate_model import errors
+from fettle.recipes.search.trial import Move, Recipe, Result, Trial, key
+from fettle.recipes.search.trial_journal import Journal
+
+HERE = Path(__file__).resolve().parent
+LIMITS = Limits(evaluations_max=24, chance_min=0.7, final_epochs=FINAL_EPOCHS)
+fast = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def run(
+    bench: Toy,
+    path: Path,
+    *,
+    evaluations: int = 24,
+    clock: Sequence[bool] = (),
+    root: Result = ROOT,
+) -> Found:
+    """Search with a fresh journal object; `clock` says at each evaluation whether time is up."""
+    ticks = iter(clock)
+    limits = Limits(evaluations_max=evaluations, chance_min=0.7, final_epochs=FINAL_EPOCHS)
+    return search(
+        root,
+        bench,
+        Journal(path, "toy"),
+        limits=limits,
+        out_of_time=lambda: next(ticks, False),
+        on_trial=lambda _: None,
+    )
+
+
+def test_it_finds_nearly_the_smallest_model_inside_the_budget(tmp_path: Path) -> None:
+    toy = Toy(hardness=0.1)
+    found = run(toy, tmp_path / "journal")
+    best = found.trials[found.best]
+    assert found.met
+    assert found.ended == "settled"
+    assert best.role == "recover"
+    assert toy.drop(best.recipe) < 0.02
+    smallest = min(
+        toy.share(recipe)
+        for recipe in every(toy)
+        if toy.chance(toy.drop(recipe)) >= LIMITS.chance_min
+    )
+    assert best.result.value <= 1.35 * 100 * smallest
+
+
+def every(toy: Toy, recipe: Recipe = ()) -> list[Recipe]:
+    found: list[Recipe] = [recipe]
+    if recipe and recipe[-1]["use"] == "mend":
+        return found
+    return found + list(
+        itertools.chain.from_iterable(every(toy, (*recipe, m.step)) for m in toy.moves(recipe))
+    )
+
+
+def test_a_fifth_of_all_evaluations_is_enough_for_nearly_the_best(tmp_path: Path) -> None:
+    toy = Toy(hardness=0.2, floor=12.0)
+    recipes = every(toy)[1:]
+    found = run(toy, tmp_path / "journal", evaluations=len(recipes) // 5)
+    smallest = min(toy.share(one) for one in recipes if toy.chance(toy.drop(one)) >= 0.7)
+    assert len(recipes) == 102
+    assert found.trials[found.best].result.value <= 1.2 * 100 * smallest
+
+
+def test_the_same_search_gives_the_same_journal(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(Toy(), tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@fast
+@given(hardness=st.floats(0.005, 2.0), budget=st.floats(0.0, 0.1), evaluations=st.integers(1, 30))
+def test_no_search_evaluates_more_than_it_may_nor_anything_twice(
+    tmp_path_factory: pytest.TempPathFactory, hardness: float, budget: float, evaluations: int
+) -> None:
+    toy = Toy(hardness, budget)
+    found = run(toy, tmp_path_factory.mktemp("j") / "journal", evaluations=evaluations)
+    assert len(toy.evaluated) == len(found.trials) - 1 <= evaluations
+    assert len({key(one.recipe) for one in found.trials}) == len(found.trials)
+    numbers = found.front
+    for one in found.trials:  # each is on the front, or beaten by one that is
+        assert one.number in numbers or any(
+            found.trials[at].result.value <= one.result.value
+            and found.trials[at].result.drop <= one.result.drop
+            for at in numbers
+        )
+    for a, b in itertools.combinations(numbers, 2):  # and none of the front beats another
+        first, second = found.trials[a].result, found.trials[b].result
+        assert first.value < second.value
+        assert first.drop > second.drop
+
+
+class Killed(Exception):
+    pass
+
+
+class Mortal(Toy):
+    """Dies at its n-th call, before or after the work, as kill -9 would have it."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        super().__init__()
+        self.at, self.after, self.calls = at, after, 0
+
+    def _die(self, *, now: bool) -> None:
+        if now and self.calls == self.at:
+            raise Killed
+
+    def evaluate(self, recipe: Recipe) -> Result:
+        self.calls += 1
+        self._die(now=not self.after)
+        found = super().evaluate(recipe)
+        self._die(now=self.after)
+        return found
+
+    def moves(self, recipe: Recipe) -> Sequence[Move]:
+        self.calls += 1
+        self._die(now=True)
+        return super().moves(recipe)
+
+
+@fast
+@given(
+    deaths=st.lists(st.tuples(st.integers(1, 20), st.booleans()), min_size=1, max_size=5),
+    torn=st.integers(0, 60),
+)
+def test_killed_at_random_points_it_ends_as_an_unbroken_search_and_repeats_nothing(
+    tmp_path_factory: pytest.TempPathFactory, deaths: list[tuple[int, bool]], torn: int
+) -> None:
+    folder = tmp_path_factory.mktemp("j")
+    whole = run(Toy(), folder / "whole")
+    finished: list[list[float]] = []
+    for at, after in deaths:
+        bench = Mortal(at, after=after)
+        try:
+            run(bench, folder / "broken")
+        except Killed:
+            text = (folder / "broken").read_bytes()
+            half = b'{"kind": "result", "recipe": "half a line that a kill left behind, unread"}'
+            (folder / "broken").write_bytes(text + half[:torn])
+        journalled = bench.evaluated[:-1] if after else bench.evaluated
+        finished += journalled
+    last = Toy()
+    found = run(last, folder / "broken")
+    assert found == whole
+    assert (folder / "broken").read_bytes() == (folder / "whole").read_bytes()
+    everything = finished + last.evaluated
+    assert len(everything) == len({tuple(one) for one in everything})
+
+
+SCRIPT = """
+import os, sys, time
+from dataclasses import replace
+from pathlib import Path
+from toy_bench import Toy
+from test_search_loop import run
+
+class Slow(Toy):
+    def evaluate(self, recipe):
+        found = super().evaluate(recipe)
+        time.sleep(0.02)
+        with Path(sys.argv[2]).open("a") as log:
+            log.write(f"{self.evaluated[-1]}\\n")
+        return found
+
+run(Slow(), Path(sys.argv[1]))
+"""
+
+
+def test_a_process_killed_with_sigkill_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole = run(Toy(), tmp_path / "whole")
+    journal, log = tmp_path / "journal", tmp_path / "log"
+    command = [sys.executable, "-c", SCRIPT, str(journal), str(log)]
+    paths = f"{HERE}{os.pathsep}{HERE.parent.parent}"
+    environment = {**os.environ, "PYTHONPATH": paths}
+    kills = 0
+    for wanted in (2, 4, 6):  # killed when that many evaluations are in the log
+        process = subprocess.Popen(command, env=environment)
+        while process.poll() is None:
+            if log.is_file() and len(log.read_text().splitlines()) >= wanted:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                process.wait()
+            time.sleep(0.001)
+    subprocess.run(command, env=environment, check=True)
+    assert kills == 3
+    assert journal.read_bytes() == (tmp_path / "whole").read_bytes()
+    lines = log.read_text().splitlines()
+    # the one line between an evaluation's end and its fsync may be written again, once a kill
+    assert len(lines) - len(set(lines)) <= kills
+    assert len(set(lines)) == len(whole.trials) - 1
+
+
+def test_when_the_clock_runs_out_the_best_so_far_is_kept_and_it_is_said(tmp_path: Path) -> None:
+    found = run(Toy(), tmp_path / "journal", clock=[False] * 6 + [True])
+    assert found.ended == "clock"
+    assert len(found.trials) == 7
+    more = run(Toy(), tmp_path / "journal", clock=[True])
+    assert more == found  # what the journal holds costs no time
+
+
+def test_a_goal_that_no_recipe_meets_ends_with_the_nearest_miss(tmp_path: Path) -> None:
+    root = Result(value=100.0, drop=0.0, chance=1.0, excess=9.0)  # the float model is too large
+    found = run(Toy(), tmp_path / "journal", evaluations=4, root=root)
+    assert found.met  # the toy's own results are within the limits
+    assert found.best > 0
+
+    class Large(Toy):
+        def evaluate(self, recipe: Recipe) -> Result:
+            one = super().evaluate(recipe)
+            return Result(value=one.value, drop=one.drop, chance=one.chance, excess=one.value / 2)
+
+    nearest = run(Large(), tmp_path / "other", root=root)
+    assert not nearest.met
+    best = nearest.trials[nearest.best].result
+    assert best.excess == min(one.result.excess for one in nearest.trials)
+
+
+def test_a_recipe_that_cannot_be_made_is_a_refused_trial_and_leads_nowhere(tmp_path: Path) -> None:
+    class Fragile(Toy):
+        def evaluate(self, recipe: Recipe) -> Result:
+            one = super().evaluate(recipe)
+            return Result(refused="no number") if recipe[-1].get("keep") == 0.5 else one
+
+    found = run(Fragile(), tmp_path / "journal")
+    refused = [one for one in found.trials if one.result.refused]
+    assert refused
+    assert found.met
+    parents = {one.parent for one in found.trials}
+    assert not parents & {one.number for one in refused}
+    assert not set(found.front) & {one.number for one in refused}
+    text = (tmp_path / "journal").read_text()
+    assert '"result": {"refused": "no number"}' in text
+    assert run(Fragile(), tmp_path / "journal") == found
+
+
+def test_when_every_recipe_collapses_it_ends_at_the_float_model(tmp_path: Path) -> None:
+    found = run(Toy(hardness=50.0), tmp_path / "journal")
+    assert (found.best, found.met) == (0, True)
+
+
+def test_a_recovery_of_what_breaks_a_hard_limit_is_not_worth_an_epoch() -> None:
+    parent = Trial(number=0, parent=-1, recipe=(), role="root", result=ROOT)
+    learnt = search_loop.surrogate.fit([parent])
+    for role, excess, pays in (
+        ("recover", 1.1, False),
+        ("recover", 1.0, True),
+        ("shrink", 2, True),
+    ):
+        move = Move(step={}, role=role, value=50.0, excess=excess)  # type: ignore[arg-type] # a Literal
+        found = search_loop.worth(parent, move, learnt, 0.5, bar=100.0, final_epochs=16)
+        assert (found > 0.5) == pays
+
+
+def made(number: int, parent: int, role: str, chance: float, value: float) -> Trial:
+    result = Result(value=value, drop=0.1, chance=chance)
+    return Trial(number=number, parent=parent, recipe=(), role=role, result=result)  # type: ignore[arg-type] # a Literal
+
+
+def test_nothing_smaller_is_tried_in_a_branch_whose_recovery_failed() -> None:
+    trials = [
+        made(0, -1, "root", 1.0, 100.0),
+        made(1, 0, "shrink", 0.0, 50.0),
+        made(2, 1, "shrink", 0.0, 30.0),
+        made(3, 2, "recover", 0.2, 30.0),
+        made(4, 0, "shrink", 0.0, 40.0),
+        made(5, 4, "recover", 0.9, 40.0),
+    ]
+    assert search_loop.failures(trials, 0.7) == {1: 30.0}
+    assert [search_loop.branch(trials, one) for one in trials] == [0, 1, 1, 1, 4, 4]
+    smaller, larger = (Move(step={}, role="shrink", value=value) for value in (29.0, 31.0))
+    assert search_loop.choose(trials, [(trials[2], smaller)], 0.5, LIMITS) is None
+    picked = search_loop.choose(trials, [(trials[1], larger)], 0.5, LIMITS)
+    assert picked == (trials[1], larger)
+    assert search_loop.choose(trials, [(trials[4], smaller)], 0.5, LIMITS) is not None
+
+
+def test_a_finalist_that_fails_sends_the_search_to_the_rung_above_until_one_is_accepted() -> None:
+    trials = [
+        made(0, -1, "root", 1.0, 100.0),
+        made(1, 0, "shrink", 0.0, 50.0),
+        made(2, 1, "shrink", 0.0, 30.0),
+        made(3, 2, "recover", 0.2, 30.0),
+    ]
+    other = Move(step={}, role="shrink", value=1.0, epochs=0)
+    recovery = Move(step={}, role="recover", value=50.0, epochs=16)
+    untried = [(trials[0], other), (trials[1], recovery)]
+    assert search_loop.choose(trials, untried, 0.5, LIMITS) == (trials[1], recovery)
+    trials.append(made(4, 1, "recover", 0.9, 50.0))
+    assert search_loop.choose(trials, untried[:1], 0.5, LIMITS) == (trials[0], other)
+
+
+def test_a_cut_that_lowers_nothing_is_not_tried_unless_it_nears_a_limit() -> None:
+    trials = [made(0, -1, "root", 1.0, 100.0), made(1, 0, "shrink", 0.0, 30.0)]
+    useless = Move(step={}, role="shrink", value=31.0, epochs=2)
+    assert search_loop.choose(trials, [(trials[1], useless)], 0.5, LIMITS) is None
+    over = replace(trials[1], result=replace(trials[1].result, excess=2.0))
+    nearer = replace(useless, excess=1.5)
+    assert search_loop.choose([trials[0], over], [(over, nearer)], 0.5, LIMITS) == (over, nearer)
+
+
+def test_of_two_equal_moves_the_one_of_cheap_epochs_comes_first() -> None:
+    trials = [made(0, -1, "root", 1.0, 100.0)]
+    large = Move(step={"n": 1}, role="shrink", value=50.0, epochs=2)
+    small = Move(step={"n": 2}, role="shrink", value=50.0, epochs=20, epoch_cost=0.1)
+    untried = [(trials[0], large), (trials[0], small)]
+    assert search_loop.choose(trials, untried, 0.5, LIMITS) == (trials[0], small)
+    dear = [(trials[0], large), (trials[0], replace(small, epoch_cost=1.0))]
+    assert search_loop.choose(trials, dear, 0.5, LIMITS) == (trials[0], large)
+
+
+def test_the_largest_drop_accepted_is_where_the_chance_falls_below() -> None:
+    found = search_loop.largest_drop(Toy().chance, 0.7)
+    assert Toy().chance(found) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_the_surrogate_s_error_is_reported(tmp_path: Path) -> None:
+    found = run(Toy(), tmp_path / "journal")
+    told = errors(found.trials)
+    assert told["trials"] == len(found.trials) - 1
+    assert told["value_rank_correlation"] > 0.99
+    assert told["drop_rank_correlation"] > 0.5
+    assert 0 < told["drop_mean_absolute_error"] < 0.1
+    assert errors(found.trials[:2]) == {}
+
+
+def test_the_journal_names_each_recipe_in_full(tmp_path: Path) -> None:
+    run(Toy(), tmp_path / "journal", evaluations=2)
+    events = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    results = [event for event in events if event["kind"] == "result"]
+    assert len(results) == 2
+    assert all(key(event["steps"]) == event["recipe"] for event in results)

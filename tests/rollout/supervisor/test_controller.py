@@ -1,0 +1,307 @@
+"""Whole rollouts with a real router and real processes as releases."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+from rehearsed import PLAN, Theatre, Users, wait_for
+
+from fettle.errors import BusyError, TamperedError, UserError
+from fettle.rollout.promotion import decision_journal
+from fettle.rollout.router import nginx_process
+from fettle.rollout.supervisor import state_layout as places
+
+# a plan whose only step no test waits out
+UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
+
+
+def test_an_equal_challenger_is_promoted_and_no_user_request_fails(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    with Users(theatre.serving.port, count=8) as users:
+        controller.obey(theatre.order(challenger))
+        status = theatre.tick_until("promoted")
+    assert set(users.statuses) == {200}
+    assert (status["champion"], status["challenger"]) == (champion.release, challenger.release)
+    folder = theatre.place.rollout(status["rollout"])
+    wanted = json.loads((folder / "aliases.json").read_text())
+    assert wanted["aliases"] == {
+        "champion": challenger.release,
+        "previous_champion": champion.release,
+    }
+    engine, decisions = decision_journal.replay(folder / "journal.jsonl")
+    assert engine.state.phase.value == "promoted"
+    assert decisions[-1].reason == status["reason"]
+
+
+def test_a_promoted_release_serves_on_when_the_old_one_and_the_stop_switch_strike(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    theatre.start(champion)
+    with Users(theatre.serving.port) as users:
+        theatre.promote(challenger)  # their connections are still those of the old routes
+        nginx_process.stop(theatre.place.router)
+        theatre.fail(champion).touch()
+        before = users.statuses[200]
+        theatre.tick_while(lambda: users.statuses[200] < before + 50)
+    assert set(users.statuses) == {200}
+
+
+def test_a_challenger_that_begins_to_fail_is_rolled_back_and_no_user_sees_an_error(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    with Users(theatre.serving.port) as users:
+        controller.obey(theatre.order(challenger, errors_margin=0.01))
+        theatre.tick_until("step")
+        theatre.fail(challenger).touch()
+        status = theatre.tick_until("rolled_back")
+        rolled_back_s = time.time()
+    assert set(users.statuses) == {200}
+    assert status["weight_percent"] == 0
+    (failed,) = [gate for gate in status["gates"] if gate["verdict"] == "FAIL"]
+    assert failed["name"] == "errors"
+    assert failed["evidence"] >= failed["threshold"]
+    assert failed["challenger"]["events"] > failed["champion"]["events"] == 0
+    drawn = [line["time"] for line in theatre.attempts() if line["arm"] == "challenger"]
+    assert max(drawn) <= rolled_back_s
+
+
+def test_the_stop_switch_waits_for_the_journal_and_for_nothing_else(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED))
+    status = theatre.tick_until("step")
+    folder = theatre.place.rollout(status["rollout"])
+    switch = theatre.place.router / f"stop-{status['rollout']}"
+    assert not switch.exists()
+    controller.kill(champion.release)  # it cannot be started again, nor the journal be sealed
+    log = theatre.place.arms / champion.release / "server.log"
+    log.unlink()
+    for path in (log, folder / "journal.tip.new"):
+        path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        controller.obey({"verb": "abort"})
+    assert switch.exists()
+    assert '"ordered":"abort"' in (folder / "journal.jsonl").read_text().splitlines()[-1]
+    (folder / "journal.tip.new").rmdir()
+
+
+def test_a_controller_that_hung_takes_the_stop_switch_back(theatre: Theatre) -> None:
+    controller = theatre.start(theatre.release(1))
+    controller.obey(theatre.order(theatre.release(2), **UNDECIDED))
+    rollout = theatre.tick_until("step")["rollout"]
+    nginx_process.stop(theatre.place.router)  # as the warden does
+    switch = theatre.place.router / f"stop-{rollout}"
+    assert switch.exists()
+    os.utime(theatre.place.lease, (0, 0))
+    controller.tick()
+    assert not switch.exists()
+
+
+def test_a_challenger_that_names_other_classes_meets_no_user(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2, answer="0")
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, alpha_rollback=0.01))
+    status = theatre.tick_until("rolled_back")
+    assert "a gate failed at shadow" in status["reason"]
+    assert controller.challenger_requests() == 0
+
+
+def test_a_kill_between_the_journal_and_the_names_leaves_the_names_to_the_next_start(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED))
+    names = theatre.place.rollout(theatre.tick_until("shadow", "step")["rollout"]) / "aliases.json"
+    names.rename(names.with_suffix(".done"))  # MLflow was told who the challenger is
+    names.mkdir()  # and what is decided now cannot be written
+    with pytest.raises(IsADirectoryError):
+        controller.obey({"verb": "abort"})
+    names.rmdir()
+    controller.close()
+    theatre.start(None).close()
+    wanted = json.loads(names.read_text())
+    assert wanted["over"] == challenger.release
+    assert wanted["tags"][challenger.release]["canary"] == "aborted"
+    names.rename(names.with_suffix(".done"))
+    theatre.start(None)
+    assert not names.exists()  # told once
+
+
+def test_a_controller_that_is_killed_goes_on_from_its_journal(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED))
+    with Users(theatre.serving.port) as users:
+        before = theatre.tick_until("step")
+        controller.close()  # what a kill leaves: its sockets are closed, nothing else is done
+        again = theatre.start(None)
+        after = again.status()
+        assert (after["state"], after["weight_percent"]) == ("step", before["weight_percent"])
+        again.obey({"verb": "promote"})
+        status = theatre.tick_until("promoted")
+    assert set(users.statuses) == {200}
+    path = theatre.place.rollout(status["rollout"]) / "journal.jsonl"
+    seen = [
+        row[1]
+        for line in path.read_text().splitlines()[1:]
+        for row in json.loads(line)["event"].get("observed", ())
+        if row[0] == "a"
+    ]
+    assert len(seen) == len(set(seen)) > 0  # none lost count, none counted twice
+
+
+def test_the_first_release_is_its_own_fallback_and_goes_live_after_its_bake(
+    theatre: Theatre,
+) -> None:
+    only = theatre.release(1)
+    controller = theatre.start(None)
+    controller.obey(theatre.order(only))
+    with Users(theatre.serving.port) as users:
+        status = theatre.tick_until("promoted")
+    assert status["champion"] is None
+    assert users.statuses[200] > 20
+
+
+def test_a_late_label_is_joined_over_the_public_address(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED))
+    with Users(theatre.serving.port, count=1) as users:
+        theatre.tick_until("step")
+        theatre.tick_while(lambda: not users.last_id)
+    for _ in range(5):
+        controller.tick()
+    answer = theatre.feedback([{"request_id": users.last_id, "labels": ["3", "1"]}])
+    assert answer == (200, {"accepted": 1, "unknown": 0, "repeated": 0})
+
+
+def test_late_labels_after_the_promotion_take_it_back_and_make_a_new_release_once(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, **UNDECIDED, on_drift="rerun"))
+    with Users(theatre.serving.port) as users:
+        theatre.tick_until("step")
+        theatre.tick_while(lambda: controller.challenger_requests() < 60)
+        controller.obey({"verb": "promote"})
+        theatre.tick_until("promoted")
+        right = {"champion": ["3", "1"], "challenger": ["3", "0"]}  # both answered 3 and 1
+        given = [
+            {"request_id": line["id"], "labels": right[line["arm"]]}
+            for line in theatre.attempts()
+            if line["weight"] == 50
+        ]
+        assert theatre.feedback(given)[0] == 200
+        status = theatre.tick_until("rolled_back")
+        wait_for(theatre.again.exists)
+    assert set(users.statuses) == {200}
+    assert status["reason"] == "a gate failed after promotion; the release flow runs again"
+    controller.close()
+    note = theatre.place.rollout(status["rollout"]) / "rerun.json"
+    again = theatre.start(None)
+    assert theatre.again.read_text() == "again\n"
+    again.close()
+    note.unlink()  # as if killed between the journal and the deed
+    theatre.start(None)
+    wait_for(lambda: theatre.again.read_text() == "again\nagain\n")
+
+
+def test_orders_are_obeyed_and_answered_in_turn(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    controller.obey(theatre.order(challenger, shadow_requests=10_000))
+    names = [places.post(theatre.place, {"verb": verb}) for verb in ("pause", "undo", "abort")]
+    controller.tick()
+    answers = [places.answer(theatre.place, name, timeout_s=1) for name in names]
+    assert answers == [
+        {"state": "paused", "reason": "paused by order"},
+        {"state": "paused", "reason": "undo does not fit a rollout that is paused"},
+        {"state": "aborted", "reason": "aborted by order"},
+    ]
+    assert list(theatre.place.inbox.glob("*.json")) == []
+
+
+def test_an_undo_brings_the_old_release_back_even_when_its_server_is_gone(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2, answer="1")
+    controller = theatre.start(champion)
+    with Users(theatre.serving.port) as users:
+        theatre.promote(challenger)
+        controller.kill(champion.release)
+        controller.obey({"verb": "undo"})
+        status = theatre.tick_until("rolled_back")
+        before = users.statuses[200]
+        theatre.tick_while(lambda: users.statuses[200] < before + 20)
+    assert set(users.statuses) == {200}
+    assert status["reason"] == "undone by order"
+
+
+def test_a_second_rollout_waits_for_the_first(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    rollout = controller.obey(theatre.order(challenger))["rollout"]
+    with pytest.raises(BusyError) as caught:
+        controller.obey(theatre.order(theatre.release(3)))
+    assert str(caught.value) == (
+        f"a rollout is under way already: got {rollout}, pending; one rollout at a time. "
+        "Fix: wait for it, or `fettle canary abort`."
+    )
+
+
+def test_after_a_promotion_the_next_challenger_meets_the_promoted_one(theatre: Theatre) -> None:
+    first, second, third = (theatre.release(number) for number in (1, 2, 3))
+    theatre.start(first)
+    with Users(theatre.serving.port) as users:
+        theatre.promote(second)
+        time.sleep(1.0)  # rollouts are named by the second
+        status = theatre.promote(third)
+    assert set(users.statuses) == {200}
+    assert (status["champion"], status["challenger"]) == (second.release, third.release)
+
+
+def test_the_champion_is_no_challenger(theatre: Theatre) -> None:
+    champion = theatre.release(1)
+    controller = theatre.start(champion)
+    with pytest.raises(UserError) as caught:
+        controller.obey(theatre.order(champion))
+    assert str(caught.value) == (
+        f"the challenger is the champion: got {champion.release}; a rollout compares two "
+        "releases. Fix: make another release with `fettle run`, or name one with --release."
+    )
+
+
+def test_a_release_that_was_changed_is_refused_before_it_starts(theatre: Theatre) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    controller = theatre.start(champion)
+    gate = theatre.project.releases / challenger.release / "gate.json"
+    gate.write_text(gate.read_text().replace("true", "True"))
+    with pytest.raises(TamperedError) as caught:
+        controller.obey(theatre.order(challenger))
+    assert str(caught.value).startswith(
+        f"the release {challenger.release} was changed after it was published: got digest "
+    )
+    assert controller.status() == {}
+
+
+def test_a_release_whose_offline_gate_failed_meets_nobody(theatre: Theatre) -> None:
+    controller = theatre.start(theatre.release(1))
+    controller.obey(theatre.order(theatre.release(2, passed=False)))
+    status = theatre.tick_until("aborted")
+    assert status["reason"] == "the offline gate says FAIL"
+
+
+def test_a_plan_is_pinned_when_the_rollout_begins(theatre: Theatre) -> None:
+    controller = theatre.start(theatre.release(1))
+    rollout = controller.obey(theatre.order(theatre.release(2)))["rollout"]
+    first = (theatre.place.rollout(rollout) / "journal.jsonl").read_text().splitlines()[0]
+    assert json.loads(first)["begin"]["plan"]["errors_margin"] == PLAN["errors_margin"]

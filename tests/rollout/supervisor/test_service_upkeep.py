@@ -1,0 +1,172 @@
+"""What serves is kept up: a dead router, a dead master, a Bento whose bytes were changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from rehearsed import Theatre, Users, wait_for
+
+from fettle.adapters import bento_store
+from fettle.errors import TamperedError
+from fettle.rollout.router import nginx_process
+from fettle.rollout.supervisor.state_layout import Release
+
+UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
+
+
+def source(release: Release) -> Path:
+    """A file of the Bento that runs, which the release folder does not hold."""
+    return bento_store.bento_folder(release.tag) / "bento.yaml"
+
+
+def tamper(release: Release) -> None:
+    with source(release).open("a") as out:
+        out.write("# one more line\n")
+
+
+def answers(theatre: Theatre) -> bool:
+    with Users(theatre.serving.port, count=1) as users:
+        deadline = time.monotonic() + 5
+        while not users.statuses[200] and time.monotonic() < deadline:
+            time.sleep(0.02)
+    return users.statuses[200] > 0
+
+
+def workers(theatre: Theatre) -> tuple[int, list[psutil.Process]]:
+    pid = nginx_process.running(theatre.place.router)
+    assert pid is not None
+    return pid, psutil.Process(pid).children()
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def gone(theatre: Theatre) -> bool:
+    return nginx_process.running(theatre.place.router) is None
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["with its worker", "alone"])
+def test_a_router_whose_master_is_killed_is_started_again(theatre: Theatre, whole: bool) -> None:
+    controller = theatre.start(theatre.release(1))
+    assert answers(theatre)
+    pid, below = workers(theatre)
+    os.kill(pid, signal.SIGKILL)
+    for worker in below if whole else []:
+        worker.kill()
+    wait_for(lambda: gone(theatre))
+    deadline = time.monotonic() + 15
+    while gone(theatre) and time.monotonic() < deadline:
+        controller.tick()
+        time.sleep(0.05)
+    assert answers(theatre)
+    assert workers(theatre)[0] != pid
+    assert not any(lives(worker) for worker in below)
+    assert theatre.place.problems() == {}
+
+
+def test_a_router_whose_worker_is_killed_answers_on(theatre: Theatre) -> None:
+    theatre.start(theatre.release(1))
+    for worker in workers(theatre)[1]:
+        worker.kill()
+    assert answers(theatre)
+
+
+def test_an_end_leaves_no_orphan_on_the_port(theatre: Theatre) -> None:
+    theatre.start(theatre.release(1))
+    pid, below = workers(theatre)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: gone(theatre))
+    assert [one.pid for one in nginx_process.orphans(theatre.place.router)] == [
+        one.pid for one in below
+    ]
+    assert nginx_process.orphans(theatre.place.folder / "another") == []
+    nginx_process.end(theatre.place.router)
+    assert not any(lives(worker) for worker in below)
+    bento_store.check_port("127.0.0.1", theatre.serving.port)
+
+
+def test_a_router_that_cannot_be_started_is_said_and_ends_nothing(theatre: Theatre) -> None:
+    controller = theatre.start(theatre.release(1))
+    nginx_process.end(theatre.place.router, timeout_s=1)
+    with socket.create_server(("127.0.0.1", theatre.serving.port)):
+        controller.tick()
+    assert theatre.place.problems()["router"].startswith("the router cannot listen on 127.0.0.1 ")
+
+
+def test_a_champion_that_was_tampered_with_is_not_started_again(theatre: Theatre) -> None:
+    champion = theatre.release(1)
+    controller = theatre.start(champion)
+    assert answers(theatre)
+    tamper(champion)
+    controller.kill(champion.release)
+    began = (theatre.place.arms / champion.release / "server.json").read_text()
+    for _ in range(12):
+        controller.tick()
+        time.sleep(0.1)
+    assert (theatre.place.arms / champion.release / "server.json").read_text() == began
+    said = theatre.place.problems()[f"release {champion.release}"]
+    assert said.startswith(
+        f"{bento_store.bento_folder(champion.tag)} is not what was signed: got changed"
+    )
+
+
+def test_at_the_start_of_a_controller_the_bytes_are_verified_too(theatre: Theatre) -> None:
+    champion = theatre.release(1)
+    theatre.start(champion).close()
+    theatre.stop_arm(champion)
+    tamper(champion)
+    controller = theatre.start(None)
+    controller.tick()
+    assert f"release {champion.release}" in theatre.place.problems()
+    assert theatre.arm(champion) is None
+
+
+def test_after_a_promotion_the_old_release_serves_where_the_new_was_tampered_with(
+    theatre: Theatre,
+) -> None:
+    champion, challenger = theatre.release(1), theatre.release(2)
+    theatre.start(champion)
+    with Users(theatre.serving.port):
+        theatre.promote(challenger)
+    assert theatre.controller is not None
+    theatre.controller.close()
+    for release in (champion, challenger):
+        theatre.stop_arm(release)
+    tamper(challenger)
+    theatre.start(None).tick()
+    assert theatre.arm(challenger) is None
+    assert answers(theatre)
+
+
+def test_a_challenger_whose_bento_was_changed_begins_nothing(theatre: Theatre) -> None:
+    controller = theatre.start(theatre.release(1))
+    challenger = theatre.release(2)
+    tamper(challenger)
+    with pytest.raises(TamperedError, match="is not what was signed"):
+        controller.obey(theatre.order(challenger))
+    assert theatre.arm(challenger) is None
+    assert theatre.place.rollouts() == []
+
+
+def test_a_challenger_that_was_changed_meets_no_user_after_a_pause(theatre: Theatre) -> None:
+    controller = theatre.start(theatre.release(1))
+    challenger = theatre.release(2)
+    controller.obey(theatre.order(challenger, **UNDECIDED))
+    theatre.tick_until("step")
+    controller.obey({"verb": "pause"})
+    controller.kill(challenger.release)
+    tamper(challenger)
+    with pytest.raises(TamperedError):
+        controller.obey({"verb": "resume"})
+    assert controller.status()["state"] == "paused"
+    assert theatre.arm(challenger) is None
