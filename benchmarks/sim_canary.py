@@ -21,7 +21,7 @@ from benchmarks.canary.ours import PROMOTED, ROLLED_BACK, Outcomes
 from benchmarks.canary.worlds import Challenger
 from benchmarks.table import Row
 from fettle.params_schema import Promote, PromoteStep
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.sample_size import Traffic, forecast
 
 HORIZON = 30_000  # user requests; the goal's power is asked at 25,000
@@ -45,13 +45,13 @@ BEYOND = {
 PARTS = (*worlds.KINDS, "beyond", "rollback", "rivals", "rivals at 6,000 a minute")
 
 
-def default_plan() -> Plan:
+def default_plan() -> RolloutPlan:
     """Return the plan of params.yaml as it ships."""
-    return Plan.of(Promote())
+    return RolloutPlan.of(Promote())
 
 
 def simulate(
-    kind: str, challenger: Challenger, plan: Plan, rollouts: int, *, horizon: int = HORIZON
+    kind: str, challenger: Challenger, plan: RolloutPlan, rollouts: int, *, horizon: int = HORIZON
 ) -> Outcomes:
     """Roll out so many times, in chunks, each with its own seed."""
     size = CHUNK_STICKY if worlds.KINDS[kind].sticky else CHUNK
@@ -89,7 +89,7 @@ def of_world(kind: str, rollouts: int) -> Iterator[Row]:
         yield wrong(f"{kind}: P(promote at the margin, {name})", out.end, PROMOTED)
 
 
-def power(kind: str, plan: Plan, equal: Outcomes) -> Iterator[Row]:
+def power(kind: str, plan: RolloutPlan, equal: Outcomes) -> Iterator[Row]:
     """Say how many equal challengers are promoted in time; a goal only where the issue sets one."""
     asked = kind == "plain"
     goal = ">= 0.95" if asked else ""
@@ -126,7 +126,7 @@ def beyond(rollouts: int) -> Iterator[Row]:
 def rollback(rollouts: int) -> Iterator[Row]:
     """Count the challenger's requests until it is rolled back, at 10 % weight."""
     steps = [PromoteStep(weight_percent=10), PromoteStep(weight_percent=50)]
-    plan = Plan.of(Promote(steps=steps))
+    plan = RolloutPlan.of(Promote(steps=steps))
     for name, times, most in (
         ("dead", 100.0, 10),
         ("5x errors", 5.0, 500),

@@ -1,7 +1,7 @@
 """Make the environments of the tools we are held against; fettle's isolated worker asks them.
 
 A rival (NNCF, Neural Compressor, …) is never a dependency of the product: it gets a venv of its
-own under .fettle/bench/venvs, installed once from PyPI from pins instead of a lock.
+own under .fettle/hardware/venvs, installed once from PyPI from pins instead of a lock.
 """
 
 from __future__ import annotations

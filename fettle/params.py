@@ -149,13 +149,13 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
                 doc, folder, section[key], (*parent, key), options, (*parent, "options")
             )
     recipe = _get(doc, ("compress", "recipe"))
-    for at, step in enumerate(recipe if isinstance(recipe, list) else []):
-        where = ("compress", "recipe", at)
+    for index, step in enumerate(recipe if isinstance(recipe, list) else []):
+        where = ("compress", "recipe", index)
         if not isinstance(step, Mapping) or not isinstance(step.get("use"), str):
-            problems.append((_line(doc, where), f"compress.recipe[{at}] needs `use: TECHNIQUE`"))
+            problems.append((_line(doc, where), f"compress.recipe[{index}] needs `use: TECHNIQUE`"))
             continue
         options = {k: v for k, v in step.items() if k != "use"}
-        problems += _check_plugin(doc, "compress", step["use"], (*where, "use"), options, where)
+        problems += _check_plugin(doc, "techniques", step["use"], (*where, "use"), options, where)
         problems += _check_serves(doc, step["use"], (*where, "use"))
     problems += _check_trains(doc, recipe)
     targets = _get(doc, ("targets",))
@@ -184,8 +184,10 @@ def _check_name(doc: CommentedMap, folder: str, name: str, where: Where) -> list
         return []
     text = (
         f"{_dotted(where)}: unknown name '{name}'{plugins.suggest(name, choices)} "
-        f"(files of fettle/{folder}: {', '.join(choices)})"
+        f"(files of {plugins.folder_of(folder)}: {', '.join(choices)})"
     )
+    if folder == "techniques":
+        text += "; int8 and other precisions are the targets' (params.yaml: targets), not a step's"
     return [(_line(doc, where), text)]
 
 
@@ -208,16 +210,9 @@ def _check_serves(doc: CommentedMap, name: str, where: Where) -> list[tuple[int,
     before training is spent on it.
     """
     goal = _get(doc, ("compress", "objective", "minimise"))
-    if name not in plugins.names("compress"):
+    if name not in plugins.names("techniques"):
         return []
-    claims = plugins.resolve("compress", name, where=_dotted(where)).CLAIMS
-    if claims.kind != "module":
-        text = (
-            f"{_dotted(where)}: a technique that acts on a finished graph: got '{name}'; the "
-            "recipe ends at one fp32 model, which export quantizes for each target. Take "
-            f"'{name}' out of compress.recipe and put an int8 target in targets"
-        )
-        return [(_line(doc, where), text)]
+    claims = plugins.resolve("techniques", name, where=_dotted(where)).CLAIMS
     if claims.serves is None or goal in claims.serves:
         return []
     text = (

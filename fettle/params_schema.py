@@ -38,7 +38,7 @@ class Fold(Strict):
         return self
 
 
-class Split(Strict):
+class SplitParams(Strict):
     """Shares of the rows; deterministic, stratified by label, whole groups stay together.
 
     With `fold` the test set is that fold, and `train` and `validation` share the other rows
@@ -61,11 +61,11 @@ class Split(Strict):
 
 
 class Ingest(Strict):
-    """Where the data comes from: `source` is a file in fettle/sources."""
+    """Where the data comes from: `source` is a file in fettle/data/sources."""
 
     source: str
     options: Options = {}
-    split: Split
+    split: SplitParams
 
 
 class Validate(Strict):
@@ -81,7 +81,7 @@ class Validate(Strict):
     data_docs: bool = False
 
 
-class Preprocess(Strict):
+class PreprocessParams(Strict):
     """From any image to the model's input; the same code in training and in the release."""
 
     size_px: Annotated[int, Field(ge=8, le=1024)]
@@ -90,7 +90,7 @@ class Preprocess(Strict):
     std: Annotated[float, Field(gt=0, le=1)]
 
 
-class Augment(Strict):
+class AugmentParams(Strict):
     """Random changes of a training image; all zero or false is none."""
 
     shift_fraction: Fraction = 0.0
@@ -103,7 +103,7 @@ class Augment(Strict):
 
 
 class Finetune(Strict):
-    """Transfer learning: `family` is a file in fettle/families."""
+    """Transfer learning: `family` is a file in fettle/models/families."""
 
     family: str
     options: Options = {}
@@ -119,7 +119,7 @@ class Finetune(Strict):
     batchnorm_momentum: Annotated[float, Field(gt=0, le=1)]
     imbalance: Literal["none", "weights", "sampler", "thresholds"]
     mixed_precision: Literal["auto", "off"]
-    augment: Augment = Augment()
+    augment: AugmentParams = AugmentParams()
 
 
 class Objective(Strict):
@@ -140,7 +140,7 @@ class Budget(Strict):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
 
 
-class Also(Strict):
+class Constraints(Strict):
     """Hard limits beside the objective, each on the file that ships; null is no limit."""
 
     size_bytes_max: Large | None = None
@@ -178,7 +178,7 @@ class Compress(Strict):
     recipe: Annotated[Literal["auto"] | list[Options], BeforeValidator(_list_or_auto)]
     objective: Objective
     budget: Budget
-    also: Also = Also()
+    also: Constraints = Constraints()
     search: Search = Search()
 
 
@@ -213,7 +213,7 @@ class Limit(Strict):
     max: Fraction | None = None
 
 
-class Verdict(Strict):
+class VerdictParams(Strict):
     """Bounds on the shipped file beside compress.budget."""
 
     limits: list[Limit] = []
@@ -230,7 +230,7 @@ def _bento_name(value: str) -> str:
     return value
 
 
-class Release(Strict):
+class ReleaseParams(Strict):
     """`name` is the Bento's and the registered model's name, `service` a folder in bentos/."""
 
     name: Annotated[str, AfterValidator(_bento_name)]
@@ -298,7 +298,7 @@ class Promote(Strict):
 
     @model_validator(mode="after")
     def _climbs_to_the_whole_bar(self) -> Self:
-        weights = [one.weight_percent for one in self.steps]
+        weights = [step.weight_percent for step in self.steps]
         if weights != sorted(set(weights)):
             raise ValueError(f"the weights of the steps must rise, they are {weights}")
         last = self.steps[-1]
@@ -315,12 +315,12 @@ class Params(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     ingest: Ingest
     validate_: Annotated[Validate, Field(alias="validate")]
-    preprocess: Preprocess
+    preprocess: PreprocessParams
     finetune: Finetune
     compress: Compress
     export: Export
     targets: Annotated[list[str], Field(min_length=1)]
     evaluate: Evaluate
-    verdict: Verdict
-    release: Release
+    verdict: VerdictParams
+    release: ReleaseParams
     promote: Promote = Promote()

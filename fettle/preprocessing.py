@@ -79,8 +79,8 @@ class Preprocess:
         """Decode a list of images: uint8 [N, C, S, S]."""
         shape = (len(encoded), self.channels, self.size_px, self.size_px)
         out = np.empty(shape, dtype=np.uint8)
-        for at, one in enumerate(encoded):
-            out[at] = self.pixels(one)
+        for index, one in enumerate(encoded):
+            out[index] = self.pixels(one)
         return out
 
     def normalise(self, pixels: Pixels) -> Floats:
@@ -99,7 +99,8 @@ def brightness(pixels: Pixels) -> list[float]:
     return [int(total) / flat.shape[1] / 255 for total in flat.sum(axis=1, dtype=np.int64)]
 
 
-# The next two stand in fettle/data/image_inspection.py as well; a test holds both to the same answers.
+# The next two stand in fettle/data/image_inspection.py as well; a test holds both to the same
+# answers.
 def _sample_packing(image: Image.Image) -> str:
     """Return how Pillow unpacks the samples, e.g. "RGB;16B"; ask before the image is loaded."""
     tiles = getattr(image, "tile", [])

@@ -28,7 +28,7 @@ class Recorder(Protocol):
         """Say how far the stage is: fraction in [0, 1] and a few words."""
 
 
-class Null:
+class NullRecorder:
     """Drop everything."""
 
     def scalar(self, name: str, value: float, *, step: int = 0) -> None: ...
@@ -37,7 +37,7 @@ class Null:
     def progress(self, fraction: float, text: str) -> None: ...
 
 
-class Memory:
+class MemoryRecorder:
     """Keep everything in lists: the double for tests."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Memory:
         self.progresses.append((fraction, text))
 
 
-class Jsonl:
+class JsonlRecorder:
     """Append one JSON line per event, flushed at once, so that a tail sees it live."""
 
     def __init__(self, path: Path) -> None:

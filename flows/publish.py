@@ -23,7 +23,7 @@ from fettle.release import release_store, signing
 from fettle.report import html_page, report_figures, report_schema
 from fettle.report import report_facts as report_facts
 from fettle.report.markdown_report import markdown
-from fettle.rollout.supervisor.state_layout import Place
+from fettle.rollout.supervisor.state_layout import StateLayout
 
 HEADLINE_QUALITY = ("float", "compressed", "drop")
 HEADLINE_RATIOS = ("params_ratio", "size_ratio", "latency_ratio")
@@ -33,7 +33,7 @@ def publish(
     project: Project,
     tracker: Tracker,
     params: Params,
-    sources: git_sources.Sources,
+    sources: git_sources.GitState,
     stages: Sequence[Mapping[str, Any]],  # Any: JSON, the times of the stages
 ) -> dict[str, Any]:
     """Make the folder, the Bento, the registry's version and the report; return what is kept of the
@@ -82,7 +82,7 @@ def register(
     One that passed becomes the challenger, unless a rollout is under way, which keeps its own: then
     this release waits, and gets the alias when that is over.
     """
-    busy = Place(project.state / "canary").active()
+    busy = StateLayout(project.state / "canary").active()
     name = tags["bento_tag"].partition(":")[0]
     return tracker.register(name, folder, tags, challenger=passed and busy is None)
 

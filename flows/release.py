@@ -32,7 +32,7 @@ from fettle.errors import FettleError, OurFault, TransientError, from_record
 from fettle.project import Project
 from flows import prefect_recovery
 from flows.publish import publish
-from flows.stage_events import SAY, Watch
+from flows.stage_events import SAY, StageEvents
 
 STAGE_TIMEOUT_S = 4 * 3600.0
 RETRIES = 2
@@ -49,7 +49,7 @@ class StageRun:
 
 
 @dataclass
-class Run:
+class ReleaseRun:
     """What the tasks of one pipeline run share.
 
     All that is told to MLflow goes through one thread: its SQLite file has one writer, and a stage
@@ -85,7 +85,7 @@ class Run:
 
 
 # One run per process: task arguments are serialised, a tracker and a lock cannot be.
-_current: list[Run] = []
+_current: list[ReleaseRun] = []
 
 
 def is_transient(_task: object, _task_run: object, state: State[str]) -> bool:
@@ -108,7 +108,7 @@ def stage(name: str) -> str:
     if not (run.force or changed_above or name in run.stale):
         return _finish(run, StageRun(name, "unchanged", 0.0), folder)
     started = time.time()
-    watch = Watch(run.project.tree, name, tell=run.tell, tracker=run.tracker)
+    watch = StageEvents(run.project.tree, name, tell=run.tell, tracker=run.tracker)
     run.tell(run.tracker.stage_started, name)
     code, log = dvc_graph.run_stage(
         run.context,
@@ -128,7 +128,7 @@ def stage(name: str) -> str:
     return _finish(run, StageRun(name, "ran" if ran else "restored", time.time() - started), folder)
 
 
-def _finish(run: Run, result: StageRun, folder: Path) -> str:
+def _finish(run: ReleaseRun, result: StageRun, folder: Path) -> str:
     tracker = run.tracker
     run.tell(
         tracker.stage_done if result.outcome == "ran" else tracker.stage_cached,
@@ -140,7 +140,7 @@ def _finish(run: Run, result: StageRun, folder: Path) -> str:
     return result.outcome
 
 
-def _failure(run: Run, name: str, code: int, log: str) -> FettleError:
+def _failure(run: ReleaseRun, name: str, code: int, log: str) -> FettleError:
     """Build the error that the stage left, put its last good artefact back, close its run."""
     err = failure(run.project.tree, name, code, log)
     if dvc_graph.restore(run.project.tree, name):
@@ -190,7 +190,7 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     prefect_recovery.crash("release", but=mine.flow_run.id if mine and mine.flow_run else None)
     tracker = Tracker(project.tracking_uri, project.state / "mlflow-artifacts", params.release.name)
     tracker.close_dead()
-    run = Run(project, force, stages, stale, tracker, dvc_graph.warm_parent())
+    run = ReleaseRun(project, force, stages, stale, tracker, dvc_graph.warm_parent())
     tracker.start(
         params.release.name,
         params.model_dump(mode="json", by_alias=True),

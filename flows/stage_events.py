@@ -19,7 +19,7 @@ SAY = logging.getLogger("fettle.run")
 EVERY_S = 1.0  # a call of Prefect's API and a batch for MLflow, at most this often
 
 
-class Watch:
+class StageEvents:
     """The reader of records/NAME.jsonl; `tell` queues a call of what may take its time."""
 
     def __init__(

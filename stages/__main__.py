@@ -28,7 +28,7 @@ from fettle.errors import FettleError, ModelError, OurFault, TransientError
 from fettle.evaluation.target_refusal import disk_full
 from fettle.hardware.measurement_lock import machine_lock
 from fettle.process_lifetime import die_with_parent
-from fettle.recorder import Jsonl
+from fettle.recorder import JsonlRecorder
 from fettle.stage_contract import Inputs, Stage
 
 # The stage itself, whose code is read apart (see fettle/staleness/reachability.py).
@@ -87,7 +87,7 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
     inputs = Inputs(folders, project, scratch, target)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    recorder = Jsonl(project / "records" / f"{address}.jsonl")
+    recorder = JsonlRecorder(project / "records" / f"{address}.jsonl")
     with machine_lock(alone=stage.MEASURES, on_wait=lambda text: _say(address, recorder, text)):
         started = time.time()
         outputs = stage.run(scoped, inputs, out, recorder)
@@ -126,7 +126,7 @@ def process_age_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - born
 
 
-def _say(address: str, recorder: Jsonl, text: str) -> None:
+def _say(address: str, recorder: JsonlRecorder, text: str) -> None:
     """Tell the flow and the log of something that is no result."""
     recorder.progress(0.0, text)
     print(f"{address}: {text}", file=sys.stderr, flush=True)

@@ -9,7 +9,8 @@ writes    model.onnx (input "input", output "logits"), layers.json (what went, l
           `recipe: auto` also search.json (every recipe tried, see fettle/recipes/search_report.py);
           when the family trains also model.safetensors and plan.json (build the plan's family or
           the model's own, apply the plan, load the weights), and sensitivity.json (what the loss
-          says to each block and group of the float model, see fettle/compress/sensitivity_analysis.py)
+          says to each block and group of the float model, see
+          fettle/compress/sensitivity_analysis.py)
 params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
           compress, targets (the largest channel multiple), export.calibration_images
 refuses   a model that cannot be traced, cut, trained to a finite loss, or lowered with parity
@@ -106,7 +107,7 @@ def of_module(
     from fettle.recipes import recipe_runner, recovery_training, sensitivity_report
 
     asked = params.compress.recipe
-    job = recovery_training.Job(
+    job = recovery_training.CompressionJob(
         params=params,
         recipe=[] if asked == "auto" else asked,
         facts=manifest.read(inputs["finetune"], verify=False).facts,

@@ -4,9 +4,9 @@ reads     ingest, validate (validation images), finetune (the float model), comp
           fp32 form, and the reference answers), this target's export; inputs/machine.json,
           inputs/toolchain/TARGET.json, inputs/float_runtimes.json
 writes    profile.json {before, after}: where the time goes in the float model (under ONNX
-          Runtime) and in the candidate (fettle/hardware/kernel_profile.py); answers.safetensors {baseline,
-          candidate: logits [n, classes], labels [n]} on validation, of a candidate that was
-          measured; all else is in the manifest
+          Runtime) and in the candidate (fettle/hardware/kernel_profile.py); answers.safetensors
+          {baseline, candidate: logits [n, classes], labels [n]} on validation, of a candidate that
+          was measured; all else is in the manifest
 params    seed, preprocess, evaluate
 refuses   to run on another machine than inputs/machine.json describes. A target that is missing
           here, belongs to other hardware, or does not pay is no failure: its facts say so
@@ -22,7 +22,8 @@ facts: target, verdict ("ship" | "refused"), evidence ("measured" | "not measure
 size_bytes, baseline_size_bytes, plain_size_bytes, parity {cosine, max_abs, top1}, latency_ms {p50,
 p95, p99}, energy (why no joules were measured, else None), best_float (the float model's best
 runtime), without_vnni (int8 ONNX files only: reason, and where measured images, agreement, layers,
-loses; see fettle/evaluation/int8_diagnosis.py), threads, batch_images; None where nothing was measured.
+loses; see fettle/evaluation/int8_diagnosis.py), threads, batch_images; None where nothing was
+measured.
 
 measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_error, each also
 with _drop (against the float model, same images) and as baseline_…; churn. Speed:
@@ -87,7 +88,7 @@ PROFILED_RUNS = 50  # medians of whole microseconds: shares move by under a poin
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class EvaluationJob:
     """What every part of the stage needs. `runtime` is the candidate's module."""
 
     params: Params
@@ -122,8 +123,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     absent = why_absent(name, target, exported)
     if absent:
         return not_measured(name, absent, exported)
-    runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
-    job = Job(params, inputs, recorder, target, runtime, exported)
+    runtime = plugins.resolve(
+        "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
+    )
+    job = EvaluationJob(params, inputs, recorder, target, runtime, exported)
     try:
         found = measure(job, name, out)
         write_profiles(job, out)
@@ -165,7 +168,7 @@ def not_measured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs
     )
 
 
-def measure(job: Job, name: str, out: Path) -> Outputs:
+def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
     """Take every figure of the candidate and judge it."""
     contenders = load(job)
     facts: Facts = {
@@ -210,7 +213,7 @@ def measure(job: Job, name: str, out: Path) -> Outputs:
     return Outputs(measures=measures, facts=facts)
 
 
-def load(job: Job) -> dict[str, Contender]:
+def load(job: EvaluationJob) -> dict[str, Contender]:
     """Load the contenders, each with the same number of threads."""
     ort = plugins.resolve("runtimes", "ort", where="the baseline")
     threads = job.params.evaluate.threads
@@ -230,7 +233,7 @@ def load(job: Job) -> dict[str, Contender]:
     }
 
 
-def take_parity(job: Job, session: Session) -> dict[str, float]:
+def take_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
     """Compare with the reference answers that compress left: source-of-truth logits.
 
     Raises ModelError when an answer is no number.
@@ -251,7 +254,7 @@ def take_parity(job: Job, session: Session) -> dict[str, float]:
 
 
 def take_quality(
-    job: Job, contenders: Mapping[str, Contender], images: Images, out: Path
+    job: EvaluationJob, contenders: Mapping[str, Contender], images: Images, out: Path
 ) -> dict[str, Measure]:
     """Score the candidate on validation, and its drops against the float; keep the answers."""
     before = answers(contenders["baseline"].session, job.params, images.pixels)
@@ -270,7 +273,7 @@ def take_quality(
 
 
 def take_energy(
-    job: Job, session: Session, images: Images
+    job: EvaluationJob, session: Session, images: Images
 ) -> tuple[Mapping[str, Measure], str | None]:
     """Measure the joules of an image at batch 1; where nothing counts them, say so instead."""
     batch = split_reader.preprocess(job.params).normalise(images.pixels[:1])
@@ -283,7 +286,7 @@ def take_energy(
     return {"energy_j": found}, None
 
 
-def write_profiles(job: Job, out: Path) -> None:
+def write_profiles(job: EvaluationJob, out: Path) -> None:
     """Write profile.json: where the time goes in the float model and in the candidate.
 
     A runtime without a profiler leaves its part out.
@@ -305,7 +308,7 @@ def write_profiles(job: Job, out: Path) -> None:
     manifest.write_json(out / "profile.json", profiles)
 
 
-def localise(job: Job) -> str:
+def localise(job: EvaluationJob) -> str:
     """Name the step and the layer at which the answers part from the reference."""
     reference = load_file(job.inputs["compress"] / "reference.safetensors")
     most = job.params.evaluate.parity_images
@@ -318,7 +321,7 @@ def localise(job: Job) -> str:
 
 
 def take_other_cpu(
-    job: Job, session: Session, images: Images
+    job: EvaluationJob, session: Session, images: Images
 ) -> tuple[Facts, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
@@ -334,7 +337,7 @@ def take_other_cpu(
     return found, measures
 
 
-def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
+def judge(job: EvaluationJob, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
     """Decide whether the candidate ships; return that and the sentence that says why."""
     wrong = acceptance_criteria.broken(job.target.precision, facts["parity"])
     if wrong:
@@ -342,7 +345,7 @@ def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool
     same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
     if job.is_plain and same:
         return True, "it is the float model itself: nothing was compressed"
-    floats = acceptance_criteria.Rival(
+    floats = acceptance_criteria.Baseline(
         f"the float model in {facts['best_float']}",
         facts["baseline_size_bytes"],
         measures["speedup_over_best_float"],
@@ -350,7 +353,7 @@ def judge(job: Job, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool
     faster, reason = acceptance_criteria.faster(facts["size_bytes"], floats)
     if job.is_plain or not faster:
         return faster, reason
-    plain = acceptance_criteria.Rival(
+    plain = acceptance_criteria.Baseline(
         "the plain fp32 form", facts["plain_size_bytes"], measures["speedup_over_plain"]
     )
     return acceptance_criteria.pays(facts["size_bytes"], plain)

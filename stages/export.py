@@ -36,7 +36,7 @@ from fettle.hardware.runtimes import Availability
 from fettle.hardware.targets import Target
 from fettle.params import Params
 from fettle.preprocessing import Floats, Pixels
-from fettle.quantize import int8_calibration
+from fettle.quantize import calibration_images
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -63,7 +63,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     """Make the artefact; see the file's docstring."""
     name = str(inputs.target)
     target: Target = plugins.resolve("targets", name, where="targets").TARGET
-    runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
+    runtime = plugins.resolve(
+        "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
+    )
     available: Availability = runtime.available()
     facts: Facts = {
         "target": name,
@@ -107,7 +109,7 @@ def to_precision(
     """Return the ONNX in the target's precision, and what quantizing it did."""
     model = inputs["compress"] / "model.onnx"
     precision = precisions.named(target.precision)
-    quantize = precisions.quantizer(precision)
+    quantize = precisions.load_quantizer(precision)
     if quantize is None:
         return model, {}
     inputs.scratch.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,7 @@ def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     normalise = split_reader.preprocess(params).normalise
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]
-    int8_calibration.check(pixels, labels, answers(plain, params, pixels))
+    calibration_images.check(pixels, labels, answers(plain, params, pixels))
     starts = range(0, len(pixels), CALIBRATION_BATCH)
     batches = [normalise(pixels[at : at + CALIBRATION_BATCH]) for at in starts]
     return Calibration(batches, normalise(held_out), len(pixels))

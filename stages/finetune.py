@@ -41,7 +41,7 @@ from fettle.stage_contract import Inputs, Outputs
 if TYPE_CHECKING:
     from torch import nn
 
-    from fettle.training.training_plan import Data, Epoch, Plan
+    from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
 
 READS = ("ingest", "validate")
 SECTIONS = ("seed", "preprocess", "finetune")
@@ -53,7 +53,7 @@ WEIGHT_OPTIONS = ("path", "weights")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FinetuneJob:
     """What both ways of getting a model need; `options` are the family's own."""
 
     params: Params
@@ -69,7 +69,7 @@ class Job:
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Make the artefact; see the file's docstring."""
     family = plugins.resolve("families", params.finetune.family, where="finetune.family")
-    job = Job(
+    job = FinetuneJob(
         params=params,
         family=family,
         options=family.Params.model_validate_json(json.dumps(params.finetune.options)),
@@ -97,7 +97,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
 
-def take_file(job: Job) -> tuple[Floats, dict[str, Any]]:
+def take_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     """Adopt a trained ONNX file; return its validation logits and its facts (Any: JSON)."""
     adopted = job.family.adopt(
         job.family.path(job.options, job.inputs.project),
@@ -122,7 +122,7 @@ def take_file(job: Job) -> tuple[Floats, dict[str, Any]]:
     return logits, facts
 
 
-def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
+def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     """Train, save and lower; return the validation logits and the facts (Any: JSON)."""
     # Read when torch loads its thread pool: idle threads sleep instead of spinning, without which
     # two threads on a busy machine train five times slower than one (measured).
@@ -169,14 +169,14 @@ def fine_tune(job: Job) -> tuple[Floats, dict[str, Any]]:
     return logits, facts
 
 
-def training_plan(params: Params) -> Plan:
+def training_plan(params: Params) -> TrainingPlan:
     """Turn the finetune section into the training room's values: the names are the same."""
-    from fettle.training.augmentation import Augment
-    from fettle.training.training_plan import Plan
+    from fettle.training.augmentation import Augmentation
+    from fettle.training.training_plan import TrainingPlan
 
     section = params.finetune.model_dump(exclude={"family", "options", "augment"})
-    augment = Augment(**params.finetune.augment.model_dump())
-    return Plan(seed=params.seed, augment=augment, **section)
+    augment = Augmentation(**params.finetune.augment.model_dump())
+    return TrainingPlan(seed=params.seed, augment=augment, **section)
 
 
 def _report(recorder: Recorder, one: Epoch, *, epochs_max: int) -> None:
@@ -190,7 +190,7 @@ def _report(recorder: Recorder, one: Epoch, *, epochs_max: int) -> None:
     recorder.progress(one.epoch / epochs_max, text)
 
 
-def _rehearse(job: Job, model: nn.Module, plan: Plan) -> None:
+def _rehearse(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
     """Do on the untrained model what follows training, so that it cannot fail after it.
 
     Families of ours are known to lower; raises ModelError.
@@ -212,7 +212,7 @@ def _rehearse(job: Job, model: nn.Module, plan: Plan) -> None:
         )
 
 
-def _fold_thresholds(job: Job, model: nn.Module, data: Data) -> None:
+def _fold_thresholds(job: FinetuneJob, model: nn.Module, data: TrainingData) -> None:
     """Move the classes' thresholds by validation, inside the head's bias."""
     from fettle.training import class_balance, inference
 
@@ -225,7 +225,7 @@ def _fold_thresholds(job: Job, model: nn.Module, data: Data) -> None:
     job.recorder.note("logit_offsets", shown)
 
 
-def _lower(job: Job, model: nn.Module, logits: Floats) -> export_onnx.Parity:
+def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Parity:
     """Write model.onnx and hold it to the module's own logits on validation images."""
     path = job.out / "model.onnx"
     export_onnx.lower(

@@ -26,13 +26,13 @@ import pyarrow as pa
 
 from fettle import local_settings, plugins
 from fettle.data import image_table
-from fettle.data.image_inspection import Look, look
+from fettle.data.image_inspection import ImageFacts, look
 from fettle.data.image_table import SPLITS
 from fettle.data.sources import Item
-from fettle.data.splitting import Table, assign, assign_fold, order_key
+from fettle.data.splitting import SplitTable, assign, assign_fold, order_key
 from fettle.errors import DataError, OurFault, ProjectError
 from fettle.params import Params
-from fettle.params_schema import Split
+from fettle.params_schema import SplitParams
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -47,12 +47,12 @@ GROUP_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class IngestedImages:
     """One image, looked into."""
 
     item: Item
     sha256: str
-    look: Look
+    look: ImageFacts
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
@@ -106,13 +106,13 @@ def origins(named: Sequence[str | None]) -> dict[str, str]:
     return {split: "own" if split in own else f"drawn from {pool}" for split in SPLITS}
 
 
-def divide(items: Sequence[Item], split: Split, seed: int) -> list[str]:
+def divide(items: Sequence[Item], split: SplitParams, seed: int) -> list[str]:
     """Return each row's split.
 
     Raises DataError where folds are asked of data that names splits of its own.
     """
-    rows, labels = [one.row for one in items], [one.label for one in items]
-    groups, named = [one.group for one in items], [one.split for one in items]
+    rows, labels = [item.row for item in items], [item.label for item in items]
+    groups, named = [item.group for item in items], [item.split for item in items]
     shares = split.model_dump(exclude={"fold"})
     if split.fold is None:
         return assign(
@@ -128,7 +128,7 @@ def divide(items: Sequence[Item], split: Split, seed: int) -> list[str]:
             "own test set judges; or let image_folder divide all anew: ingest.options.splits: "
             "redraw",
         )
-    table = Table(rows, labels, groups)
+    table = SplitTable(rows, labels, groups)
     return assign_fold(table, shares, number=split.fold.number, of=split.fold.of, seed=seed)
 
 
@@ -152,24 +152,24 @@ def refuse_stale(path: Path, source: str, digest: str) -> None:
         )
 
 
-def look_into(items: Iterable[Item], expected: int, recorder: Recorder) -> list[Found]:
+def look_into(items: Iterable[Item], expected: int, recorder: Recorder) -> list[IngestedImages]:
     """Decode and digest each image once."""
-    found: list[Found] = []
-    for at, item in enumerate(items):
-        seen = Look(error=item.error) if item.error is not None else look(item.encoded)
-        found.append(Found(item, hashlib.sha256(item.encoded).hexdigest(), seen))
-        if at % GROUP_ROWS == 0:
-            recorder.progress(min(at / max(expected, 1), 0.99), f"{at:,} images read")
+    found: list[IngestedImages] = []
+    for index, item in enumerate(items):
+        seen = ImageFacts(error=item.error) if item.error is not None else look(item.encoded)
+        found.append(IngestedImages(item, hashlib.sha256(item.encoded).hexdigest(), seen))
+        if index % GROUP_ROWS == 0:
+            recorder.progress(min(index / max(expected, 1), 0.99), f"{index:,} images read")
     return found
 
 
-def refuse_double_rows(found: Sequence[Found], source: str) -> None:
+def refuse_double_rows(found: Sequence[IngestedImages], source: str) -> None:
     """Hold the source to its contract: a row's id is unique."""
     if len({one.item.row for one in found}) != len(found):
         raise OurFault(f"the source {source} gave two images the same row id")
 
 
-def row_groups(rows: Iterable[tuple[Found, str]]) -> Iterator[pa.Table]:
+def row_groups(rows: Iterable[tuple[IngestedImages, str]]) -> Iterator[pa.Table]:
     """Cut the rows into tables of bounded size."""
     group: list[dict[str, object]] = []
     size = 0
@@ -200,7 +200,7 @@ def row_groups(rows: Iterable[tuple[Found, str]]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(group, schema=image_table.SCHEMA)
 
 
-def count_classes(rows: Iterable[tuple[Found, str]]) -> dict[str, dict[str, int]]:
+def count_classes(rows: Iterable[tuple[IngestedImages, str]]) -> dict[str, dict[str, int]]:
     """Count the images of each class in each split; those without a label are not counted."""
     counts: dict[str, dict[str, int]] = {}
     for one, split in rows:

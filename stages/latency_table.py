@@ -1,8 +1,8 @@
 """Measure what operators cost on this machine, so that compress can predict a latency unbuilt.
 
 reads     finetune (the float model: its graph and its shapes)
-writes    latency_table.json (fettle/hardware/operator_cost_table.py; no targets when nothing was measured)
-params    seed, preprocess (the image's size), compress.recipe, compress.objective,
+writes    latency_table.json (fettle/hardware/operator_cost_table.py; no targets when nothing was
+measured) params    seed, preprocess (the image's size), compress.recipe, compress.objective,
           evaluate.threads, targets
 refuses   when inputs/machine.json does not describe this machine
 
@@ -37,6 +37,7 @@ from fettle.hardware.operator_cost_table import Costs
 from fettle.hardware.targets import Target
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.quantize import static_int8
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -62,14 +63,16 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     needless = why_needless(params, manifest.read(inputs["finetune"], verify=False).facts)
     tables: dict[str, Costs] = {}
     absent: dict[str, str] = {}
-    for at, name in enumerate(names):
+    for index, name in enumerate(names):
         target: Target = plugins.resolve("targets", name, where="targets").TARGET
-        runtime = plugins.resolve("runtimes", target.runtime, where=f"fettle/targets/{name}.py")
+        runtime = plugins.resolve(
+            "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
+        )
         reason = needless or why_absent(target, runtime)
         if reason:
             absent[name] = reason
             continue
-        recorder.progress(at / len(names), f"kernels of {name}")
+        recorder.progress(index / len(names), f"kernels of {name}")
         try:
             tables[name] = table(params, inputs["finetune"] / "model.onnx", target, runtime)
         except ModelError as err:
@@ -120,9 +123,8 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
     pre, threads = params.preprocess, params.evaluate.threads
     shape = (pre.channels, pre.size_px, pre.size_px)
     with tempfile.TemporaryDirectory(prefix="fettle-table-") as folder:
-        form = precisions.named(target.precision).timed_as
-        if form is not None:
-            model = quantized(model, Path(folder) / f"{form}.onnx", form, shape, params.seed)
+        if precisions.named(target.precision).timed_as_int8:
+            model = quantized(model, Path(folder) / "int8.onnx", shape, params.seed)
         taken = width_sweep.take(
             model,
             shape=shape,
@@ -135,12 +137,10 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
     return operator_cost_fit.fit(taken.samples, taken.nets, taken.checks)
 
 
-def quantized(model: Path, out: Path, form: str, shape: tuple[int, int, int], seed: int) -> Path:
-    """Write the form that fettle/compress/<form>.py makes by default, with ranges from noise."""
-    technique = plugins.resolve("compress", form, where="fettle/hardware/precisions.py")
+def quantized(model: Path, out: Path, shape: tuple[int, int, int], seed: int) -> Path:
+    """Write the static int8 form of a model, with ranges from noise: for its kernels alone."""
     noise = np.random.default_rng(seed).standard_normal((RANDOM_IMAGES, *shape))
-    options = technique.Params().model_dump()
-    technique.apply(model, out, batches=[noise.astype(np.float32)], **options)
+    static_int8.apply(model, out, batches=[noise.astype(np.float32)])
     return out
 
 

@@ -121,7 +121,7 @@ def carry_sources(
             fix="set release.service to one of bentos/*",
         )
     package = Path(next(iter(import_module("fettle").__path__)))
-    runtime = f"fettle/runtimes/{exported.facts['runtime']}.py"  # loaded by name: no import says so
+    runtime = f"fettle/hardware/runtimes/{exported.facts['runtime']}.py"  # loaded by name
     own = {p.stem: p.with_suffix("") for p in folder.glob("*.py")}
     sources = source_closure.closure(
         {"service.py": folder / "service.py", runtime: package.parent / runtime},
@@ -141,8 +141,8 @@ def run_elsewhere(runtime: str) -> dict[str, Path]:
     module = plugins.resolve("runtimes", runtime, where="targets")
     if not hasattr(module, "TOOLCHAIN"):
         return {}
-    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, toolchain.HERE / "harness.py")
-    place = Path("fettle/runtimes/isolated")
+    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, toolchain.HERE / "worker_harness.py")
+    place = Path("fettle/hardware/isolated")
     return {(place / path.relative_to(toolchain.HERE)).as_posix(): path for path in needed}
 
 
@@ -240,11 +240,11 @@ def the_card(
 
 def the_bill(
     params: Params, read: Mapping[str, Manifest], stated: Json, model_files: Mapping[str, str]
-) -> tuple[sbom.Model, sbom.Data]:
+) -> tuple[sbom.ModelComponent, sbom.DatasetComponent]:
     """Collect what the bill of materials says of the model and of the data."""
     ingest, verdict = read["ingest"].facts, read["verdict"]
     named = [*METRICS, *(f"{name}_drop" for name in METRICS)]
-    model = sbom.Model(
+    model = sbom.ModelComponent(
         name=params.release.name,
         family=read["finetune"].facts["family"],
         target=stated["target"],
@@ -255,7 +255,7 @@ def the_bill(
         outputs=f"{stated['output']['kind']} {_typed(stated['output'])}",
         measures={name: verdict.measures[name] for name in named if name in verdict.measures},
     )
-    data = sbom.Data(
+    data = sbom.DatasetComponent(
         source=ingest["source"],
         digest=ingest["digest"],
         rows=ingest["rows"],

@@ -10,10 +10,11 @@ params    compress.objective, compress.budget, compress.also, targets
 refuses   when no target may ship, or the one that objective.on names may not: with every reason
 
 A target is inside the budget when its answers to the validation images make it likely enough that
-the verdict will pass on test: by the rule that the search goes by (fettle/evaluation/passing_probability.py). The
-verdict comes once, later. Latencies of different targets were taken at different times, so they are
-compared by their speed-up over the float model, which ran in the same rounds. Where the speed-up
-intervals of two targets overlap they are a tie, and the smaller file wins.
+the verdict will pass on test: by the rule that the search goes by
+(fettle/evaluation/passing_probability.py). The verdict comes once, later. Latencies of different
+targets were taken at different times, so they are compared by their speed-up over the float model,
+which ran in the same rounds. Where the speed-up intervals of two targets overlap they are a tie,
+and the smaller file wins.
 
 Precisions of one model have the same MACs, so the objective macs falls back to the speed. When none
 is inside the budget and every limit, the one with fewest limits broken and the best chance is
@@ -35,11 +36,11 @@ from safetensors.numpy import load_file
 from fettle import manifest
 from fettle.errors import TargetError
 from fettle.evaluation import passing_probability
-from fettle.evaluation.passing_probability import Foreseen
+from fettle.evaluation.passing_probability import PassingForecast
 from fettle.manifest import Manifest
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.params_schema import Also, Budget
+from fettle.params_schema import Budget, Constraints
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -59,7 +60,7 @@ class Candidate:
     target: str
     size_bytes: int
     speedup: Measure
-    foreseen: Foreseen
+    foreseen: PassingForecast
     energy: Measure | None = None
     over: tuple[str, ...] = ()
 
@@ -77,7 +78,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         replace(one, over=tuple(broken[one.target]))
         for one in shippable(rows, foreseen, on=objective.on)
     ]
-    inside = [one for one in candidates if one.foreseen.inside and not one.over]
+    inside = [
+        candidate for candidate in candidates if candidate.foreseen.inside and not candidate.over
+    ]
     if inside:
         chosen, why = best(inside, objective.minimise)
     else:
@@ -103,7 +106,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     return Outputs(facts={"target": chosen.target, "goal_met": bool(inside), "why": why})
 
 
-def foresee(evaluated: Path, asked: Budget, *, tested: int) -> Foreseen | None:
+def foresee(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
     """Foretell the budget on test from evaluate's artefact; None where nothing was measured."""
     file = evaluated / "answers.safetensors"
     if not file.is_file():
@@ -115,7 +118,7 @@ def foresee(evaluated: Path, asked: Budget, *, tested: int) -> Foreseen | None:
 
 
 def shippable(
-    rows: Mapping[str, Manifest], foreseen: Mapping[str, Foreseen | None], *, on: str | None
+    rows: Mapping[str, Manifest], foreseen: Mapping[str, PassingForecast | None], *, on: str | None
 ) -> list[Candidate]:
     """List the targets that may be chosen, in params.yaml's order.
 
@@ -160,7 +163,7 @@ def shippable(
     )
 
 
-def over(also: Also, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
+def over(also: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
     """List the limits that a measured target breaks; `made` holds compress's measures."""
     figures = {
         "size_bytes": row.measures.get("size_bytes"),
@@ -202,7 +205,9 @@ def best(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
         saving = min(candidates, key=lambda one: (_joules(one), one.target))
         return saving, f"the least energy {count}: {_joules(saving):.3g} J an image"
     fastest = max(candidates, key=lambda one: one.speedup.value)
-    tied = [one for one in candidates if _high(one.speedup) >= _low(fastest.speedup)]
+    tied = [
+        candidate for candidate in candidates if _high(candidate.speedup) >= _low(fastest.speedup)
+    ]
     chosen = min(tied, key=lambda one: (one.size_bytes, -one.speedup.value, one.target))
     speed = f"{chosen.speedup.value:.2f}x the float model's speed"
     if chosen is fastest:
@@ -219,7 +224,7 @@ def _joules(one: Candidate) -> float:
 
 # Any: a row of choice.json
 def describe(
-    name: str, sealed: Manifest, minimise: str, metric: str, foreseen: Foreseen | None
+    name: str, sealed: Manifest, minimise: str, metric: str, foreseen: PassingForecast | None
 ) -> dict[str, Any]:
     """Return one target's row of choice.json; None where nothing was measured."""
     drop, facts = sealed.measures.get(f"{metric}_drop"), sealed.facts

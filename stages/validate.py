@@ -11,7 +11,8 @@ Facts:   {passed, rows, quarantined, by_rule: {rule: images}, classes: {label: {
          test}}, checks: [{name, passed, observed, rule, failing}]}.
 Refuses: more rows to set aside than validate.quarantine_max_fraction; fewer than two classes; a
          class with fewer than validate.class_images_min usable images or none in some split; too
-         many rows without a label; a goal that no model can meet (fettle/evaluation/goal_feasibility.py).
+         many rows without a label; a goal that no model can meet
+         (fettle/evaluation/goal_feasibility.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 
 from fettle import manifest
 from fettle.data import image_table
-from fettle.data.checks import Limits
+from fettle.data.checks import CheckLimits
 from fettle.data.validation_page import document, page, to_show
 from fettle.data.validation_runner import Examination, examine, read_frame
 from fettle.evaluation import goal_feasibility
@@ -51,7 +52,7 @@ ASIDE = pa.schema([("row", pa.string()), ("rule", pa.string()), ("reason", pa.st
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Run every check, then write what goes on, what does not, and why."""
     section = params.validate_
-    limits = Limits(
+    limits = CheckLimits(
         labels=None if section.labels is None else tuple(section.labels),
         class_images_min=section.class_images_min,
         class_imbalance_max=section.class_imbalance_max,
@@ -88,7 +89,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 def write_rows(out: Path, found: Examination) -> None:
     """Write the ids that go on, and the rows set aside with their reasons."""
-    lines = [{"row": one.row, "rule": one.rule, "reason": one.reason} for one in found.lines]
+    lines = [{"row": line.row, "rule": line.rule, "reason": line.reason} for line in found.lines]
     passed = pa.table({"row": found.kept}, schema=PASSED)
     image_table.write(out / image_table.ROWS, PASSED, [passed])
     image_table.write(

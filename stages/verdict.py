@@ -156,7 +156,7 @@ def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measur
 
 
 def hold_budget(
-    measures: Mapping[str, Measure], asked: Budget, found: accuracy_budget.Judgement
+    measures: Mapping[str, Measure], asked: Budget, found: accuracy_budget.BudgetJudgement
 ) -> tuple[bool, str]:
     """Say whether the drop's upper bound lies within the budget, in a sentence."""
     drop, met = measures[f"{asked.metric}_drop"], found.status == "met"
@@ -178,7 +178,7 @@ def hold_budget(
 def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> list[tuple[bool, str]]:
     """Hold each limit to the test figures: whether it holds, and a sentence."""
     held = []
-    for at, limit in enumerate(limits):
+    for index, limit in enumerate(limits):
         taken = measures[limit.metric]
         bounds = (
             ("at least", limit.min, limit.min is None or taken.value >= limit.min),
@@ -188,7 +188,7 @@ def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> lis
             if bound is not None:
                 sentence = (
                     f"{limit.metric} is {_show(taken)} on {SPLIT}, "
-                    f"{'' if holds else 'not '}{side} {bound:g} (verdict.limits[{at}])"
+                    f"{'' if holds else 'not '}{side} {bound:g} (verdict.limits[{index}])"
                 )
                 held.append((holds, sentence))
     return held

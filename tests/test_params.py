@@ -66,7 +66,7 @@ def test_all_errors_come_at_once_with_line_value_and_nearest_name(file: Path) ->
     assert '(value "minmx")' in text
     assert (
         f"  params.yaml:{line_of(file, 'source:')}: ingest.source: unknown name 'digit', "
-        "did you mean 'digits'? (files of fettle/sources: " in text
+        "did you mean 'digits'? (files of fettle/data/sources: " in text
     )
     assert text.endswith("Nothing was run. Fix: mend params.yaml (or the --set) and run again.")
 
@@ -322,10 +322,10 @@ def test_a_set_with_a_broken_key_is_refused(file: Path, override: str, message: 
         ("release.name=Ziffern", "release.name: BentoML takes 1 to 63 lower-case letters"),
         ("release.service=../x", "release.service: String should match pattern"),
         (
-            "compress.recipe=[{use: int8_qdq}]",
-            "compress.recipe[0].use: a technique that acts on a finished graph: got 'int8_qdq'; "
-            "the recipe ends at one fp32 model, which export quantizes for each target. Take "
-            "'int8_qdq' out of compress.recipe and put an int8 target in targets",
+            "compress.recipe=[{use: static_int8}]",
+            "compress.recipe[0].use: unknown name 'static_int8' (files of "
+            "fettle/compress/techniques: depth, distil, low_rank, prune, qat, sparse, student); "
+            "int8 and other precisions are the targets' (params.yaml: targets), not a step's",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from fettle.rollout.router.nginx_config import Routes
 
 TEXT = (Path(__file__).resolve().parent.parent / "params.yaml").read_text()
 STICKY = "sticky_key: null"
-PLACE = nginx_config.Place(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
+PLACE = nginx_config.RouterConfig(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
 
 
 def load(tmp_path: Path, old: str, new: str) -> params.Params:

@@ -6,8 +6,8 @@ version but no hash, and its CUDA closure is left out: with them a set-up would 
 where there is no GPU. tools/bootstrap.py installs torch first, as a CPU build where there is no
 GPU.
 
-`python tools/lock.py --toolchain NAME` writes fettle/runtimes/isolated/locks/NAME.txt instead, from
-the requirements of the `TOOLCHAIN` in fettle/runtimes/NAME.py.
+`python tools/lock.py --toolchain NAME` writes fettle/hardware/isolated/locks/NAME.txt instead, from
+the requirements of the `TOOLCHAIN` in fettle/hardware/runtimes/NAME.py.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def lock_toolchain(name: str, *more: str) -> None:
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
     head = (
         f"# Made by `python tools/lock.py --toolchain {name}`; edit TOOLCHAIN in\n"
-        f"# fettle/runtimes/{name}.py instead. Python >= {oldest}.\n"
+        f"# fettle/hardware/runtimes/{name}.py instead. Python >= {oldest}.\n"
     )
     toolchain.lock.write_text(head + shorten(done.stdout))
 

@@ -1,7 +1,8 @@
 """Roll out many challengers at once by fettle's own gates, looking after every request.
 
-The statistics and codes are fettle.rollout.promotion.gates'; the few lines that move the rows from step to
-step repeat fettle.rollout.promotion.rollout_state for arrays (tests/benchmarks compares every verdict).
+The statistics and codes are fettle.rollout.promotion.gates'; the few lines that move the rows from
+step to step repeat fettle.rollout.promotion.rollout_state for arrays (tests/benchmarks compares
+every verdict).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from benchmarks.canary.worlds import Mask, World
 from fettle.rollout.promotion import gates as g
-from fettle.rollout.promotion.gates import Bars, Code, Gates
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.gates import Code, Gates, Thresholds
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 
 Ints = npt.NDArray[np.int64]
 PROMOTED, ROLLED_BACK, HELD = 1, 2, 3
@@ -49,10 +50,10 @@ def take(state: Any, keep: Mask) -> Any:  # Any: a dataclass of arrays, and of s
 
 
 def roll(
-    world: World, plan: Plan, *, requests_max: int, first_step: int = 0, shadow: bool = True
+    world: World, plan: RolloutPlan, *, requests_max: int, first_step: int = 0, shadow: bool = True
 ) -> Outcomes:
     """Roll out `world.rows` challengers; what is undecided by `requests_max` is held."""
-    bars, rows = Bars.of(plan), world.rows
+    bars, rows = Thresholds.of(plan), world.rows
     gates = g.start(rows)
     out = Outcomes(*(np.zeros(rows, np.int64) for _ in range(6)))
     out.end[:] = HELD
@@ -65,7 +66,7 @@ def roll(
     return out
 
 
-def _shadow(world: World, plan: Plan, bars: Bars, gates: Gates, out: Outcomes) -> Mask:
+def _shadow(world: World, plan: RolloutPlan, bars: Thresholds, gates: Gates, out: Outcomes) -> Mask:
     """Answer pairs until each row passes, fails, or has spent its budget."""
     live = np.arange(world.rows)
     passed = np.zeros(world.rows, bool)
@@ -110,7 +111,7 @@ class Walk:
 
 def _live(
     world: World,
-    plan: Plan,
+    plan: RolloutPlan,
     gates: Gates,
     out: Outcomes,
     live: Ints,
@@ -118,7 +119,7 @@ def _live(
     first_step: int,
 ) -> None:
     """Send users' requests until each row ends."""
-    bars = Bars.of(plan)
+    bars = Thresholds.of(plan)
     weights, bake = np.array([*(one.weight for one in plan.steps), 1.0]), len(plan.steps)
     none = [np.zeros(len(live), np.int64) for _ in range(3)]
     walk = Walk(live, np.full(len(live), first_step), *none)
@@ -157,7 +158,7 @@ def _live(
     out.requests[walk.row], out.canary_requests[walk.row] = requests_max, walk.canary
 
 
-def _move(walk: Walk, code: Ints, plan: Plan, out: Outcomes, t: int) -> tuple[Ints, Mask]:
+def _move(walk: Walk, code: Ints, plan: RolloutPlan, out: Outcomes, t: int) -> tuple[Ints, Mask]:
     """Move each row on by its code, as rollout.step does; return the ends and the new steps."""
     bake = len(plan.steps)
     baking = walk.step == bake

@@ -1,8 +1,8 @@
 """The budget's own errors: true wins that the test set cannot show, and true losses it lets pass.
 
-Summed exactly over all outcomes of a test set of each data set's size (fettle/evaluation/accuracy_budget.py), not
-simulated. A win is a model without any true loss whose answers flip; a loss is one that truly loses
-just what the budget allows.
+Summed exactly over all outcomes of a test set of each data set's size
+(fettle/evaluation/accuracy_budget.py), not simulated. A win is a model without any true loss whose
+answers flip; a loss is one that truly loses just what the budget allows.
 """
 
 from __future__ import annotations

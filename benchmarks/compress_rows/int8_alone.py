@@ -27,7 +27,7 @@ from fettle.hardware.isolated import isolated_worker
 from fettle.hardware.isolated.toolchain import Limits
 from fettle.hardware.runtimes import Session, openvino, ort
 from fettle.measure import Measure
-from fettle.quantize import int8_calibration
+from fettle.quantize.quantizers import calibrated_int8
 
 WHAT = "int8 alone, over the best fp32 runtime, and accuracy-controlled quantization's time"
 GOAL = ">= the better of ONNX Runtime's and NNCF's int8; <= 0.5x NNCF's time at the same drop"
@@ -205,7 +205,7 @@ def tune(
     """
     batches, held_out = read_images(folder)
     started = time.perf_counter()
-    int8_calibration.tune(
+    calibrated_int8.apply(
         model or one.onnx,
         out,
         batches=batches,

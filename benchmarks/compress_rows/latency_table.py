@@ -14,7 +14,7 @@ from benchmarks.table import Row
 from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.measure import Measure
 from fettle.params import load
-from fettle.recorder import Null
+from fettle.recorder import NullRecorder
 from fettle.stage_contract import Inputs
 from stages import latency_table as stage
 
@@ -38,7 +38,7 @@ def _of(one: Prepared) -> list[Row]:
         inputs = Inputs(one.inputs.folders, one.tree, one.inputs.scratch)
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            stage.run(params, inputs, Path(folder), Null())
+            stage.run(params, inputs, Path(folder), NullRecorder())
             seconds = time.perf_counter() - started
             tables = operator_cost_table.read(Path(folder) / operator_cost_table.NAME, here)
         what = f"{one.name}: latency predictor's largest error, {target}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.context import Context, Prepared
 from benchmarks.table import Row
-from fettle.compress.technique import Workshop
+from fettle.compress.technique import CompressionContext
 
 WHAT = "predicted against measured loss after a cut, and the order of accuracies after recovery"
 GOAL = "rank correlation >= 0.8 with the loss, printed with its error"
@@ -86,7 +86,7 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
 
 def _cut(
     model: Any,  # Any: nn.Module; torch is imported late
-    shop: Workshop,
+    shop: CompressionContext,
     shares: dict[str, float],
     gone: list[str],
 ) -> float:
@@ -100,7 +100,7 @@ def _cut(
         removable_blocks,
         sensitivity_analysis,
     )
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
     from fettle.compress.techniques import prune
 
     groups, _ = channel_groups.find(model, shop.example, shop.protected)
@@ -111,9 +111,9 @@ def _cut(
         if score is not None:
             scores[group.name] = score
             counts[group.name] = max(1, int(group.width * shares[group.name] + 0.5))
-    plan = prune.cut(model, Plan(), groups, scores=scores, counts=counts)
+    plan = prune.cut(model, CompressionPlan(), groups, scores=scores, counts=counts)
     removable_blocks.take_out(model, plan, gone)
-    loss = sensitivity_analysis.bench(
+    loss = sensitivity_analysis.loss_probe(
         model, shop.batches(), images_max=sensitivity_analysis.IMAGES
     ).loss([""])
     batchnorm_statistics.reestimate(model, shop.batches(), images_max=2048)

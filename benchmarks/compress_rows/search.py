@@ -18,7 +18,7 @@ from benchmarks.compression import benchmark_search
 from benchmarks.context import Context
 from benchmarks.table import Row
 from fettle.recipes import recipe_search
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 
 WHAT = "the search: reduction of parameters and MACs over time (digits)"
 GOAL = ">= 10x parameters and MACs within 5 min"
@@ -28,7 +28,7 @@ REDUCTION_MIN, DROP_MAX = 10.0, 0.01
 SETTINGS = {"evaluations_max": 60, "wall_clock_max_s": 900.0}
 
 
-class Clock(Memory):
+class Clock(MemoryRecorder):
     """Note when each trial ended."""
 
     def __init__(self) -> None:

@@ -20,9 +20,9 @@ from benchmarks.table import Row
 from fettle.evaluation import passing_probability
 from fettle.recipes import recipe_evaluator
 from fettle.recipes.search.pareto_front import hypervolume
-from fettle.recipes.search.search_loop import Limits, search
+from fettle.recipes.search.search_loop import SearchLimits, search
 from fettle.recipes.search.trial import Move, Recipe, Result
-from fettle.recipes.search.trial_journal import Journal
+from fettle.recipes.search.trial_journal import TrialJournal
 
 WHAT = "the search's front against the exhaustive one (digits)"
 GOAL = ">= 98 % of the hypervolume at 1/5 of the evaluations"
@@ -41,7 +41,7 @@ def run(context: Context) -> Iterator[Row]:
 class Narrow:
     """A workbench whose moves from a recipe are each technique's mildest and harshest alone."""
 
-    def __init__(self, bench: recipe_evaluator.Bench) -> None:
+    def __init__(self, bench: recipe_evaluator.RecipeEvaluator) -> None:
         self.bench = bench
 
     def moves(self, recipe: Recipe) -> list[Move]:
@@ -74,7 +74,7 @@ def fronts(one: Prepared) -> Iterator[Row]:
     shutil.rmtree(folder)
     area = _area(results, root)
     shares = [_area(found[: at + 1], root) / area for at in range(len(found))]
-    needed = next((at + 1 for at, share in enumerate(shares) if share >= SHARE_MIN), None)
+    needed = next((index + 1 for index, share in enumerate(shares) if share >= SHARE_MIN), None)
     note = f"{len(found)} evaluations of at most {most}"
     for what, value, unit, goal, met in (
         (
@@ -118,8 +118,8 @@ def sought(one: Prepared, root: Result, folder: Path, most: int) -> list[Result]
     made = search(
         root,
         Narrow(benchmark_search.bench(one, folder / "some", SHORT)),
-        Journal(folder / "journal", "bench"),
-        limits=Limits(
+        TrialJournal(folder / "journal", "bench"),
+        limits=SearchLimits(
             evaluations_max=most,
             chance_min=passing_probability.chance_min(
                 one.params.compress.budget,
@@ -136,5 +136,5 @@ def sought(one: Prepared, root: Result, folder: Path, most: int) -> list[Result]
 
 
 def _area(results: Sequence[Result], root: Result) -> float:
-    points = [(one.value, one.drop) for one in results if not one.refused]
+    points = [(result.value, result.drop) for result in results if not result.refused]
     return hypervolume([(root.value, root.drop), *points], (root.value, REFERENCE_DROP))

@@ -108,8 +108,10 @@ def _of(context: Context, one: Prepared) -> list[Row]:
         ]
         seconds = _finetune_seconds(one) + max(each.seconds for each in made)
         files = {f"recipe {at + 1}": each.onnx for at, each in enumerate(made)}
-        for at, size in enumerate(SIZES[one.name]):
-            files[f"scratch {at + 1}"] = _from_scratch(one, size, seconds, place / f"s{at}.onnx")
+        for index, size in enumerate(SIZES[one.name]):
+            files[f"scratch {index + 1}"] = _from_scratch(
+                one, size, seconds, place / f"s{index}.onnx"
+            )
         points = _measure(context, one, files)
     front = [point for point in points if point.name.startswith("recipe")]
     goal = GOALS.get(one.name, 1.0)

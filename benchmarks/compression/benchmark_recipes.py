@@ -20,7 +20,7 @@ from fettle.data.split_reader import Images
 from fettle.hardware.runtimes import ort
 from fettle.params import Params, load
 from fettle.preprocessing import Floats
-from fettle.recorder import Null
+from fettle.recorder import NullRecorder
 from fettle.stage_contract import Inputs
 from stages import compress
 
@@ -81,7 +81,7 @@ def make(one: Prepared, recipe: Recipe, folder: Path) -> Made:
     scratch.mkdir()
     inputs = Inputs(one.inputs.folders, one.inputs.project, scratch)
     started = time.perf_counter()
-    compress.run(with_recipe(one, recipe), inputs, out, Null())
+    compress.run(with_recipe(one, recipe), inputs, out, NullRecorder())
     return Made(out / "model.onnx", time.perf_counter() - started)
 
 

@@ -10,25 +10,29 @@ from benchmarks.context import Prepared
 from fettle import manifest
 from fettle.params_schema import Compress
 from fettle.recipes import recipe_evaluator
-from fettle.recipes.cost_model import Price
-from fettle.recipes.recovery_training import Job, example
-from fettle.recorder import Memory
+from fettle.recipes.cost_model import CostModel
+from fettle.recipes.recovery_training import CompressionJob, example
+from fettle.recorder import MemoryRecorder
 
 
-def bench(one: Prepared, folder: Path, asked: Mapping[str, float]) -> recipe_evaluator.Bench:
+def bench(
+    one: Prepared, folder: Path, asked: Mapping[str, float]
+) -> recipe_evaluator.RecipeEvaluator:
     """Make the workbench that compress would use, with further `compress.search` settings."""
-    made = job(one, folder, Memory(), asked)
-    price = Price(
+    made = job(one, folder, MemoryRecorder(), asked)
+    price = CostModel(
         minimise="macs",
         also=one.params.compress.also,
         bytes_per_weight=1,
         example=example(made),
         costs={},
     )
-    return recipe_evaluator.Bench(replace(made, trials=2), price, tested(one))
+    return recipe_evaluator.RecipeEvaluator(replace(made, trials=2), price, tested(one))
 
 
-def job(one: Prepared, folder: Path, recorder: Memory, asked: Mapping[str, float]) -> Job:
+def job(
+    one: Prepared, folder: Path, recorder: MemoryRecorder, asked: Mapping[str, float]
+) -> CompressionJob:
     """Make compress's job, its objective macs."""
     settings: Compress = one.params.compress
     goal = settings.model_copy(
@@ -37,7 +41,7 @@ def job(one: Prepared, folder: Path, recorder: Memory, asked: Mapping[str, float
             "search": settings.search.model_copy(update=asked),
         }
     )
-    return Job(
+    return CompressionJob(
         params=one.params.model_copy(update={"compress": goal}),
         recipe=[],
         facts=manifest.read(one.inputs["finetune"], verify=False).facts,

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from benchmarks.context import Prepared
 from fettle import manifest, plugins
-from fettle.compress.technique import Workshop
+from fettle.compress.technique import CompressionContext
 from fettle.compress.techniques import distil
 from fettle.data import split_reader
 from fettle.evaluation import accuracy_statistics
 from fettle.recipes import recovery_training
 from fettle.training import inference
 from fettle.training.training_loop import Loss, fit
-from fettle.training.training_plan import Data
+from fettle.training.training_plan import TrainingData
 
 BATCH_IMAGES = 64
 
@@ -76,7 +76,7 @@ def accuracy(one: Prepared, model: nn.Module) -> float:
     return accuracy_statistics.accuracy(logits, found.labels).value
 
 
-def workshop(one: Prepared, teacher: nn.Module, *, seed: int) -> Workshop:
+def workshop(one: Prepared, teacher: nn.Module, *, seed: int) -> CompressionContext:
     """Lend the techniques what the stage lends them; recovery is distillation from `teacher`."""
 
     def towards(temperature: float, alpha: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
@@ -101,7 +101,7 @@ def workshop(one: Prepared, teacher: nn.Module, *, seed: int) -> Workshop:
 
     family = plugins.resolve("families", _facts(one)["family"], where="finetune.family")
     kept = {inner for module in family.protected(teacher) for inner in module.modules()}
-    return Workshop(
+    return CompressionContext(
         example=next(batches(one))[0][:1],
         protected={n: "protected" for n, module in teacher.named_modules() if module in kept},
         channel_multiple=8,
@@ -121,10 +121,10 @@ def batches(one: Prepared) -> Iterator[tuple[Tensor, Tensor]]:
         yield batch[start : start + BATCH_IMAGES], labels[start : start + BATCH_IMAGES]
 
 
-def _data(one: Prepared) -> Data:
+def _data(one: Prepared) -> TrainingData:
     train_images, validation = one.images("train"), one.images("validation")
     preprocess = split_reader.preprocess(one.params)
-    return Data(
+    return TrainingData(
         train_pixels=train_images.pixels,
         train_labels=train_images.labels,
         validation_pixels=validation.pixels,

@@ -1,4 +1,4 @@
-"""Quantize an ONNX with NNCF in its own environment, by fettle/hardware/isolated/worker_harness.py."""
+"""Quantize an ONNX with NNCF in its own environment (see fettle/hardware/isolated)."""
 
 import time
 

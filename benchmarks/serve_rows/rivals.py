@@ -98,6 +98,8 @@ def compare(ours: dict[int, list[Load]], name: str, theirs: dict[int, list[Load]
 
 def peak_of(points: dict[int, list[Load]]) -> str:
     """Say the best point over all rounds."""
-    peak = max((one for loads in points.values() for one in loads), key=lambda one: one.per_second)
+    peak = max(
+        (load for loads in points.values() for load in loads), key=lambda one: one.per_second
+    )
     failed = f", {peak.refused + peak.broken} failed" if peak.refused + peak.broken else ""
     return f"{peak.per_second:.0f}/s (p99 {peak.p99_ms:.1f} ms, {peak.connections} links{failed})"

@@ -38,8 +38,8 @@ def run(context: Context) -> list[Row]:
             for connections in CONNECTIONS
         }
     rows = [point(loads) for loads in found.values()]
-    refused = sum(one.refused + one.broken for loads in found.values() for one in loads)
-    sent = sum(one.requests for loads in found.values() for one in loads)
+    refused = sum(load.refused + load.broken for loads in found.values() for load in loads)
+    sent = sum(load.requests for loads in found.values() for load in loads)
     lost = Row("requests refused or broken", refused, refused, refused, "1", sent, "0", not refused)
     return [*rows, lost]
 
@@ -55,7 +55,7 @@ def point(loads: list[wrk_load.Load]) -> Row:
         ranked[0].per_second,
         ranked[-1].per_second,
         "requests/s",
-        sum(one.requests for one in loads),
+        sum(load.requests for load in loads),
         goal,
         not goal or middle.per_second >= AT_LEAST,
         f"p50 {middle.p50_ms:.2f} ms, p99 {middle.p99_ms:.2f} ms",

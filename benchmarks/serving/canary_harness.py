@@ -1,8 +1,8 @@
 """Run the supervisor on a scratch folder, its releases copies of one: `python -m … ROOT FOLDER`.
 
-A release "DIGEST-KIND" is served from DIGEST's Bento: as it is, or broken (fettle/supervisor/
-faulty.py) when KIND is one of its modes. The controller is a process of its own, so that it can be
-killed; its warden is the benchmark.
+A release "DIGEST-KIND" is served from DIGEST's Bento: as it is, or broken
+(fettle/rollout/supervisor/ faulty.py) when KIND is one of its modes. The controller is a process of
+its own, so that it can be killed; its warden is the benchmark.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from fettle.rollout.supervisor import (
     state_layout,
 )
 from fettle.rollout.supervisor.controller import TICK_S, Controller
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
-from fettle.rollout.supervisor.watchdog import Warden
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
+from fettle.rollout.supervisor.watchdog import Watchdog
 from fettle.serving import api_key_file
 
 WAIT_S = 120.0
@@ -48,8 +48,8 @@ PLAN = {
 def command(release: str, tag: str, port: int) -> list[str]:
     """Return how a release of the theatre is served."""
     kind = release.split("-")[1]
-    if kind in fault_injection.Mode.__members__.values():
-        return fault_injection.command(fault_injection.Mode(kind), tag, port)
+    if kind in fault_injection.Fault.__members__.values():
+        return fault_injection.command(fault_injection.Fault(kind), tag, port)
     return bento_store.serve_command(tag, port=port)
 
 
@@ -58,7 +58,7 @@ class Theatre:
 
     def __init__(self, root: Path, release: Path, scratch: Path) -> None:
         self.root, self._release = root, release
-        self.place = Place(scratch / "canary")
+        self.place = StateLayout(scratch / "canary")
         self.place.router.mkdir(parents=True)
         self.requests = scratch / "requests"
         load_generator.write(
@@ -67,18 +67,18 @@ class Theatre:
         ports = model_servers.free_ports(3)
         self.port = ports[0]
         champion = self.release("champion-0")
-        serving = Serving("127.0.0.1", *ports, champion=champion, lease_s=30.0)
+        serving = ServingState("127.0.0.1", *ports, champion=champion, lease_s=30.0)
         self.place.write_serving(serving)
         module = [sys.executable, "-m", "benchmarks.serving.canary_harness"]
-        self._warden = Warden(self.place, [*module, str(root), str(self.place.folder)], cwd=root)
-        self.arms = model_servers.Arms(self.place.arms, os.environ, key=None)
+        self._warden = Watchdog(self.place, [*module, str(root), str(self.place.folder)], cwd=root)
+        self.arms = model_servers.ModelServers(self.place.arms, os.environ, key=None)
         self._users: subprocess.Popen[str] | None = None
 
-    def release(self, kind: str) -> Release:
+    def release(self, kind: str) -> PinnedRelease:
         """Name a copy of the release: "good-1", "failing-2"."""
         folder = self._release
         name = json.loads((folder / "release.json").read_text())["name"]
-        return Release(f"{folder.name}-{kind}", f"{name}:{folder.name}", str(folder))
+        return PinnedRelease(f"{folder.name}-{kind}", f"{name}:{folder.name}", str(folder))
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
         """Be the warden until something holds. Raises RuntimeError when it does not come true."""
@@ -129,7 +129,7 @@ class Theatre:
         file = self.place.rollout(serving.rollout or "none") / "status.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 
-    def controller(self) -> process_identity.Known | None:
+    def controller(self) -> process_identity.ProcessIdentity | None:
         """Return the controller's process."""
         return process_identity.read(self.place.controller)
 
@@ -163,7 +163,7 @@ def main() -> None:
     root, folder = Path(sys.argv[1]), Path(sys.argv[2])
     project = projects.find(root)
     os.environ.update(projects.environment(project))
-    where = Place(folder)
+    where = StateLayout(folder)
     serving = where.serving()
     assert serving is not None
     process_identity.write(where.controller, process_identity.me())

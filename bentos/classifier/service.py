@@ -1,7 +1,7 @@
 """Serve a packaged image classifier over HTTP: one route, `POST /predict`.
 
-This file is thin: it hangs the server of fettle/serving/asgi_app.py into BentoML, which packages it,
-starts its workers, keeps them alive and ends them. It stands at the root of the release folder,
+This file is thin: it hangs the server of fettle/serving/asgi_app.py into BentoML, which packages
+it, starts its workers, keeps them alive and ends them. It stands at the root of the release folder,
 which is also a Bento's `src`, so `bentoml serve TAG` and `bentoml serve releases/DIGEST` run the
 same bytes.
 """

@@ -30,7 +30,7 @@ MAX_BYTES = 1_000_000  # requirements.lock with its digests has half of it; a ta
 RESULT = "dvc.lock"  # tracked perhaps, and yet what a run made, not what it was made of
 
 
-class Sources(TypedDict):
+class GitState(TypedDict):
     """`commit` is None outside git; `source` digests every source file as it lies there."""
 
     commit: str | None
@@ -38,11 +38,11 @@ class Sources(TypedDict):
     source: str
 
 
-def describe(root: Path) -> Sources:
+def describe(root: Path) -> GitState:
     """Describe the sources below `root`."""
     lines = [f"{path.as_posix()} {sha256_file(root / path)}" for path in source_files(root)]
     text = "\n".join(lines)
-    return Sources(
+    return GitState(
         commit=_git(root, "rev-parse", "HEAD"),
         dirty=bool(_git(root, "status", "--porcelain", "--", ".", f":!{RESULT}")),
         source=hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(),

@@ -27,7 +27,7 @@ SHORT = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedAliases:
     """Which release (12 hex digits or more) each alias shall name, None for no alias; and tags.
 
     `tags` maps a release to what was found about it.
@@ -52,7 +52,7 @@ def move(client: Any, name: str, alias: str, number: str) -> None:  # Any: MLflo
     client.set_registered_model_alias(name, alias, number)
 
 
-class Registry:
+class ModelRegistry:
     """One registered model. Raises TransientError when MLflow's database does not answer."""
 
     def __init__(self, uri: str, name: str) -> None:
@@ -86,7 +86,7 @@ class Registry:
         digest = version.tags.get(DIGEST)
         return digest[:SHORT] if digest else None
 
-    def project(self, wanted: Wanted) -> list[str]:
+    def project(self, wanted: WantedAliases) -> list[str]:
         """Bring aliases and tags in step; return what was changed, nothing when all is so."""
         numbers = {version.release: version.number for version in self.versions()}
         changed = []
@@ -129,11 +129,11 @@ def main() -> None:
     """Project the aliases that a file states."""
     uri, path = sys.argv[1:]
     doc = json.loads(Path(path).read_text())
-    registry = Registry(uri, doc["model"])
+    registry = ModelRegistry(uri, doc["model"])
     aliases = dict(doc["aliases"])
     if "over" in doc:  # a rollout is over: the alias goes on to the release that waited for it
         aliases[CHALLENGER] = next_challenger(registry.versions(), doc["over"])
-    changed = registry.project(Wanted(aliases, doc["tags"]))
+    changed = registry.project(WantedAliases(aliases, doc["tags"]))
     sys.stdout.write("; ".join(changed) or "nothing changed")
 
 

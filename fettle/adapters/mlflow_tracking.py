@@ -101,7 +101,7 @@ class Tracker:
 
         The caller holds the project, so no other run of it lives.
         """
-        everywhere = [one.experiment_id for one in self._client.search_experiments()]
+        everywhere = [experiment.experiment_id for experiment in self._client.search_experiments()]
         found = self._client.search_runs(everywhere, "attributes.status = 'RUNNING'")
         dead = [r for r in found if OURS in r.data.tags.items() or "stage" in r.data.tags]
         for run in dead:

@@ -18,7 +18,7 @@ from fettle import manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ProcessIdentity:
     """A process: its number, and when it was born (seconds since 1970)."""
 
     pid: int
@@ -50,25 +50,25 @@ class Known:
         return True
 
 
-def me() -> Known:
+def me() -> ProcessIdentity:
     """Return this process."""
     return of(os.getpid())
 
 
-def of(pid: int) -> Known:
+def of(pid: int) -> ProcessIdentity:
     """Return a process that runs now."""
-    return Known(pid, psutil.Process(pid).create_time())
+    return ProcessIdentity(pid, psutil.Process(pid).create_time())
 
 
-def write(path: Path, known: Known) -> None:
+def write(path: Path, known: ProcessIdentity) -> None:
     """Note a process in a file."""
     manifest.write_json(path, asdict(known))
 
 
-def read(path: Path) -> Known | None:
+def read(path: Path) -> ProcessIdentity | None:
     """Return the process that a file notes, if it runs."""
     try:
-        known = Known(**json.loads(path.read_text()))
+        known = ProcessIdentity(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):  # none, or a power cut emptied it
         return None
     return known if known.alive() else None
@@ -76,7 +76,7 @@ def read(path: Path) -> Known | None:
 
 def spawn(
     command: list[str], log: Path, *, cwd: Path, env: Mapping[str, str] | None = None
-) -> Known:
+) -> ProcessIdentity:
     """Start a process that outlives this one; its output goes to the end of `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:

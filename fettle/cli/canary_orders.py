@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fettle.project import Project
-    from fettle.rollout.supervisor.state_layout import Release
+    from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 
 def project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSON
@@ -26,7 +26,7 @@ def project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSO
     return home, section.model_dump(mode="json")
 
 
-def pinned(home: Project, named: str | None) -> tuple[Release, Release | None]:
+def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelease | None]:
     """Resolve the two releases, once: from here on digests are spoken of, not names."""
     from fettle.errors import TransientError, UserError
     from fettle.rollout.supervisor import supervisor_launch
@@ -35,7 +35,7 @@ def pinned(home: Project, named: str | None) -> tuple[Release, Release | None]:
     try:
         from fettle.adapters import mlflow_aliases
 
-        registry = mlflow_aliases.Registry(home.tracking_uri, last.tag.partition(":")[0])
+        registry = mlflow_aliases.ModelRegistry(home.tracking_uri, last.tag.partition(":")[0])
         challenger_name = named or registry.resolve("challenger")
         champion_name = registry.resolve("champion")
     except TransientError as err:

@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from fettle.rollout.promotion.sample_size import Forecast
-    from fettle.rollout.promotion.traffic_statistics import Learnt
+    from fettle.rollout.promotion.traffic_statistics import TrafficStatistics
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 RATE = Annotated[
@@ -38,12 +38,12 @@ def plan(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -
     print(json.dumps(doc) if json_ else canary_view.forecast(doc))
 
 
-def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Learnt]:
+def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, TrafficStatistics]:
     """Work the plan of params.yaml out for the log's traffic; what is given goes before it."""
     from fettle import params as params_file
     from fettle import project as projects
     from fettle.rollout.promotion import sample_size
-    from fettle.rollout.promotion.rollout_plan import Plan
+    from fettle.rollout.promotion.rollout_plan import RolloutPlan
     from fettle.rollout.supervisor import supervisor_launch, traffic_baseline
 
     home = projects.find()
@@ -57,7 +57,7 @@ def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Learn
         traffic=replace(learnt.traffic, **said),
         assumed=tuple(name for name in learnt.assumed if name not in said),
     )
-    return sample_size.forecast(Plan.of(section), learnt.traffic), learnt
+    return sample_size.forecast(RolloutPlan.of(section), learnt.traffic), learnt
 
 
 def lint(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -> None:
@@ -105,9 +105,9 @@ def replay(
     chosen = rollout or known[-1]
     engine, decisions = decision_journal.replay(place.rollout(chosen) / "journal.jsonl")
     moves = [
-        {"state": one.state.phase.value, "reason": one.reason}
-        for at, one in enumerate(decisions)
-        if at == 0 or one.state.phase is not decisions[at - 1].state.phase
+        {"state": decision.state.phase.value, "reason": decision.reason}
+        for index, decision in enumerate(decisions)
+        if index == 0 or decision.state.phase is not decisions[index - 1].state.phase
     ]
     doc = {"rollout": chosen, "decisions": len(decisions), "moves": moves}
     if json_:
@@ -140,10 +140,11 @@ def rehearse(
     from fettle.rollout.supervisor import rehearsal as stage
     from fettle.rollout.supervisor import supervisor_launch
 
-    strange = sorted(set(only or ()) - set(stage.Case))
+    strange = sorted(set(only or ()) - set(stage.RehearsalCase))
     if strange:
         raise UserError(
-            f"there is no case {strange[0]!r} to rehearse", rule=f"one of {', '.join(stage.Case)}"
+            f"there is no case {strange[0]!r} to rehearse",
+            rule=f"one of {', '.join(stage.RehearsalCase)}",
         )
     home = projects.find()
     os.environ.update(projects.environment(home))
@@ -154,7 +155,7 @@ def rehearse(
         stage.rehearse(
             home, chosen, case, say=lambda line: print(line, file=sys.stderr, flush=True)
         )
-        for case in stage.Case
+        for case in stage.RehearsalCase
         if not only or case.value in only
     ]
     docs = [outcome.to_dict() for outcome in outcomes]

@@ -41,14 +41,14 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A family (a file in fettle/families) with its options: the network a plan starts from."""
+    """A family (a file in fettle/models/families) with its options: where a plan starts."""
 
     family: str
     options: Mapping[str, Any]  # Any: the family's Params checks them
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CompressionPlan:
     """What became of a network, by module name; a module that is not named stays as it was built.
 
     `architecture` is another network than the fine-tuned one, or None. `replaced` modules gave way
@@ -81,7 +81,7 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Plan:  # Any: a JSON document
+    def from_json(cls, doc: Mapping[str, Any]) -> CompressionPlan:  # Any: a JSON document
         """Read the document back; raises ModelError for another schema."""
         if doc.get("schema") not in READABLE:
             raise ModelError(
@@ -128,7 +128,7 @@ def widths(module: nn.Module) -> tuple[int, int | None] | None:
             return None
 
 
-def apply(model: nn.Module, plan: Plan) -> None:
+def apply(model: nn.Module, plan: CompressionPlan) -> None:
     """Bring a freshly built full `model` to `plan`, in place; build the plan's architecture first.
 
     Raises ModelError when the model is not the architecture the plan was made for.
@@ -161,7 +161,9 @@ def put(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(owner), attribute, module)
 
 
-def replace(model: nn.Module, plan: Plan, name: str, module: nn.Module) -> Plan:
+def replace(
+    model: nn.Module, plan: CompressionPlan, name: str, module: nn.Module
+) -> CompressionPlan:
     """Put `module` (plain parts only, see _parts) in the place of submodule `name`, in place.
 
     Returns the plan that does the same to a fresh network: what it said of `name` and of all
@@ -172,7 +174,7 @@ def replace(model: nn.Module, plan: Plan, name: str, module: nn.Module) -> Plan:
     def outside(other: str) -> bool:
         return other != name and not other.startswith(f"{name}.")
 
-    return Plan(
+    return CompressionPlan(
         layers={one: kept for one, kept in plan.layers.items() if outside(one)},
         replaced={
             **{one: part for one, part in plan.replaced.items() if outside(one)},
@@ -218,8 +220,10 @@ def _select(module: nn.Module, name: str, *, axis: int, indices: tuple[int, ...]
 
 
 def narrow(
-    plan: Plan, modules: Mapping[str, nn.Module], removed: Mapping[tuple[str, str], set[int]]
-) -> Plan:
+    plan: CompressionPlan,
+    modules: Mapping[str, nn.Module],
+    removed: Mapping[tuple[str, str], set[int]],
+) -> CompressionPlan:
     """Return `plan` with more channels removed.
 
     `removed` maps (layer name, "out" or "in") to positions in the layer as it is *now*;
@@ -237,9 +241,9 @@ def narrow(
             assert old.in_full is not None, name
             in_ = _without(old.in_, old.in_full, gone)
             layers[name] = Kept(old.out_full, old.out, old.in_full, in_)
-    return Plan(layers, plan.replaced, plan.architecture)
+    return CompressionPlan(layers, plan.replaced, plan.architecture)
 
 
 def _without(kept: tuple[int, ...] | None, full: int, gone: set[int]) -> tuple[int, ...]:
     now = range(full) if kept is None else kept
-    return tuple(channel for at, channel in enumerate(now) if at not in gone)
+    return tuple(channel for index, channel in enumerate(now) if index not in gone)

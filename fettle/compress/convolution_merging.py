@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
 # An operator costs about 5 microseconds whatever it computes (ONNX Runtime, one thread, 32 px), in
 # which a Xeon core does some 10 GMAC/s of fp32: merging pays while it adds fewer than these.
@@ -25,7 +25,7 @@ ADDED_MACS_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ConvolutionChain:
     """Two convolutions in a row by name; `norm` is the BatchNorm between them, if there is one."""
 
     first: str
@@ -33,7 +33,9 @@ class Run:
     second: str
 
 
-def merge(model: nn.Module, plan: Plan, example: Tensor) -> tuple[Plan, list[str]]:
+def merge(
+    model: nn.Module, plan: CompressionPlan, example: Tensor
+) -> tuple[CompressionPlan, list[str]]:
     """Merge what can be merged in `model`, in place, until nothing is left to merge.
 
     `example` is [1, C, S, S]. Returns the plan and, in words, what was merged. A model that
@@ -48,7 +50,7 @@ def merge(model: nn.Module, plan: Plan, example: Tensor) -> tuple[Plan, list[str
         said.append(f"merged '{found.first}' into '{found.second}'")
 
 
-def _runs(model: nn.Module) -> Iterator[Run]:
+def _runs(model: nn.Module) -> Iterator[ConvolutionChain]:
     import torch.fx
     from torch import nn
 
@@ -77,7 +79,7 @@ def _runs(model: nn.Module) -> Iterator[Run]:
             norm, after = str(after.target), next_layer(after)
         if after is None or not isinstance(modules[str(after.target)], nn.Conv2d):
             continue
-        run = Run(str(node.target), norm, str(after.target))
+        run = ConvolutionChain(str(node.target), norm, str(after.target))
         if _fits(modules[run.first], modules[run.second]):
             yield run
 
@@ -100,7 +102,7 @@ def _fits(first: Any, second: Any) -> bool:  # Any: nn.Conv2d
     )
 
 
-def _pays(model: nn.Module, run: Run, example: Tensor) -> bool:
+def _pays(model: nn.Module, run: ConvolutionChain, example: Tensor) -> bool:
     from fettle.compress import layer_costs
 
     macs = {one.name: one.macs for one in layer_costs.survey(model, example)}
@@ -113,7 +115,7 @@ def _pays(model: nn.Module, run: Run, example: Tensor) -> bool:
     return added <= ADDED_MACS_MAX
 
 
-def _merge(model: nn.Module, plan: Plan, run: Run) -> Plan:
+def _merge(model: nn.Module, plan: CompressionPlan, run: ConvolutionChain) -> CompressionPlan:
     """Put the merged convolution in the second's place, and nothing in the others'."""
     import torch
     from torch import nn

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerCost:
     """One layer with parameters of its own; `macs` are for one image."""
 
     name: str
@@ -27,7 +27,7 @@ class Layer:
     macs: int
 
 
-def survey(model: nn.Module, example: Tensor) -> list[Layer]:
+def survey(model: nn.Module, example: Tensor) -> list[LayerCost]:
     """Run `example` [1, C, S, S] through `model` and list its layers in the order of the module.
 
     A parameter that layers share is counted with the first of them. Convolution and linear layers
@@ -48,7 +48,7 @@ def survey(model: nn.Module, example: Tensor) -> list[Layer]:
         counted.update(own)
         shape = next(module.parameters(False)).shape
         layers.append(
-            Layer(
+            LayerCost(
                 name=name,
                 kind=type(module).__name__,
                 channels=int(shape[0]) if shape else 1,
@@ -69,12 +69,12 @@ def _macs(module: nn.Module, output: Tensor) -> int:
     return 0
 
 
-def totals(layers: Sequence[Layer]) -> tuple[int, int]:
+def totals(layers: Sequence[LayerCost]) -> tuple[int, int]:
     """Sum (parameters, multiply-accumulates for one image)."""
-    return sum(one.params for one in layers), sum(one.macs for one in layers)
+    return sum(layer.params for layer in layers), sum(layer.macs for layer in layers)
 
 
-def compare(before: Sequence[Layer], after: Sequence[Layer]) -> list[dict[str, Any]]:
+def compare(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[dict[str, Any]]:
     """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after.
 
     Any: a JSON document.
@@ -82,7 +82,7 @@ def compare(before: Sequence[Layer], after: Sequence[Layer]) -> list[dict[str, A
     now = {layer.name: layer for layer in after}
     rows = []
     for old in before:
-        new = now.get(old.name, Layer(old.name, old.kind, 0, 0, 0))
+        new = now.get(old.name, LayerCost(old.name, old.kind, 0, 0, 0))
         rows.append(
             {
                 "layer": old.name,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fettle.compress.technique import Claims
+from fettle.compress.technique import Capabilities
 from fettle.measure import Measure
 
 
 def remarks(
-    claims: Claims,
+    claims: Capabilities,
     *,
     before: tuple[int, int],
     after: tuple[int, int],

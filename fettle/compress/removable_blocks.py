@@ -18,7 +18,7 @@ from fettle.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
 
 def find(model: nn.Module, example: Tensor, protected: Mapping[str, str]) -> list[str]:
@@ -71,7 +71,7 @@ def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
     return {name for name in same if runs[name] == 1}
 
 
-def take_out(model: nn.Module, plan: Plan, names: Sequence[str]) -> Plan:
+def take_out(model: nn.Module, plan: CompressionPlan, names: Sequence[str]) -> CompressionPlan:
     """Put nothing in the place of each block, in place; return the plan that does the same."""
     from torch import nn
 

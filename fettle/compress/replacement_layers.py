@@ -40,7 +40,7 @@ class Part:
     def to_json(self) -> dict[str, Any]:  # Any: a JSON document
         """Return the JSON form."""
         if self.kind == "chain":
-            return {"kind": self.kind, "parts": [one.to_json() for one in self.parts]}
+            return {"kind": self.kind, "parts": [part.to_json() for part in self.parts]}
         return {"kind": self.kind, **self.shape}
 
     @classmethod

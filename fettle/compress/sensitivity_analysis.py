@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fettle import memory_format
 from fettle.compress import channel_groups, channel_importance, layer_costs, removable_blocks
-from fettle.compress.technique import Block, GroupSensitivity, Survey, Workshop
+from fettle.compress.technique import Block, CompressionContext, GroupSensitivity, SensitivityReport
 from fettle.errors import ModelError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ SHARES = (0.75, 0.5, 0.25)
 
 
 @dataclass
-class Bench:
+class LossProbe:
     """A private copy of a model, with the activations between its parts on fixed images.
 
     `chain` are (name, part) in the order they run; `cached[b][k]` is batch b before part k.
@@ -64,19 +64,19 @@ class Bench:
         return total / images
 
     def _part_of(self, name: str) -> int:
-        for at, (part, _) in enumerate(self.chain):
+        for index, (part, _) in enumerate(self.chain):
             if not part or name == part or name.startswith(f"{part}."):
-                return at
+                return index
         return 0
 
 
-def bench(
+def loss_probe(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     images_max: int,
     whole: Collection[str] = (),
-) -> Bench:
+) -> LossProbe:
     """Copy `model` and run about `images_max` images through the copy; `whole` are not split."""
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -103,7 +103,7 @@ def bench(
             seen += len(answers)
             if seen >= images_max:
                 break
-    return Bench(chain, dict(probe.named_modules()), cached, labels)
+    return LossProbe(chain, dict(probe.named_modules()), cached, labels)
 
 
 def _chain(name: str, module: nn.Module, whole: Collection[str]) -> list[tuple[str, nn.Module]]:
@@ -118,7 +118,7 @@ def _chain(name: str, module: nn.Module, whole: Collection[str]) -> list[tuple[s
 
 
 @contextmanager
-def bypassed(found: Bench, names: Iterable[str]) -> Iterator[None]:
+def bypassed(found: LossProbe, names: Iterable[str]) -> Iterator[None]:
     """Let the named blocks hand their input on."""
     with ExitStack() as stack:
         for name in names:
@@ -128,7 +128,7 @@ def bypassed(found: Bench, names: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def silenced(found: Bench, group: Group, channels: Sequence[int]) -> Iterator[None]:
+def silenced(found: LossProbe, group: Group, channels: Sequence[int]) -> Iterator[None]:
     """Zero the given root channels of a group in every layer that makes them."""
     import torch
 
@@ -153,12 +153,12 @@ def silenced(found: Bench, group: Group, channels: Sequence[int]) -> Iterator[No
 
 def survey(
     model: nn.Module,
-    workshop: Workshop,
+    workshop: CompressionContext,
     *,
     importance: Importance = "l2",
     shares: Sequence[float] = SHARES,
     as_built: bool = False,
-) -> Survey:
+) -> SensitivityReport:
     """Look at `model` as it stands: costs, blocks and groups, each with the loss that hangs on it.
 
     Channels go in the order of `importance`, down to each of `shares` (falling); with none the
@@ -170,7 +170,7 @@ def survey(
     model = copy.deepcopy(model).requires_grad_(True)  # tracing follows gradients
     layers = layer_costs.survey(model, workshop.example)
     names = removable_blocks.find(model, workshop.example, workshop.protected)
-    found = bench(model, workshop.batches(), images_max=IMAGES, whole=names)
+    found = loss_probe(model, workshop.batches(), images_max=IMAGES, whole=names)
     loss = found.loss()
     try:
         groups, skipped = channel_groups.find(model, workshop.example, workshop.protected)
@@ -183,12 +183,12 @@ def survey(
         scores = channel_importance.score(group, importance, generator=generator, gates=gates)
         if scores is not None:
             measured.append(_group(found, group, scores, loss, shares))
-    return Survey(
+    return SensitivityReport(
         layers=tuple(layers),
         blocks=tuple(_block(found, name, layers, loss) for name in names),
         groups=tuple(measured),
         loss=loss,
-        images=sum(len(one) for one in found.labels),
+        images=sum(len(label) for label in found.labels),
         skipped=skipped,
         as_built=as_built,
         size_px=workshop.example.shape[-1],
@@ -196,7 +196,7 @@ def survey(
 
 
 def _group(
-    found: Bench, group: Group, scores: Tensor, loss: float, shares: Sequence[float]
+    found: LossProbe, group: Group, scores: Tensor, loss: float, shares: Sequence[float]
 ) -> GroupSensitivity:
     import torch
 
@@ -213,8 +213,10 @@ def _group(
     )
 
 
-def _block(found: Bench, name: str, layers: Sequence[layer_costs.Layer], loss: float) -> Block:
-    inside = [one for one in layers if one.name.startswith(f"{name}.")]
+def _block(
+    found: LossProbe, name: str, layers: Sequence[layer_costs.LayerCost], loss: float
+) -> Block:
+    inside = [layer for layer in layers if layer.name.startswith(f"{name}.")]
     with bypassed(found, [name]):
         rise = found.loss([name]) - loss
     params, macs = layer_costs.totals(inside)
@@ -228,18 +230,18 @@ def _block(found: Bench, name: str, layers: Sequence[layer_costs.Layer], loss: f
 
 
 def least_missed(
-    model: nn.Module, workshop: Workshop, blocks: Sequence[str], *, count: int
+    model: nn.Module, workshop: CompressionContext, blocks: Sequence[str], *, count: int
 ) -> list[str]:
     """Choose `count` blocks to take out, one after the other, each the least missed of the rest.
 
     Measured with the earlier ones already out: two blocks that stand in for one another are not
     both called superfluous. Equal losses take the first.
     """
-    found = bench(model, workshop.batches(), images_max=IMAGES, whole=blocks)
+    found = loss_probe(model, workshop.batches(), images_max=IMAGES, whole=blocks)
     gone: list[str] = []
     for _ in range(min(count, len(blocks))):
         losses = {}
-        for name in (one for one in blocks if one not in gone):
+        for name in (block for block in blocks if block not in gone):
             with bypassed(found, [*gone, name]):
                 losses[name] = found.loss([*gone, name])
         gone.append(min(losses, key=losses.__getitem__))
@@ -247,7 +249,7 @@ def least_missed(
 
 
 def predicted_increase(
-    survey: Survey, *, shares: Mapping[str, float], removed: Iterable[str] = ()
+    survey: SensitivityReport, *, shares: Mapping[str, float], removed: Iterable[str] = ()
 ) -> float:
     """Predict the rise of the mean loss (nats) by adding up what was measured part by part.
 
@@ -264,18 +266,18 @@ def predicted_increase(
 
 def _between(points: Sequence[tuple[float, float]], share: float) -> float:
     """Interpolate points of falling share; below the last one, go on along its slope."""
-    for at, (left, right) in enumerate(itertools.pairwise(points)):
-        if share >= right[0] or at == len(points) - 2:
+    for index, (left, right) in enumerate(itertools.pairwise(points)):
+        if share >= right[0] or index == len(points) - 2:
             return left[1] + (right[1] - left[1]) * (left[0] - share) / (left[0] - right[0])
     return points[0][1]
 
 
-def to_json(found: Survey) -> dict[str, Any]:  # Any: a JSON document
+def to_json(found: SensitivityReport) -> dict[str, Any]:  # Any: a JSON document
     """Return the document that sensitivity.json holds."""
     return {
         "loss": found.loss,
         "images": found.images,
-        "blocks": [asdict(one) for one in found.blocks],
-        "groups": [asdict(one) for one in found.groups],
+        "blocks": [asdict(block) for block in found.blocks],
+        "groups": [asdict(group) for group in found.groups],
         "skipped": dict(sorted(found.skipped.items())),
     }

@@ -1,24 +1,23 @@
-"""Hold the compression techniques, one file each; the file name is its name in params.yaml.
+"""Compression technique: what each file of fettle/compress/techniques offers, and what it is lent.
 
-A technique offers `Params` (every field has a default), `CLAIMS`, and `apply`:
+A technique offers `Params` (every field has a default), `CLAIMS`, and
 
-    kind "module"   apply(model, plan, options: Params, workshop: Workshop) -> Outcome
-                    changes a torch module in place, within the stage `compress`
-    kind "graph"    acts on an ONNX file, within the stage `export`; its file states its signature
+    apply(model, plan, options: Params, workshop: Workshop) -> Outcome
+        changes a torch module in place, within the stage `compress`
 
-A module technique may also offer `proposals(survey: Survey, *, multiple: int, seed: int)`: its next
-moves on the model as it stands, from mild to harsh, each a set of its own options. A search asks
-for them; it knows no technique by name.
+It may also offer `proposals(survey: Survey, *, multiple: int, seed: int)`: its next moves on the
+model as it stands, from mild to harsh, each a set of its own options. A search asks for them; it
+knows no technique by name.
 
-The maths below each `apply` takes flat keyword arguments. Files that begin with '_' are parts the
-techniques share, not techniques. A contract test holds every file found to its claims.
+The maths below each `apply` takes flat keyword arguments; what techniques share lies in
+fettle/compress. A contract test holds every file found to its claims.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fettle.params_schema import Options
 
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from fettle.compress.compression_plan import Plan
-    from fettle.compress.layer_costs import Layer
+    from fettle.compress.compression_plan import CompressionPlan
+    from fettle.compress.layer_costs import LayerCost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
+class Capabilities:
     """What a technique does to any model, checked over every file by a contract test.
 
     `needs_training`: it asks the workshop to train. `keeps_shapes`: no tensor changes its shape,
@@ -40,7 +39,6 @@ class Claims:
     another one is refused before any training, with `reason`.
     """
 
-    kind: Literal["module", "graph"]
     needs_training: bool
     shrinks_parameters: bool
     shrinks_macs: bool
@@ -49,7 +47,7 @@ class Claims:
     reason: str = ""
 
 
-class Fit(Protocol):
+class RecoveryFit(Protocol):
     """Train a model in place towards the unpruned float model, on augmented training images.
 
     The stage makes it from the training room. `phase` names the training uniquely within one
@@ -70,7 +68,7 @@ class Fit(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop:
+class CompressionContext:
     """What a stage lends to a module technique, by value.
 
     `example` is one normalised image [1, C, S, S]; `protected` maps a layer's name to the reason
@@ -85,19 +83,19 @@ class Workshop:
     channel_multiple: int
     seed: int
     batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
-    fit: Fit
+    fit: RecoveryFit
     build: Callable[[str, Options], nn.Module]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TechniqueResult:
     """What a module technique hands back: the whole plan so far, layers it left, and why.
 
     `model` is given only when the technique made another network instead of changing the one it
     got; the plan then names that network's family.
     """
 
-    plan: Plan
+    plan: CompressionPlan
     model: nn.Module | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -133,7 +131,7 @@ class GroupSensitivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class SensitivityReport:
     """A model as it stands, for `proposals`: what each part costs and how much hangs on it.
 
     `loss` is the mean cross-entropy of `images` training images (nats); `skipped` says which layers
@@ -141,7 +139,7 @@ class Survey:
     of its input images.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
     blocks: tuple[Block, ...] = ()
     groups: tuple[GroupSensitivity, ...] = ()
     loss: float = 0.0
@@ -154,5 +152,5 @@ class Survey:
 class Proposals(Protocol):
     """The optional function `proposals` of a module technique."""
 
-    def __call__(self, survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+    def __call__(self, survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
         """Return options for `apply`, mild first; none when the technique has no move left."""

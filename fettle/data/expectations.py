@@ -27,7 +27,7 @@ IDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExpectationResult:
     """What one rule found.
 
     `observed` is a value in words. `elements` counts what was looked at, `bad` holds the keys
@@ -50,7 +50,7 @@ class Validator:
 
     def run(
         self, frame: pd.DataFrame, rules: Sequence[Rule], *, name: str, key: str
-    ) -> list[Outcome]:
+    ) -> list[ExpectationResult]:
         """Check `frame`, whose column `key` names its rows; outcomes are in the order of `rules`.
 
         Raises OurFault when an expectation could not be computed.
@@ -127,7 +127,7 @@ def _renumber() -> Callable[[re.Match[str]], str]:
     return lambda match: seen.setdefault(match[0], f"{len(seen):032x}")
 
 
-def _outcome(rule: Rule, one: Mapping[str, Any], key: str) -> Outcome:  # Any: GX's JSON
+def _outcome(rule: Rule, one: Mapping[str, Any], key: str) -> ExpectationResult:  # Any: GX's JSON
     raised = one["exception_info"]
     if raised.get("raised_exception") or "raised_exception" not in raised:
         texts = [raised, *(v for v in raised.values() if isinstance(v, Mapping))]
@@ -142,7 +142,7 @@ def _outcome(rule: Rule, one: Mapping[str, Any], key: str) -> Outcome:  # Any: G
         observed = f"{result['unexpected_count']:,} of {elements:,} break it"
     else:
         observed = _words(result["observed_value"])
-    return Outcome(rule, bool(one["success"]), observed, elements, bad)
+    return ExpectationResult(rule, bool(one["success"]), observed, elements, bad)
 
 
 def _words(value: object) -> str:

@@ -22,7 +22,7 @@ FULL_SCALE = {"I": 65_535.0, "F": 1.0}  # I;16 as I; every other mode has 8 bits
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageFacts:
     """What one image is.
 
     `low` and `high` are its darkest and brightest grey value as a share of full scale (0 to 1,
@@ -39,37 +39,37 @@ class Look:
     error: str | None = None
 
 
-def look(encoded: bytes) -> Look:
+def look(encoded: bytes) -> ImageFacts:
     """Decode an image whole and describe it, or say why it cannot be decoded; never raises."""
     if not encoded:
-        return Look(error="an empty file (0 bytes)")
+        return ImageFacts(error="an empty file (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities that it then reads well
             return _decode(encoded)
     except UnidentifiedImageError:
-        return Look(error=_stranger(encoded))
+        return ImageFacts(error=_stranger(encoded))
     except Image.DecompressionBombError:
-        return Look(error=f"too large to decode: above {2 * PIXELS_MAX:,} pixels")
+        return ImageFacts(error=f"too large to decode: above {2 * PIXELS_MAX:,} pixels")
     except Exception as err:  # a damaged file makes Pillow raise nearly anything (struct, zlib, …)
-        return Look(error=f"cannot be decoded: {_words(err)}")
+        return ImageFacts(error=f"cannot be decoded: {_words(err)}")
 
 
-def _decode(encoded: bytes) -> Look:
+def _decode(encoded: bytes) -> ImageFacts:
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         width, height = image.size
         if width * height > PIXELS_MAX:
             text = f"too large to decode: {width} x {height} is above {PIXELS_MAX:,} pixels"
-            return Look(error=text)
+            return ImageFacts(error=text)
         packing = sample_packing(image)
         image.load()
         kind, mode = image.format, image.mode
         if (reason := scale_unknown(image, packing)) is not None:
-            return Look(error=reason)
+            return ImageFacts(error=reason)
         low, high = _brightness(image)
         # preprocessing turns by the EXIF tag: a tag that breaks it must show here
         ImageOps.exif_transpose(image, in_place=True)
-    return Look(kind, mode, width, height, low, high)
+    return ImageFacts(kind, mode, width, height, low, high)
 
 
 def _brightness(image: Image.Image) -> tuple[float, float]:

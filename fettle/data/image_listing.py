@@ -23,7 +23,7 @@ REQUIRED, OPTIONAL = ("path", "label"), ("group", "split")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedImage:
     """One file: `row` is its path below the folder (or the manifest's), with "/".
 
     `inside` is its path below the folder of its class; of a manifest's row it is the row.
@@ -42,7 +42,7 @@ def text_of(path: str) -> str:
     return os.fsencode(path).decode("utf-8", errors="backslashreplace").replace(os.sep, "/")
 
 
-def list_folder(root: Path, *, splits: bool = True) -> list[Entry]:
+def list_folder(root: Path, *, splits: bool = True) -> list[ListedImage]:
     """List a folder that has a sub-folder for each class, nested at will.
 
     With `splits`, those that its folders name are taken (_layout.py). Hidden and system files are
@@ -79,7 +79,7 @@ def list_folder(root: Path, *, splits: bool = True) -> list[Entry]:
             fix="add images or delete the folder",
         )
     entries = [
-        Entry(
+        ListedImage(
             _relative(path, root),
             path,
             text_of(part.label),
@@ -110,13 +110,15 @@ def _look(folder: Path) -> tuple[list[Path], bool]:
     return folders, bool(images)
 
 
-def _unlabelled(root: Path, loose: list[Path], parts: Sequence[folder_layout.Part]) -> list[Entry]:
+def _unlabelled(
+    root: Path, loose: list[Path], parts: Sequence[folder_layout.Part]
+) -> list[ListedImage]:
     """List the images that lie beside class folders; in data with splits they are in some split."""
     beside = dict.fromkeys(loose, "train" if parts[0].split else None)
     for part in parts:
         if part.split and part.folder.parent != root:
             beside.update(dict.fromkeys(_within(part.folder.parent)[1], part.split))
-    return [Entry(_relative(path, root), path, None, None, s) for path, s in beside.items()]
+    return [ListedImage(_relative(path, root), path, None, None, s) for path, s in beside.items()]
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -163,7 +165,7 @@ def _is_system(name: str, *, folder: bool) -> bool:
     return name.startswith(".") or name.lower() in known
 
 
-def list_manifest(path: Path, *, splits: bool = True) -> list[Entry]:
+def list_manifest(path: Path, *, splits: bool = True) -> list[ListedImage]:
     """List the rows of a CSV or Parquet file with path, label and perhaps group and split.
 
     A relative path starts at the file's own folder; an empty label, group or split is none. A split
@@ -177,16 +179,16 @@ def list_manifest(path: Path, *, splits: bool = True) -> list[Entry]:
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
     if not table:
         raise DataError(f"{path} has no rows", rule="it has one row an image", fix="fill it")
-    entries: list[Entry] = []
+    entries: list[ListedImage] = []
     times: dict[str, int] = {}
-    for at, line in enumerate(table, start=1):
+    for index, line in enumerate(table, start=1):
         if not line["path"]:
-            raise DataError(f"{path}, row {at}: no path", rule="every row names an image")
+            raise DataError(f"{path}, row {index}: no path", rule="every row names an image")
         given = line.get("split") if splits else None
         split = folder_layout.split_of(given) if given is not None else None
         if given is not None and split is None:
             raise DataError(
-                f"{path}, row {at}: unknown split",
+                f"{path}, row {index}: unknown split",
                 got=f"'{given}'{plugins.suggest(given, list(SPLITS))}",
                 rule=f"it is {', '.join(SPLITS)}, or empty",
             )
@@ -196,7 +198,7 @@ def list_manifest(path: Path, *, splits: bool = True) -> list[Entry]:
         row += f"#{times[row]}" if times[row] > 1 else ""
         label = line["label"] and unicodedata.normalize("NFC", line["label"])
         inside = row.removeprefix(f"{label}/")
-        entries.append(Entry(row, file, label, line.get("group"), split, inside))
+        entries.append(ListedImage(row, file, label, line.get("group"), split, inside))
     missing = [entry.row for entry in entries if not entry.path.is_file()]
     if missing:
         raise DataError(
@@ -215,7 +217,7 @@ def _file(folder: Path, name: str) -> Path:
     return written if not path.exists() and written.exists() else path
 
 
-def refuse_uneven(entries: Sequence[Entry], location: Path) -> None:
+def refuse_uneven(entries: Sequence[ListedImage], location: Path) -> None:
     """Refuse data whose own splits do not all have the same classes.
 
     Each split that the data names is kept as it is, and a class that is not in it can be neither
@@ -288,7 +290,7 @@ def _columns(path: Path, found: Sequence[str]) -> list[str]:
     return [name for name in (*REQUIRED, *OPTIONAL) if name in found]
 
 
-def count_labels(entries: Sequence[Entry]) -> Mapping[str, int]:
+def count_labels(entries: Sequence[ListedImage]) -> Mapping[str, int]:
     """Count the files of each label."""
     counts: dict[str, int] = {}
     for entry in entries:

@@ -57,20 +57,20 @@ def assign(
     Raises DataError when the names put one group in two splits, or leave a split empty.
     """
     placed, open_splits = _keep_named(rows, groups, named)
-    return _divide_rows(Table(rows, labels, groups), placed, open_splits, shares, seed)
+    return _divide_rows(SplitTable(rows, labels, groups), placed, open_splits, shares, seed)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SplitTable:
     """The columns that a division looks at, a row each."""
 
     rows: Sequence[str]
     labels: Sequence[str | None]
     groups: Sequence[str | None]
 
-    def take(self, places: Sequence[int]) -> Table:
+    def take(self, places: Sequence[int]) -> SplitTable:
         """Return these rows alone."""
-        return Table(
+        return SplitTable(
             [self.rows[at] for at in places],
             [self.labels[at] for at in places],
             [self.groups[at] for at in places],
@@ -78,7 +78,7 @@ class Table:
 
 
 def assign_fold(
-    table: Table, shares: Mapping[str, float], *, number: int, of: int, seed: int
+    table: SplitTable, shares: Mapping[str, float], *, number: int, of: int, seed: int
 ) -> list[str]:
     """Return a split for each row, the fold `number` (from 1) of `of` being the test set.
 
@@ -104,7 +104,7 @@ def assign_fold(
 
 
 def _divide_rows(
-    table: Table,
+    table: SplitTable,
     placed: Sequence[str | None],
     open_splits: tuple[str, ...],
     shares: Mapping[str, float],
@@ -112,7 +112,7 @@ def _divide_rows(
 ) -> list[str]:
     """Divide the rows that are not placed among the open splits."""
     rows, groups = table.rows, table.groups
-    waiting = [at for at, split in enumerate(placed) if split is None]
+    waiting = [index for index, split in enumerate(placed) if split is None]
     classes = [label or "" for label in table.labels]
     total = sum(shares[split] for split in open_splits)
     sizes = Counter(classes[at] for at in waiting)
@@ -164,7 +164,7 @@ def _keep_named(
         missing = ("train", *missing)
         kept = [None if split == "train" else split for split in named]
     if unnamed and not missing:
-        at = next(at for at, split in enumerate(named) if split is None)
+        at = next(index for index, split in enumerate(named) if split is None)
         raise DataError(
             f"row '{rows[at]}' has no split, while others name all three",
             rule="name a split for every row, or leave one split out: it is filled by the rest",

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
-from fettle.data.checks import Failing, Limits
-from fettle.data.expectations import Outcome
-from fettle.data.validation_runner import EXAMPLES, Examination, Line
+from fettle.data.checks import CheckLimits, Failing
+from fettle.data.expectations import ExpectationResult
+from fettle.data.validation_runner import EXAMPLES, CheckResult, Examination
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +22,7 @@ LINES_SHOWN = 200  # the page stays light; quarantine.parquet has them all
 SIZES_SHOWN = 8
 
 
-def document(found: Examination, limits: Limits, rows: int) -> dict[str, Any]:  # Any: JSON
+def document(found: Examination, limits: CheckLimits, rows: int) -> dict[str, Any]:  # Any: JSON
     """Reduce Great Expectations' results to what matters: no clock, no ids."""
     return {
         "passed": True,  # what does not pass raises, and leaves no artefact
@@ -32,13 +32,13 @@ def document(found: Examination, limits: Limits, rows: int) -> dict[str, Any]:  
         "by_rule": found.by_rule,
         "classes": found.classes,
         "overview": found.overview,
-        "limits": {name: getattr(limits, name) for name in Limits.__dataclass_fields__},
+        "limits": {name: getattr(limits, name) for name in CheckLimits.__dataclass_fields__},
         "great_expectations": metadata.version("great_expectations"),
         "checks": [_check(outcome) for outcome in found.outcomes],
     }
 
 
-def _check(outcome: Outcome) -> dict[str, Any]:  # Any: JSON
+def _check(outcome: ExpectationResult) -> dict[str, Any]:  # Any: JSON
     rule = outcome.rule
     return {
         "name": rule.name,
@@ -56,7 +56,7 @@ def _check(outcome: Outcome) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def to_show(lines: Sequence[Line]) -> list[str]:
+def to_show(lines: Sequence[CheckResult]) -> list[str]:
     """Choose the rows whose image the page shows: the first few of each rule."""
     shown: dict[str, list[str]] = {}
     for line in lines:
@@ -68,7 +68,7 @@ def to_show(lines: Sequence[Line]) -> list[str]:
 
 def page(
     doc: Mapping[str, Any],  # Any: JSON
-    lines: Sequence[Line],
+    lines: Sequence[CheckResult],
     *,
     images: Mapping[str, bytes],
     css: str,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fettle import plugins
-from fettle.data.checks import Failing, Limits, Rule, Table
-from fettle.data.expectations import Outcome, Validator
+from fettle.data.checks import CheckedTable, CheckLimits, Failing, Rule
+from fettle.data.expectations import ExpectationResult, Validator
 from fettle.data.image_table import SCHEMA, SPLITS
 from fettle.errors import DataError
 
@@ -21,7 +21,7 @@ EXAMPLES = 5  # rows named in an error text: enough to find the pattern, few eno
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """One row set aside, by one rule: a row that breaks two rules has two lines."""
 
     row: str
@@ -33,8 +33,8 @@ class Line:
 class Examination:
     """What validation found: all outcomes, the rows set aside, the rows that go on."""
 
-    outcomes: list[Outcome]
-    lines: list[Line]
+    outcomes: list[ExpectationResult]
+    lines: list[CheckResult]
     kept: list[str]
     classes: dict[str, dict[str, int]]
     overview: dict[str, dict[str, int]]
@@ -70,7 +70,7 @@ def read_frame(images: Path) -> pd.DataFrame:
 
 def examine(
     frame: pd.DataFrame,
-    limits: Limits,
+    limits: CheckLimits,
     *,
     quarantine_max_fraction: float,
     docs: Path | None = None,
@@ -88,13 +88,15 @@ def examine(
         if hasattr(check, "derive"):
             frame = frame.assign(**check.derive(frame))
     validator = Validator(docs)
-    outcomes = validator.run(frame, _on(rules, Table.IMAGES), name="images", key="row")
+    outcomes = validator.run(frame, _on(rules, CheckedTable.IMAGES), name="images", key="row")
     refuse(outcomes, frame, "row")
     lines = set_aside(frame, outcomes)
     refuse_above(quarantine_max_fraction, lines, len(frame))
     classes = class_frame(frame, lines, limits.labels)
-    outcomes += validator.run(classes, _on(rules, Table.CLASSES), name="classes", key="label")
-    refuse(outcomes[-len(_on(rules, Table.CLASSES)) :], classes, "label")
+    outcomes += validator.run(
+        classes, _on(rules, CheckedTable.CLASSES), name="classes", key="label"
+    )
+    refuse(outcomes[-len(_on(rules, CheckedTable.CLASSES)) :], classes, "label")
     validator.write_docs()
     gone = {line.row for line in lines}
     counts = classes.set_index("label")[list(SPLITS)].to_dict("index")
@@ -107,13 +109,13 @@ def examine(
     )
 
 
-def _on(rules: Sequence[Rule], table: Table) -> list[Rule]:
+def _on(rules: Sequence[Rule], table: CheckedTable) -> list[Rule]:
     return [rule for rule in rules if rule.table is table]
 
 
-def set_aside(frame: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[Line]:
+def set_aside(frame: pd.DataFrame, outcomes: Sequence[ExpectationResult]) -> list[CheckResult]:
     """List the rows that break a quarantine rule, in the order of the table."""
-    place = {row: at for at, row in enumerate(frame["row"])}
+    place = {row: index for index, row in enumerate(frame["row"])}
     broken = [
         (place[row], outcome.rule)
         for outcome in outcomes
@@ -121,7 +123,7 @@ def set_aside(frame: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[Line]:
         for row in outcome.bad
     ]
     return [
-        Line(frame["row"].iloc[at], rule.name, explain(rule, frame, at))
+        CheckResult(frame["row"].iloc[at], rule.name, explain(rule, frame, at))
         for at, rule in sorted(broken, key=lambda one: (one[0], one[1].name))
     ]
 
@@ -131,7 +133,7 @@ def explain(rule: Rule, frame: pd.DataFrame, at: int) -> str:
     return rule.reason.format_map(frame.iloc[at].to_dict())
 
 
-def refuse_above(most: float, lines: Sequence[Line], rows: int) -> None:
+def refuse_above(most: float, lines: Sequence[CheckResult], rows: int) -> None:
     """Stop when too many rows are set aside.
 
     Raises DataError with the counts of each rule and the first rows.
@@ -152,7 +154,7 @@ def refuse_above(most: float, lines: Sequence[Line], rows: int) -> None:
     )
 
 
-def refuse(outcomes: Sequence[Outcome], frame: pd.DataFrame, key: str) -> None:
+def refuse(outcomes: Sequence[ExpectationResult], frame: pd.DataFrame, key: str) -> None:
     """Stop when a rule is broken that says so.
 
     Raises DataError naming what broke each of them.
@@ -160,7 +162,7 @@ def refuse(outcomes: Sequence[Outcome], frame: pd.DataFrame, key: str) -> None:
     failed = [o for o in outcomes if not o.passed and o.rule.failing is Failing.REFUSE]
     if not failed:
         return
-    place = {name: at for at, name in enumerate(frame[key])}
+    place = {name: index for index, name in enumerate(frame[key])}
     texts = []
     for outcome in failed:
         reasons = [
@@ -173,7 +175,7 @@ def refuse(outcomes: Sequence[Outcome], frame: pd.DataFrame, key: str) -> None:
 
 
 def class_frame(
-    frame: pd.DataFrame, lines: Sequence[Line], expected: Sequence[str] | None
+    frame: pd.DataFrame, lines: Sequence[CheckResult], expected: Sequence[str] | None
 ) -> pd.DataFrame:
     """Count what is left: label, train, validation, test, images, times_smallest.
 

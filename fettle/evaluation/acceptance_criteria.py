@@ -17,7 +17,7 @@ SAVED_MIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class Baseline:
     """What a file is held against: a name for the sentence, its bytes, the speed-up over it."""
 
     name: str
@@ -37,7 +37,7 @@ def broken(precision: str, parity: Mapping[str, float]) -> str | None:
     )
 
 
-def faster(size_bytes: int, best: Rival) -> tuple[bool, str]:
+def faster(size_bytes: int, best: Baseline) -> tuple[bool, str]:
     """Tell whether a file is shown to be faster than the float model in its best runtime.
 
     Shown is: the interval of its speed-up lies above 1. A smaller file that is slower is refused.
@@ -48,7 +48,7 @@ def faster(size_bytes: int, best: Rival) -> tuple[bool, str]:
     return shown, f"{word}: {_ratio(best.speedup)} the speed of {best.name}, {size}"
 
 
-def pays(size_bytes: int, rival: Rival) -> tuple[bool, str]:
+def pays(size_bytes: int, rival: Baseline) -> tuple[bool, str]:
     """Tell whether a file is faster (its interval lies above 1) or smaller than its rival.
 
     Smaller is: by SAVED_MIN of the rival's bytes at least.

@@ -40,7 +40,7 @@ EXACT_MAX = 20_000  # images; the normal law is within 1 % of the exact sum ther
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class PairedCounts:
     """Discordant pairs: images that only the reference, only the candidate got right; out of n."""
 
     lost: float
@@ -53,9 +53,9 @@ class Pairs:
         return (self.lost - self.gained) / self.n
 
 
-def pairs(reference_correct: Bools, candidate_correct: Bools) -> Pairs:
+def pairs(reference_correct: Bools, candidate_correct: Bools) -> PairedCounts:
     """Count the discordant pairs of two models on the same images: bool [n] each."""
-    return Pairs(
+    return PairedCounts(
         lost=int((reference_correct & ~candidate_correct).sum()),
         gained=int((~reference_correct & candidate_correct).sum()),
         n=len(reference_correct),
@@ -67,7 +67,7 @@ def quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(confidence)
 
 
-def upper_bound(found: Pairs, confidence: float) -> float:
+def upper_bound(found: PairedCounts, confidence: float) -> float:
     """Return Tango's one-sided upper bound of the drop at `confidence` in [0.5, 1)."""
     return accuracy_statistics.tango_interval(
         found.lost, found.gained, found.n, z=quantile(confidence)
@@ -91,11 +91,13 @@ def drop_bound(
     images = np.bincount(labels)
     n = len(labels) if metric == "macro_f1" else int(images[images > 0].min())
     drawn = accuracy_statistics.drawn_drops(metric, reference, candidate, labels)
-    return max(float(np.quantile(drawn, confidence)), upper_bound(Pairs(0, 0, n), confidence))
+    return max(
+        float(np.quantile(drawn, confidence)), upper_bound(PairedCounts(0, 0, n), confidence)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class BudgetJudgement:
     """How a budget stands on n images. "undecided": the drop itself lies within the budget, its
     bound does not; then `n_needed` images would decide it for this drop (None: no set would).
     """
@@ -113,14 +115,14 @@ def judge(
     *,
     drop_max: float,
     confidence: float,
-) -> Judgement:
+) -> BudgetJudgement:
     """Hold the upper bound of the drop against `drop_max`."""
     bound = drop_bound(metric, reference, candidate, labels, confidence=confidence)
     if bound <= drop_max:
-        return Judgement("met", bound)
+        return BudgetJudgement("met", bound)
     drop = accuracy_statistics.drop(metric, reference, candidate, labels).value
     if drop > drop_max:
-        return Judgement("exceeded", bound)
+        return BudgetJudgement("exceeded", bound)
     found = pairs(*(accuracy_statistics.correct(one, labels) for one in (reference, candidate)))
     needed = n_needed(
         drop_max,
@@ -128,7 +130,7 @@ def judge(
         flip_share=max(FLIP_SHARE, (found.lost + found.gained) / found.n),
         drop=max(0.0, drop),
     )
-    return Judgement("undecided", bound, needed)
+    return BudgetJudgement("undecided", bound, needed)
 
 
 def passes(
@@ -142,7 +144,7 @@ def passes(
     return np.asarray((rejected & (variance > 0)) | (drop_max >= 1))
 
 
-def chance(seen: Pairs, n: int, *, drop_max: float, confidence: float) -> float:
+def chance(seen: PairedCounts, n: int, *, drop_max: float, confidence: float) -> float:
     """Return the predictive probability that `n` fresh images will pass, given `seen` ones.
 
     `seen.n` 0 is the prior alone.
@@ -193,8 +195,8 @@ def chance_at(
     """Return the probability that `n` images pass when the true shares of both cells are known."""
     shares = (lost_share, gained_share, max(0.0, 1 - lost_share - gained_share))
     law = _Law(
-        cells=[_powers(one, n) for one in shares],
-        others=[_powers(1 - one, n) for one in shares],
+        cells=[_powers(share, n) for share in shares],
+        others=[_powers(1 - share, n) for share in shares],
         whole=0.0,
     )
     return _over_passing(n, law, drop_max=drop_max, confidence=confidence)

@@ -81,9 +81,9 @@ def recall_measures(logits: Floats, labels: Labels, classes: list[str]) -> dict[
     """Return {class name: recall with Wilson's interval}, without classes that have no image."""
     table = confusion(logits, labels)
     return {
-        name: proportion(int(table[at, at]), int(table[at].sum()))
-        for at, name in enumerate(classes)
-        if table[at].sum()
+        name: proportion(int(table[index, index]), int(table[index].sum()))
+        for index, name in enumerate(classes)
+        if table[index].sum()
     }
 
 

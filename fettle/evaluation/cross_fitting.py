@@ -3,8 +3,8 @@
 A recipe that is fixed beforehand is applied anew in each fold, to a float model of that fold. The
 drop is then that of the procedure, over as many images as the data has; a single split shows at
 most its test set. The folds' models are treated as one, as cross-validation does: the paired bound
-(fettle/evaluation/accuracy_budget.py) does not count how much models of other folds would differ. A recipe that
-was searched for on the same data has seen these images: its bound would be too good, so
+(fettle/evaluation/accuracy_budget.py) does not count how much models of other folds would differ. A
+recipe that was searched for on the same data has seen these images: its bound would be too good, so
 `fettle crossfit` refuses `recipe: auto`.
 
 Chernozhukov et al. (2018), Double/debiased machine learning, the Econometrics Journal 21 (cross-
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from fettle.errors import DataError, OurFault
 from fettle.evaluation import accuracy_budget, accuracy_statistics
-from fettle.evaluation.accuracy_budget import Judgement
+from fettle.evaluation.accuracy_budget import BudgetJudgement
 from fettle.evaluation.accuracy_statistics import Floats, Labels
 from fettle.measure import Measure
 from fettle.params_schema import Budget
@@ -32,7 +32,7 @@ FLOOR = 1e-30  # a probability of 0 has no logarithm
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class FoldAnswers:
     """What both models say of images [n]: log-probabilities [n, classes], as good as logits."""
 
     classes: list[str]
@@ -43,21 +43,21 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Pooled:
+class PooledFolds:
     """Accuracy of both, the drop of the budget's metric, and how the budget stands."""
 
     float_accuracy: Measure
     accuracy: Measure
     drop: Measure
-    judgement: Judgement
+    judgement: BudgetJudgement
 
 
-def read(verdict: Path) -> Answers:
+def read(verdict: Path) -> FoldAnswers:
     """Read what the stage verdict left in its folder: verdict.json and predictions.parquet."""
     classes = json.loads((verdict / "verdict.json").read_text())["classes"]
     table = pq.read_table(verdict / "predictions.parquet")
     labels = [classes.index(name) for name in table["label"].to_pylist()]
-    return Answers(
+    return FoldAnswers(
         classes,
         table["row"].to_pylist(),
         np.array(labels, dtype=np.int64),
@@ -66,16 +66,16 @@ def read(verdict: Path) -> Answers:
     )
 
 
-def pool(folds: Sequence[Answers], asked: Budget) -> Pooled:
+def pool(folds: Sequence[FoldAnswers], asked: Budget) -> PooledFolds:
     """Judge all folds' images as one test set.
 
     Raises DataError when a fold knows other classes, OurFault when a row was tested twice.
     """
-    for one in folds:
-        if one.classes != folds[0].classes:
+    for fold in folds:
+        if fold.classes != folds[0].classes:
             raise DataError(
                 "a fold has no training image of a class",
-                got=", ".join(sorted(set(one.classes) ^ set(folds[0].classes))),
+                got=", ".join(sorted(set(fold.classes) ^ set(folds[0].classes))),
                 rule="every fold trains on all classes",
                 fix="ask for fewer folds, or add images of that class",
             )
@@ -85,7 +85,7 @@ def pool(folds: Sequence[Answers], asked: Budget) -> Pooled:
     labels = np.concatenate([one.labels for one in folds])
     before = np.concatenate([one.before for one in folds])
     after = np.concatenate([one.after for one in folds])
-    return Pooled(
+    return PooledFolds(
         accuracy_statistics.accuracy(before, labels),
         accuracy_statistics.accuracy(after, labels),
         accuracy_statistics.drop(asked.metric, before, after, labels),

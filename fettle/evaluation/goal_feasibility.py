@@ -7,7 +7,7 @@ from fettle.errors import ParamsError
 from fettle.evaluation import accuracy_budget
 from fettle.hardware import energy_measurement
 from fettle.params import Params
-from fettle.params_schema import Also, Budget
+from fettle.params_schema import Budget, Constraints
 from fettle.recorder import Recorder
 
 
@@ -23,7 +23,7 @@ def check(params: Params, *, classes: int, tested: int, recorder: Recorder) -> N
     warn_of_noise(params.compress.budget, tested, recorder)
 
 
-def check_limits(also: Also, classes: int, features: int) -> None:
+def check_limits(also: Constraints, classes: int, features: int) -> None:
     """Raise ParamsError for a limit below the last layer alone, at its narrowest.
 
     It maps at least `features` channels to `classes` logits: one weight each, one byte a weight,

@@ -52,7 +52,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class LatencyComparison:
     """The measures of one evaluation, and the runtime in which the float model is fastest."""
 
     measures: dict[str, Measure]
@@ -105,7 +105,7 @@ def optimisation(
     return found
 
 
-def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) -> Timed:
+def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) -> LatencyComparison:
     """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch."""
     section, seed = params.evaluate, params.seed
     normalise = split_reader.preprocess(params).normalise
@@ -145,7 +145,9 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
             ),
         }
     )
-    return Timed(measures, PLAIN_RUNTIME if best == "baseline" else best.removeprefix(FLOAT))
+    return LatencyComparison(
+        measures, PLAIN_RUNTIME if best == "baseline" else best.removeprefix(FLOAT)
+    )
 
 
 def quantiles(single: Mapping[str, latency_measurement.Times], best: str) -> dict[str, Measure]:

@@ -31,7 +31,7 @@ SAME_DB = 200.0  # what equal arrays are given
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class DivergedLayer:
     """One layer's signal over error, in dB; `parts` marks the first one that diverges."""
 
     name: str
@@ -39,7 +39,7 @@ class Layer:
     parts: bool = False
 
 
-def climb(reference: Path, candidate: Path, batch: Floats) -> list[Layer]:
+def climb(reference: Path, candidate: Path, batch: Floats) -> list[DivergedLayer]:
     """Compare two files layer by layer on `batch` [n, C, H, W], as written: nothing is fused.
 
     Raises ModelError when they share no named layer, or one does not run.
@@ -47,7 +47,7 @@ def climb(reference: Path, candidate: Path, batch: Floats) -> list[Layer]:
     return _mark(_compare(_layers(reference, batch), _layers(candidate, batch)))
 
 
-def climb_runtime(candidate: Path, batch: Floats) -> list[Layer]:
+def climb_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
     """Compare one file as written with what ONNX Runtime makes of it, fused, on `batch`.
 
     The int8 answers of each layer are compared, since only those exist after fusion.
@@ -56,12 +56,12 @@ def climb_runtime(candidate: Path, batch: Floats) -> list[Layer]:
     return _mark(_compare(written, _layers(candidate, batch, quantized=True, fused=True)))
 
 
-def parted(layers: list[Layer]) -> str | None:
+def parted(layers: list[DivergedLayer]) -> str | None:
     """Say in a sentence where the files part, or None."""
-    at = next((at for at, one in enumerate(layers) if one.parts), None)
+    at = next((index for index, layer in enumerate(layers) if layer.parts), None)
     if at is None:
         return None
-    before = min((one.ratio_db for one in layers[:at]), default=None)
+    before = min((layer.ratio_db for layer in layers[:at]), default=None)
     kept = "it is the first" if before is None else f"those before it keep {before:.0f} dB and more"
     return (
         f"the first layer that diverges is '{layers[at].name}' "
@@ -69,7 +69,7 @@ def parted(layers: list[Layer]) -> str | None:
     )
 
 
-def _compare(left: dict[str, Floats], right: dict[str, Floats]) -> list[Layer]:
+def _compare(left: dict[str, Floats], right: dict[str, Floats]) -> list[DivergedLayer]:
     shared = [name for name in left if name in right]
     if not shared:
         raise ModelError(
@@ -78,7 +78,7 @@ def _compare(left: dict[str, Floats], right: dict[str, Floats]) -> list[Layer]:
             rule=f"{', '.join(HEAVY)} keep their names",
             fix="compare files that were made from one another",
         )
-    return [Layer(name, ratio_db(left[name], right[name])) for name in shared]
+    return [DivergedLayer(name, ratio_db(left[name], right[name])) for name in shared]
 
 
 def ratio_db(reference: Floats, candidate: Floats) -> float:
@@ -92,13 +92,17 @@ def ratio_db(reference: Floats, candidate: Floats) -> float:
     return float(np.clip(10 * np.log10(max(signal, 1e-30) / noise), -SAME_DB, SAME_DB))
 
 
-def _mark(layers: list[Layer]) -> list[Layer]:
+def _mark(layers: list[DivergedLayer]) -> list[DivergedLayer]:
     """Mark the first layer that falls below the floor by a step."""
     lowest = SAME_DB
-    for at, one in enumerate(layers):
-        if one.ratio_db < FLOOR_DB and one.ratio_db < lowest - STEP_DB:
-            return [*layers[:at], Layer(one.name, one.ratio_db, parts=True), *layers[at + 1 :]]
-        lowest = min(lowest, one.ratio_db)
+    for index, layer in enumerate(layers):
+        if layer.ratio_db < FLOOR_DB and layer.ratio_db < lowest - STEP_DB:
+            return [
+                *layers[:index],
+                DivergedLayer(layer.name, layer.ratio_db, parts=True),
+                *layers[index + 1 :],
+            ]
+        lowest = min(lowest, layer.ratio_db)
     return layers
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fettle import manifest
 from fettle.evaluation import accuracy_budget, accuracy_statistics
-from fettle.evaluation.accuracy_budget import Pairs
+from fettle.evaluation.accuracy_budget import PairedCounts
 from fettle.evaluation.accuracy_statistics import Floats, Labels
 from fettle.params_schema import Budget
 
@@ -23,7 +23,7 @@ PAIRS_PER_DROP = 1.5  # discordant pairs of a worse model per lost one: 1.2 to 2
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class PassingForecast:
     """A model's drop of the budget's metric on validation, and how likely the budget holds on test.
 
     Both lie in shares; `chance_min` is the least that counts as inside.
@@ -41,7 +41,7 @@ class Foreseen:
 
 def foresee(
     asked: Budget, reference: Floats, candidate: Floats, labels: Labels, *, tested: int
-) -> Foreseen:
+) -> PassingForecast:
     """Hold a model's answers to the validation images against the float model's.
 
     reference, candidate: logits [n, classes]; labels: [n]; `tested` counts the test images.
@@ -56,7 +56,7 @@ def foresee(
         confidence=asked.confidence,
     )
     drop = accuracy_statistics.drop(asked.metric, reference, candidate, labels).value
-    return Foreseen(drop, chance, chance_min(asked, seen=len(labels), tested=tested))
+    return PassingForecast(drop, chance, chance_min(asked, seen=len(labels), tested=tested))
 
 
 def chance_of(asked: Budget, drop: float, *, seen: int, tested: int) -> float:
@@ -64,7 +64,7 @@ def chance_of(asked: Budget, drop: float, *, seen: int, tested: int) -> float:
     as many flips as such a drop comes with.
     """
     flips = min(1.0, max(accuracy_budget.FLIP_SHARE, PAIRS_PER_DROP * abs(drop)))
-    found = Pairs(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
+    found = PairedCounts(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
     n = _decisive(asked, tested)
     return accuracy_budget.chance(found, n, drop_max=asked.drop_max, confidence=asked.confidence)
 

@@ -20,8 +20,8 @@ def recall_drops(
     no entry.
     """
     found = {}
-    for at, name in enumerate(classes):
-        rows = np.flatnonzero(labels == at)
+    for index, name in enumerate(classes):
+        rows = np.flatnonzero(labels == index)
         if rows.size:
             right = [
                 accuracy_statistics.correct(logits[rows], labels[rows])

@@ -31,7 +31,7 @@ INT8_GAIN_MAX = 4.0
 KERNELS_KEPT = 12  # of the slowest, by name
 
 
-class Kernel(Protocol):
+class ProfiledKernel(Protocol):
     """What a profiler tells of a node: see fettle.hardware.runtimes.Kernel."""
 
     @property
@@ -45,7 +45,7 @@ class Kernel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class KernelKind:
     """All kernels of one kind: how many, their time, and the share of it spent in int8."""
 
     kind: str
@@ -65,7 +65,7 @@ class Profile:
     ms: float
     heavy_share: float
     int8_share: float
-    kinds: tuple[Kind, ...]
+    kinds: tuple[KernelKind, ...]
     slowest: tuple[tuple[str, str, float], ...]  # name, kind, ms
 
     @property
@@ -82,12 +82,12 @@ class Profile:
         }
 
 
-def of_kernels(kernels: Sequence[Kernel]) -> Profile:
+def of_kernels(kernels: Sequence[ProfiledKernel]) -> Profile:
     """Add kernels up by kind; there is at least one, and one that took time."""
     total = sum(one.ms for one in kernels)
-    groups: dict[str, list[Kernel]] = {}
-    for one in kernels:
-        groups.setdefault(one.kind, []).append(one)
+    groups: dict[str, list[ProfiledKernel]] = {}
+    for kernel in kernels:
+        groups.setdefault(kernel.kind, []).append(kernel)
     kinds = [_kind(name, group) for name, group in groups.items()]
     slowest = sorted(kernels, key=lambda one: (-one.ms, one.name))[:KERNELS_KEPT]
     return Profile(
@@ -99,7 +99,7 @@ def of_kernels(kernels: Sequence[Kernel]) -> Profile:
     )
 
 
-def _kind(name: str, group: Sequence[Kernel]) -> Kind:
+def _kind(name: str, group: Sequence[ProfiledKernel]) -> KernelKind:
     ms = sum(one.ms for one in group)
     int8 = sum(one.ms for one in group if one.int8)
-    return Kind(name, len(group), ms, int8 / ms if ms else 0.0)
+    return KernelKind(name, len(group), ms, int8 / ms if ms else 0.0)

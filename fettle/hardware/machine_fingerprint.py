@@ -2,8 +2,8 @@
 
 `fingerprint()` is written to inputs/machine.json before DVC is asked, so that a figure measured
 elsewhere is never restored from the cache as if it were this machine's. It imports no toolkit and
-takes a few milliseconds. Toolchain versions stand elsewhere (fettle/hardware/toolchain_facts.py): here one
-more toolchain would make every measurement stale.
+takes a few milliseconds. Toolchain versions stand elsewhere (fettle/hardware/toolchain_facts.py):
+here one more toolchain would make every measurement stale.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def widths(operators: Sequence[Operator]) -> list[int]:
     What enters the net, and what leaves it, stays. Empty when a convolution has groups other than
     one a channel: then no width may change by itself.
     """
-    heavy = [one for one in operators if one.kind in ("conv", "gemm")]
+    heavy = [operator for operator in operators if operator.kind in ("conv", "gemm")]
     if not heavy or any(1 < one.groups != one.inputs for one in heavy):
         return []
     kept = {heavy[0].inputs, heavy[-1].outputs}
@@ -86,7 +86,7 @@ def operators(proto: Any) -> list[Operator]:  # Any: onnx.ModelProto, untyped
 def name_after_operators(proto: Any) -> list[Operator]:  # Any: onnx.ModelProto, untyped
     """Rename nodes and tensors in place after the operator they serve; return the operators."""
     listed = _listed(proto)
-    places = {place: at for at, (place, _) in enumerate(listed)}
+    places = {place: index for index, (place, _) in enumerate(listed)}
     graph = proto.graph
     kept = {value.name for value in (*graph.input, *graph.output)}
     kept |= {tensor.name for tensor in graph.initializer}

@@ -12,7 +12,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from fettle.hardware.operator_cost_table import FITS, Check, Costs, Net, Sample, features_of, shares
+from fettle.hardware.operator_cost_table import (
+    FITS,
+    Costs,
+    CostSample,
+    Net,
+    PredictionCheck,
+    features_of,
+    shares,
+)
 
 SAMPLES_MIN = 6  # fewer do not settle four terms: the next wider fit is used
 # Weights and kernels grow together, so without a bound the weights may take it all (seen on a busy
@@ -22,11 +30,11 @@ KERNEL_SHARE_MIN, KERNEL_SHARE_MAX = 0.5, 1.5
 Doubles = npt.NDArray[np.float64]
 
 
-def fit(samples: Sequence[Sample], nets: Sequence[Net], checks: Sequence[Net]) -> Costs:
+def fit(samples: Sequence[CostSample], nets: Sequence[Net], checks: Sequence[Net]) -> Costs:
     """Learn the costs from kernels and whole networks; judge them on `checks`, not learnt from."""
     fits: dict[str, tuple[float, ...]] = {}
     for key, features in FITS:
-        groups: dict[str, list[Sample]] = {}
+        groups: dict[str, list[CostSample]] = {}
         for sample in samples:
             groups.setdefault(key(sample.operator), []).append(sample)
         for name, group in groups.items():
@@ -45,8 +53,8 @@ def fit(samples: Sequence[Sample], nets: Sequence[Net], checks: Sequence[Net]) -
     return replace(
         learnt,
         checks=tuple(
-            Check(
-                macs=sum(one.macs for one in net.operators),
+            PredictionCheck(
+                macs=sum(operator.macs for operator in net.operators),
                 predicted_ms=learnt.glue_ms + sum(shares(learnt, net.operators)),
                 measured_ms=net.ms,
             )

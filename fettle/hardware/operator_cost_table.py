@@ -1,14 +1,14 @@
 """Predict the latency of a network from measured times of its operators, before it is built.
 
 A table holds, for one target on one machine, what each kind of operator costs as its channels
-change. Its times are of real kernels in their real places (fettle/hardware/width_sweep.py says how they are
-taken and docs/decisions/0020 why), and it carries its own error: what it predicts for whole
-networks that it did not learn from, beside what they were measured to take.
+change. Its times are of real kernels in their real places (fettle/hardware/width_sweep.py says how
+they are taken and docs/decisions/0020 why), and it carries its own error: what it predicts for
+whole networks that it did not learn from, beside what they were measured to take.
 
 An operator's time is linear in its channel counts and their product, with no negative term
-(fettle/hardware/operator_cost_fit.py): more channels never cost less. Three fits, the nearest first: the
-same operator at the same size ("conv 3x3 at 16x16"), at any size ("conv 3x3"), the same kind
-("conv").
+(fettle/hardware/operator_cost_fit.py): more channels never cost less. Three fits, the nearest
+first: the same operator at the same size ("conv 3x3 at 16x16"), at any size ("conv 3x3"), the same
+kind ("conv").
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FUSED_MS = 1e-4  # a fit below a tenth of a microsecond stands for an operator w
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CostSample:
     """One kernel as the runtime's profiler saw it."""
 
     operator: Operator
@@ -52,7 +52,7 @@ class Net:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class PredictionCheck:
     """A network the table did not learn from: macs, and its time as predicted and as measured."""
 
     macs: int
@@ -79,7 +79,7 @@ class Costs:
     kernel_share: float
     operator_ms: float
     weight_ms: float
-    checks: tuple[Check, ...] = ()
+    checks: tuple[PredictionCheck, ...] = ()
 
     @property
     def error(self) -> float | None:
@@ -158,7 +158,7 @@ def _costs(doc: Mapping[str, Any]) -> Costs:  # Any: JSON
         kernel_share=doc["kernel_share"],
         operator_ms=doc["operator_ms"],
         weight_ms=doc["weight_ms"],
-        checks=tuple(Check(**check) for check in doc["checks"]),
+        checks=tuple(PredictionCheck(**check) for check in doc["checks"]),
     )
 
 
@@ -181,9 +181,9 @@ def features_of(
     """
     millions = sum(one.weights for one in operators) / 1e6
     found = []
-    for one in operators:
-        kernel = kernel_ms(fits, one)
-        row = (kernel, 1.0, one.weights * millions) if kernel > FUSED_MS else (0.0, 0.0, 0.0)
+    for operator in operators:
+        kernel = kernel_ms(fits, operator)
+        row = (kernel, 1.0, operator.weights * millions) if kernel > FUSED_MS else (0.0, 0.0, 0.0)
         found.append(row)
     return found
 

@@ -1,7 +1,8 @@
 """Take the peak memory of a model: what loading and running it adds to its runtime alone.
 
-Measured in a fresh process, which this file is as well (`python -m fettle.hardware.peak_memory`): there
-the runtime is imported, the baseline read, then the model loaded and run. The child prints bytes.
+Measured in a fresh process, which this file is as well (`python -m fettle.hardware.peak_memory`):
+there the runtime is imported, the baseline read, then the model loaded and run. The child prints
+bytes.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from fettle.measure import Measure
 
 STATUS = Path("/proc/self/status")
 RUNS = 3  # the arena reaches its size on the first run; two more show that it stays
-# The runtime that the caller names, which it has loaded itself (see fettle/staleness/reachability.py).
+# The runtime that the caller names, which it has loaded itself (see
+# fettle/staleness/reachability.py).
 IMPORTS_BY_NAME: tuple[str, ...] = ()
 
 
 def peak(*, runtime: str, entry: Path, threads: int, shape: tuple[int, ...]) -> Measure:
     """Return the bytes that `entry` adds at its peak, for a batch of `shape` [N, C, H, W].
 
-    `runtime` is a module that offers open(entry, threads=…), e.g. "fettle.hardware.runtimes.ort". Raises
-    OurFault when the child dies. One with an environment of its own measures in that, in a fresh
-    worker, by its `peak_bytes`, and raises ModelError.
+    `runtime` is a module that offers open(entry, threads=…), e.g. "fettle.hardware.runtimes.ort".
+    Raises OurFault when the child dies. One with an environment of its own measures in that, in a
+    fresh worker, by its `peak_bytes`, and raises ModelError.
     """
     module = importlib.import_module(runtime)
     if hasattr(module, "peak_bytes"):

@@ -8,7 +8,6 @@ Nothing else compares a precision's name.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +22,15 @@ class Precision:
     """A number format of weights and activations, and how a file in it is made and judged.
 
     `bytes_per_weight` is what a weight takes in the file. `top1_min` is the parity floor: the share
-    of parity images whose winner must stay. `quantizer` is "module:function" in fettle.compress
-    (see Quantizer), None where the float file is taken as it is. `needs_calibration`: it is fitted
-    to training images; `settings` are the keys of params.yaml's `export` that it takes.
-    `in_bfloat16`: the runtime computes what is float in bfloat16. `dialects` are the integer
-    dialects that such files are written in, of which a target names one. `timed_as` is the file of
-    fettle/compress that makes the form whose kernels the latency table times, from noise; None: the
-    float form's. `saturates_without_vnni`: an ONNX file of it answers otherwise on x86 without
-    VNNI, so evaluate emulates that. `side_step`: what is below it in the list isn't held against it
-    in the report.
+    of parity images whose winner must stay. `quantizer` is the file in
+    fettle/quantize/quantizers whose `apply` makes it (see Quantizer), None where the float file is
+    taken as it is. `needs_calibration`: it is fitted to training images; `settings` are the keys of
+    params.yaml's `export` that it takes. `in_bfloat16`: the runtime computes what is float in
+    bfloat16. `dialects` are the integer dialects that such files are written in, of which a target
+    names one. `timed_as_int8`: the latency table times kernels of a static int8 form, made from
+    noise, in place of the float form's. `saturates_without_vnni`: an ONNX file of it answers
+    otherwise on x86 without VNNI, so evaluate emulates that. `side_step`: what is below it in the
+    list isn't held against it in the report.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Precision:
     settings: tuple[str, ...] = ()
     in_bfloat16: bool = False
     dialects: tuple[str, ...] = ()
-    timed_as: str | None = None
+    timed_as_int8: bool = False
     saturates_without_vnni: bool = False
     side_step: bool = False
 
@@ -63,19 +62,19 @@ PRECISIONS = (
         name="w16",
         bytes_per_weight=2,
         top1_min=0.99,
-        quantizer="fettle.quantize.quantizers.weight_fp16:apply",
+        quantizer="weight_fp16",
     ),
     Precision(
         name="w8",
         bytes_per_weight=1,
         top1_min=0.9,
-        quantizer="fettle.quantize.quantizers.weight_int8:apply",
+        quantizer="weight_int8",
     ),
     Precision(
         name="w4",
         bytes_per_weight=0.5,
         top1_min=0.8,
-        quantizer="fettle.quantize.quantizers.weight_int4:apply",
+        quantizer="weight_int4",
         needs_calibration=True,
         settings=("disagreement_max",),
         side_step=True,
@@ -84,17 +83,17 @@ PRECISIONS = (
         name="dynamic_int8",
         bytes_per_weight=4,  # convolutions stay float, and they are most of a network
         top1_min=0.9,
-        quantizer="fettle.quantize.quantizers.dynamic_int8:apply",
+        quantizer="dynamic_int8",
     ),
     Precision(
         name="int8",
         bytes_per_weight=1,
         top1_min=0.8,
-        quantizer="fettle.quantize.int8_calibration:tune",
+        quantizer="calibrated_int8",
         needs_calibration=True,
         settings=("calibrate", "weight_bits", "disagreement_max"),
         dialects=("qdq_u8s8",),
-        timed_as="int8_qdq",
+        timed_as_int8=True,
         saturates_without_vnni=True,
     ),
 )
@@ -120,14 +119,14 @@ class Quantizer(Protocol):
 
 def names() -> list[str]:
     """List the precisions, from the most exact down."""
-    return [one.name for one in PRECISIONS]
+    return [precision.name for precision in PRECISIONS]
 
 
 def named(name: str) -> Precision:
     """Return the record of a precision; raises TargetError with the choices."""
-    for one in PRECISIONS:
-        if one.name == name:
-            return one
+    for precision in PRECISIONS:
+        if precision.name == name:
+            return precision
     raise TargetError(
         "unknown precision",
         got=f"'{name}'{plugins.suggest(name, names())}",
@@ -136,10 +135,12 @@ def named(name: str) -> Precision:
     )
 
 
-def quantizer(precision: Precision) -> Quantizer | None:
+def load_quantizer(precision: Precision) -> Quantizer | None:
     """Import the function that quantizes to `precision`, only now: None where nothing is done."""
     if precision.quantizer is None:
         return None
-    module, _, function = precision.quantizer.partition(":")
-    found: Quantizer = getattr(importlib.import_module(module), function)
+    plugin = plugins.resolve(
+        "quantizers", precision.quantizer, where="fettle/hardware/precisions.py"
+    )
+    found: Quantizer = plugin.apply
     return found

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.hardware import latency_measurement, onnx_width_scaling
-from fettle.hardware.operator_cost_table import Net, Sample
+from fettle.hardware.operator_cost_table import CostSample, Net
 from fettle.operator_shape import Operator
 
 Floats = npt.NDArray[np.float32]
@@ -38,14 +38,14 @@ TURNS = 10  # of each copy under the profiler
 RUNS_A_TURN = 3
 
 
-class Timed(Protocol):
+class TimedWidth(Protocol):
     """What a runtime's `open` returns: see fettle.hardware.runtimes.Session."""
 
     def run(self, batch: Floats) -> object:
         """Run once."""
 
 
-class Kernel(Protocol):
+class KernelTime(Protocol):
     """What a profiler tells of a node: see fettle.hardware.runtimes.Kernel."""
 
     @property
@@ -54,18 +54,18 @@ class Kernel(Protocol):
     def ms(self) -> float: ...
 
 
-class Profiled(Timed, Protocol):
+class Profiled(TimedWidth, Protocol):
     """What a runtime's `profile` returns: see fettle.hardware.runtimes.Profiler."""
 
-    def kernels(self) -> Sequence[Kernel]:
+    def kernels(self) -> Sequence[KernelTime]:
         """Stop, and tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class WidthSweep:
     """What a table is made of: kernels, the networks they were in, and others to judge it on."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[CostSample, ...]
     nets: tuple[Net, ...]
     checks: tuple[Net, ...]
 
@@ -77,9 +77,9 @@ def take(
     multiple: int,
     seed: int,
     rounds: int,
-    open_: Callable[[Path], Timed],
+    open_: Callable[[Path], TimedWidth],
     profile: Callable[[Path], Profiled],
-) -> Taken:
+) -> WidthSweep:
     """Time copies of the ONNX `model` [1, C, H, W] in one runtime; channels are cut to `multiple`.
 
     A network whose widths cannot be changed one by one (grouped convolutions, concatenations,
@@ -99,23 +99,23 @@ def take(
     drawn = draw(widths, multiple, seed, learnt=_affordable(open_, model))
     with tempfile.TemporaryDirectory(prefix="fettle-clones-") as name:
         paths, operators = [], []
-        for at, becomes in enumerate(drawn.learnt + drawn.checked):
+        for index, becomes in enumerate(drawn.learnt + drawn.checked):
             made = onnx_width_scaling.clone(proto, becomes)
             operators.append(tuple(onnx_width_scaling.name_after_operators(made)))
-            paths.append(Path(name) / f"{at}.onnx")
+            paths.append(Path(name) / f"{index}.onnx")
             onnx.save(made, paths[-1])
         learnt = len(drawn.learnt)
         profiles = _profile([profile(path) for path in paths[:learnt]], batch)
         sessions = [open_(path) for path in paths]
         times = latency_measurement.interleave(
-            {str(at): _bind(one, batch) for at, one in enumerate(sessions)},
+            {str(at): _bind(session, batch) for at, session in enumerate(sessions)},
             rounds=rounds,
             seed=seed,
         )
     return _taken(operators, profiles, [float(np.median(ms)) for ms in times.values()])
 
 
-def _affordable(open_: Callable[[Path], Timed], model: Path) -> int:
+def _affordable(open_: Callable[[Path], TimedWidth], model: Path) -> int:
     """Say how many copies to learn from, by the time the network itself takes to load."""
     started = time.perf_counter()
     open_(model)
@@ -156,21 +156,21 @@ def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARN
     )
 
 
-def _profile(profilers: Sequence[Profiled], batch: Floats) -> list[Sequence[Kernel]]:
+def _profile(profilers: Sequence[Profiled], batch: Floats) -> list[Sequence[KernelTime]]:
     for _ in range(TURNS):
-        for one in profilers:
+        for profiler in profilers:
             for _ in range(RUNS_A_TURN):
-                one.run(batch)
+                profiler.run(batch)
     return [one.kernels() for one in profilers]
 
 
 def _taken(
     operators: Sequence[tuple[Operator, ...]],
-    profiles: Sequence[Sequence[Kernel]],
+    profiles: Sequence[Sequence[KernelTime]],
     ms: Sequence[float],
-) -> Taken:
+) -> WidthSweep:
     """Give each kernel to its operator; the first len(profiles) networks are learnt from."""
-    samples: list[Sample] = []
+    samples: list[CostSample] = []
     nets: list[Net] = []
     for listed, kernels, whole in zip(operators, profiles, ms, strict=False):
         spent, glue = [0.0] * len(listed), 0.0
@@ -180,13 +180,13 @@ def _taken(
                 glue += kernel.ms
             else:
                 spent[at] += kernel.ms
-        samples += [Sample(one, took) for one, took in zip(listed, spent, strict=True)]
+        samples += [CostSample(one, took) for one, took in zip(listed, spent, strict=True)]
         nets.append(Net(listed, whole, glue))
     rest = range(len(profiles), len(operators))
-    return Taken(tuple(samples), tuple(nets), tuple(Net(operators[at], ms[at]) for at in rest))
+    return WidthSweep(tuple(samples), tuple(nets), tuple(Net(operators[at], ms[at]) for at in rest))
 
 
-def _bind(session: Timed, batch: Floats) -> Callable[[], object]:
+def _bind(session: TimedWidth, batch: Floats) -> Callable[[], object]:
     return lambda: session.run(batch)
 
 

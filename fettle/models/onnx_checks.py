@@ -61,7 +61,7 @@ def external_files(path: Path) -> list[Path]:
         return []
     tensors = [one for one in _get_all_tensors(proto) if uses_external_data(one)]
     found = []
-    for location in sorted({ExternalDataInfo(one).location for one in tensors}):
+    for location in sorted({ExternalDataInfo(tensor).location for tensor in tensors}):
         file = path.parent / location
         inside = file.resolve().is_relative_to(path.parent.resolve())
         problem = (

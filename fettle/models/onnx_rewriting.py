@@ -96,8 +96,8 @@ def rename(proto: Proto) -> None:
             )
     for node in _nodes(graph):
         for part in (node.input, node.output):
-            for at, name in enumerate(part):
-                part[at] = names.get(name, name)
+            for index, name in enumerate(part):
+                part[index] = names.get(name, name)
     for inner in _graphs(graph):
         for one in (*inner.initializer, *inner.value_info, *inner.input, *inner.output):
             one.name = names.get(one.name, one.name)
@@ -144,7 +144,7 @@ def parameters(proto: Proto) -> int:
         if node.op_type == "Constant":
             tensors += [attribute.t for attribute in node.attribute if attribute.name == "value"]
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    return sum(int(np.prod(one.dims)) for one in tensors if one.data_type in floats)
+    return sum(int(np.prod(tensor.dims)) for tensor in tensors if tensor.data_type in floats)
 
 
 def answer(proto: Proto, batch: Floats) -> Floats | None:
@@ -206,8 +206,8 @@ def _append(proto: Proto, make: Callable[[str], Node]) -> None:
     """Put `make(name of what was the output)` at the end; the output's shape is inferred anew."""
     inner = f"{OUTPUT}_{len(proto.graph.node)}"
     for node in proto.graph.node:
-        for at, name in enumerate(node.output):
-            node.output[at] = inner if name == OUTPUT else name
+        for index, name in enumerate(node.output):
+            node.output[index] = inner if name == OUTPUT else name
         for at, name in enumerate(node.input):
             node.input[at] = inner if name == OUTPUT else name
     proto.graph.node.append(make(inner))

@@ -51,9 +51,9 @@ def collect(
     collectors = {name: _collector(name) for name in methods if name != "minmax"}
     clipped = _clipped(proto)
     watch, watch_all = _Watch(proto, but=clipped), _Watch(proto)
-    for at, batch in enumerate(batches):
-        values = (watch_all if at < shown else watch).run(batch)
-        if at < shown:
+    for index, batch in enumerate(batches):
+        values = (watch_all if index < shown else watch).run(batch)
+        if index < shown:
             on_batch(values)
         kept = {name: array for name, array in values.items() if name not in clipped}
         if "minmax" in methods:

@@ -37,7 +37,7 @@ def some(batches: Sequence[Floats]) -> list[Floats]:
     return taken
 
 
-class Means:
+class ChannelMeans:
     """Averages each convolution's answers over their positions, batch by batch."""
 
     def __init__(self, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
@@ -74,9 +74,9 @@ def correct(
         proto, inputs = _piece(quantized, nodes, [*needed, layer.output[0]], held, values[0])
         session = graph_session.load(proto)
         names = [one.name for one in proto.graph.output]
-        for one in values:
-            answers = session.run(names, {name: one[name] for name in inputs})
-            one.update(zip(names, answers, strict=True))
+        for value in values:
+            answers = session.run(names, {name: value[name] for name in inputs})
+            value.update(zip(names, answers, strict=True))
         found = np.concatenate([_positions(one[layer.output[0]]) for one in values])
         shift = _surely(means[layer.name] - found)
         _add(held[layer.input[2]], shift)
@@ -108,8 +108,11 @@ def _pieces(proto: Any) -> Iterator[tuple[list[Any], set[str]]]:  # Any: onnx, u
     names = set(qdq_graph.candidates(proto))
     ends = [at + 1 for at, n in enumerate(nodes) if n.op_type == "Conv" and n.name in names]
     pieces = [nodes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    for at, piece in enumerate(pieces):
-        yield piece, {name for later in pieces[at + 1 :] for node in later for name in node.input}
+    for index, piece in enumerate(pieces):
+        yield (
+            piece,
+            {name for later in pieces[index + 1 :] for node in later for name in node.input},
+        )
 
 
 def _piece(

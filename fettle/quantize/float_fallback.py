@@ -30,7 +30,7 @@ FLOAT_US_PER_MAC = 3e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class Int8Layer:
     """What one layer's return to float regains of the logits' squared error, and its price."""
 
     name: str
@@ -44,7 +44,7 @@ def rank(
     *,
     images: Floats,
     macs: dict[str, int],
-) -> list[Layer]:
+) -> list[Int8Layer]:
     """Measure each layer's return to float, one at a time; the best bargain first.
 
     `images` [n, C, H, W] are training images, `macs` {layer: multiply-accumulates an image}. The
@@ -58,7 +58,7 @@ def rank(
         proto = reverted(quantized, prepared, [name])
         left = float(((run(proto, images) - wanted) ** 2).mean())
         price = BOUNDARY_US + FLOAT_US_PER_MAC * macs.get(name, 0)
-        found.append(Layer(name, (base - left) / max(base, 1e-30), price))
+        found.append(Int8Layer(name, (base - left) / max(base, 1e-30), price))
     return sorted(found, key=lambda one: (-one.regained / one.price_us, one.name))
 
 

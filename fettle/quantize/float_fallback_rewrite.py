@@ -94,18 +94,20 @@ def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any:
             continue
         sources = before[node.name].input
         del node.input[len(sources) :]  # a bias that the float layer has not
-        for at, source in enumerate(sources):
-            start = links.pair(node.input[at])
+        for index, source in enumerate(sources):
+            start = links.pair(node.input[index])
             if source in held:
-                node.input[at] = _keep(proto, held[source])
+                node.input[index] = _keep(proto, held[source])
             elif start is None:
                 continue
             elif links.source(start) not in convolutions | passing:
                 inner = start.input[0]
                 cut = taken_out.get(inner)
-                node.input[at] = inner if cut is None else _put_back(proto, cut, held)
+                node.input[index] = inner if cut is None else _put_back(proto, cut, held)
             elif node.name in names:
-                node.input[at] = _by_channel(proto, node.input[at], _channels(node, held, sources))
+                node.input[index] = _by_channel(
+                    proto, node.input[index], _channels(node, held, sources)
+                )
 
 
 def _passing(proto: Any, links: _Links, heavy: frozenset[str]) -> set[str]:  # Any: onnx, untyped
@@ -161,9 +163,9 @@ def _by_channel(proto: Any, name: str, channels: int) -> str:  # Any: onnx.Model
 
     answer = f"{name}_by_channel"
     nodes = proto.graph.node
-    if any(answer in one.output for one in nodes):
+    if any(answer in node.output for node in nodes):
         return answer
-    at = next(at for at, one in enumerate(nodes) if name in one.output)
+    at = next(index for index, node in enumerate(nodes) if name in node.output)
     held = {tensor.name: tensor for tensor in proto.graph.initializer}
     copy = type(nodes[at])()
     copy.CopyFrom(nodes[at])
@@ -180,7 +182,7 @@ def _put_back(proto: Any, node: Any, held: dict[str, Any]) -> str:  # Any: onnx'
     """Insert a Clip or Relu that the quantizer took out; return its answer's name."""
     source, answer = node.output[0], f"{node.output[0]}_float"
     if answer not in {name for one in proto.graph.node for name in one.output}:
-        at = next(at for at, one in enumerate(proto.graph.node) if source in one.output)
+        at = next(index for index, one in enumerate(proto.graph.node) if source in one.output)
         copy = type(node)()
         copy.CopyFrom(node)
         copy.input[:] = [source, *(_keep(proto, held[name]) for name in node.input[1:])]

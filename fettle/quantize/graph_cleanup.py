@@ -67,8 +67,8 @@ def _share_constants(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         if renamed[tensor.name] != tensor.name:
             proto.graph.initializer.remove(tensor)
     for node in proto.graph.node:
-        for at, name in enumerate(node.input):
-            node.input[at] = renamed.get(name, name)
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
 
 
 def _shorten_names(proto: Any) -> None:  # Any: onnx.ModelProto, untyped

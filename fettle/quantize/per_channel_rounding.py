@@ -25,9 +25,9 @@ def of_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, untype
     """Name the float weights that are read by convolutions, as weights, and by nothing else."""
     held = {one.name for one in prepared.graph.initializer if one.data_type == one.FLOAT}
     reads = [
-        (name, node.op_type == "Conv" and at == 1)
+        (name, node.op_type == "Conv" and index == 1)
         for node in prepared.graph.node
-        for at, name in enumerate(node.input)
+        for index, name in enumerate(node.input)
     ]
     others = {name for name, as_weight in reads if not as_weight}
     return sorted(held.intersection(name for name, _ in reads) - others)

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Rounded:
+class RoundedWeight:
     """One weight in whole numbers, with a scale per channel of `axis`."""
 
     values: npt.NDArray[np.int8]
@@ -70,17 +70,17 @@ def nothing_to_store(model: Path, form: str, *, weights: str, targets: str) -> M
 
 
 # Any: onnx's, untyped
-def in_int8(heavy: Sequence[Any], held: Mapping[str, Any]) -> dict[str, Rounded]:
+def in_int8(heavy: Sequence[Any], held: Mapping[str, Any]) -> dict[str, RoundedWeight]:
     """Round each weight held to int8, in the order of the operators that read them."""
     from onnx import numpy_helper
 
-    found: dict[str, Rounded] = {}
+    found: dict[str, RoundedWeight] = {}
     for node in heavy:
         name = node.input[1]
         if name in held and name not in found:
             array = np.asarray(numpy_helper.to_array(held[name]))
             axis = qdq_graph.channel_axis(node, array.ndim)
-            found[name] = Rounded(*quantize(array, axis), axis)
+            found[name] = RoundedWeight(*quantize(array, axis), axis)
     return found
 
 
@@ -106,7 +106,7 @@ def quantize(
 
 
 # Any: onnx.ModelProto, untyped
-def store(proto: Any, name: str, one: Rounded, *, packed: bool = False) -> None:
+def store(proto: Any, name: str, one: RoundedWeight, *, packed: bool = False) -> None:
     """Replace a weight by its whole numbers and a DequantizeLinear that answers to its name.
 
     `packed`: two values (-8 to 7) share a byte, as int4.

@@ -20,25 +20,25 @@ from torch import nn
 from fettle.compress import layer_costs, torch_operators
 from fettle.hardware import operator_cost_table
 from fettle.hardware.operator_cost_table import Costs
-from fettle.params_schema import Also
+from fettle.params_schema import Constraints
 
 MS_PER_MAC = 0.0415e-6
 MS_PER_LAYER = 0.0054
 
 
-def counted_ms(layers: Sequence[layer_costs.Layer]) -> float:
+def counted_ms(layers: Sequence[layer_costs.LayerCost]) -> float:
     """Return the figure that models are ranked by where nothing was measured."""
     return MS_PER_MAC * layer_costs.totals(layers)[1] + MS_PER_LAYER * len(layers)
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class CostModel:
     """How models are priced: `bytes_per_weight` is of the target the objective is for, `costs` are
     the table's, by target.
     """
 
     minimise: str
-    also: Also
+    also: Constraints
     bytes_per_weight: float
     example: torch.Tensor
     costs: Mapping[str, Costs]
@@ -64,7 +64,7 @@ class Price:
         return f"the latency table of {', '.join(sorted(self.costs))}"
 
     def of(
-        self, model: nn.Module, layers: Sequence[layer_costs.Layer] | None
+        self, model: nn.Module, layers: Sequence[layer_costs.LayerCost] | None
     ) -> tuple[float, float]:
         """Return the objective's figure (> 0), and the worst ratio of a figure to its limit."""
         layers = layer_costs.survey(model, self.example) if layers is None else layers
@@ -87,8 +87,8 @@ class Price:
             (figure / limit for figure, limit in limited if limit), default=0.0
         )
 
-    def _latency_ms(self, model: nn.Module, layers: Sequence[layer_costs.Layer]) -> float:
+    def _latency_ms(self, model: nn.Module, layers: Sequence[layer_costs.LayerCost]) -> float:
         if not self.costs:
             return counted_ms(layers)
         found = torch_operators.operators(model, self.example)
-        return min(operator_cost_table.predict(one, found).value for one in self.costs.values())
+        return min(operator_cost_table.predict(cost, found).value for cost in self.costs.values())

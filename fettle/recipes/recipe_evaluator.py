@@ -16,16 +16,16 @@ import torch
 
 from fettle import plugins
 from fettle.compress import layer_costs, sensitivity_analysis
-from fettle.compress.compression_plan import Plan
-from fettle.compress.technique import Claims, Workshop
+from fettle.compress.compression_plan import CompressionPlan
+from fettle.compress.technique import Capabilities, CompressionContext
 from fettle.data import split_reader
 from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics, passing_probability
 from fettle.params_schema import Options
 from fettle.recipes import recipe_runner
-from fettle.recipes.cost_model import Price, counted_ms
-from fettle.recipes.recipe_runner import Stand
-from fettle.recipes.recovery_training import Job, batches, example, teacher_of, untrained
+from fettle.recipes.cost_model import CostModel, counted_ms
+from fettle.recipes.recipe_runner import ModelState
+from fettle.recipes.recovery_training import CompressionJob, batches, example, teacher_of, untrained
 from fettle.recipes.search.trial import Move, Recipe, Result, key
 from fettle.training import inference
 
@@ -38,14 +38,14 @@ EPOCH_COST_MIN = 0.06
 PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
 
 
-class Bench:
+class RecipeEvaluator:
     """The workbench of fettle/recipes/search/search_loop.py, on real models."""
 
-    def __init__(self, job: Job, price: Price, tested: int) -> None:
+    def __init__(self, job: CompressionJob, price: CostModel, tested: int) -> None:
         self.job, self.price, self.tested = job, price, tested
         self.root = recipe_runner.begin(job)
         self._teacher = teacher_of(job.weights, self.root.model)
-        self._last: tuple[str, Stand] = (key(()), self.root)
+        self._last: tuple[str, ModelState] = (key(()), self.root)
         self._trial = 0
 
     def moves(self, recipe: Recipe) -> Sequence[Move]:
@@ -90,7 +90,7 @@ class Bench:
         asked, seen = self.job.params.compress.budget, len(self.job.validation.labels)
         return passing_probability.chance_of(asked, drop, seen=seen, tested=self.tested)
 
-    def look(self, now: Stand) -> Result:
+    def look(self, now: ModelState) -> Result:
         """Hold a model's answers to the validation images against the float model's."""
         asked, labels = self.job.params.compress.budget, self.job.validation.labels
         value, excess = self.price.of(now.model, now.layers)
@@ -110,7 +110,7 @@ class Bench:
             },
         )
 
-    def _stand(self, recipe: Recipe) -> Stand:
+    def _stand(self, recipe: Recipe) -> ModelState:
         name = key(recipe)
         if not recipe:
             return self.root
@@ -119,17 +119,17 @@ class Bench:
             self._last = (name, kept)
         return self._last[1]
 
-    def _epoch_cost(self, layers: Sequence[layer_costs.Layer]) -> float:
+    def _epoch_cost(self, layers: Sequence[layer_costs.LayerCost]) -> float:
         """Return what an epoch of a model costs, in epochs of the float model: counted, so that the
         search takes the same way everywhere.
         """
         return max(EPOCH_COST_MIN, counted_ms(layers) / counted_ms(self.root.layers))
 
-    def _probe(self, now: Stand, step: Options) -> Move | None:
+    def _probe(self, now: ModelState, step: Options) -> Move | None:
         """Try `step` on an untrained copy; None if it cannot be."""
         spent = copy.deepcopy(now.model)
         spent.requires_grad_(True)
-        plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
+        plugin = plugins.resolve("techniques", step["use"], where="compress.recipe")
         options = {name: value for name, value in step.items() if name != "use"}
         workshop = replace(lent(self.job, now), fit=untrained)
         try:
@@ -159,7 +159,7 @@ class Bench:
         return before - after
 
 
-def lent(job: Job, now: Stand) -> Workshop:
+def lent(job: CompressionJob, now: ModelState) -> CompressionContext:
     """Lend a probe a workshop with few images; the caller sets how it trains."""
     few = replace(
         job.train, pixels=job.train.pixels[:PROBE_IMAGES], labels=job.train.labels[:PROBE_IMAGES]
@@ -169,7 +169,7 @@ def lent(job: Job, now: Stand) -> Workshop:
     def some() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return batches(small)
 
-    return Workshop(
+    return CompressionContext(
         example=example(job),
         protected=recipe_runner.protected(job, now),
         channel_multiple=recipe_runner.channel_multiple(job.params.targets),
@@ -180,20 +180,20 @@ def lent(job: Job, now: Stand) -> Workshop:
     )
 
 
-def proposals(job: Job, now: Stand) -> list[Options]:
+def proposals(job: CompressionJob, now: ModelState) -> list[Options]:
     """List whole steps that techniques propose for the model; a step that recovers does so for
     search.trial_epochs. A technique that shrinks nothing of the module is not asked.
     """
     # the tracer follows gradients, which the teacher has none of
     model = copy.deepcopy(now.model).requires_grad_(True)
-    untouched = now.plan == Plan()
+    untouched = now.plan == CompressionPlan()
     survey = sensitivity_analysis.survey(model, lent(job, now), shares=(), as_built=untouched)
     multiple = recipe_runner.channel_multiple(job.params.targets)
     found: list[Options] = []
-    for name in plugins.names("compress"):
-        plugin = plugins.resolve("compress", name, where="compress.recipe")
+    for name in plugins.names("techniques"):
+        plugin = plugins.resolve("techniques", name, where="compress.recipe")
         propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
-        claims: Claims = plugin.CLAIMS
+        claims: Capabilities = plugin.CLAIMS
         if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
             continue
         offered = propose(survey, multiple=multiple, seed=job.params.seed)
@@ -207,7 +207,7 @@ def proposals(job: Job, now: Stand) -> list[Options]:
 
 def epochs_of(step: Options) -> int:
     """Count the epochs that a step trains for, its technique's default where it does not say."""
-    plugin = plugins.resolve("compress", step["use"], where="compress.recipe")
+    plugin = plugins.resolve("techniques", step["use"], where="compress.recipe")
     options = recipe_runner.parse(
         plugin, {name: one for name, one in step.items() if name != "use"}
     )

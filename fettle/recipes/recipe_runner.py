@@ -19,9 +19,9 @@ from torch import nn
 
 from fettle import manifest, plugins
 from fettle.compress import compression_plan, layer_costs
-from fettle.compress.compression_plan import Architecture, Plan
+from fettle.compress.compression_plan import Architecture, CompressionPlan
 from fettle.compress.recipe_warnings import remarks
-from fettle.compress.technique import Workshop
+from fettle.compress.technique import CompressionContext
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import ModelError
@@ -32,8 +32,8 @@ from fettle.params import Strict
 from fettle.preprocessing import Floats
 from fettle.recipes.recovery_training import (
     Answer,
-    Job,
-    Report,
+    CompressionJob,
+    ReportEpoch,
     batches,
     example,
     recovery,
@@ -45,14 +45,14 @@ from fettle.training import inference, training_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stand:
+class ModelState:
     """A model as it stands: plan from the full architecture, layers, answers to the validation
     images [n, classes], their accuracy, and the epochs of recovery it took.
     """
 
     model: nn.Module
-    plan: Plan
-    layers: list[layer_costs.Layer]
+    plan: CompressionPlan
+    layers: list[layer_costs.LayerCost]
     logits: Floats
     accuracy: Measure
     epochs: int = 0
@@ -64,23 +64,23 @@ class Stand:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class RecipeResult:
     """The float model, the compressed one, and what each step did (the manifest's `steps`)."""
 
-    before: Stand
-    after: Stand
+    before: ModelState
+    after: ModelState
     steps: list[dict[str, Any]]  # Any: JSON
 
 
-def follow(job: Job) -> Done:
+def follow(job: CompressionJob) -> RecipeResult:
     """Take every step of the recipe, or take it up from scratch where it was already taken."""
     torch.set_num_threads(threads())
     before = begin(job)
     teacher = teacher_of(job.weights, before.model)
     now, steps = begin(job), []
-    for at, entry in enumerate(job.recipe):
-        last, (now, state) = now, advance(job, now, at, teacher=teacher)
-        technique = technique_of(job, at)
+    for index, entry in enumerate(job.recipe):
+        last, (now, state) = now, advance(job, now, index, teacher=teacher)
+        technique = technique_of(job, index)
         said = remarks(
             technique.CLAIMS,
             before=last.size,
@@ -91,25 +91,27 @@ def follow(job: Job) -> Done:
         )
         notes = [*state["notes"], *said]
         for text in notes:
-            job.recorder.note(f"compress.recipe[{at}]", text)
+            job.recorder.note(f"compress.recipe[{index}]", text)
         steps.append(fact(entry["use"], now, notes, state["skipped"]))
-    return Done(before, now, steps)
+    return RecipeResult(before, now, steps)
 
 
-def begin(job: Job) -> Stand:
+def begin(job: CompressionJob) -> ModelState:
     """Return the float model: the start of every recipe, and its teacher."""
-    found = stand(job, Plan(), load_file(job.weights))
+    found = stand(job, CompressionPlan(), load_file(job.weights))
     found.model.requires_grad_(False)
     return found
 
 
-def technique_of(job: Job, at: int) -> ModuleType:
+def technique_of(job: CompressionJob, at: int) -> ModuleType:
     """Find the file of the recipe's step `at`."""
-    return plugins.resolve("compress", job.recipe[at]["use"], where=f"compress.recipe[{at}].use")
+    return plugins.resolve("techniques", job.recipe[at]["use"], where=f"compress.recipe[{at}].use")
 
 
 # Any: a state is JSON.
-def advance(job: Job, now: Stand, at: int, *, teacher: Answer) -> tuple[Stand, dict[str, Any]]:
+def advance(
+    job: CompressionJob, now: ModelState, at: int, *, teacher: Answer
+) -> tuple[ModelState, dict[str, Any]]:
     """Take step `at` of the recipe from `now`, whose model is spent, unless scratch has it."""
     folder = folder_of(job, at)
     if training_checkpoint.load(folder) is None:
@@ -117,13 +119,13 @@ def advance(job: Job, now: Stand, at: int, *, teacher: Answer) -> tuple[Stand, d
     return take_up(job, folder)
 
 
-def folder_of(job: Job, at: int) -> Path:
+def folder_of(job: CompressionJob, at: int) -> Path:
     """Name the folder of the recipe up to and with step `at`: recipes that begin alike share it."""
     return job.scratch / trial.key(job.recipe[: at + 1])
 
 
 # Any: one entry of the manifest's `steps`, JSON.
-def fact(use: str, now: Stand, notes: list[str], skipped: dict[str, str]) -> dict[str, Any]:
+def fact(use: str, now: ModelState, notes: list[str], skipped: dict[str, str]) -> dict[str, Any]:
     """State what a step of the recipe left behind."""
     return {
         "use": use,
@@ -135,7 +137,9 @@ def fact(use: str, now: Stand, notes: list[str], skipped: dict[str, str]) -> dic
     }
 
 
-def stand(job: Job, plan: Plan, weights: dict[str, torch.Tensor], epochs: int = 0) -> Stand:
+def stand(
+    job: CompressionJob, plan: CompressionPlan, weights: dict[str, torch.Tensor], epochs: int = 0
+) -> ModelState:
     """Build the architecture, cut it to `plan`, load `weights`; look at it in eval mode."""
     start = plan.architecture or Architecture(job.facts["family"], job.facts["options"])
     model = build(job, start.family, start.options)
@@ -144,7 +148,7 @@ def stand(job: Job, plan: Plan, weights: dict[str, torch.Tensor], epochs: int = 
     model.to(inference.device()).eval()
     normalise = split_reader.preprocess(job.params).normalise
     logits = inference.logits(model, job.validation.pixels, normalise)
-    return Stand(
+    return ModelState(
         model=model,
         plan=plan,
         layers=layer_costs.survey(model, example(job)),
@@ -160,7 +164,7 @@ def load(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> 
         model.load_state_dict(weights)
     except RuntimeError as err:
         raise ModelError(
-            f"fettle/families/{family}.py makes another network than the one that was trained",
+            f"fettle/models/families/{family}.py makes another network than was trained",
             got=" ".join(str(err).split())[:300],
             rule="with the same options it makes the same names and shapes each time it is called",
             fix="let the function that finetune.options.entry names choose nothing at random, nor "
@@ -169,7 +173,7 @@ def load(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> 
 
 
 # Any: the family's Params checks them.
-def build(job: Job, name: str, options: Mapping[str, Any]) -> nn.Module:
+def build(job: CompressionJob, name: str, options: Mapping[str, Any]) -> nn.Module:
     """Make a family's network, untrained, for the images and classes at hand."""
     family = plugins.resolve("families", name, where="finetune.family")
     model: nn.Module = family.build(
@@ -182,12 +186,12 @@ def build(job: Job, name: str, options: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def take(job: Job, now: Stand, *, at: int, teacher: Answer) -> None:
+def take(job: CompressionJob, now: ModelState, *, at: int, teacher: Answer) -> None:
     """Apply step `at` to `now.model` and keep the result in its folder, whole or not at all."""
     entry, folder = job.recipe[at], folder_of(job, at)
     now.model.requires_grad_(True)
-    report = Report(job, at, entry["use"], now.epochs)
-    workshop = Workshop(
+    report = ReportEpoch(job, at, entry["use"], now.epochs)
+    workshop = CompressionContext(
         example=example(job),
         protected=protected(job, now),
         channel_multiple=channel_multiple(job.params.targets),
@@ -209,16 +213,18 @@ def take(job: Job, now: Stand, *, at: int, teacher: Answer) -> None:
     training_checkpoint.save(folder, {"model": model.state_dict()}, state)
 
 
-def take_up(job: Job, folder: Path) -> tuple[Stand, dict[str, Any]]:
+def take_up(job: CompressionJob, folder: Path) -> tuple[ModelState, dict[str, Any]]:
     """Rebuild what `take` kept in `folder`; also return its state (Any: JSON)."""
     kept = training_checkpoint.load(folder)
     assert kept is not None, folder  # take() has just written it, or an earlier run had
     parts, state = kept
-    plan = Plan.from_json(state["plan"])
+    plan = CompressionPlan.from_json(state["plan"])
     return stand(job, plan, parts["model"], state["epochs"]), state
 
 
-def write(job: Job, done: Done, out: Path, reference: Floats) -> export_onnx.Parity:
+def write(
+    job: CompressionJob, done: RecipeResult, out: Path, reference: Floats
+) -> export_onnx.Parity:
     """Write model.onnx, model.safetensors, plan.json and layers.json; return model.onnx's parity
     with the `reference` logits of the first validation images.
 
@@ -247,20 +253,20 @@ def parse(plugin: ModuleType, options: Mapping[str, Any]) -> Strict:
     return model.model_validate_json(json.dumps(dict(options)))
 
 
-def protected(job: Job, now: Stand) -> dict[str, str]:
+def protected(job: CompressionJob, now: ModelState) -> dict[str, str]:
     """Name the layers that the model's family protects, with the reason."""
     name = now.plan.architecture.family if now.plan.architecture else job.facts["family"]
     family = plugins.resolve("families", name, where="finetune.family")
     inside = {one for module in family.protected(now.model) for one in module.modules()}
-    reason = f"protected by fettle/families/{name}.py"
+    reason = f"protected by fettle/models/families/{name}.py"
     return {layer: reason for layer, module in now.model.named_modules() if module in inside}
 
 
 def channel_multiple(targets: list[str]) -> int:
     """Return the largest channel multiple of the targets, as one model serves them all."""
     found = [
-        plugins.resolve("targets", name, where=f"targets[{at}]").TARGET.channel_multiple
-        for at, name in enumerate(targets)
+        plugins.resolve("targets", name, where=f"targets[{index}]").TARGET.channel_multiple
+        for index, name in enumerate(targets)
     ]
     return int(max(found))
 

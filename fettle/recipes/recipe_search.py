@@ -1,7 +1,7 @@
 """Search for the recipe: what stages/compress.py does when params.yaml says `recipe: auto`.
 
-Lends fettle/search a workbench of real models (fettle/recipes/recipe_evaluator.py). Only training and validation
-images are looked at; of the test set its size alone is known.
+Lends fettle/recipes/search a workbench of real models (fettle/recipes/recipe_evaluator.py). Only
+training and validation images are looked at; of the test set its size alone is known.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fettle.hardware import precisions
 from fettle.hardware.operator_cost_table import Costs
 from fettle.params_schema import Options
 from fettle.recipes import search_report
-from fettle.recipes.cost_model import Price
-from fettle.recipes.recipe_evaluator import Bench
-from fettle.recipes.recovery_training import Job, example
-from fettle.recipes.search.search_loop import Limits, accepted, search
+from fettle.recipes.cost_model import CostModel
+from fettle.recipes.recipe_evaluator import RecipeEvaluator
+from fettle.recipes.recovery_training import CompressionJob, example
+from fettle.recipes.search.search_loop import SearchLimits, accepted, search
 from fettle.recipes.search.trial import Trial
-from fettle.recipes.search.trial_journal import Journal
+from fettle.recipes.search.trial_journal import TrialJournal
 from fettle.recipes.training_setup import threads
 
 JOURNAL = "search.jsonl"  # in scratch: it outlives a kill
@@ -32,30 +32,30 @@ FRONT_BUDGETS = 2.5  # how far beyond the budget's drop `search.aim: front` look
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
+class SearchedRecipe:
     """The recipe found, and search.json's document (Any: JSON)."""
 
     recipe: list[Options]
     document: dict[str, Any]
 
 
-def find(job: Job, tested: int, costs: Mapping[str, Costs]) -> Searched:
+def find(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> SearchedRecipe:
     """Search within `job.scratch`, which keeps the journal and every model tried.
 
     `tested` is the number of test images; `costs` is the latency table, by target.
     """
     torch.set_num_threads(threads())
     goal, started = job.params.compress, time.monotonic()
-    price = Price(
+    price = CostModel(
         minimise=goal.objective.minimise,
         also=goal.also,
         bytes_per_weight=bytes_per_weight(goal.objective.on, job.params.targets),
         example=example(job),
         costs=costs,
     )
-    bench = Bench(replace(job, trials=goal.search.evaluations_max), price, tested)
+    bench = RecipeEvaluator(replace(job, trials=goal.search.evaluations_max), price, tested)
     root = bench.look(bench.root)
-    limits = Limits(
+    limits = SearchLimits(
         evaluations_max=goal.search.evaluations_max,
         chance_min=passing_probability.chance_min(
             goal.budget, seen=len(job.validation.labels), tested=tested
@@ -78,14 +78,14 @@ def find(job: Job, tested: int, costs: Mapping[str, Costs]) -> Searched:
     found = search(
         root,
         bench,
-        Journal(job.scratch / JOURNAL, "recipe: auto"),
+        TrialJournal(job.scratch / JOURNAL, "recipe: auto"),
         limits=limits,
         out_of_time=lambda: time.monotonic() - started > goal.search.wall_clock_max_s,
         on_trial=on_trial,
     )
     chosen = found.trials[found.best]
     doc = search_report.document(found, goal, limits, unit=price.unit, priced_by=price.source)
-    return Searched([dict(step) for step in chosen.recipe], doc)
+    return SearchedRecipe([dict(step) for step in chosen.recipe], doc)
 
 
 def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:

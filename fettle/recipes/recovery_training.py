@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fettle.compress.technique import Fit
+from fettle.compress.technique import RecoveryFit
 from fettle.compress.techniques import distil
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
@@ -26,7 +26,7 @@ from fettle.recipes.training_setup import threads, training_data
 from fettle.recorder import Recorder
 from fettle.training import inference
 from fettle.training import training_plan as training
-from fettle.training.augmentation import Augment
+from fettle.training.augmentation import Augmentation
 from fettle.training.training_loop import Loss, fit
 
 BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of images a batch
@@ -37,7 +37,7 @@ ANSWERS_BYTES_MAX = 2**28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class CompressionJob:
     """What there is to compress. `facts` and `weights` are finetune's; Any: facts are JSON.
 
     A search does this many times: `trial` counts them from 0, `trials` at most. `answers` keeps
@@ -81,10 +81,10 @@ def teacher_of(weights: Path, model: nn.Module) -> Answer:
     return by_onnx
 
 
-class Report:
+class ReportEpoch:
     """Tell the recorder of each epoch of recovery; counts them over the whole recipe."""
 
-    def __init__(self, job: Job, at: int, use: str, epochs: int) -> None:
+    def __init__(self, job: CompressionJob, at: int, use: str, epochs: int) -> None:
         self.job, self.at, self.use, self.epochs = job, at, use, epochs
 
     def epoch(self, one: training.Epoch, *, phase: str, of: int) -> None:
@@ -102,7 +102,9 @@ class Report:
         recorder.progress((self.at + done) / len(self.job.recipe), text)
 
 
-def recovery(job: Job, teacher: Answer, folder: Path, report: Report) -> Fit:
+def recovery(
+    job: CompressionJob, teacher: Answer, folder: Path, report: ReportEpoch
+) -> RecoveryFit:
     """Make the callable that techniques train with: distillation from the float model.
 
     Each phase keeps its epochs in a folder named by what it starts from; a finished phase found
@@ -161,13 +163,13 @@ def towards(
     return loss
 
 
-def training_plan(params: Params) -> training.Plan:
+def training_plan(params: Params) -> training.TrainingPlan:
     """Take from finetune what recovery shares with it; rate and epochs are the technique's.
 
     Class weights and thresholds are not repeated: the teacher's answers carry them.
     """
     finetune = params.finetune
-    return training.Plan(
+    return training.TrainingPlan(
         epochs_max=1,
         learning_rate=finetune.learning_rate,
         seed=params.seed,
@@ -176,17 +178,17 @@ def training_plan(params: Params) -> training.Plan:
         batchnorm_momentum=finetune.batchnorm_momentum,
         imbalance="sampler" if finetune.imbalance == "sampler" else "none",
         mixed_precision=finetune.mixed_precision,
-        augment=Augment(**finetune.augment.model_dump()),
+        augment=Augmentation(**finetune.augment.model_dump()),
     )
 
 
-def example(job: Job) -> torch.Tensor:
+def example(job: CompressionJob) -> torch.Tensor:
     """Return the first validation image, normalised: [1, C, S, S]."""
     normalise = split_reader.preprocess(job.params).normalise
     return torch.from_numpy(normalise(job.validation.pixels[:1])).to(inference.device())
 
 
-def batches(job: Job) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the training images as they are: (normalised [N, C, S, S], labels [N])."""
     normalise, where = split_reader.preprocess(job.params).normalise, inference.device()
     for start in range(0, len(job.train.labels), BATCH_IMAGES):

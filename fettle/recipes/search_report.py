@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 
 from fettle.params_schema import Compress, Options
 from fettle.recipes.search import surrogate_model
-from fettle.recipes.search.search_loop import Found, Limits, accepted
+from fettle.recipes.search.search_loop import SearchLimits, SearchResult, accepted
 from fettle.recipes.search.trial import Trial
 
 
 def document(
-    found: Found, goal: Compress, limits: Limits, *, unit: str, priced_by: str
+    found: SearchResult, goal: Compress, limits: SearchLimits, *, unit: str, priced_by: str
 ) -> dict[str, Any]:  # Any: JSON
     """Return search.json: every trial with its verdict, the front, and how well it was foreseen."""
     best = found.trials[found.best]
@@ -39,11 +39,11 @@ def document(
         "recipe_yaml": as_yaml(recipe),
         "predictor": surrogate_model.errors(found.trials),
         "curve": curve(found, limits),
-        "trials": [row(one, found, unit, limits) for one in found.trials],
+        "trials": [row(trial, found, unit, limits) for trial in found.trials],
     }
 
 
-def why(found: Found, limits: Limits) -> str:
+def why(found: SearchResult, limits: SearchLimits) -> str:
     """Say how the search ended, and what is missing when the goal is not met."""
     best, tried = found.trials[found.best].result, len(found.trials) - 1
     ends = {
@@ -63,19 +63,21 @@ def why(found: Found, limits: Limits) -> str:
     return f"goal not met: {miss}; {ends[found.ended]}"
 
 
-def curve(found: Found, limits: Limits) -> list[dict[str, float]]:
+def curve(found: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
     """Return the best accepted value after each evaluation, with its parameters and MACs."""
     rows, best = [], found.trials[0]
-    for one in found.trials:
-        better = one.result.value < best.result.value
-        if accepted(one.result, limits.chance_min) and better:
-            best = one
+    for trial in found.trials:
+        better = trial.result.value < best.result.value
+        if accepted(trial.result, limits.chance_min) and better:
+            best = trial
         kept = {name: best.result.figures[name] for name in ("params", "macs")}
-        rows.append({"evaluations": one.number, "value": best.result.value, **kept})
+        rows.append({"evaluations": trial.number, "value": best.result.value, **kept})
     return rows
 
 
-def row(one: Trial, found: Found, unit: str, limits: Limits) -> dict[str, Any]:  # Any: JSON
+def row(
+    one: Trial, found: SearchResult, unit: str, limits: SearchLimits
+) -> dict[str, Any]:  # Any: JSON
     """Return one trial: what it bought, what it cost, and why it was taken or refused."""
     verdict, reason = judged(one, found, limits)
     base: dict[str, Any] = {
@@ -106,7 +108,7 @@ def row(one: Trial, found: Found, unit: str, limits: Limits) -> dict[str, Any]: 
     return base
 
 
-def judged(one: Trial, found: Found, limits: Limits) -> tuple[str, str]:
+def judged(one: Trial, found: SearchResult, limits: SearchLimits) -> tuple[str, str]:
     """Return "chosen", "kept" (on the front), "beaten" or "refused", and the reason."""
     result = one.result
     if one.number == found.best:

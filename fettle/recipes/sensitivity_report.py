@@ -10,15 +10,15 @@ from pathlib import Path
 
 from fettle import manifest
 from fettle.compress import sensitivity_analysis
-from fettle.compress.technique import Workshop
+from fettle.compress.technique import CompressionContext
 from fettle.recipes import recipe_runner
-from fettle.recipes.recipe_runner import Stand
-from fettle.recipes.recovery_training import Job, batches, example, untrained
+from fettle.recipes.recipe_runner import ModelState
+from fettle.recipes.recovery_training import CompressionJob, batches, example, untrained
 
 
-def write(job: Job, before: Stand, out: Path) -> None:
+def write(job: CompressionJob, before: ModelState, out: Path) -> None:
     """Measure the float model and write the document; see _sensitivity.to_json."""
-    workshop = Workshop(
+    workshop = CompressionContext(
         example=example(job),
         protected=recipe_runner.protected(job, before),
         channel_multiple=recipe_runner.channel_multiple(job.params.targets),

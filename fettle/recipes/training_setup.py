@@ -12,7 +12,7 @@ from fettle.data.split_reader import Images
 from fettle.params import Params
 
 if TYPE_CHECKING:
-    from fettle.training.training_plan import Data
+    from fettle.training.training_plan import TrainingData
 
 
 def threads() -> int:
@@ -24,12 +24,12 @@ def threads() -> int:
     return max(1, min([*cores, *([int(asked)] if asked.isdigit() else [])]))
 
 
-def training_data(params: Params, *, train: Images, validation: Images) -> Data:
+def training_data(params: Params, *, train: Images, validation: Images) -> TrainingData:
     """Hand both splits and the normalisation to the training room."""
-    from fettle.training.training_plan import Data
+    from fettle.training.training_plan import TrainingData
 
     preprocess = split_reader.preprocess(params)
-    return Data(
+    return TrainingData(
         train_pixels=train.pixels,
         train_labels=train.labels,
         validation_pixels=validation.pixels,

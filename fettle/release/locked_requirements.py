@@ -86,7 +86,7 @@ def read_lock(path: Path) -> dict[str, str]:
 
 def text(packages: Iterable[Package]) -> str:
     """Write requirements.txt."""
-    return "".join(f"{one.name}=={one.version}\n" for one in packages)
+    return "".join(f"{package.name}=={package.version}\n" for package in packages)
 
 
 def _package(name: str, requires: list[str], locked: Mapping[str, str]) -> Package:

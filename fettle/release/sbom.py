@@ -21,7 +21,7 @@ ROOT, MODEL, DATA = "release", "model", "data"  # bom-refs; a package's is its p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class ModelComponent:
     """What the bill says of the model: its files' digests, what made it and how well it does."""
 
     name: str
@@ -36,7 +36,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
+class DatasetComponent:
     """What the bill says of the data set: `rows` images of `source`."""
 
     source: str
@@ -45,7 +45,12 @@ class Data:
     licence: str | None
 
 
-def text(model: Model, data: Data, packages: Sequence[Package], direct: Sequence[str]) -> str:
+def text(
+    model: ModelComponent,
+    data: DatasetComponent,
+    packages: Sequence[Package],
+    direct: Sequence[str],
+) -> str:
     """Return the bill as JSON text; `direct` names the packages the service itself imports."""
     doc = _from_library(model, data, packages, direct)
     doc["metadata"].pop("timestamp", None)  # the library always writes one
@@ -59,7 +64,10 @@ def text(model: Model, data: Data, packages: Sequence[Package], direct: Sequence
 
 
 def _from_library(
-    model: Model, data: Data, packages: Sequence[Package], direct: Sequence[str]
+    model: ModelComponent,
+    data: DatasetComponent,
+    packages: Sequence[Package],
+    direct: Sequence[str],
 ) -> Json:
     from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.bom import Bom
@@ -98,9 +106,9 @@ def _from_library(
     bom.metadata.component = root
     bom.register_dependency(root, [trained, *(libraries[name] for name in sorted(direct))])
     bom.register_dependency(trained, [images])
-    for one in packages:
-        known = [libraries[name] for name in one.requires if name in libraries]
-        bom.register_dependency(libraries[one.name], known)
+    for package in packages:
+        known = [libraries[name] for name in package.requires if name in libraries]
+        bom.register_dependency(libraries[package.name], known)
     doc: Json = json.loads(JsonV1Dot6(bom).output_as_string())
     return doc
 
@@ -132,7 +140,7 @@ def _licences(stated: str | None) -> list[Any]:  # Any: the library's licence cl
     return [LicenseExpression(stated) if is_expression(stated) else DisjunctiveLicense(name=stated)]
 
 
-def _model_card(model: Model) -> Json:
+def _model_card(model: ModelComponent) -> Json:
     metrics = [_metric(name, m) for name, m in sorted(model.measures.items())]
     return {
         "modelParameters": {

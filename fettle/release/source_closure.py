@@ -17,14 +17,14 @@ from fettle.errors import OurFault
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class SourceClosure:
     """`files`: {path in the release: file}; `foreign`: top-level modules of other packages."""
 
     files: Mapping[str, Path]
     foreign: frozenset[str]
 
 
-def closure(entries: Mapping[str, Path], packages: Mapping[str, Path]) -> Sources:
+def closure(entries: Mapping[str, Path], packages: Mapping[str, Path]) -> SourceClosure:
     """Follow the imports of `entries` ({path in the release: file}) through `packages`.
 
     `packages` maps a top-level package name to its folder. Raises OurFault when a module of such a
@@ -44,7 +44,7 @@ def closure(entries: Mapping[str, Path], packages: Mapping[str, Path]) -> Source
                 waiting += _module_files(module, packages).items()
             elif top not in sys.stdlib_module_names:
                 foreign.add(top)
-    return Sources(dict(sorted(files.items())), frozenset(foreign))
+    return SourceClosure(dict(sorted(files.items())), frozenset(foreign))
 
 
 def _module_files(module: str, packages: Mapping[str, Path]) -> dict[str, Path]:
@@ -55,14 +55,14 @@ def _module_files(module: str, packages: Mapping[str, Path]) -> dict[str, Path]:
     top, *rest = module.split(".")
     folder, found = packages[top], {}
     place = Path(top)
-    for at, part in enumerate(["", *rest]):
+    for index, part in enumerate(["", *rest]):
         folder, place = folder / part, place / part
         if (folder / "__init__.py").is_file():
             found[str(place / "__init__.py")] = folder / "__init__.py"
         elif folder.with_suffix(".py").is_file():
             found[str(place.with_suffix(".py"))] = folder.with_suffix(".py")
             return found
-        elif at < len(rest):
+        elif index < len(rest):
             raise OurFault(f"no module {module} in {packages[top].parent}")
     return found
 

@@ -19,7 +19,7 @@ UNVERIFIED = "ingest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tree:
+class ArtifactTree:
     """`artifacts` and `records` by address ("compress", "export@x86_ort_int8")."""
 
     project: Path
@@ -71,7 +71,7 @@ class Tree:
         ]
 
 
-def read(project: Path) -> Tree:
+def read(project: Path) -> ArtifactTree:
     """Read the tree of a project.
 
     Raises ProjectError when no stage has finished yet, TamperedError when an artefact's files do
@@ -101,7 +101,7 @@ def read(project: Path) -> Tree:
             errors[path.name.removesuffix(".error.json")] = doc
         else:
             records[path.stem] = doc
-    return Tree(
+    return ArtifactTree(
         project=project,
         artifacts=artifacts,
         records=records,
@@ -110,7 +110,7 @@ def read(project: Path) -> Tree:
     )
 
 
-def not_run(stage: str, tree: Tree) -> str:
+def not_run(stage: str, tree: ArtifactTree) -> str:
     """Say why a stage's artefact is missing."""
     return f"{stage} failed" if stage in tree.errors else f"{stage} has not run"
 

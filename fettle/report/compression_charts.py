@@ -43,9 +43,9 @@ PALE, SOLID = "fill-opacity:0.28", "fill-opacity:0.9"
 def histograms(found: Sequence[Histogram], *, label: str) -> str:
     """Draw one small picture a layer: before as a pale area, after as a line."""
     body = []
-    for at, one in enumerate(found):
-        left = (at % COLUMNS) * CELL_PX + 4
-        top = (at // COLUMNS) * CELL_HEIGHT_PX
+    for index, one in enumerate(found):
+        left = (index % COLUMNS) * CELL_PX + 4
+        top = (index // COLUMNS) * CELL_HEIGHT_PX
         floor, width = top + CELL_HEIGHT_PX - 14, CELL_PX - 18
         tallest = max([*one.before, *(one.after or ())]) or 1.0
         unit = (CELL_HEIGHT_PX - 36) / tallest
@@ -74,9 +74,9 @@ def _steps(
     shares: Sequence[float], *, left: float, floor: float, step: float, unit: float
 ) -> list[tuple[float, float]]:
     path = [(left, floor)]
-    for at, share in enumerate(shares):
-        path += [(left + at * step, floor - share * unit)]
-        path += [(left + (at + 1) * step, floor - share * unit)]
+    for index, share in enumerate(shares):
+        path += [(left + index * step, floor - share * unit)]
+        path += [(left + (index + 1) * step, floor - share * unit)]
     return [*path, (left + len(shares) * step, floor)]
 
 
@@ -92,9 +92,9 @@ def sensitivity(doc: Json, *, label: str) -> str:
     highest = max(max((rise for _, rise in pairs), default=0.0) for _, pairs in shown)
     x = svg.Scale(low=0, high=max(highest, 1e-6), start=left, end=WHOLE_PX - 90)
     body, height = [], 20
-    for at, (name, pairs) in enumerate(shown):
-        top = at * height + 4
-        body.append(svg.text(left - 8, top + 12, names[at], anchor="end"))
+    for index, (name, pairs) in enumerate(shown):
+        top = index * height + 4
+        body.append(svg.text(left - 8, top + 12, names[index], anchor="end"))
         for place, (share, rise) in enumerate(sorted(pairs, key=lambda pair: -pair[1])):
             opacity = 0.25 + 0.65 * (place + 1) / len(pairs)
             ink = svg.colour(1) if share == 0 else svg.colour(0)
@@ -117,16 +117,17 @@ def operators(before: Json, after: Json, *, names: tuple[str, str], label: str) 
     left = max(svg.text_width_px(name) for name in names) + 14
     x = svg.Scale(low=0, high=max(before["ms"], after["ms"]), start=left, end=WHOLE_PX - 90)
     body, height = [], 46
-    for at, (name, doc) in enumerate(zip(names, (before, after), strict=True)):
-        top, spent = at * height + 6, 0.0
+    for index, (name, doc) in enumerate(zip(names, (before, after), strict=True)):
+        top, spent = index * height + 6, 0.0
         body.append(svg.text(left - 8, top + 20, name, anchor="end"))
         for family, ink in inks.items():
             kinds = [one for one in doc["kinds"] if _family(one["kind"]) == family]
             if not kinds:
                 continue
-            start, spent = spent, spent + sum(one["ms"] for one in kinds)
+            start, spent = spent, spent + sum(kind["ms"] for kind in kinds)
             tip = f"{family}, {percent((spent - start) / doc['ms'])} of the time: " + ", ".join(
-                f"{one['kind']} {milliseconds(one['ms'])} ms in {one['kernels']}" for one in kinds
+                f"{kind['kind']} {milliseconds(kind['ms'])} ms in {kind['kernels']}"
+                for kind in kinds
             )
             style = f"fill:{ink};{SOLID};stroke:var(--paper, #ffffff);stroke-width:1"
             width = x(spent) - x(start)
@@ -168,12 +169,12 @@ def classes(rows: Sequence[tuple[str, float, float]], *, label: str) -> str:
             svg.text(x(value), len(shown) * height + 22, f"{100 * value:g} %",
                      anchor="middle", style=svg.QUIET)
         )  # fmt: skip
-    for at, (name, before, after) in enumerate(shown):
-        middle = at * height + 14
+    for index, (name, before, after) in enumerate(shown):
+        middle = index * height + 14
         ink = svg.colour(1) if after < before else svg.colour(2) if after > before else ""
         ink = ink or svg.colour(0)
         tip = f"{name}: {percent(before)} → {percent(after)}"
-        body.append(svg.text(left - 8, middle + 4, names[at], anchor="end"))
+        body.append(svg.text(left - 8, middle + 4, names[index], anchor="end"))
         style = f"stroke:{ink};stroke-width:2.5;stroke-opacity:0.6"
         body.append(svg.line(x(before), middle, x(after), middle, style=style))
         hollow = f"fill:var(--paper, #ffffff);stroke:{ink};stroke-width:1.6"
@@ -198,7 +199,7 @@ def reliability(found: Mapping[str, Sequence[Bin]], *, label: str) -> str:
                  style="stroke:currentColor;stroke-opacity:0.4;stroke-dasharray:4 3")
     )  # fmt: skip
     most = max(one.images for bins in found.values() for one in bins)
-    for at, (name, bins) in enumerate(found.items()):
+    for index, (name, bins) in enumerate(found.items()):
         ink = inks.get(name, svg.colour(0))
         points = [(x(one.confidence), y(one.right)) for one in bins]
         body.append(svg.polyline(points, style=f"stroke:{ink};stroke-width:1.6"))
@@ -210,7 +211,7 @@ def reliability(found: Mapping[str, Sequence[Bin]], *, label: str) -> str:
             radius = 2.5 + 5 * math.sqrt(one.images / most)
             style = f"fill:{ink};fill-opacity:0.75"
             body.append(svg.dot(px, py, radius, style=style, title=tip))
-        top = 52 + at * 18
+        top = 52 + index * 18
         body.append(svg.dot(x(0) + 14, top, 4, style=f"fill:{ink}"))
         body.append(svg.text(x(0) + 24, top + 4, name))
     return svg.picture(52 + size + 30, 34 + size + 44, label=label, body=body)

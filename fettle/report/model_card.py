@@ -85,7 +85,7 @@ Output: {card.output}; classes are in `labels.json`.
 
 
 def _data(card: Card) -> str:
-    totals = {s: sum(one.get(s, 0) for one in card.counts.values()) for s in SPLITS}
+    totals = {s: sum(count.get(s, 0) for count in card.counts.values()) for s in SPLITS}
     rows = [
         [_plain(name), *(number_format.count(one.get(s, 0)) for s in SPLITS)]
         for name, one in _classes(card)
@@ -93,10 +93,11 @@ def _data(card: Card) -> str:
     rows.append(["**all**", *(number_format.count(totals[s]) for s in SPLITS)])
     left_out = len(card.counts) - CLASSES_LISTED_MAX
     more = f"\n{left_out} more classes are in `labels.json`.\n" if left_out > 0 else ""
+    aside = number_format.count(card.quarantined)
     return f"""## Data
 
 Source `{_plain(card.source)}`, content digest `{card.data_digest[:12]}`. Images as ingested;
-data validation then put {number_format.count(card.quarantined)} aside, in whichever split they were.
+data validation then put {aside} aside, in whichever split they were.
 
 {_table(["class", *SPLITS], rows)}{more}"""
 

@@ -100,14 +100,14 @@ def steps(facts: Facts) -> list[Json]:
             "use": step["use"],
             "params": step["params"],
             "macs": step["macs"],
-            "bought": _bought(rows[at - 1], step) if at else number_format.DASH,
-            "cost": _lost(rows[at - 1], step) if at else number_format.DASH,
+            "bought": _bought(rows[index - 1], step) if index else number_format.DASH,
+            "cost": _lost(rows[index - 1], step) if index else number_format.DASH,
             "accuracy": number_format.DASH
             if step["validation_accuracy"] is None
             else number_format.percent_bare(step["validation_accuracy"]),
             "notes": _notes(step),
         }
-        for at, step in enumerate(rows)
+        for index, step in enumerate(rows)
     ]
 
 

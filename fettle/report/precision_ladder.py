@@ -1,9 +1,9 @@
 """Lay the targets out as a ladder: what each step down in precision bought and cost, by runtime.
 
-The order is that of fettle/hardware/precisions.py. Each rung is held against the one above it that was
-measured in the same runtime; int4 weights are a side step, which int8 is not held against. A rung's
-own verdict is its gate: one that does not pay is refused, and the next one is tried all the same,
-since it is made from the float file too.
+The order is that of fettle/hardware/precisions.py. Each rung is held against the one above it that
+was measured in the same runtime; int4 weights are a side step, which int8 is not held against. A
+rung's own verdict is its gate: one that does not pay is refused, and the next one is tried all the
+same, since it is made from the float file too.
 """
 
 from __future__ import annotations
@@ -12,28 +12,30 @@ from collections.abc import Sequence
 
 from fettle.hardware import precisions
 from fettle.report import number_format
-from fettle.report.report_schema import Json, Target
+from fettle.report.report_schema import Json, TargetFacts
 
 
-def rungs(targets: Sequence[Target]) -> list[Json]:
+def rungs(targets: Sequence[TargetFacts]) -> list[Json]:
     """List the measured targets of each runtime that has two or more, from fp32 down."""
     order = precisions.names()
-    measured = [one for one in targets if one.evidence == "measured" and one.precision in order]
+    measured = [
+        target for target in targets if target.evidence == "measured" and target.precision in order
+    ]
     found = []
     for runtime in dict.fromkeys(one.runtime for one in measured):
         ours = [one for one in measured if one.runtime == runtime]
         ours.sort(key=lambda one: order.index(str(one.precision)))
         if len(ours) > 1:
-            found += [_rung(one, _above(ours[:at])) for at, one in enumerate(ours)]
+            found += [_rung(our, _above(ours[:index])) for index, our in enumerate(ours)]
     return found
 
 
-def _above(higher: Sequence[Target]) -> Target | None:
-    aside = {one.name for one in precisions.PRECISIONS if one.side_step}
+def _above(higher: Sequence[TargetFacts]) -> TargetFacts | None:
+    aside = {precision.name for precision in precisions.PRECISIONS if precision.side_step}
     return next((one for one in reversed(higher) if one.precision not in aside), None)
 
 
-def _rung(one: Target, above: Target | None) -> Json:
+def _rung(one: TargetFacts, above: TargetFacts | None) -> Json:
     churn = one.more.get("churn")
     return {
         "target": one.name,
@@ -48,7 +50,7 @@ def _rung(one: Target, above: Target | None) -> Json:
     }
 
 
-def _bought(one: Target, above: Target) -> str:
+def _bought(one: TargetFacts, above: TargetFacts) -> str:
     """Say how many times smaller and faster; each speed is over the float model, same rounds."""
     said = []
     if one.size_bytes and above.size_bytes:
@@ -60,7 +62,7 @@ def _bought(one: Target, above: Target) -> str:
     return ", ".join(said) or number_format.DASH
 
 
-def _cost(one: Target, above: Target) -> str:
+def _cost(one: TargetFacts, above: TargetFacts) -> str:
     """Say the change of accuracy on validation, in points with a sign; a loss is negative."""
     if one.accuracy is None or above.accuracy is None:
         return number_format.DASH

@@ -14,21 +14,21 @@ from fettle.measure import Measure
 from fettle.params_schema import METRICS
 from fettle.report import artifact_reader as trees
 from fettle.report import target_rows
-from fettle.report.artifact_reader import Tree, not_run
+from fettle.report.artifact_reader import ArtifactTree, not_run
 from fettle.report.report_schema import (
     RECALL,
     Compression,
     Facts,
-    Failure,
+    FailureFacts,
     Gap,
     Git,
     Json,
     Metric,
     Quality,
-    Release,
-    Stage,
+    ReleaseFacts,
+    StageFacts,
     Validation,
-    Verdict,
+    VerdictFacts,
     to_json,
 )
 
@@ -55,7 +55,7 @@ def collect(project: Path) -> Facts:
         verdict=verdict,
         stages=_stages(tree, gaps),
         failures=tuple(
-            Failure(stage, str(e.get("kind")), str(e.get("text")))
+            FailureFacts(stage, str(e.get("kind")), str(e.get("text")))
             for stage, e in tree.errors.items()
         ),
         validation=_validation(tree, gaps),
@@ -73,16 +73,16 @@ def collect(project: Path) -> Facts:
     )
 
 
-def _name(tree: Tree) -> str:
+def _name(tree: ArtifactTree) -> str:
     """Name the run: the release's name, else the folder's."""
     release = (tree.last or {}).get("release") or {}
     return str(release.get("name") or tree.project.resolve().name)
 
 
-def _verdict(tree: Tree) -> Verdict:
+def _verdict(tree: ArtifactTree) -> VerdictFacts:
     choice = tree.document("select", "choice.json") or {}
     facts = tree.facts("verdict")
-    return Verdict(
+    return VerdictFacts(
         passed=facts.get("passed"),
         reasons=tuple(str(reason) for reason in facts.get("reasons", ())),
         chosen=choice.get("target"),
@@ -90,11 +90,11 @@ def _verdict(tree: Tree) -> Verdict:
     )
 
 
-def _stages(tree: Tree, gaps: list[Gap]) -> tuple[Stage, ...]:
+def _stages(tree: ArtifactTree, gaps: list[Gap]) -> tuple[StageFacts, ...]:
     """Take the flow's own list; without one, the records in the order the stages started."""
     if tree.last and tree.last.get("stages"):
         return tuple(
-            Stage(s["name"], s["seconds"], s["cached"], _made_seconds(tree, s["name"]))
+            StageFacts(s["name"], s["seconds"], s["cached"], _made_seconds(tree, s["name"]))
             for s in tree.last["stages"]
         )
     gaps.append(
@@ -102,7 +102,7 @@ def _stages(tree: Tree, gaps: list[Gap]) -> tuple[Stage, ...]:
     )
     known = sorted(tree.records.items(), key=lambda item: item[1].get("started", 0))
     timed = [
-        Stage(name, record["seconds"], None, record["seconds"])
+        StageFacts(name, record["seconds"], None, record["seconds"])
         for name, record in known
         if name in tree.artifacts
     ]
@@ -111,10 +111,10 @@ def _stages(tree: Tree, gaps: list[Gap]) -> tuple[Stage, ...]:
         Gap(f"stages[{name}].seconds", "restored from the cache without a record")
         for name in untimed
     ]
-    return (*timed, *(Stage(name, None, None) for name in untimed))
+    return (*timed, *(StageFacts(name, None, None) for name in untimed))
 
 
-def _made_seconds(tree: Tree, name: str) -> float | None:
+def _made_seconds(tree: ArtifactTree, name: str) -> float | None:
     """Return what the run that made this very artefact took; None when it was made elsewhere."""
     record, sealed = tree.records.get(name), tree.artifacts.get(name)
     if record is None or sealed is None or record.get("output_digest") != sealed.digest:
@@ -122,7 +122,7 @@ def _made_seconds(tree: Tree, name: str) -> float | None:
     return float(record["seconds"])
 
 
-def _validation(tree: Tree, gaps: list[Gap]) -> Validation | None:
+def _validation(tree: ArtifactTree, gaps: list[Gap]) -> Validation | None:
     sealed = tree.artifacts.get("validate")
     if sealed is None:
         gaps.append(Gap("validation", not_run("validate", tree)))
@@ -136,7 +136,7 @@ def _validation(tree: Tree, gaps: list[Gap]) -> Validation | None:
     )
 
 
-def _quality(tree: Tree, gaps: list[Gap]) -> Quality | None:
+def _quality(tree: ArtifactTree, gaps: list[Gap]) -> Quality | None:
     """Read every metric of both models on test, and the recall of each class."""
     sealed = tree.artifacts.get("verdict")
     if sealed is None:
@@ -157,7 +157,7 @@ def _quality(tree: Tree, gaps: list[Gap]) -> Quality | None:
     return Quality(metric=facts["metric"], metrics=metrics, churn=measures.get("churn"))
 
 
-def _compression(tree: Tree, gaps: list[Gap]) -> Compression:
+def _compression(tree: ArtifactTree, gaps: list[Gap]) -> Compression:
     """Read how the shipped file compares with the float model."""
     sealed = tree.artifacts.get("verdict")
     measures: Mapping[str, Measure] = sealed.measures if sealed else {}
@@ -167,16 +167,16 @@ def _compression(tree: Tree, gaps: list[Gap]) -> Compression:
     return Compression(**{name: measures.get(name) for name in names})
 
 
-def _release(tree: Tree, gaps: list[Gap]) -> Release:
+def _release(tree: ArtifactTree, gaps: list[Gap]) -> ReleaseFacts:
     given = (tree.last or {}).get("release")
     if given is None:
         gaps += [
             Gap(f"release.{name}", "no finished `fettle run` has published this tree")
             for name in ("bento", "model_version", "git")
         ]
-        return Release(data=tree.input("source.json").get("digest"))
+        return ReleaseFacts(data=tree.input("source.json").get("digest"))
     git = given["git"]
-    return Release(
+    return ReleaseFacts(
         bento=given["bento"],
         model_version=given["model_version"],
         run_id=given["run_id"],
@@ -187,7 +187,7 @@ def _release(tree: Tree, gaps: list[Gap]) -> Release:
     )
 
 
-def _environment(tree: Tree, gaps: list[Gap]) -> Json:
+def _environment(tree: ArtifactTree, gaps: list[Gap]) -> Json:
     machine = tree.input("machine.json")
     if not machine:
         gaps.append(Gap("environment.machine", "inputs/machine.json is not there"))
@@ -200,12 +200,12 @@ def _environment(tree: Tree, gaps: list[Gap]) -> Json:
     return {"machine": machine or None, "python": platform.python_version(), "versions": versions}
 
 
-def _data(tree: Tree) -> Json:
+def _data(tree: ArtifactTree) -> Json:
     source = tree.input("source.json")
     return {"source": source.get("source"), "fingerprint": source, **dict(tree.facts("ingest"))}
 
 
-def _details(tree: Tree) -> Json:
+def _details(tree: ArtifactTree) -> Json:
     """Read what only the page shows; None for what a stage did not write."""
     absent = {name: not_run(name, tree) for name in STAGES if name not in tree.artifacts}
     return {
@@ -222,21 +222,21 @@ def _details(tree: Tree) -> Json:
     }
 
 
-def _recipe(tree: Tree) -> list[Json] | None:
+def _recipe(tree: ArtifactTree) -> list[Json] | None:
     """Return the recipe that made the model: the one found, else the one given."""
     found: Json = tree.document("compress", "search.json") or {}
     recipe: list[Json] | None = found.get("recipe") or tree.facts("compress").get("recipe")
     return recipe
 
 
-def _profile(tree: Tree) -> Json | None:
+def _profile(tree: ArtifactTree) -> Json | None:
     """Return where the time goes in the float model and in the chosen target's file."""
     chosen = (tree.document("select", "choice.json") or {}).get("target")
     doc: Json | None = tree.document(f"evaluate@{chosen}", "profile.json") if chosen else None
     return doc
 
 
-def _steps(tree: Tree) -> list[Json]:
+def _steps(tree: ArtifactTree) -> list[Json]:
     """List the float model, then what each step of the recipe left; empty without a recipe."""
     done: list[Json] = tree.facts("compress").get("steps") or []
     if not done:

@@ -27,7 +27,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageFacts:
     """One stage of the last run; `cached` is None when no run said so.
 
     `seconds` is the time spent in that run, `made_seconds` what making the artefact took, then.
@@ -40,7 +40,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailureFacts:
     """A stage that failed, with the text it left."""
 
     stage: str
@@ -103,7 +103,7 @@ class Yardstick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class TargetFacts:
     """One row of the table of targets; accuracy is on validation."""
 
     name: str
@@ -135,7 +135,7 @@ class Git:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class ReleaseFacts:
     """What was made of the run; every part None until the flow has published it."""
 
     bento: str | None = None
@@ -148,7 +148,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class VerdictFacts:
     """Whether the chosen file may be released, and the reasons; passed is None before `verdict`."""
 
     passed: bool | None
@@ -164,16 +164,16 @@ class Facts:
     project: Path
     name: str
     finished: str | None
-    verdict: Verdict
-    stages: tuple[Stage, ...]
-    failures: tuple[Failure, ...]
+    verdict: VerdictFacts
+    stages: tuple[StageFacts, ...]
+    failures: tuple[FailureFacts, ...]
     validation: Validation | None
     quality: Quality | None
     compression: Compression
     baseline: Yardstick  # the float model
     plain: Yardstick  # the compressed model, before any quantization
-    targets: tuple[Target, ...]
-    release: Release
+    targets: tuple[TargetFacts, ...]
+    release: ReleaseFacts
     environment: Json
     data: Json
     details: Json
@@ -261,7 +261,7 @@ def _yardstick(file: Yardstick) -> Json:
     }
 
 
-def _target(target: Target) -> Json:
+def _target(target: TargetFacts) -> Json:
     accuracy = interval(target.accuracy)
     latency = target.latency_ms
     return {

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from fettle.report import number_format
-from fettle.report.artifact_reader import Tree, not_run
-from fettle.report.report_schema import Gap, Target, Yardstick
+from fettle.report.artifact_reader import ArtifactTree, not_run
+from fettle.report.report_schema import Gap, TargetFacts, Yardstick
 
 LATENCIES = ("p50", "p95", "p99")
 TARGET_OWN = ("accuracy", "speedup", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 PARTS = ("accuracy", "parity", "latency_ms", "speedup", "size_bytes")
 
 
-def yardsticks(tree: Tree, chosen: str | None) -> tuple[Yardstick, Yardstick]:
+def yardsticks(tree: ArtifactTree, chosen: str | None) -> tuple[Yardstick, Yardstick]:
     """Take the float model's and the plain form's figures from the chosen target's rounds.
 
     Without a choice from the first measured target's: each was timed beside both.
@@ -34,7 +34,7 @@ def yardsticks(tree: Tree, chosen: str | None) -> tuple[Yardstick, Yardstick]:
     return baseline, plain
 
 
-def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ...]:
+def targets(tree: ArtifactTree, chosen: str | None, gaps: list[Gap]) -> tuple[TargetFacts, ...]:
     rows = []
     for name, sealed in tree.matrix("evaluate").items():
         facts, measures = sealed.facts, sealed.measures
@@ -43,7 +43,7 @@ def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ..
         latency = {
             p: measures[f"latency_{p}_ms"] for p in LATENCIES if f"latency_{p}_ms" in measures
         }
-        row = Target(
+        row = TargetFacts(
             name=name,
             verdict=facts["verdict"],
             evidence=facts["evidence"],
@@ -74,14 +74,14 @@ def targets(tree: Tree, chosen: str | None, gaps: list[Gap]) -> tuple[Target, ..
     return tuple(rows)
 
 
-def notes(target: Target) -> list[str]:
+def notes(target: TargetFacts) -> list[str]:
     """Say what stands behind a target's row: what it beat, what the runtime did, its limits."""
     said = []
     over = target.more.get("speedup_over_best_float")
     if target.best_float and over:
         said.append(
-            f"{number_format.times_interval(over)} the speed of the float model in {target.best_float}, "
-            "its best runtime here"
+            f"{number_format.times_interval(over)} the speed of the float model in "
+            f"{target.best_float}, its best runtime here"
         )
     ours, floats, rest = (
         target.more.get(name)
@@ -93,9 +93,9 @@ def notes(target: Target) -> list[str]:
     )
     if ours and floats and rest:
         said.append(
-            f"the runtime's graph optimisation alone makes the float model {number_format.times(floats)} "
-            f"as fast and this file {number_format.times(ours)}; with it off in both the speed-up is "
-            f"{number_format.times_interval(rest)}"
+            "the runtime's graph optimisation alone makes the float model "
+            f"{number_format.times(floats)} as fast and this file {number_format.times(ours)}; "
+            f"with it off in both the speed-up is {number_format.times_interval(rest)}"
         )
     if target.kept_float is not None:
         layers = ", ".join(target.kept_float)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fettle.measure import Measure
 from fettle.report import number_format
-from fettle.report.report_schema import RECALL, Facts, Metric, Target
+from fettle.report.report_schema import RECALL, Facts, Metric, TargetFacts
 
 NARROW = 80
 TITLE = "Targets on validation images: accuracy in %, p50 latency in ms, [95 % interval]"
@@ -72,7 +72,7 @@ def _cost(facts: Facts) -> str:
     return f"; it {said} on {main.split} (95 %: {ends}, n = {number_format.count(drop.n)})"
 
 
-def standing(target: Target) -> str:
+def standing(target: TargetFacts) -> str:
     """Return the word for a target's row: chosen, ship or refused."""
     return "chosen" if target.chosen and target.verdict == "ship" else target.verdict
 
@@ -107,7 +107,7 @@ def _table(title: str, caption: str | None = None) -> Table:
     )
 
 
-def target_row(target: Target) -> tuple[str, str, str, str, str, str]:
+def target_row(target: TargetFacts) -> tuple[str, str, str, str, str, str]:
     """Return a target's cells: name, accuracy, p50 ms, speed-up, size, standing."""
     p50 = (target.latency_ms or {}).get("p50")
     return (

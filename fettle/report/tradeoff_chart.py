@@ -94,9 +94,9 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def stairs(steps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the corners of the line that a front (cost, gain) draws: along, then up."""
     path = []
-    for at, (cost, gain) in enumerate(steps):
-        if at:
-            path.append((cost, steps[at - 1][1]))
+    for index, (cost, gain) in enumerate(steps):
+        if index:
+            path.append((cost, steps[index - 1][1]))
         path.append((cost, gain))
     return path
 

@@ -45,13 +45,13 @@ def curve(
         body.append(svg.line(x(epoch), 34, x(epoch), 230, style=dashes))
     ends = [(x(points[-1][0]), y(points[-1][1])) for points in series.values()]
     heights = _spread([end[1] for end in ends], gap=15)
-    for at, (name, points) in enumerate(series.items()):
-        ink = svg.colour(at)
+    for index, (name, points) in enumerate(series.items()):
+        ink = svg.colour(index)
         body.append(
             svg.polyline([(x(e), y(v)) for e, v in points], style=f"stroke:{ink};stroke-width:1.8")
         )
         body += [svg.dot(x(e), y(v), 2.2, style=f"fill:{ink}") for e, v in points]
-        body.append(svg.text(ends[at][0] + 8, heights[at] + 4, name, style=f"fill:{ink}"))
+        body.append(svg.text(ends[index][0] + 8, heights[index] + 4, name, style=f"fill:{ink}"))
     return svg.picture(HALF_PX, 272, label=label, body=body)
 
 
@@ -79,16 +79,16 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
         svg.text(14, top + n * cell / 2, "true", anchor="middle", style=svg.QUIET, turn_degrees=-90)
     )
     every = math.ceil(svg.FONT_PX / cell)
-    for at, name in enumerate(names):
-        middle = (at + 0.5) * cell
-        if at % every == 0:
+    for index, name in enumerate(names):
+        middle = (index + 0.5) * cell
+        if index % every == 0:
             body.append(svg.text(margin - 6, top + middle + 4, name, anchor="end"))
             body.append(
                 svg.text(margin + middle + 4, top - 6, name, turn_degrees=-90)
                 if turned
                 else svg.text(margin + middle, top - 6, name, anchor="middle")
             )
-        body += _confusion_row(classes, counts[at], at, left=margin, top=top, cell=cell)
+        body += _confusion_row(classes, counts[index], index, left=margin, top=top, cell=cell)
     size = n * cell
     frame = "fill:none;stroke:currentColor;stroke-opacity:0.35"
     body.append(svg.rect(margin, top, size, size, style=frame))
@@ -149,10 +149,10 @@ def layers(rows: Sequence[Mapping[str, object]], *, what: str, label: str) -> st
         y_format=lambda v: f"{v:,.0f}",
         x_ticks=[at + 0.5 for at in range(0, len(rows), every)],
     )
-    for at, row in enumerate(rows):
-        left = x(at) + width / 8
-        tip = f"{row['layer']}: {count(before[at])} → {count(after[at])} {named}"
-        for value, opacity in ((before[at], 0.25), (after[at], 1)):
+    for index, row in enumerate(rows):
+        left = x(index) + width / 8
+        tip = f"{row['layer']}: {count(before[index])} → {count(after[index])} {named}"
+        for value, opacity in ((before[index], 0.25), (after[index], 1)):
             style = f"fill:{svg.colour(0)};fill-opacity:{opacity}"
             body.append(svg.rect(left, y(value), width, 200 - y(value), style=style, title=tip))
     return svg.picture(WHOLE_PX, 244, label=label, body=body)
@@ -168,9 +168,9 @@ def stage_times(stages: Sequence[tuple[str, float | None, bool | None]]) -> str:
     left = max(svg.text_width_px(name) for name in names) + 16
     x = svg.Scale(low=0, high=longest, start=left, end=WHOLE_PX - 210)
     body = []
-    for at, (_, spent, cached) in enumerate(stages):
-        top = at * row + 4
-        body.append(svg.text(left - 8, top + 14, names[at], anchor="end"))
+    for index, (_, spent, cached) in enumerate(stages):
+        top = index * row + 4
+        body.append(svg.text(left - 8, top + 14, names[index], anchor="end"))
         if spent is None:
             body.append(svg.text(left + 4, top + 14, "not measured", style=svg.QUIET))
             continue

@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 from fettle.serving import openapi_document
 from fettle.serving.asgi_messages import App, Message, Receive, Send, answer, refuse
-from fettle.serving.authentication import Guard
-from fettle.serving.predict_route import Predict
-from fettle.serving.prometheus_metrics import KIND, Metrics
-from fettle.serving.release_bundle import SHORT, Bundle
+from fettle.serving.authentication import ApiKeyGuard
+from fettle.serving.predict_route import PredictRoute
+from fettle.serving.prometheus_metrics import KIND, ServerMetrics
+from fettle.serving.release_bundle import SHORT, ReleaseBundle
 from fettle.serving.request_telemetry import Telemetry, to_stdout
 
 OURS = frozenset({"/predict", "/metrics", "/docs.json"})
@@ -27,15 +27,15 @@ THEIRS = frozenset({"/", "/livez", "/readyz", "/healthz"})
 
 
 def build(
-    served: Bundle, *, pages: App, key: str | None, write: Callable[[str], None] = to_stdout
+    served: ReleaseBundle, *, pages: App, key: str | None, write: Callable[[str], None] = to_stdout
 ) -> App:
     """Return the whole server of one worker; `served` answers once here, to be warm.
 
     `write` takes the log's lines.
     """
     name = str(served.release["name"])
-    metrics = Metrics(name=name, digest=served.digest[:SHORT])
-    predict = Predict(served, on_batch=metrics.batch)
+    metrics = ServerMetrics(name=name, digest=served.digest[:SHORT])
+    predict = PredictRoute(served, on_batch=metrics.batch)
     served.warm_up()
     docs = json.dumps(openapi_document.openapi(name, served.digest[:SHORT])).encode()
     # what lives as long as the worker need not be looked at again by every collection
@@ -56,4 +56,6 @@ def build(
             return await answer(send, 200, docs)
         return await pages(scope, receive, send)
 
-    return Telemetry(Guard(route, key=key), routes=OURS | THEIRS, metrics=metrics, write=write)
+    return Telemetry(
+        ApiKeyGuard(route, key=key), routes=OURS | THEIRS, metrics=metrics, write=write
+    )

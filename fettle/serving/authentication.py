@@ -50,7 +50,7 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-class Guard:
+class ApiKeyGuard:
     """Let a request through to `app`, or answer for it.
 
     `key` None means that there is none: then only loopback clients are served, and only under a

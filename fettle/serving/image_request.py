@@ -87,11 +87,11 @@ def from_files(files: list[bytes], preprocess: Preprocess) -> Pixels:
     _check_count(len(files))
     _check_area(files)
     images = []
-    for at, encoded in enumerate(files):
+    for index, encoded in enumerate(files):
         try:
             images.append(preprocess.pixels(encoded))
         except UnreadableImage as err:
-            where = f"image {at} of {len(files)}" if len(files) > 1 else "the image"
+            where = f"image {index} of {len(files)}" if len(files) > 1 else "the image"
             raise BadRequest(f"{where} cannot be read: {err}") from err
     return np.stack(images)
 

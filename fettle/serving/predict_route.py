@@ -23,7 +23,7 @@ from starlette.requests import Request
 from fettle.preprocessing import Pixels, brightness
 from fettle.serving import image_request, request_body
 from fettle.serving.asgi_messages import Message, Receive, Send, answer, headers, refuse
-from fettle.serving.release_bundle import BATCH_MAX, Bundle, Ranked
+from fettle.serving.release_bundle import BATCH_MAX, RankedAnswer, ReleaseBundle
 from fettle.serving.request_batching import Batcher
 from fettle.serving.request_telemetry import note
 
@@ -35,12 +35,12 @@ DECODERS = 2  # threads: a large photo takes 0.1 s to decode, and must not hold 
 FORM = "multipart/form-data"
 
 
-class Predict:
+class PredictRoute:
     """The one route of a served release, as an ASGI application."""
 
     def __init__(
         self,
-        served: Bundle,
+        served: ReleaseBundle,
         *,
         concurrent_max: int = CONCURRENT_MAX,
         body_max_bytes: int = request_body.MAX_BYTES,
@@ -87,7 +87,7 @@ class Predict:
                 pixels = await self._decode(data, given, scope, receive)
                 note(scope)["images"] = len(pixels)
                 rows = await self._model(pixels)
-        except request_body.Gone:
+        except request_body.ClientGone:
             return
         except image_request.BadRequest as err:
             note(scope)["reason"] = str(err)
@@ -114,7 +114,7 @@ class Predict:
             more=[*self._named, *self._told(rows, pixels)],
         )
 
-    def _told(self, rows: list[Ranked], pixels: Pixels) -> list[tuple[bytes, bytes]]:
+    def _told(self, rows: list[RankedAnswer], pixels: Pixels) -> list[tuple[bytes, bytes]]:
         """Tell the router's log what was answered, for labels that arrive late and for drift."""
         if len(rows) > TOLD_MAX:
             return []
@@ -157,7 +157,7 @@ def _opening(label: str) -> str:
     return f'{{"label": {json.dumps(label)}, "probability": '
 
 
-def _to_json(rows: list[Ranked], classes: Sequence[str]) -> bytes:
+def _to_json(rows: list[RankedAnswer], classes: Sequence[str]) -> bytes:
     """Write [{"label", "probability", "top": [{"label", "probability"}, …]}, …].
 
     `classes` are the labels' openings. Written by hand: json.dumps takes three times as long,

@@ -31,7 +31,7 @@ SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25,
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Metrics:
+class ServerMetrics:
     """The counters of one worker process."""
 
     def __init__(self, *, name: str, digest: str) -> None:

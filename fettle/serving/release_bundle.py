@@ -42,7 +42,7 @@ class Runs(Protocol):
     def run(self, batch: Floats) -> Floats: ...
 
 
-class Ranked(NamedTuple):
+class RankedAnswer(NamedTuple):
     """The likeliest classes of one image, likeliest first: their numbers and probabilities."""
 
     classes: list[int]
@@ -50,7 +50,7 @@ class Ranked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class ReleaseBundle:
     """A verified, loaded release. `digest` identifies the folder; `release` is its release.json."""
 
     digest: str
@@ -72,7 +72,7 @@ class Bundle:
             )
         return rows if self.release["output"]["kind"] == "probabilities" else softmax(rows)
 
-    def rank(self, pixels: Pixels, *, most: int) -> list[Ranked]:
+    def rank(self, pixels: Pixels, *, most: int) -> list[RankedAnswer]:
         """Return the `most` likeliest classes of each image, likeliest first.
 
         Probabilities have DECIMALS decimals: float32 logits carry no more, and they are written
@@ -81,7 +81,7 @@ class Bundle:
         chances = self.predict(pixels)
         order = np.argsort(-chances, axis=1, kind="stable")[:, :most]
         best = np.take_along_axis(chances, order, axis=1).round(DECIMALS)
-        return list(map(Ranked, order.tolist(), best.tolist()))
+        return list(map(RankedAnswer, order.tolist(), best.tolist()))
 
     def warm_up(self) -> None:
         """Answer once, so that the first caller does not pay for the runtime's own set-up."""
@@ -89,7 +89,7 @@ class Bundle:
         self.predict(np.zeros(one, dtype=np.uint8))
 
 
-def load(folder: Path, *, threads: int = 1) -> Bundle:
+def load(folder: Path, *, threads: int = 1) -> ReleaseBundle:
     """Verify `folder` and load its model with `threads` threads.
 
     Raises ProjectError when it is no release, TamperedError when a file is missing or changed,
@@ -100,7 +100,7 @@ def load(folder: Path, *, threads: int = 1) -> Bundle:
     labels = json.loads((folder / LABELS).read_text())
     runtime = importlib.import_module(f"fettle.hardware.runtimes.{release['runtime']['name']}")
     session = runtime.open(folder / release["runtime"]["entry"], threads=threads)
-    return Bundle(digest, release, Preprocess(**preprocess), tuple(labels), session)
+    return ReleaseBundle(digest, release, Preprocess(**preprocess), tuple(labels), session)
 
 
 def verify(folder: Path) -> tuple[dict[str, Any], str]:  # Any: JSON

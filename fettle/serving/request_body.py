@@ -18,7 +18,7 @@ TIMEOUT_S = 20.0  # 16 MiB at 7 Mbit/s
 DRAIN_MAX_BYTES = 4 * MAX_BYTES  # read on after a 413
 
 
-class Gone(Exception):
+class ClientGone(Exception):
     """The client left before its body was complete; nobody waits for an answer."""
 
 
@@ -55,7 +55,7 @@ async def refuse_size(receive: Receive, send: Send, reason: str, *, timeout_s: f
     start, text = refusal(413, reason)
     await send(start)
     await send({**text, "more_body": True})
-    with contextlib.suppress(TimeoutError, Gone):
+    with contextlib.suppress(TimeoutError, ClientGone):
         async with asyncio.timeout(timeout_s):
             await _read(receive, DRAIN_MAX_BYTES, keep=False)
     await send({"type": "http.response.body", "body": b""})
@@ -67,7 +67,7 @@ async def _read(receive: Receive, most: int, *, keep: bool = True) -> bytes:
     while more and size <= most:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientGone
         chunk = message.get("body", b"")
         size += len(chunk)
         if keep:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fettle.serving.asgi_messages import App, Headers, Message, Receive, Send, messages
-from fettle.serving.prometheus_metrics import OTHER, Metrics
+from fettle.serving.prometheus_metrics import OTHER, ServerMetrics
 
 REQUEST_ID = b"x-request-id"
 WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -54,7 +54,7 @@ class Telemetry:
         app: App,
         *,
         routes: frozenset[str],
-        metrics: Metrics,
+        metrics: ServerMetrics,
         write: Callable[[str], None] = to_stdout,
     ) -> None:
         self._app = app

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fettle import manifest
+from fettle import manifest, plugins
 from fettle.errors import ProjectError
+from fettle.hardware import precisions
 from fettle.params import Params, load
 from fettle.staleness import reachability
 from fettle.staleness.input_history import differences, keep
@@ -34,13 +35,14 @@ CHECKS_ONLY = frozenset({"fettle.params", "fettle.plugins"})
 # these folders that the params name. A folder that is not here counts whole.
 NAMED_IN: Mapping[str, tuple[str, ...]] = {
     "sources": (),
-    "families": ("compress",),  # a student is of another family
-    "compress": (),
+    "families": ("techniques",),  # a student is of another family
+    "techniques": (),
     "targets": (),
     "runtimes": ("targets",),
 }
+QUANTIZERS = "quantizers"  # named by the precision of a target
 RUNTIMES = "runtimes"  # a release carries the file of its runtime
-SEARCHED = "compress"  # the folder that `recipe: auto` may take any proposal from
+SEARCHED = "techniques"  # the kind that `recipe: auto` may take any proposal from
 Document = dict[str, dict[str, Any]]  # Any: JSON
 
 
@@ -108,7 +110,7 @@ class Asked:
             return {}
         if not folder:
             return dict.fromkeys(self._index.sources.files, "whole")
-        prefix = f"fettle.{folder}."
+        prefix = f"{plugins.package_of(folder)}."
         if name:
             return {f"{prefix}{name}": "whole"}
         known = self._index.plugins(folder)
@@ -121,6 +123,8 @@ class Asked:
     def picked(self, folder: str) -> list[str]:
         """List the plug-ins of a folder that a computed name may give: all, if nobody names one."""
         known = self._index.plugins(folder)
+        if folder == QUANTIZERS:
+            return [one for one in known if one in self._quantizers()]
         if folder not in NAMED_IN:
             return known
         words = set(self.words)
@@ -129,11 +133,17 @@ class Asked:
             if other == SEARCHED and self.searches:
                 chosen = self._index.plugins(other)
             for one in chosen:
-                table = self._index.sources.read(f"fettle.{other}.{one}")
+                table = self._index.sources.read(f"{plugins.package_of(other)}.{one}")
                 words.update(text for symbol in table.symbols.values() for text in symbol.strings)
         return [one for one in known if one in words] or (
             [] if folder == SEARCHED and self.searches else known
         )
+
+    def _quantizers(self) -> set[str | None]:
+        """Name the quantizers of the targets that this stage's params name."""
+        targets = [one for one in self._index.plugins("targets") if one in self.words]
+        records = [plugins.resolve("targets", target, where="targets").TARGET for target in targets]
+        return {precisions.named(record.precision).quantizer for record in records}
 
     def _searched(self, module: str, name: str, seen: set[str]) -> str:
         """Say how a search takes a technique: whole if it can propose it, else for its claims."""
@@ -153,7 +163,7 @@ def _functions(sources: Sources, index: Index, found: Reached) -> dict[str, dict
 
 def _carried(index: Index, asked: Asked, params: Params, tree: Path) -> set[str]:
     """Name the modules whose text a release carries: its service's, and its runtime's."""
-    entries = [f"fettle.{RUNTIMES}.{one}" for one in asked.picked(RUNTIMES)]
+    entries = [f"{plugins.package_of(RUNTIMES)}.{one}" for one in asked.picked(RUNTIMES)]
     for path in sorted((tree / "bentos" / params.release.service).glob("*.py")):
         entries += index.imports_of(path)
     return reachability.files_of(index.sources, entries)
@@ -164,7 +174,7 @@ def _foreign(index: Index, modules: set[str]) -> set[str]:
     found = set()
     for module in modules:
         for symbol in index.sources.read(module).symbols.values():
-            found |= {one.partition(".")[0] for one in symbol.executes}
+            found |= {execute.partition(".")[0] for execute in symbol.executes}
     return {one for one in found if one and not index.sources.is_ours(one)}
 
 

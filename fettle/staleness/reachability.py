@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fettle import plugins
 from fettle.staleness.source_symbols import TOP, Symbol, Table
 
 BY_NAME = "IMPORTS_BY_NAME"
+KINDS = {plugins.package_of(kind): kind for kind in plugins.FOLDERS}
 
 
 @dataclass(slots=True)
@@ -196,8 +198,8 @@ class Walk:
                 self.whole(start)
             elif BY_NAME in table.symbols:
                 self.found.packages.update(table.symbols[BY_NAME].strings)
-            elif start.startswith("fettle.") and start.endswith(".*"):  # a plug-in, by its path
-                folder = start.removeprefix("fettle.").removesuffix(".*")
+            elif (folder := KINDS.get(start.removesuffix(".*"))) and start.endswith(".*"):
+                # a plug-in, by its path
                 self._calls["resolve", folder, "", module] = None
             else:
                 self.found.unknown.add(module)

@@ -22,6 +22,7 @@ from typing import Any
 import fettle
 from fettle import manifest
 from fettle.errors import ProjectError
+from fettle.plugins import package_of
 from fettle.staleness import source_symbols
 from fettle.staleness.reachability import Sources
 from fettle.staleness.source_symbols import Table
@@ -70,7 +71,7 @@ class Index:
 
     def plugins(self, folder: str) -> list[str]:
         """List the plug-ins of a folder, as fettle.plugins does."""
-        prefix = f"fettle.{folder}."
+        prefix = f"{package_of(folder)}."
         names = [module.removeprefix(prefix) for module in self.sources.under(prefix)]
         return [name for name in names if not name.startswith("_") and "." not in name]
 

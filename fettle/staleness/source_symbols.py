@@ -147,7 +147,7 @@ def _runs_at_import(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign | ast.AnnAssign):
         return any(isinstance(one, ast.Call) for one in ast.walk(node))
     decorators = getattr(node, "decorator_list", [])
-    roots = [ast.unparse(one).partition("(")[0].partition(".")[0] for one in decorators]
+    roots = [ast.unparse(decorator).partition("(")[0].partition(".")[0] for decorator in decorators]
     return not INERT.issuperset(roots) or any(
         keyword.arg == "metaclass" for keyword in getattr(node, "keywords", [])
     )

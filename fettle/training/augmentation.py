@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Augment:
+class Augmentation:
     """Ranges of the random changes; all zero or false is none.
 
     Shifts are shares of the side, `rotate_degrees` and `scale_fraction` go both ways, brightness
@@ -28,7 +28,7 @@ class Augment:
 
 
 def apply(
-    images: torch.Tensor, augment: Augment, *, std: float, generator: torch.Generator
+    images: torch.Tensor, augment: Augmentation, *, std: float, generator: torch.Generator
 ) -> torch.Tensor:
     """Change a normalised batch [N, C, S, S]; `std` turns full-scale shares into its units.
 
@@ -52,7 +52,7 @@ def _uniform(count: int, reach: float, generator: torch.Generator) -> torch.Tens
     return (torch.rand(count, generator=generator) * 2 - 1) * reach
 
 
-def _warp(images: torch.Tensor, augment: Augment, generator: torch.Generator) -> torch.Tensor:
+def _warp(images: torch.Tensor, augment: Augmentation, generator: torch.Generator) -> torch.Tensor:
     """Shift, turn, zoom and mirror by one affine grid a batch (bilinear)."""
     count = images.shape[0]
     angle = _uniform(count, math.radians(augment.rotate_degrees), generator)
@@ -75,7 +75,7 @@ def _warp(images: torch.Tensor, augment: Augment, generator: torch.Generator) ->
 
 
 def _relight(
-    images: torch.Tensor, augment: Augment, std: float, generator: torch.Generator
+    images: torch.Tensor, augment: Augmentation, std: float, generator: torch.Generator
 ) -> torch.Tensor:
     count = images.shape[0]
     light = _uniform(count, augment.brightness_fraction / std, generator)

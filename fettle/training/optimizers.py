@@ -21,9 +21,9 @@ def build(
     would pull towards a dead layer. Each torch parameter group carries "group" (k) and "base_rate".
     """
     parts = []
-    for at, modules in enumerate(groups):
+    for index, modules in enumerate(groups):
         found = [p for module in modules for p in module.parameters()]
-        rate = learning_rate * decay_per_group**at
+        rate = learning_rate * decay_per_group**index
         for wide, decay in ((True, weight_decay), (False, 0.0)):
             chosen = [p for p in found if (p.ndim > 1) == wide]
             if chosen:
@@ -32,21 +32,21 @@ def build(
                         "params": chosen,
                         "lr": rate,
                         "weight_decay": decay,
-                        "group": at,
+                        "group": index,
                         "base_rate": rate,
                     }
                 )
     return torch.optim.AdamW(parts, lr=learning_rate)
 
 
-def open_for_learning(groups: Sequence[Sequence[nn.Module]], count: int) -> None:
+def unfreeze(groups: Sequence[Sequence[nn.Module]], count: int) -> None:
     """Let the first `count` groups learn and freeze the rest.
 
     Frozen BatchNorm layers stay in train mode: their statistics must move to the new data.
     """
-    for at, modules in enumerate(groups):
+    for index, modules in enumerate(groups):
         for module in modules:
-            module.requires_grad_(at < count)
+            module.requires_grad_(index < count)
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -29,8 +29,8 @@ from fettle.training import (
     optimizers,
 )
 from fettle.training.inference import Ints
-from fettle.training.training_plan import Data, Epoch, Plan
-from fettle.training.training_run import Run
+from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
+from fettle.training.training_run import TrainingRun
 
 Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -46,8 +46,8 @@ class Fitted:
 def fit(
     model: nn.Module,
     *,
-    data: Data,
-    plan: Plan,
+    data: TrainingData,
+    plan: TrainingPlan,
     groups: Sequence[Sequence[nn.Module]] | None = None,
     loss: Loss | None = None,
     scratch: Path | None = None,
@@ -71,7 +71,7 @@ def fit(
         decay_per_group=plan.learning_rate_decay_per_group,
         weight_decay=plan.weight_decay,
     )
-    run = Run(model, optimizer, scratch)
+    run = TrainingRun(model, optimizer, scratch)
     run.resume(on_epoch)
     with torch.random.fork_rng():
         while not run.done(plan):
@@ -83,7 +83,7 @@ def fit(
     return Fitted(run.curve, run.best_epoch)
 
 
-def supervised(data: Data, plan: Plan) -> Loss:
+def supervised(data: TrainingData, plan: TrainingPlan) -> Loss:
     """Make the plain loss: cross-entropy with the plan's label smoothing and class weights."""
 
     def cross_entropy(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -111,9 +111,9 @@ def set_batchnorm_momentum(model: nn.Module, momentum: float | None) -> None:
 
 
 def _epoch(
-    run: Run,
-    data: Data,
-    plan: Plan,
+    run: TrainingRun,
+    data: TrainingData,
+    plan: TrainingPlan,
     groups: Sequence[Sequence[nn.Module]],
     loss: Loss,
     frozen: Sequence[nn.Parameter],
@@ -126,7 +126,7 @@ def _epoch(
         epochs_head=plan.epochs_head,
         unfreeze_every_epochs=plan.unfreeze_every_epochs,
     )
-    optimizers.open_for_learning(groups, count)
+    optimizers.unfreeze(groups, count)
     for parameter in frozen:
         parameter.requires_grad_(False)
     # Seeded anew each epoch, so that a resumed run draws what an unbroken one draws.
@@ -149,7 +149,9 @@ def _epoch(
     )
 
 
-def _train(run: Run, data: Data, plan: Plan, loss: Loss, generator: torch.Generator) -> float:
+def _train(
+    run: TrainingRun, data: TrainingData, plan: TrainingPlan, loss: Loss, generator: torch.Generator
+) -> float:
     """Go once over the training images; return the mean loss."""
     where = next(run.model.parameters()).device
     number = len(run.curve)
@@ -157,9 +159,9 @@ def _train(run: Run, data: Data, plan: Plan, loss: Loss, generator: torch.Genera
     autocast = where.type == "cuda" and plan.mixed_precision == "auto"  # CPU: 0.5x, measured
     run.model.train()
     total = 0.0
-    for at, chosen in enumerate(batches):
+    for index, chosen in enumerate(batches):
         rate = _set_rates(
-            run.optimizer, plan, step=number * len(batches) + at, epoch_steps=len(batches)
+            run.optimizer, plan, step=number * len(batches) + index, epoch_steps=len(batches)
         )
         inputs = torch.from_numpy(data.normalise(data.train_pixels[chosen]))
         inputs = augmentation.apply(inputs, plan.augment, std=data.std, generator=generator)
@@ -168,7 +170,7 @@ def _train(run: Run, data: Data, plan: Plan, loss: Loss, generator: torch.Genera
         with torch.autocast(where.type, dtype=torch.bfloat16, enabled=autocast):
             value = loss(run.model, inputs, labels)
         reached = float(value.detach())
-        _check_finite(reached, plan, at=f"epoch {number + 1}, step {at + 1}", rate=rate)
+        _check_finite(reached, plan, at=f"epoch {number + 1}, step {index + 1}", rate=rate)
         run.optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
         run.optimizer.step()
@@ -176,7 +178,7 @@ def _train(run: Run, data: Data, plan: Plan, loss: Loss, generator: torch.Genera
     return total / sum(len(chosen) for chosen in batches)
 
 
-def _batches(data: Data, plan: Plan, generator: torch.Generator) -> list[Ints]:
+def _batches(data: TrainingData, plan: TrainingPlan, generator: torch.Generator) -> list[Ints]:
     """Cut a shuffled epoch into batches of nearly equal size, so that none is a lone image."""
     count = len(data.train_labels)
     if plan.imbalance == "sampler":
@@ -188,7 +190,7 @@ def _batches(data: Data, plan: Plan, generator: torch.Generator) -> list[Ints]:
 
 
 def _set_rates(
-    optimizer: torch.optim.Optimizer, plan: Plan, *, step: int, epoch_steps: int
+    optimizer: torch.optim.Optimizer, plan: TrainingPlan, *, step: int, epoch_steps: int
 ) -> float:
     """Give each torch parameter group its rate for this step; return the head's."""
     for part in optimizer.param_groups:
@@ -206,7 +208,7 @@ def _set_rates(
     return float(optimizer.param_groups[0]["lr"])
 
 
-def _check_finite(value: float, plan: Plan, *, at: str, rate: float) -> None:
+def _check_finite(value: float, plan: TrainingPlan, *, at: str, rate: float) -> None:
     if math.isfinite(value):
         return
     raise ModelError(

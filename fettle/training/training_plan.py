@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from fettle.training.augmentation import Augment
+from fettle.training.augmentation import Augmentation
 from fettle.training.inference import Ints, Normalise, Pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
+class TrainingData:
     """What is learnt from and what decides: pixels uint8 [N, C, S, S], labels int64 [N]."""
 
     train_pixels: Pixels
@@ -22,7 +22,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """How to train; the names and meanings are those of params.yaml's finetune section.
 
     `epochs_before` are epochs that another training of the model took: seeds go on from there, so
@@ -48,7 +48,7 @@ class Plan:
     batchnorm_momentum: float | None = None
     imbalance: Literal["none", "weights", "sampler", "thresholds"] = "none"
     mixed_precision: Literal["auto", "off"] = "auto"
-    augment: Augment = field(default_factory=Augment)
+    augment: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from fettle.training import optimizers, training_checkpoint
-from fettle.training.training_plan import Epoch, Plan
+from fettle.training.training_plan import Epoch, TrainingPlan
 
 
-class Run:
+class TrainingRun:
     """The state of one training between epochs: what a checkpoint holds."""
 
     def __init__(
@@ -23,7 +23,7 @@ class Run:
         self.best: dict[str, torch.Tensor] = {}
         self.best_epoch = 0
 
-    def done(self, plan: Plan) -> bool:
+    def done(self, plan: TrainingPlan) -> bool:
         """Stop at the last epoch, or when patience is over (counted once everything learns)."""
         if len(self.curve) >= plan.epochs_max:
             return True

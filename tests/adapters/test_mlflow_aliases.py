@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fettle.adapters import mlflow_aliases
-from fettle.adapters.mlflow_aliases import Registry, Version, Wanted
+from fettle.adapters.mlflow_aliases import ModelRegistry, Version, WantedAliases
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.errors import UserError
-from fettle.rollout.supervisor.actuator import Deeds
+from fettle.rollout.supervisor.actuator import Actuator
 
 OLD, NEW = "a" * 12, "b" * 12
 
@@ -23,20 +23,20 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def registry(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+def registry(uri: str, tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
     folder = tmp_path_factory.mktemp("artifacts")
     tracker = Tracker(uri, folder / "artifacts", "tiny")
     tracker.start("tiny", {"seed": 1}, {})
     for release in (OLD, NEW):
         tags = {"release_digest": release * 5, "bento_tag": f"tiny:{release}", "gate": "passed"}
         tracker.register("tiny", folder, tags, challenger=True)
-    return Registry(uri, "tiny")
+    return ModelRegistry(uri, "tiny")
 
 
 def test_the_aliases_follow_what_was_decided_and_a_second_time_changes_nothing(
-    registry: Registry,
+    registry: ModelRegistry,
 ) -> None:
-    wanted = Wanted(
+    wanted = WantedAliases(
         {"champion": NEW, "previous_champion": OLD, "challenger": None},
         {NEW: {"canary": "promoted"}},
     )
@@ -50,9 +50,9 @@ def test_the_aliases_follow_what_was_decided_and_a_second_time_changes_nothing(
     assert [registry.resolve(name) for name in names] == [NEW, OLD, None]
 
 
-def test_an_alias_of_a_release_that_nobody_registered_is_refused(registry: Registry) -> None:
+def test_an_alias_of_a_release_that_nobody_registered_is_refused(registry: ModelRegistry) -> None:
     with pytest.raises(UserError) as caught:
-        registry.project(Wanted({"champion": "c" * 12}))
+        registry.project(WantedAliases({"champion": "c" * 12}))
     assert str(caught.value) == (
         "release cccccccccccc is not registered as tiny; aliases name registered versions. "
         "Fix: run `fettle run`, which registers it."
@@ -70,7 +70,7 @@ def test_the_next_challenger_is_the_newest_that_waited_and_passed() -> None:
 
 
 def test_names_that_are_written_anew_while_the_old_ones_are_told_are_told_too(
-    uri: str, registry: Registry, tmp_path: Path
+    uri: str, registry: ModelRegistry, tmp_path: Path
 ) -> None:
     def write(champion: str) -> None:
         doc = {"model": "tiny", "aliases": {"champion": champion}, "tags": {}}
@@ -78,7 +78,7 @@ def test_names_that_are_written_anew_while_the_old_ones_are_told_are_told_too(
 
     path = tmp_path / "aliases.json"
     write(OLD)
-    deeds = Deeds(router=None, arms=None, renew=lambda: None, tracking_uri=uri)  # type: ignore[arg-type]
+    deeds = Actuator(router=None, arms=None, renew=lambda: None, tracking_uri=uri)  # type: ignore[arg-type]
     deeds.project(path)  # begins
     time.sleep(0.2)  # it has not read the file yet, or it has: either way the new names count
     write(NEW)

@@ -24,7 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _set(project: Path, name: str, value: str) -> None:
     lines = (project / "params.yaml").read_text().splitlines()
-    at = next(at for at, line in enumerate(lines) if line.startswith(f"  {name}: "))
+    at = next(index for index, line in enumerate(lines) if line.startswith(f"  {name}: "))
     lines[at] = f"  {name}: {value}"
     (project / "params.yaml").write_text("\n".join(lines) + "\n")
 

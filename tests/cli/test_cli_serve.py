@@ -23,7 +23,7 @@ from fettle.errors import BusyError, ProjectError
 from fettle.release import release_store, signing
 from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import supervisor_launch
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 
 class Released:
@@ -140,7 +140,7 @@ def test_the_last_release_is_served_until_ctrl_c(released: Released) -> None:
 
 
 @pytest.fixture
-def canary(released: Released) -> Iterator[Place]:
+def canary(released: Released) -> Iterator[StateLayout]:
     """The supervisor's folder, empty; nothing of it runs or is left at the end."""
     home = project.Project(released.folder, released.folder)
     place = supervisor_launch.place_of(home)
@@ -151,12 +151,12 @@ def canary(released: Released) -> Iterator[Place]:
 
 
 def test_the_champion_of_a_canary_is_served_alone_behind_its_address(
-    released: Released, canary: Place
+    released: Released, canary: StateLayout
 ) -> None:
     port, place = served.free_port(), canary
-    champion = Release(released.signed.name, released.tag, str(released.signed))
+    champion = PinnedRelease(released.signed.name, released.tag, str(released.signed))
     control, feedback = served.free_port(), served.free_port()
-    place.write_serving(Serving("127.0.0.1", port, control, feedback, champion=champion))
+    place.write_serving(ServingState("127.0.0.1", port, control, feedback, champion=champion))
     command = released.command("--port", str(port))
     with served.serving(command, port=port, cwd=released.folder, env=released.env) as server:
         image = b"[[0, 255], [0, 255]]"
@@ -186,12 +186,12 @@ def test_the_champion_of_a_canary_is_served_alone_behind_its_address(
 
 
 def test_a_champion_whose_bento_was_changed_is_not_served(
-    released: Released, canary: Place
+    released: Released, canary: StateLayout
 ) -> None:
     port, place = served.free_port(), canary
-    champion = Release(released.signed.name, released.tag, str(released.signed))
+    champion = PinnedRelease(released.signed.name, released.tag, str(released.signed))
     control, feedback = served.free_port(), served.free_port()
-    place.write_serving(Serving("127.0.0.1", port, control, feedback, champion=champion))
+    place.write_serving(ServingState("127.0.0.1", port, control, feedback, champion=champion))
     source = released.built / "src" / "service.py"
     was = source.read_bytes()
     source.write_bytes(was + b"# one more line\n")
@@ -204,12 +204,12 @@ def test_a_champion_whose_bento_was_changed_is_not_served(
     assert (process_identity.read(place.warden), arms_left(place)) == (None, [])
 
 
-def arms_left(place: Place) -> list[model_servers.Serving]:
+def arms_left(place: StateLayout) -> list[model_servers.RunningServer]:
     """The releases that still run."""
-    return model_servers.Arms(place.arms, {}, key=None).running()
+    return model_servers.ModelServers(place.arms, {}, key=None).running()
 
 
-def attempts(place: Place) -> list[dict[str, Any]]:
+def attempts(place: StateLayout) -> list[dict[str, Any]]:
     """The router's log."""
     log = (place.router / "attempts.log").read_text()
     return [json.loads(line) for line in log.splitlines()]

@@ -12,8 +12,8 @@ from torch import nn
 
 from fettle import plugins
 from fettle.compress import compression_plan, layer_costs
-from fettle.compress.compression_plan import Plan
-from fettle.compress.technique import Workshop
+from fettle.compress.compression_plan import CompressionPlan
+from fettle.compress.technique import CompressionContext
 from fettle.compress.techniques import prune
 from fettle.params import Strict
 
@@ -58,7 +58,7 @@ def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path)
     family, model = build(name, tmp_path)
     before = layer_costs.totals(layer_costs.survey(model, images[:1]))
     kept_whole = {one for module in family.protected(model) for one in module.modules()}
-    workshop = Workshop(
+    workshop = CompressionContext(
         example=images[:1],
         protected={n: "protected" for n, module in model.named_modules() if module in kept_whole},
         channel_multiple=8,
@@ -67,12 +67,12 @@ def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path)
         fit=Fits(),
         build=student,
     )
-    outcome = prune.apply(model, Plan(), prune.Params(keep_fraction=0.5), workshop)
+    outcome = prune.apply(model, CompressionPlan(), prune.Params(keep_fraction=0.5), workshop)
     after = layer_costs.totals(layer_costs.survey(model, images[:1]))
     assert after[0] < before[0] / 2.5
     assert after[1] < before[1] / 2
     assert set(outcome.skipped) <= {n for n, m in model.named_modules() if m in kept_whole}
     _, fresh = build(name, tmp_path)
-    compression_plan.apply(fresh, Plan.from_json(outcome.plan.to_json()))
+    compression_plan.apply(fresh, CompressionPlan.from_json(outcome.plan.to_json()))
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(answer(fresh, images), answer(model, images))

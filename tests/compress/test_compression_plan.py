@@ -10,36 +10,38 @@ from tiny_nets import build
 from torch import nn
 
 from fettle.compress import compression_plan, replacement_layers
-from fettle.compress.compression_plan import Architecture, Kept, Plan
+from fettle.compress.compression_plan import Architecture, CompressionPlan, Kept
 from fettle.compress.replacement_layers import Part
 from fettle.errors import ModelError
 
 
 def test_a_plan_survives_json() -> None:
-    plan = Plan(
+    plan = CompressionPlan(
         {"a": Kept(16, (0, 3), 8, (1, 2)), "b": Kept(4, (2,)), "c": Kept(4, None, 8, (0, 7))}
     )
-    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert CompressionPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_a_plan_of_the_first_schema_still_loads() -> None:
     old = {"schema": 1, "layers": {"a": {"out": [0], "out_full": 4, "in": None, "in_full": None}}}
-    assert Plan.from_json(old) == Plan({"a": Kept(4, (0,))})
+    assert CompressionPlan.from_json(old) == CompressionPlan({"a": Kept(4, (0,))})
 
 
 def test_a_plan_with_replaced_parts_and_another_architecture_survives_json() -> None:
     chain = nn.Sequential(nn.Conv2d(4, 2, (3, 1), padding=(1, 0), bias=False), nn.ReLU6())
-    plan = Plan(
+    plan = CompressionPlan(
         {"a.0": Kept(2, (1,), 4, None)},
         {"a": replacement_layers.of(chain), "b": replacement_layers.of(nn.Identity())},
         Architecture("small_cnn", {"width": 8}),
     )
-    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert CompressionPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_a_replaced_part_voids_what_the_plan_said_inside_it_and_can_be_cut_later() -> None:
     model = build("plain")
-    plan = Plan({"block1.0.0": Kept(16, (0, 1), 1), "block1.1.0": Kept(16, None, 16, (0, 1))})
+    plan = CompressionPlan(
+        {"block1.0.0": Kept(16, (0, 1), 1), "block1.1.0": Kept(16, None, 16, (0, 1))}
+    )
     compression_plan.apply(model, plan)
     part = nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.Conv2d(3, 2, 3, padding=1))
     plan = compression_plan.replace(model, plan, "block1.0.0", part)
@@ -55,7 +57,7 @@ def test_a_replaced_part_voids_what_the_plan_said_inside_it_and_can_be_cut_later
 def test_a_plan_that_replaces_a_module_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match=r"layer 'gone': got no such module"):
         compression_plan.apply(
-            build("plain"), Plan(replaced={"gone": replacement_layers.of(nn.Identity())})
+            build("plain"), CompressionPlan(replaced={"gone": replacement_layers.of(nn.Identity())})
         )
 
 
@@ -80,7 +82,7 @@ def test_a_part_builds_the_module_it_was_written_from(module: nn.Module) -> None
 
 def test_a_plan_of_another_schema_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
-        Plan.from_json({"schema": 7, "layers": {}})
+        CompressionPlan.from_json({"schema": 7, "layers": {}})
     assert str(caught.value) == (
         "the compression plan has another schema: got 7; this version reads schema 1 and 2. Fix: "
         "run `fettle run` again, which writes a new plan."
@@ -89,7 +91,7 @@ def test_a_plan_of_another_schema_is_refused() -> None:
 
 def test_a_plan_for_another_width_is_refused_with_the_layer() -> None:
     with pytest.raises(ModelError) as caught:
-        compression_plan.apply(build("mobile"), Plan({"expand": Kept(64, (0, 1), 16)}))
+        compression_plan.apply(build("mobile"), CompressionPlan({"expand": Kept(64, (0, 1), 16)}))
     assert str(caught.value) == (
         "the compression plan does not fit the model: layer 'expand': got widths (out, in) "
         "(48, 16); the plan was made for (64, 16). Fix: build the model with the family and "
@@ -99,13 +101,13 @@ def test_a_plan_for_another_width_is_refused_with_the_layer() -> None:
 
 def test_a_plan_for_a_layer_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match=r"layer 'gone': got no such layer"):
-        compression_plan.apply(build("mobile"), Plan({"gone": Kept(64, (0, 1))}))
+        compression_plan.apply(build("mobile"), CompressionPlan({"gone": Kept(64, (0, 1))}))
 
 
 def test_an_empty_plan_changes_nothing() -> None:
     model = build("mobile")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    compression_plan.apply(model, Plan())
+    compression_plan.apply(model, CompressionPlan())
     assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
 
 
@@ -152,11 +154,11 @@ def test_narrowing_twice_is_narrowing_once_by_both(first: set[int], data: st.Dat
     second = data.draw(st.sets(st.integers(0, len(left) - 1), max_size=len(left)))
     layer = nn.Linear(4, 16)
     modules: dict[str, nn.Module] = {"a": layer}
-    plan = compression_plan.narrow(Plan(), modules, {("a", "out"): first})
+    plan = compression_plan.narrow(CompressionPlan(), modules, {("a", "out"): first})
     kept = plan.layers["a"].out
     assert kept is not None
     compression_plan.cut(layer, out=kept, in_=None)
     twice = compression_plan.narrow(plan, modules, {("a", "out"): second})
     assert twice.layers["a"] == Kept(
-        16, tuple(c for at, c in enumerate(left) if at not in second), 4, None
+        16, tuple(c for index, c in enumerate(left) if index not in second), 4, None
     )

@@ -4,16 +4,16 @@ from tiny_nets import build, images
 from torch import nn
 
 from fettle.compress import layer_costs
-from fettle.compress.layer_costs import Layer
+from fettle.compress.layer_costs import LayerCost
 
 
 def test_parameters_and_multiply_accumulates_are_those_counted_by_hand() -> None:
     found = {layer.name: layer for layer in layer_costs.survey(build("mobile"), images(1))}
-    assert found["stem"] == Layer("stem", "Conv2d", 16, 16 * 9, 64 * 16 * 9)
-    assert found["stem_norm"] == Layer("stem_norm", "BatchNorm2d", 16, 32, 0)
-    assert found["expand"] == Layer("expand", "Conv2d", 48, 48 * 16 + 48, 64 * 48 * 16)
-    assert found["depthwise"] == Layer("depthwise", "Conv2d", 48, 48 * 9, 64 * 48 * 9)
-    assert found["classifier"] == Layer("classifier", "Linear", 3, 16 * 3 + 3, 16 * 3)
+    assert found["stem"] == LayerCost("stem", "Conv2d", 16, 16 * 9, 64 * 16 * 9)
+    assert found["stem_norm"] == LayerCost("stem_norm", "BatchNorm2d", 16, 32, 0)
+    assert found["expand"] == LayerCost("expand", "Conv2d", 48, 48 * 16 + 48, 64 * 48 * 16)
+    assert found["depthwise"] == LayerCost("depthwise", "Conv2d", 48, 48 * 9, 64 * 48 * 9)
+    assert found["classifier"] == LayerCost("classifier", "Linear", 3, 16 * 3 + 3, 16 * 3)
 
 
 def test_the_sum_over_layers_is_the_whole_model() -> None:
@@ -36,8 +36,8 @@ def test_a_linear_over_a_sequence_counts_every_place() -> None:
 
 
 def test_layers_are_paired_by_name_and_a_removed_one_has_zeros() -> None:
-    before = [Layer("a", "Conv2d", 16, 100, 1000), Layer("b", "Linear", 3, 30, 30)]
-    rows = layer_costs.compare(before, [Layer("a", "Conv2d", 8, 50, 400)])
+    before = [LayerCost("a", "Conv2d", 16, 100, 1000), LayerCost("b", "Linear", 3, 30, 30)]
+    rows = layer_costs.compare(before, [LayerCost("a", "Conv2d", 8, 50, 400)])
     assert rows == [
         {
             "layer": "a",

@@ -9,13 +9,13 @@ from tiny_nets import build, images, workshop
 from torch.nn import functional as F
 
 from fettle.compress import channel_groups, sensitivity_analysis
-from fettle.compress.technique import Block, GroupSensitivity, Survey
+from fettle.compress.technique import Block, GroupSensitivity, SensitivityReport
 
 BATCHES = [(images(16, seed=at), torch.arange(16) % 3) for at in range(2)]
 
 
-def bench(name: str) -> sensitivity_analysis.Bench:
-    return sensitivity_analysis.bench(build(name), BATCHES, images_max=100)
+def bench(name: str) -> sensitivity_analysis.LossProbe:
+    return sensitivity_analysis.loss_probe(build(name), BATCHES, images_max=100)
 
 
 @pytest.mark.parametrize("name", ["plain", "mobile"])
@@ -114,6 +114,6 @@ def test_the_predicted_rise_is_read_off_a_line_between_what_was_measured(
         name="g", width=16, layers=("g",), losses=((0.75, 0.1), (0.5, 0.3), (0.25, 0.7))
     )
     block = Block(name="b", layers=(), params=1, macs=1, loss_increase=0.2)
-    survey = Survey(layers=(), groups=(group,), blocks=(block,))
+    survey = SensitivityReport(layers=(), groups=(group,), blocks=(block,))
     found = sensitivity_analysis.predicted_increase(survey, shares={"g": share}, removed=removed)
     assert found == pytest.approx(rise)

@@ -1,4 +1,4 @@
-"""Hold every file of fettle/checks to what validation and its page rely on; no Great Expectations.
+"""Hold every file of fettle/data/checks to what validation relies on; no Great Expectations.
 
 That each expectation exists and finds its rows is tested with the tool in tests/checks.
 """
@@ -14,11 +14,11 @@ from collections import Counter
 import pytest
 
 from fettle import plugins
-from fettle.data.checks import Failing, Limits, Rule, Table
+from fettle.data.checks import CheckedTable, CheckLimits, Failing, Rule
 from fettle.data.image_table import SCHEMA, SPLITS
 
 NAMES = plugins.names("checks")
-LIMITS = Limits(
+LIMITS = CheckLimits(
     labels=("cat", "dog"),
     class_images_min=20,
     class_imbalance_max=3.0,
@@ -28,8 +28,8 @@ LIMITS = Limits(
 )
 DERIVED = {"copy_of", "conflict", "label_given", "group_gap"}
 COLUMNS = {
-    Table.IMAGES: {name for name in SCHEMA.names if name != "bytes"} | DERIVED,
-    Table.CLASSES: {"label", "images", "times_smallest", *SPLITS},
+    CheckedTable.IMAGES: {name for name in SCHEMA.names if name != "bytes"} | DERIVED,
+    CheckedTable.CLASSES: {"label", "images", "times_smallest", *SPLITS},
 }
 
 
@@ -80,7 +80,7 @@ def test_a_rule_is_a_sentence_without_its_full_stop(rule: Rule) -> None:
 def test_what_sets_rows_aside_gives_a_reason_and_what_stops_a_next_step(rule: Rule) -> None:
     if rule.failing is Failing.QUARANTINE:
         assert rule.reason
-        assert rule.table is Table.IMAGES
+        assert rule.table is CheckedTable.IMAGES
     else:
         assert rule.fix
 

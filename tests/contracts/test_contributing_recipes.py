@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fettle import plugins
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 COPIED = ("fettle", "stages", "tests/contracts", "tests/support", "tests/conftest.py")
@@ -18,7 +20,7 @@ FILES = ("params.yaml", "pyproject.toml")
 RECIPES = {
     "targets": ("x86_ort_w8", "x86_wide_ort_w8"),
     "runtimes": ("iree", "iree_again"),
-    "compress": ("distil", "distil_again"),
+    "techniques": ("distil", "distil_again"),
     "sources": ("digits", "digits_again"),
     "families": ("small_cnn", "small_cnn_again"),
 }
@@ -36,9 +38,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(ROOT / name, tree / name)
     for folder, (like, new) in RECIPES.items():
-        shutil.copy(tree / f"fettle/{folder}/{like}.py", tree / f"fettle/{folder}/{new}.py")
+        place = tree / plugins.folder_of(folder)
+        shutil.copy(place / f"{like}.py", place / f"{new}.py")
         if folder == "runtimes":
-            follow_isolated(tree / "fettle/runtimes", like, new)
+            follow_isolated(place, like, new)
         contract = tree / f"tests/contracts/test_{folder}_contract.py"
         text = contract.read_text()
         contract.write_text(text.replace(f'"{like}"', f'"{like}", "{new}"', 1))
@@ -52,7 +55,7 @@ def follow_isolated(runtimes: Path, like: str, new: str) -> None:
     """
     record = runtimes / f"{new}.py"
     record.write_text(record.read_text().replace(f'name="{like}"', f'name="{new}"', 1))
-    isolated = runtimes / "isolated"
+    isolated = runtimes.parent / "isolated"
     shutil.copy(isolated / f"scripts/run_{like}.py", isolated / f"scripts/run_{new}.py")
     shutil.copy(isolated / f"locks/{like}.txt", isolated / f"locks/{new}.txt")
 

@@ -1,4 +1,4 @@
-"""Hold every file of fettle/families to what the stages rely on."""
+"""Hold every file of fettle/models/families to what the stages rely on."""
 
 from __future__ import annotations
 

@@ -21,7 +21,14 @@ from fettle.hardware.targets import Target
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = precisions.names()
 # Files that hold rules for every precision, and so must not compare one's name.
-RULES = ("stages", "fettle/report", "fettle/bench", "fettle/search", "fettle/cli", "fettle/targets")
+RULES = (
+    "stages",
+    "fettle/report",
+    "fettle/hardware",
+    "fettle/evaluation",
+    "fettle/recipes",
+    "fettle/cli",
+)
 
 
 def test_all_precisions_are_found_from_the_most_exact_down() -> None:
@@ -38,17 +45,15 @@ def test_every_target_names_a_known_precision(target: str) -> None:
 
 def test_every_precision_has_a_target() -> None:
     records = [plugins.resolve("targets", n, where="t").TARGET for n in plugins.names("targets")]
-    assert {one.precision for one in records} == set(NAMES)
+    assert {record.precision for record in records} == set(NAMES)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=lambda one: one.name)
 def test_every_quantizer_exists_and_takes_what_its_record_says(precision: Precision) -> None:
-    quantize = precisions.quantizer(precision)
+    quantize = precisions.load_quantizer(precision)
     if quantize is None:
         assert (precision.needs_calibration, precision.settings) == (False, ())
         return
-    # dvc.yaml names the folder fettle/compress as a dep: a quantizer elsewhere would leave it stale
-    assert str(precision.quantizer).startswith("fettle.compress.")
     images = ("batches", "held_out") if precision.needs_calibration else ()
     wanted = {"model", "out", *images, *precision.settings}
     assert set(inspect.signature(quantize).parameters) == wanted
@@ -59,8 +64,6 @@ def test_every_quantizer_exists_and_takes_what_its_record_says(precision: Precis
 def test_a_record_s_numbers_are_possible(precision: Precision) -> None:
     assert 0.5 < precision.top1_min <= 1
     assert 0 < precision.bytes_per_weight <= 4
-    if precision.timed_as is not None:
-        assert precision.timed_as in plugins.names("compress")
 
 
 def test_naming_quantizers_imports_none_of_them() -> None:
@@ -79,8 +82,8 @@ def test_a_misspelt_precision_is_told_its_neighbour() -> None:
         target("dynamic_int4", None)
     assert str(caught.value) == (
         "unknown precision: got 'dynamic_int4', did you mean 'dynamic_int8'?; the choices are the "
-        "entries of fettle/hardware/precisions.py: fp32, bf16, w16, w8, w4, dynamic_int8, int8. Fix: name "
-        "one of them in the target's record, or add an entry."
+        "entries of fettle/hardware/precisions.py: fp32, bf16, w16, w8, w4, dynamic_int8, int8. "
+        "Fix: name one of them in the target's record, or add an entry."
     )
 
 
@@ -132,17 +135,17 @@ ENTRIES = """
         name="half",
         bytes_per_weight=2,
         top1_min=0.95,
-        quantizer="fettle.quantize.quantizers.weight_fp16:apply",
+        quantizer="weight_fp16",
     ),
     Precision(
         name="u8",
         bytes_per_weight=1,
         top1_min=0.75,
-        quantizer="fettle.quantize.int8_calibration:tune",
+        quantizer="calibrated_int8",
         needs_calibration=True,
         settings=("calibrate", "weight_bits", "disagreement_max"),
         dialects=("another",),
-        timed_as="int8_qdq",
+        timed_as_int8=True,
         saturates_without_vnni=True,
     ),
 """
@@ -166,9 +169,10 @@ import json, sys
 from pathlib import Path
 from tiny_project import TinyProject, settings
 from fettle import manifest
+from fettle.recipes import recipe_search
 from fettle.recorder import Memory
-from fettle.report import evaluated, ladder, tree
-from stages import _search, evaluate, export
+from fettle.report import artifact_reader, precision_ladder, target_rows
+from stages import evaluate, export
 
 root, names = Path(sys.argv[1]), sys.argv[2:]
 project = TinyProject(root, noise=0.9, width=512)
@@ -182,8 +186,8 @@ for name in names:
     seen = evaluate.run(settings(), project.inputs(*reads, target=name), out, Memory())
     project.seal(f"evaluate@{name}", facts=dict(seen.facts), measures=dict(seen.measures))
     facts[name] = {**made.facts, **seen.facts}
-rows = ladder.rungs(evaluated.targets(tree.read(root), None, []))
-weights = {name: _search.bytes_per_weight(name, []) for name in names}
+rows = precision_ladder.rungs(target_rows.targets(artifact_reader.read(root), None, []))
+weights = {name: recipe_search.bytes_per_weight(name, []) for name in names}
 print(json.dumps({"facts": facts, "rungs": [r["precision"] for r in rows], "bytes": weights}))
 """
 
@@ -202,7 +206,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object
     dialects = {"fp32": None, "half": None, "u8": "another"}
     for precision, dialect in dialects.items():
         record = RECORD.format(precision=precision, dialect=dialect)
-        (copy / f"fettle/targets/here_ort_{precision}.py").write_text(record)
+        (copy / f"fettle/hardware/targets/here_ort_{precision}.py").write_text(record)
     done = subprocess.run(
         [sys.executable, "-c", LINE, str(copy / "project"), *(f"here_ort_{p}" for p in dialects)],
         env={"PYTHONPATH": f"{copy}:{copy}/tests/support", "OMP_NUM_THREADS": "1"},

@@ -25,7 +25,14 @@ NAMES = plugins.names("runtimes")
 ISOLATED = [
     name for name in NAMES if hasattr(plugins.resolve("runtimes", name, where=""), "TOOLCHAIN")
 ]
-BESIDE = [f"isolated/{name}" for name in ("__init__", "environment", "session", "worker")]
+BESIDE = [
+    "hardware/ort_profiler",
+    "hardware/openvino_profiler",
+    *(
+        f"hardware/isolated/{name}"
+        for name in ("toolchain", "toolchain_environment", "isolated_session", "isolated_worker")
+    ),
+]
 
 
 @pytest.fixture(params=NAMES)
@@ -92,7 +99,7 @@ def test_an_isolated_toolchain_has_a_lock_with_hashes_for_all_it_requires(name: 
 @pytest.mark.parametrize("name", ISOLATED)
 def test_an_isolated_toolchain_s_script_needs_nothing_of_fettle(name: str) -> None:
     toolchain: Toolchain = plugins.resolve("runtimes", name, where="").TOOLCHAIN
-    for path in (toolchain.script, toolchain.folder / "harness.py"):
+    for path in (toolchain.script, toolchain.folder / "worker_harness.py"):
         assert "fettle" not in {
             (getattr(node, "module", None) or alias.name).partition(".")[0]
             for node in ast.walk(ast.parse(path.read_text()))
@@ -106,7 +113,8 @@ def test_an_isolated_toolchain_s_script_needs_nothing_of_fettle(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_looking_whether_it_is_there_imports_nothing(name: str) -> None:
     code = (
-        f"import sys; from fettle.hardware.runtimes import {name} as runtime; found = runtime.available(); "
+        f"import sys; from fettle.hardware.runtimes import {name} as runtime; "
+        "found = runtime.available(); "
         "sys.exit(', '.join(m for m in ('onnxruntime', 'openvino', 'onnx', 'torch', 'pydantic') "
         "if m in sys.modules) or 0)"
     )
@@ -153,16 +161,18 @@ def test_a_missing_entry_is_a_model_error(runtime: ModuleType, tmp_path: Path) -
         runtime.open(tmp_path / "gone", threads=1)
 
 
-@pytest.mark.parametrize("name", ["__init__", "_ort_profile", "_openvino_profile", *BESIDE, *NAMES])
+@pytest.mark.parametrize(
+    "name", [*BESIDE, *(f"hardware/runtimes/{name}" for name in ("__init__", *NAMES))]
+)
 def test_a_release_can_carry_it_without_the_rest_of_fettle(name: str) -> None:
-    folder = Path(next(iter(importlib.import_module("fettle.hardware.runtimes").__path__)))
+    folder = Path(next(iter(importlib.import_module("fettle").__path__)))
     tree = ast.parse((folder / f"{name}.py").read_text())
     found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)} | {
         alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names
     }
     own = {module for module in found if module and module.startswith("fettle")}
     allowed = {"fettle.errors", "fettle.hardware.runtimes"}
-    ours = ("fettle.hardware.runtimes._", "fettle.hardware.runtimes.isolated")  # its own folder
+    ours = ("fettle.hardware.isolated", "fettle.hardware.ort_", "fettle.hardware.openvino_")
     assert {m for m in own if not m.startswith(ours)} <= allowed
 
 

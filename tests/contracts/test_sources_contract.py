@@ -1,4 +1,4 @@
-"""Hold every file of fettle/sources to what ingest relies on."""
+"""Hold every file of fettle/data/sources to what ingest relies on."""
 
 from __future__ import annotations
 

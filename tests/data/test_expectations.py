@@ -11,7 +11,7 @@ import pytest
 from tiny_frames import LIMITS, frame, good, healthy, unreadable
 
 from fettle import plugins
-from fettle.data.checks import Failing, Limits, Rule
+from fettle.data.checks import CheckLimits, Failing, Rule
 from fettle.data.expectations import Validator
 from fettle.data.validation_runner import Examination, examine
 from fettle.errors import DataError, OurFault
@@ -19,11 +19,11 @@ from fettle.errors import DataError, OurFault
 Row = dict[str, Any]
 
 
-def check(rows: list[Row], limits: Limits = LIMITS, *, most: float = 1.0) -> Examination:
+def check(rows: list[Row], limits: CheckLimits = LIMITS, *, most: float = 1.0) -> Examination:
     return examine(frame(rows), limits, quarantine_max_fraction=most)
 
 
-def refusal(rows: list[Row], limits: Limits = LIMITS, *, most: float = 1.0) -> str:
+def refusal(rows: list[Row], limits: CheckLimits = LIMITS, *, most: float = 1.0) -> str:
     with pytest.raises(DataError) as caught:
         check(rows, limits, most=most)
     return str(caught.value)

@@ -17,8 +17,8 @@ from fettle.data.file_digest_cache import RACY_NS, UNREADABLE, digests
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{at}.jpg" for at in range(3)]
-    for at, path in enumerate(paths):
-        path.write_bytes(bytes([at]))
+    for index, path in enumerate(paths):
+        path.write_bytes(bytes([index]))
     return paths
 
 

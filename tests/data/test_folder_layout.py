@@ -22,9 +22,9 @@ FIX = "rename or move these folders, or, if they are classes, set ingest.options
 
 
 def made(root: Path, *folders: str) -> Path:
-    for at, folder in enumerate(folders):
-        tiny_photos.place(root, f"{folder}/a.png", tiny_photos.png(2 * at))
-        tiny_photos.place(root, f"{folder}/b.png", tiny_photos.png(2 * at + 1))
+    for index, folder in enumerate(folders):
+        tiny_photos.place(root, f"{folder}/a.png", tiny_photos.png(2 * index))
+        tiny_photos.place(root, f"{folder}/b.png", tiny_photos.png(2 * index + 1))
     return root
 
 

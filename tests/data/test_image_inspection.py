@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fettle.data import image_inspection
-from fettle.data.image_inspection import FORMATS, Look, look
+from fettle.data.image_inspection import FORMATS, ImageFacts, look
 from fettle.preprocessing import FORMATS as SERVED
 from fettle.preprocessing import Preprocess
 
@@ -38,7 +38,7 @@ def test_every_format_it_takes_is_read(kind: str) -> None:
 
 
 def test_an_empty_file_says_so() -> None:
-    assert look(b"") == Look(error="an empty file (0 bytes)")
+    assert look(b"") == ImageFacts(error="an empty file (0 bytes)")
 
 
 def test_a_text_file_says_so() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fettle.data.image_table import SPLITS
-from fettle.data.splitting import Table, assign, assign_fold, order_key
+from fettle.data.splitting import SplitTable, assign, assign_fold, order_key
 from fettle.errors import DataError
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -244,7 +244,7 @@ def test_a_row_that_no_split_is_left_for_is_refused() -> None:
 
 
 def fold(data: Data, number: int, of: int, seed: int = 0) -> dict[str, str]:
-    table = Table(data.rows, data.labels, data.groups)
+    table = SplitTable(data.rows, data.labels, data.groups)
     found = assign_fold(table, SHARES, number=number, of=of, seed=seed)
     return dict(zip(data.rows, found, strict=True))
 

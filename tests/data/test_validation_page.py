@@ -14,14 +14,14 @@ from tiny_frames import LIMITS
 
 from fettle.data import validation_page as pages
 from fettle.data.checks import Failing, Rule
-from fettle.data.expectations import Outcome
+from fettle.data.expectations import ExpectationResult
 from fettle.data.validation_page import document, page, thumbnail, to_show
-from fettle.data.validation_runner import Examination, Line
+from fettle.data.validation_runner import CheckResult, Examination
 
 EVIL = "cat/<script>alert(1)</script>.jpg"
 
 
-def outcome(name: str, failing: Failing, bad: tuple[str, ...]) -> Outcome:
+def outcome(name: str, failing: Failing, bad: tuple[str, ...]) -> ExpectationResult:
     rule = Rule(
         name=name,
         says=f"the rule {name}",
@@ -31,7 +31,7 @@ def outcome(name: str, failing: Failing, bad: tuple[str, ...]) -> Outcome:
         reason="why",
         fix="a next step",
     )
-    return Outcome(rule, not bad, "2.5", 0 if failing is Failing.WARN else 4, bad)
+    return ExpectationResult(rule, not bad, "2.5", 0 if failing is Failing.WARN else 4, bad)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def found() -> Examination:
             outcome("class_imbalance", Failing.WARN, ("cat",)),
             outcome("columns", Failing.REFUSE, ()),
         ],
-        lines=[Line(EVIL, "mode", "pixels of mode F")],
+        lines=[CheckResult(EVIL, "mode", "pixels of mode F")],
         kept=["a", "b", "c"],
         classes={
             "cat": {"train": 1, "validation": 1, "test": 0},
@@ -113,7 +113,7 @@ def test_a_long_list_is_cut_and_says_so(
     found: Examination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "LINES_SHOWN", 5)
-    lines = [Line(f"row-{at:03d}", "mode", "why") for at in range(9)]
+    lines = [CheckResult(f"row-{at:03d}", "mode", "why") for at in range(9)]
     html = page(document(found, LIMITS, 4), lines, images={}, css="")
     assert "row-004" in html
     assert "row-005" not in html
@@ -141,5 +141,5 @@ def test_what_cannot_be_drawn_gets_none(encoded: bytes) -> None:
 
 
 def test_the_first_few_rows_of_each_rule_are_shown() -> None:
-    lines = [Line(f"{rule}{at}", rule, "") for rule in "xy" for at in range(9)]
+    lines = [CheckResult(f"{rule}{at}", rule, "") for rule in "xy" for at in range(9)]
     assert to_show(lines) == [f"{rule}{at}" for rule in "xy" for at in range(6)]

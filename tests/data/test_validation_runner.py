@@ -11,13 +11,21 @@ from tiny_frames import frame, good, healthy, unreadable
 
 from fettle.data import image_table
 from fettle.data.checks import Failing, Rule, duplicates, nulls
-from fettle.data.expectations import Outcome
+from fettle.data.expectations import ExpectationResult
 from fettle.data.image_table import SPLITS
-from fettle.data.validation_runner import Line, class_frame, read_frame, refuse_above, set_aside
+from fettle.data.validation_runner import (
+    CheckResult,
+    class_frame,
+    read_frame,
+    refuse_above,
+    set_aside,
+)
 from fettle.errors import DataError
 
 
-def outcome(name: str, bad: tuple[str, ...], failing: Failing = Failing.QUARANTINE) -> Outcome:
+def outcome(
+    name: str, bad: tuple[str, ...], failing: Failing = Failing.QUARANTINE
+) -> ExpectationResult:
     rule = Rule(
         name=name,
         says="a rule",
@@ -26,7 +34,7 @@ def outcome(name: str, bad: tuple[str, ...], failing: Failing = Failing.QUARANTI
         failing=failing,
         reason=f"{name} of {{label}}",
     )
-    return Outcome(rule, not bad, "", 4, bad)
+    return ExpectationResult(rule, not bad, "", 4, bad)
 
 
 def test_rows_are_set_aside_in_the_order_of_the_table_then_of_the_rules() -> None:
@@ -35,9 +43,9 @@ def test_rows_are_set_aside_in_the_order_of_the_table_then_of_the_rules() -> Non
         [outcome("z", ("dog/00", "cat/01")), outcome("a", ("cat/01",))],
     )
     assert found == [
-        Line("cat/01", "a", "a of cat"),
-        Line("cat/01", "z", "z of cat"),
-        Line("dog/00", "z", "z of dog"),
+        CheckResult("cat/01", "a", "a of cat"),
+        CheckResult("cat/01", "z", "z of cat"),
+        CheckResult("dog/00", "z", "z of dog"),
     ]
 
 
@@ -47,18 +55,18 @@ def test_a_warning_sets_nothing_aside() -> None:
 
 def test_a_label_with_braces_is_printed_as_it_is() -> None:
     rows = [good("r", "{row}", "train")]
-    assert set_aside(frame(rows), [outcome("x", ("r",))]) == [Line("r", "x", "x of {row}")]
+    assert set_aside(frame(rows), [outcome("x", ("r",))]) == [CheckResult("r", "x", "x of {row}")]
 
 
 def test_a_row_that_breaks_two_rules_counts_once_for_the_budget() -> None:
-    lines = [Line("a", "x", "r"), Line("a", "y", "r"), Line("b", "x", "r")]
+    lines = [CheckResult("a", "x", "r"), CheckResult("a", "y", "r"), CheckResult("b", "x", "r")]
     refuse_above(0.2, lines, 10)
     with pytest.raises(DataError, match=r"^2 of 10 images would go to quarantine \(20\.0%\)"):
         refuse_above(0.19, lines, 10)
 
 
 def test_classes_are_counted_without_what_is_set_aside() -> None:
-    lines = [Line("cat/00", "unreadable", ""), Line("dog/03", "duplicate", "")]
+    lines = [CheckResult("cat/00", "unreadable", ""), CheckResult("dog/03", "duplicate", "")]
     found = class_frame(frame(healthy(4)), lines, None).set_index("label")
     assert found.loc["cat"].to_dict() == {
         **{"train": 1, "validation": 1, "test": 1},
@@ -68,19 +76,19 @@ def test_classes_are_counted_without_what_is_set_aside() -> None:
 
 
 def test_a_class_whose_images_are_all_set_aside_stays_with_none() -> None:
-    lines = [Line(f"cat/{at:02d}", "unreadable", "") for at in range(4)]
+    lines = [CheckResult(f"cat/{at:02d}", "unreadable", "") for at in range(4)]
     found = class_frame(frame(healthy(4)), lines, None)
     assert dict(zip(found["label"], found["images"], strict=True)) == {"cat": 0, "dog": 4}
 
 
 def test_a_class_that_exists_only_by_a_bad_label_is_none() -> None:
     rows = [*healthy(4), good("x", "cat ", "train")]
-    found = class_frame(frame(rows), [Line("x", "label_text", "")], None)
+    found = class_frame(frame(rows), [CheckResult("x", "label_text", "")], None)
     assert list(found["label"]) == ["cat", "dog"]
 
 
 def test_the_copy_that_is_kept_is_in_test_then_in_validation() -> None:
-    rows = [good(f"r{at}", "cat", split, sha256="same") for at, split in enumerate(SPLITS)]
+    rows = [good(f"r{index}", "cat", split, sha256="same") for index, split in enumerate(SPLITS)]
     found = duplicates.derive(frame(rows))["copy_of"]
     assert found[:2].tolist() == ["test row 'r2'"] * 2
     assert found.isna().tolist() == [False, False, True]
@@ -105,7 +113,7 @@ def test_files_that_cannot_be_decoded_are_no_duplicates() -> None:
 def test_of_equal_files_exactly_one_is_kept_and_none_where_labels_disagree(
     drawn: list[tuple[str, str, str]], order: list[int]
 ) -> None:
-    rows = [good(f"r{at}", a, s, sha256=digest) for at, (a, s, digest) in enumerate(drawn)]
+    rows = [good(f"r{index}", a, s, sha256=digest) for index, (a, s, digest) in enumerate(drawn)]
     table = frame(rows)
     found = duplicates.derive(table)
     for digest, copies in table.groupby("sha256"):

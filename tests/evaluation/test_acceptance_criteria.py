@@ -12,8 +12,10 @@ def speedup(value: float, low: float | None, high: float | None) -> Measure:
 
 def plain(
     value: float, low: float | None, high: float | None, size_bytes: int = 1000
-) -> acceptance_criteria.Rival:
-    return acceptance_criteria.Rival("the plain fp32 form", size_bytes, speedup(value, low, high))
+) -> acceptance_criteria.Baseline:
+    return acceptance_criteria.Baseline(
+        "the plain fp32 form", size_bytes, speedup(value, low, high)
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def plain(
     ],
 )
 def test_a_file_pays_when_it_is_faster_beyond_doubt_or_smaller(
-    size_bytes: int, rival: acceptance_criteria.Rival, ships: bool, why: str
+    size_bytes: int, rival: acceptance_criteria.Baseline, ships: bool, why: str
 ) -> None:
     found, reason = acceptance_criteria.pays(size_bytes, rival)
     assert found is ships
@@ -52,19 +54,21 @@ def test_a_refusal_has_its_numbers() -> None:
 def test_nothing_ships_that_is_not_shown_to_be_faster_than_the_best_float_model(
     low: float, high: float, ships: bool
 ) -> None:
-    best = acceptance_criteria.Rival(
+    best = acceptance_criteria.Baseline(
         "the float model in ort", 1000, speedup((low + high) / 2, low, high)
     )
     assert acceptance_criteria.faster(10, best)[0] is ships  # however small it is
 
 
 def test_a_speed_up_without_an_interval_shows_nothing() -> None:
-    best = acceptance_criteria.Rival("the float model in ort", 1000, speedup(3.0, None, None))
+    best = acceptance_criteria.Baseline("the float model in ort", 1000, speedup(3.0, None, None))
     assert acceptance_criteria.faster(10, best)[0] is False
 
 
 def test_a_slower_file_is_refused_with_its_numbers() -> None:
-    best = acceptance_criteria.Rival("the float model in openvino", 1_000, speedup(0.9, 0.85, 0.95))
+    best = acceptance_criteria.Baseline(
+        "the float model in openvino", 1_000, speedup(0.9, 0.85, 0.95)
+    )
     assert acceptance_criteria.faster(500, best) == (
         False,
         "not shown to be faster: 0.90x (0.85 to 0.95) the speed of the float model in openvino, "

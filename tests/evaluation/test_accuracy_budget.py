@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fettle.evaluation import accuracy_budget
-from fettle.evaluation.accuracy_budget import Pairs
+from fettle.evaluation.accuracy_budget import PairedCounts
 
 # (share of answers that flip, true drop); for n from a small photo folder's to Fashion-MNIST's
 TRUTHS = [(0.02, 0.01), (0.02, 0.005), (0.03, 0.02), (0.1, 0.05), (0.3, 0.0)]
@@ -43,7 +43,7 @@ def test_a_count_passes_exactly_when_its_bound_lies_within_the_budget(
 ) -> None:
     lost = data.draw(st.integers(0, n))
     gained = data.draw(st.integers(0, n - lost))
-    bound = accuracy_budget.upper_bound(Pairs(lost, gained, n), confidence)
+    bound = accuracy_budget.upper_bound(PairedCounts(lost, gained, n), confidence)
     if abs(bound - drop_max) > 1e-9:
         held = accuracy_budget.passes(lost, gained, n, drop_max=drop_max, confidence=confidence)
         assert bool(held) == (bound <= drop_max)
@@ -51,14 +51,14 @@ def test_a_count_passes_exactly_when_its_bound_lies_within_the_budget(
 
 def test_no_discordant_pair_is_no_certainty() -> None:
     z = accuracy_budget.quantile(0.95)
-    bound = accuracy_budget.upper_bound(Pairs(0, 0, 899), 0.95)
+    bound = accuracy_budget.upper_bound(PairedCounts(0, 0, 899), 0.95)
     assert bound == pytest.approx(z**2 / (899 + z**2))
     assert not accuracy_budget.passes(0, 0, 899, drop_max=0.0, confidence=0.95)
     assert accuracy_budget.passes(899, 0, 899, drop_max=1.0, confidence=0.95)
 
 
 def test_the_foresight_agrees_with_drawing_shares_then_counts() -> None:
-    seen, n, draws = Pairs(2, 1, 180), 899, 100_000
+    seen, n, draws = PairedCounts(2, 1, 180), 899, 100_000
     rng = np.random.default_rng(2)
     shares = rng.dirichlet([2.5, 1.5, 177.5], size=draws)
     counts = rng.multinomial(n, shares)
@@ -71,7 +71,7 @@ def test_the_foresight_agrees_with_drawing_shares_then_counts() -> None:
 @settings(max_examples=40, deadline=None)
 def test_losing_one_more_answer_never_raises_the_foresight(lost: int, gained: int) -> None:
     fewer, more = (
-        accuracy_budget.chance(Pairs(b, gained, 200), 900, drop_max=0.02, confidence=0.95)
+        accuracy_budget.chance(PairedCounts(b, gained, 200), 900, drop_max=0.02, confidence=0.95)
         for b in (lost, lost + 1)
     )
     assert 0 <= more < fewer <= 1
@@ -79,7 +79,7 @@ def test_losing_one_more_answer_never_raises_the_foresight(lost: int, gained: in
 
 def test_foresight_on_much_validation_is_the_chance_at_its_shares() -> None:
     found = accuracy_budget.chance(
-        Pairs(8_000, 5_000, 1_000_000), 900, drop_max=0.02, confidence=0.95
+        PairedCounts(8_000, 5_000, 1_000_000), 900, drop_max=0.02, confidence=0.95
     )
     known = accuracy_budget.chance_at(0.008, 0.005, 900, drop_max=0.02, confidence=0.95)
     assert found == pytest.approx(known, abs=0.01)
@@ -133,7 +133,7 @@ def test_two_equal_models_have_a_bound_above_nought_in_every_metric(metric: str)
     logits = rng.normal(size=(200, 4)) + 3 * np.eye(4)[labels]
     bound = accuracy_budget.drop_bound(metric, logits, logits, labels, confidence=0.95)
     n = 50 if metric == "worst_recall" else 200
-    assert bound == pytest.approx(accuracy_budget.upper_bound(Pairs(0, 0, n), 0.95))
+    assert bound == pytest.approx(accuracy_budget.upper_bound(PairedCounts(0, 0, n), 0.95))
 
 
 def test_a_worse_model_s_bound_lies_above_its_drop() -> None:
@@ -166,7 +166,7 @@ def test_the_three_judgements() -> None:
     def answers(wrongs: int) -> np.ndarray:
         return np.stack([wrong] * wrongs + [right] * (900 - wrongs))
 
-    def judge(wrongs: int) -> accuracy_budget.Judgement:
+    def judge(wrongs: int) -> accuracy_budget.BudgetJudgement:
         return accuracy_budget.judge(
             "accuracy", answers(0), answers(wrongs), labels, drop_max=0.02, confidence=0.95
         )

@@ -8,13 +8,13 @@ from fettle import params
 from fettle.errors import ParamsError, TargetError
 from fettle.evaluation import goal_feasibility
 from fettle.hardware import energy_measurement
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def check(*overrides: str, tested: int = 899) -> Memory:
-    recorder = Memory()
+def check(*overrides: str, tested: int = 899) -> MemoryRecorder:
+    recorder = MemoryRecorder()
     settings = params.load(ROOT / "params.yaml", overrides)
     goal_feasibility.check(settings, classes=10, tested=tested, recorder=recorder)
     return recorder

@@ -9,7 +9,7 @@ import tiny_onnx
 
 from fettle.errors import ModelError
 from fettle.evaluation import layer_divergence
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import static_int8
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def break_layer(path: Path, name: str) -> None:
 
 def test_sound_int8_parts_nowhere(files: tuple[Path, Path]) -> None:
     layers = layer_divergence.climb(*files, tiny_onnx.images(30))
-    assert [one.name for one in layers] == ["conv1", "conv2", "gemm"]
-    assert min(one.ratio_db for one in layers) > 20
+    assert [layer.name for layer in layers] == ["conv1", "conv2", "gemm"]
+    assert min(layer.ratio_db for layer in layers) > 20
     assert layer_divergence.parted(layers) is None
     assert (
         layer_divergence.parted(layer_divergence.climb_runtime(files[1], tiny_onnx.images(30)))
@@ -56,7 +56,7 @@ def test_the_layer_that_was_broken_is_named(
 
 def test_a_file_is_the_same_as_itself(files: tuple[Path, Path]) -> None:
     layers = layer_divergence.climb(files[0], files[0], tiny_onnx.images(5))
-    assert {one.ratio_db for one in layers} == {layer_divergence.SAME_DB}
+    assert {layer.ratio_db for layer in layers} == {layer_divergence.SAME_DB}
 
 
 def test_values_that_are_no_numbers_part(files: tuple[Path, Path]) -> None:

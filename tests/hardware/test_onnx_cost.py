@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fettle.errors import ModelError
 from fettle.hardware import onnx_cost
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import static_int8
 
 SHAPE = (1, tiny_onnx.SIZE_PX, tiny_onnx.SIZE_PX)
 AREA = tiny_onnx.SIZE_PX**2

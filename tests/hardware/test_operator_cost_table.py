@@ -11,7 +11,7 @@ import pytest
 
 from fettle.errors import ProjectError
 from fettle.hardware import machine_fingerprint, operator_cost_fit, operator_cost_table
-from fettle.hardware.operator_cost_table import Check, Costs, Net, Sample
+from fettle.hardware.operator_cost_table import Costs, CostSample, Net, PredictionCheck
 from fettle.operator_shape import Operator
 
 GLUE_MS, SHARE, EACH_MS = 0.02, 0.8, 0.001
@@ -39,7 +39,11 @@ def net(*channels: int, size: int = 16, deep: int = 1) -> Net:
 def learnt(checks: tuple[Net, ...]) -> Costs:
     rng = np.random.default_rng(0)
     nets = [net(*map(int, rng.integers(8, 128, 4)), deep=1 + at % 3) for at in range(14)]
-    samples = [Sample(one, kernel_ms(one)) for one_net in nets for one in one_net.operators]
+    samples = [
+        CostSample(operator, kernel_ms(operator))
+        for one_net in nets
+        for operator in one_net.operators
+    ]
     return operator_cost_fit.fit(samples, nets, checks)
 
 
@@ -88,7 +92,11 @@ def test_without_a_check_there_is_no_interval() -> None:
 def test_a_hiccup_of_the_machine_does_not_bend_the_table() -> None:
     rng = np.random.default_rng(0)
     nets = [net(*map(int, rng.integers(8, 128, 4)), deep=1 + at % 3) for at in range(14)]
-    samples = [Sample(one, kernel_ms(one)) for one_net in nets for one in one_net.operators]
+    samples = [
+        CostSample(operator, kernel_ms(operator))
+        for one_net in nets
+        for operator in one_net.operators
+    ]
     nets[5] = Net(nets[5].operators, nets[5].ms * 6, GLUE_MS)
     unseen = net(10, 77, 33, 121)
     costs = operator_cost_fit.fit(samples, nets, (unseen,))
@@ -98,13 +106,17 @@ def test_a_hiccup_of_the_machine_does_not_bend_the_table() -> None:
 def outgrown(share: float) -> Net:
     """A chain at a share of its widths whose weights beyond a million wait for the memory."""
     small = net(*(int(width * share) for width in (64, 320, 480, 320)), size=8)
-    beyond = sum(one.weights for one in small.operators) - 1e6
+    beyond = sum(operator.weights for operator in small.operators) - 1e6
     return Net(small.operators, small.ms + 1e-7 * max(0.0, beyond), GLUE_MS)
 
 
 def test_weights_that_outgrow_a_cache_do_not_slow_the_networks_within_it() -> None:
     nets = [outgrown(share) for share in np.geomspace(1, 1 / 8, 14)]
-    samples = [Sample(one, kernel_ms(one)) for one_net in nets for one in one_net.operators]
+    samples = [
+        CostSample(operator, kernel_ms(operator))
+        for one_net in nets
+        for operator in one_net.operators
+    ]
     costs = operator_cost_fit.fit(
         samples, nets, tuple(outgrown(share) for share in (0.85, 0.6, 0.3))
     )
@@ -117,9 +129,9 @@ def test_more_channels_never_cost_less() -> None:
     rng = np.random.default_rng(3)
     nets = [net(*map(int, rng.integers(8, 128, 4))) for _ in range(14)]
     noisy = [
-        Sample(one, kernel_ms(one) * float(rng.uniform(0.5, 1.5)))
+        CostSample(operator, kernel_ms(operator) * float(rng.uniform(0.5, 1.5)))
         for one_net in nets
-        for one in one_net.operators
+        for operator in one_net.operators
     ]
     costs = operator_cost_fit.fit(noisy, nets, ())
     times = [operator_cost_table.shares(costs, [conv(c, c)])[0] for c in range(8, 200, 8)]
@@ -129,8 +141,8 @@ def test_more_channels_never_cost_less() -> None:
 def test_what_a_runtime_fuses_takes_no_time() -> None:
     nets = [net(16, 16 + 8 * at, 16) for at in range(14)]
     add = Operator(name="add", kind="add", inputs=16, outputs=16, height=16, width=16)
-    samples = [Sample(one, kernel_ms(one)) for n in nets for one in n.operators]
-    costs = operator_cost_fit.fit([*samples, Sample(add, 0.0)], nets, ())
+    samples = [CostSample(operator, kernel_ms(operator)) for n in nets for operator in n.operators]
+    costs = operator_cost_fit.fit([*samples, CostSample(add, 0.0)], nets, ())
     assert operator_cost_table.shares(costs, [add]) == [0.0]
 
 
@@ -140,7 +152,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     here = json.loads(json.dumps(machine_fingerprint.fingerprint()))
     back = operator_cost_table.read(tmp_path / "t.json", here)["x86_ort_fp32"]
     assert back == costs
-    assert isinstance(back.checks[0], Check)
+    assert isinstance(back.checks[0], PredictionCheck)
 
 
 def test_a_table_of_another_machine_is_refused(tmp_path: Path) -> None:
@@ -150,9 +162,9 @@ def test_a_table_of_another_machine_is_refused(tmp_path: Path) -> None:
         operator_cost_table.read(tmp_path / "t.json", elsewhere)
     assert str(caught.value) == (
         "the table of latencies was measured on another machine: got "
-        f"cpu: {machine_fingerprint.fingerprint()['cpu']} there, another here; a latency is a fact about a "
-        "machine: no prediction here may rest on it. Fix: run `fettle run`: it measures the table "
-        "again."
+        f"cpu: {machine_fingerprint.fingerprint()['cpu']} there, another here; a latency is a fact "
+        "about a machine: no prediction here may rest on it. Fix: run `fettle run`: it measures "
+        "the table again."
     )
 
 

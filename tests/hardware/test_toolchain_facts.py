@@ -20,7 +20,7 @@ from fettle.hardware.toolchain_facts import (
     toolchain_facts,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ISOLATED = "x86_iree_fp32"
 
 

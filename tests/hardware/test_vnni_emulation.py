@@ -10,8 +10,8 @@ import tiny_onnx
 from fettle.errors import ModelError
 from fettle.hardware import vnni_emulation
 from fettle.hardware.runtimes import ort
+from fettle.quantize import static_int8
 from fettle.quantize.ort_quantizer import WeightBits
-from fettle.quantize.quantizers import static_int8
 
 
 def one_by_one(

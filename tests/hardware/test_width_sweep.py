@@ -75,7 +75,7 @@ def test_names_lead_from_a_kernel_to_its_operator(model: Path, tmp_path: Path) -
     heavy = [k for k in profiler.kernels() if k.kind in ("Conv", "FusedConv", "Gemm", "FusedGemm")]
     found = [onnx_width_scaling.operator_of(kernel.name) for kernel in heavy]
     assert sorted(at for at in found if at is not None) == [
-        at for at, one in enumerate(listed) if one.kind in ("conv", "gemm")
+        index for index, one in enumerate(listed) if one.kind in ("conv", "gemm")
     ]
 
 

@@ -33,7 +33,7 @@ def ci(tmp_path: Path, **tests: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "pytest").symlink_to(Path(sys.executable).parent / "pytest")
-    (tmp_path / "Makefile").write_text("test:\n\t@.venv/bin/pytest\n")
+    (tmp_path / "Makefile").write_text("test:\n\t@.venv/bin/pytest\ntest-toolchains:\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     for name, text in tests.items():
         (tmp_path / f"test_{name}.py").write_text(text)

@@ -103,7 +103,7 @@ def test_the_file_names_no_source_and_no_machine(path: Path) -> None:
         b'File "',
         b".py",
         str(Path.home()).encode(),
-        str(Path(__file__).parent).encode(),
+        str(Path(__file__).parent.parent).encode(),
     ):
         assert trace not in content
     assert list(path.parent.iterdir()) == [path], "no data file beside it"
@@ -111,7 +111,7 @@ def test_the_file_names_no_source_and_no_machine(path: Path) -> None:
 
 def test_the_same_model_gives_the_same_bytes_in_another_process(path: Path, tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         "from pathlib import Path\nimport test_export_onnx\n"
         f"test_export_onnx.lowered(test_export_onnx.Net(), Path({str(tmp_path)!r}))\n"
     )
@@ -143,8 +143,8 @@ def test_a_branch_on_data_is_refused_with_its_line(tmp_path: Path) -> None:
         lowered(Branching(), tmp_path)
     text = str(caught.value)
     line = next(
-        at
-        for at, code in enumerate(Path(__file__).read_text().splitlines(), start=1)
+        index
+        for index, code in enumerate(Path(__file__).read_text().splitlines(), start=1)
         if "the branch that the error must name" in code
     )
     assert text.startswith(

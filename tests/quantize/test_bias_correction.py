@@ -9,20 +9,25 @@ import pytest
 import tiny_onnx
 from onnx import numpy_helper
 
-from fettle.quantize import activation_ranges, bias_correction, float_fallback, graph_session
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import (
+    activation_ranges,
+    bias_correction,
+    float_fallback,
+    graph_session,
+    static_int8,
+)
 
 Floats = npt.NDArray[np.float32]
 IMAGES = tiny_onnx.images(64)
 
 
 @pytest.fixture
-def corrected(tmp_path: Path) -> static_int8.Draft:
+def corrected(tmp_path: Path) -> static_int8.Int8Draft:
     return _draft(tiny_onnx.pooled(tmp_path / "model.onnx"))
 
 
 @pytest.fixture
-def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> static_int8.Draft:
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> static_int8.Int8Draft:
     with monkeypatch.context() as patch:
         patch.setattr(
             bias_correction, "_surely", lambda apart: np.zeros(apart.shape[1], np.float32)
@@ -30,7 +35,7 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> static_int8.Draft:
         return _draft(tiny_onnx.pooled(tmp_path / "model.onnx"))
 
 
-def _draft(model: Path) -> static_int8.Draft:
+def _draft(model: Path) -> static_int8.Int8Draft:
     return static_int8.drafts(model, batches=[IMAGES[:40], IMAGES[40:]], methods=["minmax"])[
         "minmax"
     ]
@@ -45,13 +50,13 @@ def _by_image(proto: onnx.ModelProto) -> dict[str, Floats]:
     answers = [node.output[0] for node in proto.graph.node if node.op_type == "Conv"]
     session = graph_session.watching(proto, answers)
     found = session.run(answers, {session.get_inputs()[0].name: IMAGES})
-    means = bias_correction.Means(proto)
+    means = bias_correction.ChannelMeans(proto)
     means.add(dict(zip(answers, found, strict=True)))
     return means.of_layers()
 
 
 def test_every_layers_means_come_nearer_to_the_float_graphs(
-    plain: static_int8.Draft, corrected: static_int8.Draft
+    plain: static_int8.Int8Draft, corrected: static_int8.Int8Draft
 ) -> None:
     wanted = _means(plain.prepared)
     before, after = _means(plain.quantized), _means(corrected.quantized)
@@ -63,7 +68,7 @@ def test_every_layers_means_come_nearer_to_the_float_graphs(
 
 
 def test_new_images_are_answered_nearer_to_the_float_graph(
-    plain: static_int8.Draft, corrected: static_int8.Draft
+    plain: static_int8.Int8Draft, corrected: static_int8.Int8Draft
 ) -> None:
     images = tiny_onnx.images(300, seed=7)
     wanted = float_fallback.run(plain.prepared, images)
@@ -75,7 +80,7 @@ def test_new_images_are_answered_nearer_to_the_float_graph(
 
 
 def test_the_pieces_together_are_the_whole_graph(
-    plain: static_int8.Draft, monkeypatch: pytest.MonkeyPatch
+    plain: static_int8.Int8Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every shift taken as none, each piece finds what the whole graph's run finds."""
     seen: list[Floats] = []
@@ -131,7 +136,7 @@ def test_means_are_of_the_first_images_alone(tmp_path: Path) -> None:
         opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8,
     )  # fmt: skip
     batches = [np.full((20, 2, 3, 3), at, np.float32) for at in range(4)]
-    means = bias_correction.Means(proto)
+    means = bias_correction.ChannelMeans(proto)
     activation_ranges.collect(
         proto,
         tmp_path,

@@ -8,12 +8,11 @@ import tiny_onnx
 from onnx import numpy_helper
 
 from fettle.hardware.runtimes import ort
-from fettle.quantize import float_fallback
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import float_fallback, static_int8
 
 
 @pytest.fixture
-def draft(tmp_path: Path) -> static_int8.Draft:
+def draft(tmp_path: Path) -> static_int8.Int8Draft:
     """A classifier with one layer of two-bit weights: much is lost in it, and little elsewhere."""
     model = tiny_onnx.classifier(tmp_path / "model.onnx", width=8)
     drafts = static_int8.drafts(model, batches=[tiny_onnx.images(60)], methods=["minmax"])
@@ -24,7 +23,7 @@ def draft(tmp_path: Path) -> static_int8.Draft:
     return drafts["minmax"]
 
 
-def test_the_layer_that_loses_most_for_its_price_comes_first(draft: static_int8.Draft) -> None:
+def test_the_layer_that_loses_most_for_its_price_comes_first(draft: static_int8.Int8Draft) -> None:
     macs = float_fallback.macs(draft.prepared, tiny_onnx.images(1))
     assert macs == {"conv1": 64 * 8 * 9, "conv2": 64 * 8 * 9, "gemm": 512 * 3}
     layers = float_fallback.rank(
@@ -32,11 +31,11 @@ def test_the_layer_that_loses_most_for_its_price_comes_first(draft: static_int8.
     )
     assert layers[0].name == "conv2"
     assert layers[0].regained > 0.3
-    assert {one.name for one in layers} == {"conv1", "conv2", "gemm"}
+    assert {layer.name for layer in layers} == {"conv1", "conv2", "gemm"}
 
 
 def test_a_reverted_layer_is_counted_as_float_and_ships_its_own_weight(
-    draft: static_int8.Draft, tmp_path: Path
+    draft: static_int8.Int8Draft, tmp_path: Path
 ) -> None:
     coverage = static_int8.finish(draft, tmp_path / "mixed.onnx", keep_float=["conv2"])
     assert (coverage.quantized, coverage.left) == ({"Conv": 1, "Gemm": 1}, {"Conv": 1})

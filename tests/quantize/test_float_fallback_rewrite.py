@@ -10,8 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fettle.hardware.runtimes import ort
-from fettle.quantize import float_fallback, float_fallback_rewrite, qdq_graph
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import float_fallback, float_fallback_rewrite, qdq_graph, static_int8
 
 SIZE_PX, WIDTH = 8, 16
 rng = np.random.default_rng(5)
@@ -78,7 +77,7 @@ def network(path: Path, *, seed: int) -> Path:
     return path
 
 
-def draft(folder: Path, seed: int) -> static_int8.Draft:
+def draft(folder: Path, seed: int) -> static_int8.Int8Draft:
     model = network(folder / "model.onnx", seed=seed)
     return static_int8.drafts(model, batches=[IMAGES[:48]], methods=["minmax"])["minmax"]
 

@@ -9,8 +9,7 @@ import tiny_onnx
 from onnx import numpy_helper
 
 from fettle.hardware.runtimes import ort
-from fettle.quantize import graph_cleanup
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import graph_cleanup, static_int8
 
 
 @pytest.fixture

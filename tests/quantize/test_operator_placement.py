@@ -9,8 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fettle.hardware.runtimes import ort
-from fettle.quantize import operator_placement
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import operator_placement, static_int8
 
 SIZE_PX = 12
 

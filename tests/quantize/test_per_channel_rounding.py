@@ -9,8 +9,7 @@ import pytest
 import tiny_onnx
 from onnx import helper
 
-from fettle.quantize import per_channel_rounding
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import per_channel_rounding, static_int8
 
 
 def _quantized(model: Path, bits: Literal[7, 8]) -> onnx.ModelProto:
@@ -44,7 +43,7 @@ def test_weights_are_those_of_the_quantizer_itself(
     ours = _weight(_quantized(model, bits), layer)
     monkeypatch.setattr(per_channel_rounding, "of_convolutions", lambda _: [])
     theirs = _weight(_quantized(model, bits), layer)
-    assert [one.dtype for one in ours] == [one.dtype for one in theirs]
+    assert [our.dtype for our in ours] == [their.dtype for their in theirs]
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_allclose(ours[1], theirs[1], rtol=2e-7)  # what a bias needs: by one ulp
     np.testing.assert_array_equal(ours[2], theirs[2])

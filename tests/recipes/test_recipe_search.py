@@ -62,8 +62,8 @@ def test_it_finds_a_smaller_model_inside_the_budget_without_a_test_image(made: M
 def test_every_trial_has_its_recipe_verdict_and_reason(made: Made) -> None:
     found = made.json("search.json")
     assert len(found["trials"]) == found["evaluations"] + 1
-    for at, one in enumerate(found["trials"]):
-        assert one["number"] == at
+    for index, one in enumerate(found["trials"]):
+        assert one["number"] == index
         assert one["verdict"] in ("chosen", "kept", "beaten", "refused")
         assert one["reason"]
     later = found["trials"][1]

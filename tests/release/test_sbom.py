@@ -10,7 +10,7 @@ from fettle.measure import Measure
 from fettle.release import sbom
 from fettle.release.locked_requirements import Package
 
-MODEL = sbom.Model(
+MODEL = sbom.ModelComponent(
     name="digits",
     family="resnet",
     target="x86_ort_int8",
@@ -24,7 +24,7 @@ MODEL = sbom.Model(
         "accuracy_drop": Measure(value=0.0, unit="1", n=90),
     },
 )
-DATA = sbom.Data(source="shapes", digest="ab" * 32, rows=198, licence=None)
+DATA = sbom.DatasetComponent(source="shapes", digest="ab" * 32, rows=198, licence=None)
 PACKAGES = [
     Package("click", "8.5.1", "BSD-3-Clause", ()),
     Package("numpy", "2.4.6", "BSD-3-Clause AND MIT", ()),

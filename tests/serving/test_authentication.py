@@ -10,7 +10,7 @@ import pytest
 from fettle.errors import UserError
 from fettle.serving import authentication
 from fettle.serving.asgi_messages import Message, Receive, Send
-from fettle.serving.authentication import Guard
+from fettle.serving.authentication import ApiKeyGuard
 
 KEY = "a-key-of-some-length"
 LOCAL, REMOTE = ("127.0.0.1", 5000), ("192.0.2.7", 5000)
@@ -23,7 +23,7 @@ class Client:
         self.reached: list[bytes] = []
         self.sent: list[Message] = []  # what went back for the last request
         self.left: list[Message] = []  # what of it was never read
-        self.guard = Guard(self.app, **{"key": None, **options})
+        self.guard = ApiKeyGuard(self.app, **{"key": None, **options})
 
     async def app(self, _: Message, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -50,8 +50,8 @@ class Client:
         }
         parts = chunks or (b"",)
         waiting = [
-            {"type": "http.request", "body": part, "more_body": at < len(parts) - 1}
-            for at, part in enumerate(parts)
+            {"type": "http.request", "body": part, "more_body": index < len(parts) - 1}
+            for index, part in enumerate(parts)
         ]
         sent = self.sent = []
         self.left = waiting

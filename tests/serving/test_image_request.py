@@ -158,7 +158,7 @@ def test_the_bad_one_of_several_files_is_named() -> None:
 
 def test_files_keep_their_order() -> None:
     pixels = image_request.from_files([png(level) for level in (3, 200, 90)], GREY)
-    assert [int(one.mean()) for one in pixels] == [3, 200, 90]
+    assert [int(pixel.mean()) for pixel in pixels] == [3, 200, 90]
 
 
 def test_no_file_at_all_is_refused() -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 from fettle.errors import ModelError
 from fettle.preprocessing import Floats, Preprocess
 from fettle.serving import request_body
-from fettle.serving.predict_route import Predict
-from fettle.serving.release_bundle import Bundle
+from fettle.serving.predict_route import PredictRoute
+from fettle.serving.release_bundle import ReleaseBundle
 
 RAW = {"content_type": "application/octet-stream", "x_shape": "2,2"}
 BLACK, WHITE = bytes(4), b"\xff" * 4
@@ -38,8 +38,8 @@ class Brightness:
         return np.stack([-mean, mean], axis=1).astype(np.float32)
 
 
-def served(model: Brightness | None = None) -> Bundle:
-    return Bundle(
+def served(model: Brightness | None = None) -> ReleaseBundle:
+    return ReleaseBundle(
         "d1" * 32,
         {"name": "tiny", "output": {"kind": "logits"}},
         Preprocess(size_px=2, channels=1, mean=0.0, std=1.0),
@@ -48,8 +48,8 @@ def served(model: Brightness | None = None) -> Bundle:
     )
 
 
-def predict(**options: Any) -> Predict:
-    return Predict(served(), **{"body_max_bytes": 100, **options})
+def predict(**options: Any) -> PredictRoute:
+    return PredictRoute(served(), **{"body_max_bytes": 100, **options})
 
 
 def label(body: bytes) -> str:
@@ -165,7 +165,7 @@ def test_beyond_the_stated_concurrency_429_comes_before_the_body_is_read() -> No
 
 def test_up_to_the_stated_concurrency_nothing_is_refused() -> None:
     async def work() -> None:
-        app = Predict(served(), concurrent_max=64)
+        app = PredictRoute(served(), concurrent_max=64)
         for _ in range(5):
             every = await asyncio.gather(*(ask(app, WHITE, **RAW) for _ in range(64)))
             assert {one.status for one in every} == {200}
@@ -175,7 +175,7 @@ def test_up_to_the_stated_concurrency_nothing_is_refused() -> None:
 
 def test_a_model_that_takes_too_long_is_504_and_not_ready() -> None:
     async def work() -> None:
-        app = Predict(served(Brightness(wait_s=0.2)), timeout_s=0.05)
+        app = PredictRoute(served(Brightness(wait_s=0.2)), timeout_s=0.05)
         answer = await ask(app, WHITE, **RAW)
         assert answer.error == (504, "no answer within 0.05 s")
         await asyncio.sleep(0.02)
@@ -191,7 +191,7 @@ def test_a_request_on_which_the_model_fails_is_500_and_its_batch_mates_are_answe
 ) -> None:
     async def work() -> None:
         model = Brightness(wait_s=0.02)
-        app = Predict(served(model))
+        app = PredictRoute(served(model))
         bodies = [WHITE, BLACK, bytes([66] * 4), WHITE]
         every = await asyncio.gather(*(ask(app, body, **RAW) for body in bodies))
         assert [one.status for one in every] == [200, 200, 500, 200]
@@ -205,7 +205,7 @@ def test_a_request_on_which_the_model_fails_is_500_and_its_batch_mates_are_answe
 def test_a_bad_body_never_meets_the_batch() -> None:
     async def work() -> None:
         model = Brightness(wait_s=0.02)
-        app = Predict(served(model))
+        app = PredictRoute(served(model))
         every = await asyncio.gather(
             *(ask(app, body, content_type="image/png") for body in (png(9), b"no", png(250)))
         )
@@ -244,7 +244,7 @@ def test_a_body_above_the_limit_is_413(chunks: list[bytes], stated: bool) -> Non
 def test_a_body_above_the_limit_is_read_on_before_the_answer_ends() -> None:
     answer = asked(predict(), *[b"x" * 60] * 9, content_length="540", **RAW)
     assert answer.left == []
-    assert [one.get("more_body") for one in answer.messages] == [None, True, None]
+    assert [message.get("more_body") for message in answer.messages] == [None, True, None]
     assert answer.messages[-1]["body"] == b""
 
 

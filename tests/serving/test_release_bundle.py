@@ -54,10 +54,10 @@ class Fixed:
         return np.tile(np.array(self.row, dtype=np.float32), (len(batch), 1))
 
 
-def fixed(row: list[float], kind: str = "logits") -> tuple[release_bundle.Bundle, Fixed]:
+def fixed(row: list[float], kind: str = "logits") -> tuple[release_bundle.ReleaseBundle, Fixed]:
     session = Fixed(row)
     stated = {"output": {"kind": kind}}
-    return release_bundle.Bundle("0", stated, PREPROCESS, tuple(LABELS), session), session
+    return release_bundle.ReleaseBundle("0", stated, PREPROCESS, tuple(LABELS), session), session
 
 
 def test_a_loaded_release_answers_as_its_model_does(release: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_large_batch_runs_in_parts_and_keeps_its_order() -> None:
 
 def test_the_parts_of_a_large_batch_answer_as_one(release: Path) -> None:
     loaded, pixels = release_bundle.load(release), some_pixels(70)
-    alone = np.concatenate([loaded.predict(one[None]) for one in pixels])
+    alone = np.concatenate([loaded.predict(pixel[None]) for pixel in pixels])
     np.testing.assert_allclose(loaded.predict(pixels), alone, rtol=1e-5)
 
 

@@ -44,8 +44,8 @@ def run(work: Callable[[Batcher[int], Model], object], model: Model, most: int =
 async def held(batcher: Batcher[int], *requests: Pixels) -> list[asyncio.Task[list[int]]]:
     """Send the requests one after another; the first is at the model before the second comes."""
     tasks = []
-    for one in requests:
-        tasks.append(asyncio.create_task(batcher(one)))
+    for request in requests:
+        tasks.append(asyncio.create_task(batcher(request)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     return tasks
@@ -142,8 +142,8 @@ def test_the_order_of_requests_is_kept(most: int) -> None:
     async def work(batcher: Batcher[int], model: Model) -> None:
         done: list[int] = []
         tasks = await held(batcher, *(images(at) for at in range(6)))
-        for at, task in enumerate(tasks):
-            task.add_done_callback(lambda _, at=at: done.append(at))
+        for index, task in enumerate(tasks):
+            task.add_done_callback(lambda _, at=index: done.append(at))
         model.gate.set()
         await asyncio.gather(*tasks)
         assert done == list(range(6))

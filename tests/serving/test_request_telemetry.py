@@ -9,7 +9,7 @@ from asgi_client import Answer, asked
 from prometheus_client.parser import text_string_to_metric_families
 
 from fettle.serving.asgi_messages import Message, Receive, Send, refuse
-from fettle.serving.prometheus_metrics import Metrics
+from fettle.serving.prometheus_metrics import ServerMetrics
 from fettle.serving.request_telemetry import Telemetry, note
 
 ROUTES = frozenset({"/predict", "/livez"})
@@ -20,7 +20,7 @@ class Line:
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.metrics = Metrics(name="tiny", digest="d1d1d1d1d1d1")
+        self.metrics = ServerMetrics(name="tiny", digest="d1d1d1d1d1d1")
         self.app = Telemetry(
             self.answer, routes=ROUTES, metrics=self.metrics, write=self.log.append
         )

@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fettle import manifest, params
 from fettle.compress import compression_plan
-from fettle.compress.compression_plan import Architecture, Plan
+from fettle.compress.compression_plan import Architecture, CompressionPlan
 from fettle.data import image_table, split_reader
 from fettle.errors import ModelError, ParamsError
 from fettle.hardware.runtimes import ort
@@ -29,11 +29,11 @@ from fettle.models import export_onnx
 from fettle.models.families import small_cnn
 from fettle.params import Params
 from fettle.recipes import recipe_runner
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from fettle.training.training_loop import fit
-from fettle.training.training_plan import Data
-from fettle.training.training_plan import Plan as TrainPlan
+from fettle.training.training_plan import TrainingData
+from fettle.training.training_plan import TrainingPlan as TrainPlan
 from stages import compress
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -95,7 +95,7 @@ def write_finetune(folder: Path, inputs: Inputs, *, epochs: int) -> None:
     if epochs:
         train = split_reader.images(inputs, settings(), "train")
         validation = split_reader.images(inputs, settings(), "validation")
-        data = Data(
+        data = TrainingData(
             train_pixels=train.pixels,
             train_labels=train.labels,
             validation_pixels=validation.pixels,
@@ -143,7 +143,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 class Made:
     out: Path
     outputs: Outputs
-    recorder: Memory
+    recorder: MemoryRecorder
 
     def json(self, name: str) -> Any:
         return json.loads((self.out / name).read_text())
@@ -153,11 +153,15 @@ class Made:
 
 
 def make(
-    inputs: Inputs, out: Path, *overrides: str, recorder: Memory | None = None, scratch: str = "s"
+    inputs: Inputs,
+    out: Path,
+    *overrides: str,
+    recorder: MemoryRecorder | None = None,
+    scratch: str = "s",
 ) -> Made:
     """Run the stage as its process does: with its own sections of params.yaml only."""
     out.mkdir(parents=True, exist_ok=True)
-    recorder = recorder or Memory()
+    recorder = recorder or MemoryRecorder()
     own = replace(inputs, scratch=out.parent / f"{out.name}-{scratch}")
     scoped = params.scope(settings(*overrides), compress.SECTIONS)
     return Made(out, compress.run(scoped, own, out, recorder), recorder)
@@ -188,7 +192,7 @@ def test_a_fresh_architecture_with_plan_and_weights_answers_like_the_reference(
     inputs: Inputs, made: Made
 ) -> None:
     model = network()
-    compression_plan.apply(model, Plan.from_json(made.json("plan.json")))
+    compression_plan.apply(model, CompressionPlan.from_json(made.json("plan.json")))
     model.load_state_dict(load_file(made.out / "model.safetensors"))
     reference = load_arrays(made.out / "reference.safetensors")
     with torch.no_grad():
@@ -246,7 +250,7 @@ def test_a_student_is_pruned_and_thinned_and_rebuilt_from_the_plan(
         " {use: prune, keep_fraction: 0.5, recover_epochs: 0}, {use: depth, recover_epochs: 0}]"
     )
     found = make(inputs, tmp_path / "out", recipe)
-    plan = Plan.from_json(found.json("plan.json"))
+    plan = CompressionPlan.from_json(found.json("plan.json"))
     options = {"width": 16, "depth": 2, "blocks": 2}
     assert plan.architecture == Architecture("small_cnn", options)
     assert len(plan.replaced) == 1
@@ -290,7 +294,7 @@ def test_an_empty_recipe_hands_the_float_model_on(inputs: Inputs, tmp_path: Path
     before = load_file(inputs["finetune"] / "model.safetensors")
     after = load_file(found.out / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert found.json("plan.json") == Plan().to_json()
+    assert found.json("plan.json") == CompressionPlan().to_json()
     assert found.outputs.facts["steps"] == []
     assert found.outputs.measures["accuracy_drop"].value == 0
 
@@ -299,7 +303,7 @@ class Killed(Exception):
     pass
 
 
-class Fatal(Memory):
+class Fatal(MemoryRecorder):
     """Dies at a given progress report, as a killed process does after its checkpoint."""
 
     def __init__(self, at: str) -> None:
@@ -342,7 +346,7 @@ def test_a_killed_run_repeats_no_finished_epoch_and_ends_with_the_same_bytes(
     out = tmp_path / "out"
     first = count_steps(lambda: make(inputs, out, recorder=Fatal(at)))
     assert first == (6 - left) * batches
-    again = Memory()
+    again = MemoryRecorder()
     assert count_steps(lambda: make(inputs, out, recorder=again)) == left * batches
     finished = left == 0 or at.startswith("distil")  # a finished step is not even looked into
     assert finished != any(text.startswith("prune") for _, text in again.progresses)
@@ -377,11 +381,11 @@ def test_a_loss_that_breaks_down_names_the_rate_of_that_step(
 
 def test_a_technique_for_graphs_is_refused_in_the_recipe(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(ParamsError) as caught:
-        make(inputs, tmp_path / "out", "compress.recipe=[{use: int8_qdq}]")
+        make(inputs, tmp_path / "out", "compress.recipe=[{use: static_int8}]")
     assert (
-        "compress.recipe[0].use: a technique that acts on a finished graph: got 'int8_qdq'; the "
-        "recipe ends at one fp32 model, which export quantizes for each target. Take "
-        "'int8_qdq' out of compress.recipe and put an int8 target in targets"
+        "compress.recipe[0].use: unknown name 'static_int8' (files of fettle/compress/techniques: "
+        "depth, distil, low_rank, prune, qat, sparse, student); int8 and other precisions are the "
+        "targets' (params.yaml: targets), not a step's"
     ) in str(caught.value)
 
 

@@ -17,8 +17,8 @@ from fettle.evaluation import accuracy_statistics
 from fettle.hardware import energy_measurement, latency_measurement, machine_fingerprint
 from fettle.hardware.runtimes import openvino
 from fettle.hardware.targets import x86_ort_fp32, x86_ort_int8
-from fettle.quantize.quantizers import static_int8
-from fettle.recorder import Memory
+from fettle.quantize import static_int8
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import evaluate
 
@@ -67,7 +67,7 @@ def int8(project: TinyProject) -> Path:
 
 def run(project: TinyProject, target: str) -> Outputs:
     inputs = project.inputs(*READS, target=target)
-    return evaluate.run(settings(), inputs, project.root, Memory())
+    return evaluate.run(settings(), inputs, project.root, MemoryRecorder())
 
 
 def test_the_plain_target_is_measured_against_the_float_model(project: TinyProject) -> None:

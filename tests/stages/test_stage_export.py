@@ -13,8 +13,8 @@ from tiny_project import COUNTS, TinyProject, pixels, settings
 from fettle.data import image_table
 from fettle.hardware.runtimes import Availability, openvino, ort
 from fettle.preprocessing import Preprocess
-from fettle.quantize.quantizers import static_int8
-from fettle.recorder import Memory
+from fettle.quantize import static_int8
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import export
 
@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> TinyProject:
 def run(project: TinyProject, target: str) -> tuple[Outputs, Path]:
     out = project.folder(f"export@{target}")
     inputs = project.inputs("ingest", "validate", "compress", target=target)
-    return export.run(settings(), inputs, out, Memory()), out
+    return export.run(settings(), inputs, out, MemoryRecorder()), out
 
 
 def test_the_plain_target_gets_the_compressed_onnx_as_it_is(project: TinyProject) -> None:
@@ -149,7 +149,7 @@ def test_a_model_the_runtime_cannot_compile_leaves_no_files(
 def test_the_method_is_chosen_by_measurement_and_said(project: TinyProject) -> None:
     out = project.folder("export@x86_ort_int8")
     inputs = project.inputs("ingest", "validate", "compress", target="x86_ort_int8")
-    facts = export.run(settings("export.calibrate=auto"), inputs, out, Memory()).facts
+    facts = export.run(settings("export.calibrate=auto"), inputs, out, MemoryRecorder()).facts
     assert set(facts["calibrate_errors"]) == {"minmax", "entropy", "percentile"}
     assert facts["calibrate_errors"][facts["calibrate"]] == min(facts["calibrate_errors"].values())
     assert facts["disagreement"] <= 0.02
@@ -191,7 +191,7 @@ def test_what_a_toolchain_raises_unforeseen_costs_its_own_target_alone(
 def test_seven_bits_are_offered(project: TinyProject) -> None:
     out = project.folder("export@x86_ort_int8")
     inputs = project.inputs("ingest", "validate", "compress", target="x86_ort_int8")
-    export.run(settings("export.weight_bits=7"), inputs, out, Memory())
+    export.run(settings("export.weight_bits=7"), inputs, out, MemoryRecorder())
     held = [w for w in tiny_onnx.weights(out / "model.onnx").values() if w.dtype == np.int8]
     assert {int(np.abs(w.astype(int)).max()) for w in held if w.ndim > 1} == {64}
 

@@ -21,7 +21,7 @@ from fettle.data import image_table
 from fettle.errors import ModelError
 from fettle.models import export_onnx
 from fettle.params import Params
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from stages import finetune
 
@@ -92,13 +92,13 @@ def parameters(**changed: Any) -> Params:
 
 
 def run(
-    artefacts: Path, folder: Path, params: Params, *, recorder: Memory | None = None
+    artefacts: Path, folder: Path, params: Params, *, recorder: MemoryRecorder | None = None
 ) -> tuple[Outputs, Path]:
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     inputs = Inputs({name: artefacts / name for name in finetune.READS}, folder, folder / "scratch")
-    return finetune.run(params, inputs, out, recorder or Memory()), out
+    return finetune.run(params, inputs, out, recorder or MemoryRecorder()), out
 
 
 def logits_of(model: Path, artefacts: Path, params: Params) -> np.ndarray:
@@ -112,13 +112,15 @@ def logits_of(model: Path, artefacts: Path, params: Params) -> np.ndarray:
 @pytest.fixture(scope="module")
 def trained(
     artefacts: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Outputs, Path, Memory]:
-    recorder = Memory()
+) -> tuple[Outputs, Path, MemoryRecorder]:
+    recorder = MemoryRecorder()
     outputs, out = run(artefacts, tmp_path_factory.mktemp("t"), parameters(), recorder=recorder)
     return outputs, out, recorder
 
 
-def test_the_stage_writes_model_weights_and_curve(trained: tuple[Outputs, Path, Memory]) -> None:
+def test_the_stage_writes_model_weights_and_curve(
+    trained: tuple[Outputs, Path, MemoryRecorder],
+) -> None:
     _, out, _ = trained
     assert sorted(p.name for p in out.iterdir()) == [
         "curve.json",
@@ -128,7 +130,7 @@ def test_the_stage_writes_model_weights_and_curve(trained: tuple[Outputs, Path, 
 
 
 def test_the_network_learns_and_every_quality_is_measured_on_validation(
-    trained: tuple[Outputs, Path, Memory],
+    trained: tuple[Outputs, Path, MemoryRecorder],
 ) -> None:
     measures = trained[0].measures
     assert sorted(measures) == [
@@ -148,7 +150,7 @@ def test_the_network_learns_and_every_quality_is_measured_on_validation(
 
 
 def test_the_facts_rebuild_the_network_from_the_weights(
-    trained: tuple[Outputs, Path, Memory], artefacts: Path
+    trained: tuple[Outputs, Path, MemoryRecorder], artefacts: Path
 ) -> None:
     outputs, out, _ = trained
     facts = outputs.facts
@@ -174,7 +176,7 @@ def test_the_facts_rebuild_the_network_from_the_weights(
 
 
 def test_the_curve_has_an_entry_an_epoch_and_no_clock(
-    trained: tuple[Outputs, Path, Memory],
+    trained: tuple[Outputs, Path, MemoryRecorder],
 ) -> None:
     outputs, out, _ = trained
     curve = json.loads((out / "curve.json").read_text())
@@ -190,7 +192,7 @@ def test_the_curve_has_an_entry_an_epoch_and_no_clock(
     assert [one["phase"] for one in curve[:3]] == ["head", "unfreezing", "all"]
 
 
-def test_the_recorder_hears_of_every_epoch(trained: tuple[Outputs, Path, Memory]) -> None:
+def test_the_recorder_hears_of_every_epoch(trained: tuple[Outputs, Path, MemoryRecorder]) -> None:
     outputs, _, recorder = trained
     epochs = outputs.facts["epochs"]
     steps = [step for name, _, step in recorder.scalars if name == "validation_accuracy"]
@@ -207,7 +209,7 @@ def test_the_recorder_hears_of_every_epoch(trained: tuple[Outputs, Path, Memory]
 
 
 def test_the_same_inputs_give_the_same_bytes(
-    trained: tuple[Outputs, Path, Memory], artefacts: Path, tmp_path: Path
+    trained: tuple[Outputs, Path, MemoryRecorder], artefacts: Path, tmp_path: Path
 ) -> None:
     outputs, out, _ = trained
     again, other = run(artefacts, tmp_path, parameters())
@@ -216,12 +218,12 @@ def test_the_same_inputs_give_the_same_bytes(
 
 
 def test_a_killed_stage_resumes_to_the_same_bytes(
-    trained: tuple[Outputs, Path, Memory], artefacts: Path, tmp_path: Path
+    trained: tuple[Outputs, Path, MemoryRecorder], artefacts: Path, tmp_path: Path
 ) -> None:
     class Killed(Exception):
         pass
 
-    class Killing(Memory):
+    class Killing(MemoryRecorder):
         def progress(self, fraction: float, text: str) -> None:
             super().progress(fraction, text)
             if len(self.progresses) == 2:
@@ -237,7 +239,7 @@ def test_a_killed_stage_resumes_to_the_same_bytes(
 def test_thresholds_are_folded_into_the_exported_model(tmp_path: Path) -> None:
     write_artefacts(tmp_path, {"cross": 1, "lying": 4, "standing": 4})
     plain, plain_out = run(tmp_path, tmp_path / "plain", parameters(epochs_max=7))
-    recorder = Memory()
+    recorder = MemoryRecorder()
     params = parameters(epochs_max=7, imbalance="thresholds")
     moved, out = run(tmp_path, tmp_path / "moved", params, recorder=recorder)
     assert recorder.notes["logit_offsets"].startswith("cross +")
@@ -258,7 +260,7 @@ def test_a_diverging_training_is_a_user_error(artefacts: Path, tmp_path: Path) -
 
 
 @pytest.fixture
-def given(trained: tuple[Outputs, Path, Memory], tmp_path: Path) -> Path:
+def given(trained: tuple[Outputs, Path, MemoryRecorder], tmp_path: Path) -> Path:
     path = tmp_path / "given.onnx"
     shutil.copyfile(trained[1] / "model.onnx", path)
     return path
@@ -269,7 +271,7 @@ def onnx_params(**options: Any) -> Params:
 
 
 def test_an_onnx_file_is_handed_on_as_it_is(
-    trained: tuple[Outputs, Path, Memory], given: Path, artefacts: Path, tmp_path: Path
+    trained: tuple[Outputs, Path, MemoryRecorder], given: Path, artefacts: Path, tmp_path: Path
 ) -> None:
     outputs, out = run(artefacts, tmp_path, onnx_params(path="given.onnx"))
     assert sorted(p.name for p in out.iterdir()) == ["curve.json", "model.onnx"]
@@ -293,7 +295,7 @@ def test_labels_say_what_the_outputs_of_an_onnx_file_mean(
     given: Path, artefacts: Path, tmp_path: Path
 ) -> None:
     params = onnx_params(path="given.onnx", labels=["lying", "standing", "cross"])
-    recorder = Memory()
+    recorder = MemoryRecorder()
     outputs, out = run(artefacts, tmp_path, params, recorder=recorder)
     found = logits_of(out / "model.onnx", artefacts, params)
     reference = logits_of(given, artefacts, params)

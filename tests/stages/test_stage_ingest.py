@@ -20,7 +20,7 @@ from fettle.data.sources import Item, image_folder
 from fettle.errors import DataError, OurFault, ProjectError
 from fettle.local_settings import location, set_local
 from fettle.params import Params
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from stages import ingest
 
@@ -58,7 +58,7 @@ class Desk:
         out = self.root / name
         out.mkdir(exist_ok=True)
         inputs = Inputs({}, self.root, self.root / "scratch")
-        return ingest.run(params, inputs, out, Memory()), out / image_table.IMAGES
+        return ingest.run(params, inputs, out, MemoryRecorder()), out / image_table.IMAGES
 
 
 def rows_of(path: Path) -> dict[str, dict[str, Any]]:
@@ -131,7 +131,7 @@ def test_the_folds_of_a_cross_fit_test_every_image_once(desk: Desk) -> None:
 
 
 def test_data_with_splits_of_its_own_has_no_folds() -> None:
-    items = [Item(f"{at}", "cat", None, split, b"") for at, split in enumerate(SPLITS)]
+    items = [Item(f"{index}", "cat", None, split, b"") for index, split in enumerate(SPLITS)]
     split = settings(FOLDER, in_fold(1)).ingest.split
     with pytest.raises(DataError) as caught:
         ingest.divide(items, split, 20)
@@ -287,14 +287,14 @@ def test_a_source_file_that_names_nothing_or_something_else_is_refused(
 
 def test_a_source_that_repeats_a_row_id_is_our_fault() -> None:
     item = Item("a", "cat", None, None, tiny_photos.png(1))
-    found = ingest.look_into([item, item], 2, Memory())
+    found = ingest.look_into([item, item], 2, MemoryRecorder())
     with pytest.raises(OurFault) as caught:
         ingest.refuse_double_rows(found, "mine")
     assert str(caught.value) == "the source mine gave two images the same row id."
 
 
 def test_progress_never_says_done_before_the_end() -> None:
-    recorder = Memory()
+    recorder = MemoryRecorder()
     items = (Item(f"r{at}", "cat", None, None, b"") for at in range(3))
     ingest.look_into(items, 0, recorder)
     assert recorder.progresses == [(0.0, "0 images read")]
@@ -308,7 +308,7 @@ def test_the_digits_go_through_whole(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     inputs = Inputs({}, tmp_path, tmp_path / "scratch")
-    outputs = ingest.run(settings(), inputs, out, Memory())
+    outputs = ingest.run(settings(), inputs, out, MemoryRecorder())
     assert outputs.facts["rows"] == 1797
     counts = outputs.facts["classes"]["0"]
     assert counts == {"train": 71, "validation": 18, "test": 89}

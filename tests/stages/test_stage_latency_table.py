@@ -15,7 +15,7 @@ from tiny_project import CLASSES, TinyProject, settings
 from fettle import manifest
 from fettle.errors import ProjectError
 from fettle.hardware import machine_fingerprint, operator_cost_table, width_sweep
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import latency_table as stage
 
@@ -38,8 +38,8 @@ def project(tmp_path: Path) -> TinyProject:
     return project
 
 
-def run(project: TinyProject, *overrides: str) -> tuple[Outputs, Memory]:
-    recorder = Memory()
+def run(project: TinyProject, *overrides: str) -> tuple[Outputs, MemoryRecorder]:
+    recorder = MemoryRecorder()
     wanted = settings("compress.recipe=auto", *overrides)
     outputs = stage.run(
         wanted, project.inputs("finetune"), project.folder("latency_table"), recorder

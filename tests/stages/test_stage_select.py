@@ -11,9 +11,9 @@ from tiny_project import TinyProject, settings
 
 from fettle.errors import TargetError
 from fettle.evaluation import accuracy_budget, passing_probability
-from fettle.evaluation.accuracy_budget import Pairs
+from fettle.evaluation.accuracy_budget import PairedCounts
 from fettle.measure import Measure
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import select
 
@@ -87,7 +87,7 @@ class Rows:
             "compress", "validate", *(f"evaluate@{target}" for target in there)
         )
         outputs = select.run(
-            settings("compress.budget.drop_max=0.02", *overrides), inputs, out, Memory()
+            settings("compress.budget.drop_max=0.02", *overrides), inputs, out, MemoryRecorder()
         )
         return outputs, json.loads((out / "choice.json").read_text())
 
@@ -149,7 +149,7 @@ def test_the_choice_goes_by_the_chance_that_the_search_goes_by(rows: Rows) -> No
     rows.ships("x86_ort_int8", speedup=4.0, size=700, lost=3, gained=1)
     _, choice = rows.choose()
     asked = settings("compress.budget.drop_max=0.02").compress.budget
-    pairs = Pairs(lost=3, gained=1, n=SEEN)
+    pairs = PairedCounts(lost=3, gained=1, n=SEEN)
     (row,) = choice["candidates"]
     assert row["chance"] == accuracy_budget.chance(pairs, TESTED, drop_max=0.02, confidence=0.95)
     lossless = passing_probability.chance_of(asked, 0.0, seen=SEEN, tested=TESTED)

@@ -19,7 +19,7 @@ from fettle.data import image_table
 from fettle.data.sources import image_folder
 from fettle.errors import DataError
 from fettle.params import Params
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from stages import ingest, validate
 
@@ -34,7 +34,7 @@ class Done:
     outputs: Outputs
     out: Path
     ingest: Path
-    recorder: Memory
+    recorder: MemoryRecorder
 
     def aside(self) -> dict[str, list[tuple[str, str]]]:
         found: dict[str, list[tuple[str, str]]] = {}
@@ -65,13 +65,13 @@ class Desk:
         )
         out = self.root / "ingest"
         out.mkdir(exist_ok=True)
-        ingest.run(params, Inputs({}, self.root, self.root / "scratch"), out, Memory())
+        ingest.run(params, Inputs({}, self.root, self.root / "scratch"), out, MemoryRecorder())
 
     def run(self, *overrides: str, name: str = "out") -> Done:
         options = f"ingest.options={{path: {json.dumps(str(self.data))}}}"
         params = settings("ingest.source=image_folder", options, *overrides)
         self.ingest(params)
-        out, recorder = self.root / name, Memory()
+        out, recorder = self.root / name, MemoryRecorder()
         out.mkdir()
         inputs = Inputs({"ingest": self.root / "ingest"}, self.root, self.root / "scratch")
         outputs = validate.run(params, inputs, out, recorder)

@@ -16,7 +16,7 @@ from fettle.hardware.runtimes import ort
 from fettle.measure import Measure
 from fettle.params_schema import Budget, Limit
 from fettle.preprocessing import Preprocess
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import export, verdict
 
@@ -32,7 +32,7 @@ class Judged:
         for target in TARGETS:
             out = self.project.folder(f"export@{target}")
             inputs = self.project.inputs("ingest", "validate", "compress", target=target)
-            made = export.run(settings(), inputs, out, Memory())
+            made = export.run(settings(), inputs, out, MemoryRecorder())
             self.project.seal(f"export@{target}", facts=dict(made.facts))
         speedup = Measure(value=2.5, unit="x", n=20, low=2.0, high=3.0)
         rows = [{"target": target, "speedup": speedup.to_dict()} for target in TARGETS]
@@ -43,7 +43,7 @@ class Judged:
 
     def run(self, *overrides: str) -> Outputs:
         inputs = self.project.inputs(*READS)
-        return verdict.run(settings(*overrides), inputs, self.out, Memory())
+        return verdict.run(settings(*overrides), inputs, self.out, MemoryRecorder())
 
     def read(self, name: str) -> Any:
         return json.loads((self.out / name).read_text())
@@ -138,7 +138,7 @@ def test_a_limit_that_does_not_hold_fails_without_an_error(judged: Judged) -> No
 def test_a_drop_above_the_budget_fails() -> None:
     measures = {"accuracy_drop": Measure(value=0.02, unit="1", n=50, low=-0.01, high=0.06)}
     asked = Budget(metric="accuracy", drop_max=0.01)
-    found = accuracy_budget.Judgement("exceeded", 0.0712)
+    found = accuracy_budget.BudgetJudgement("exceeded", 0.0712)
     assert verdict.hold_budget(measures, asked, found) == (
         False,
         "accuracy drops by 0.0200 (-0.0100 to 0.0600, n = 50) on test; the 95% upper bound 0.0712 "

@@ -19,7 +19,7 @@ from fettle.evaluation import latency_comparison
 from fettle.hardware.isolated import toolchain_environment
 from fettle.hardware.runtimes import iree
 from fettle.hardware.targets import x86_iree_fp32
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import evaluate, export, package
 
@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "x86_iree_fp32"
 CARRIED = {
     "fettle/hardware/runtimes/iree.py",
-    "fettle/runtimes/isolated/__init__.py",
+    "fettle/hardware/isolated/__init__.py",
     "fettle/hardware/isolated/toolchain_environment.py",
     "fettle/hardware/isolated/worker_harness.py",
-    "fettle/runtimes/isolated/locks/iree.txt",
+    "fettle/hardware/isolated/locks/iree.txt",
     "fettle/hardware/isolated/scripts/run_iree.py",
     "fettle/hardware/isolated/isolated_session.py",
     "fettle/hardware/isolated/isolated_worker.py",
@@ -58,7 +58,7 @@ def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def exported(project: TinyProject) -> Outputs:
     out = project.folder(f"export@{NAME}")
     inputs = project.inputs("ingest", "validate", "compress", target=NAME)
-    made = export.run(settings(), inputs, out, Memory())
+    made = export.run(settings(), inputs, out, MemoryRecorder())
     project.seal(f"export@{NAME}", facts=dict(made.facts))
     return made
 
@@ -66,7 +66,7 @@ def exported(project: TinyProject) -> Outputs:
 def evaluated(project: TinyProject) -> Outputs:
     reads = ("ingest", "validate", "finetune", "compress", "export")
     inputs = project.inputs(*reads, target=NAME)
-    return evaluate.run(settings(), inputs, project.root, Memory())
+    return evaluate.run(settings(), inputs, project.root, MemoryRecorder())
 
 
 def carried(project: TinyProject, release: Path) -> set[str]:

@@ -21,7 +21,7 @@ from fettle.params import Params
 from fettle.staleness import code_digest
 from fettle.staleness.source_index import Index
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GRAPH: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 LISTED = (
     "targets=[x86_ort_fp32, x86_ort_int8]",
@@ -139,7 +139,7 @@ EDITS: dict[str, tuple[str, Change, set[str]]] = {
         swap(r'^    """', '    """Otherwise: '),
         set(),
     ),
-    "a helper of one stage": ("stages/finetune.py", inside("threads"), {"finetune"}),
+    "a helper of one stage": ("stages/finetune.py", inside("training_plan"), {"finetune"}),
     "the training loop": (
         "fettle/training/training_loop.py",
         inside("fit"),
@@ -165,15 +165,25 @@ EDITS: dict[str, tuple[str, Change, set[str]]] = {
         inside("apply"),
         set(),
     ),
-    "the int8 quantizer": (
-        "fettle/quantize/quantizers/static_int8.py",
-        inside("finish"),
-        {"latency_table"} | EXPORTS,
+    "how int8 is calibrated": (  # repeats no search
+        "fettle/quantize/quantizers/calibrated_int8.py",
+        inside("apply"),
+        {"export@x86_ort_int8"},
     ),
-    "GPTQ, which int4 weights take": (
+    "which layers go back to float": (
+        "fettle/quantize/float_fallback.py",
+        inside("rank"),
+        {"export@x86_ort_int8"},
+    ),
+    "the int8 form, whose kernels the latency table times": (
+        "fettle/quantize/static_int8.py",
+        inside("finish"),
+        {"latency_table", "export@x86_ort_int8"},
+    ),
+    "int4 weights, which no target here has": (
         "fettle/quantize/quantizers/weight_int4.py",
         inside("apply"),
-        EXPORTS,
+        set(),
     ),
     "a target": (
         "fettle/hardware/targets/x86_ort_int8.py",
@@ -210,10 +220,10 @@ EDITS: dict[str, tuple[str, Change, set[str]]] = {
     ),
     "another family": ("fettle/models/families/resnet.py", inside("build"), set()),
     "a check of the data": ("fettle/data/checks/balance.py", inside("rules"), {"validate"}),
-    "the page of the checks": ("fettle/checks/validation.html", above("<!-- x -->"), {"validate"}),
+    "the page of the checks": ("fettle/data/validation.html", above("<!-- x -->"), {"validate"}),
     "the style it inlines": ("fettle/report/page.css", above("/* x */"), {"validate"}),
     "the report": ("fettle/report/html_page.py", inside("render"), set()),
-    "the supervisor": ("fettle/rollout/supervisor/controller.py", inside("main"), set()),
+    "the supervisor": ("fettle/rollout/supervisor/controller_process.py", inside("main"), set()),
     "a comment that a release carries": (
         "fettle/serving/asgi_app.py",
         above("# a remark"),
@@ -258,7 +268,7 @@ SEARCHED = {
     ),
     "the family of a student": ("fettle/models/families/small_cnn.py", "build", {"compress"}),
     "a family that nobody names": ("fettle/models/families/torch_module.py", "build", set()),
-    "the int4 quantizer": ("fettle/quantize/quantizers/weight_int4.py", "apply", EXPORTS),
+    "the int4 quantizer": ("fettle/quantize/quantizers/weight_int4.py", "apply", set()),
 }
 
 

@@ -27,7 +27,7 @@ class Answer:
 
     @property
     def body(self) -> bytes:
-        return b"".join(one.get("body", b"") for one in self.messages[1:])
+        return b"".join(message.get("body", b"") for message in self.messages[1:])
 
     @property
     def json(self) -> Any:
@@ -53,8 +53,8 @@ async def ask(
     """Send `chunks` as the body, `wait_s` apart; `leaves`: the client goes before its end."""
     parts = chunks or (b"",)
     waiting: list[Message] = [
-        {"type": "http.request", "body": part, "more_body": leaves or at < len(parts) - 1}
-        for at, part in enumerate(parts)
+        {"type": "http.request", "body": part, "more_body": leaves or index < len(parts) - 1}
+        for index, part in enumerate(parts)
     ]
     scope = {
         "type": "http",

@@ -398,7 +398,8 @@ def publish(tree: Tree) -> None:
             "passed": True,
         },
         "stages": [
-            {"name": name, "seconds": 0.4 + at, "cached": at < 2} for at, name in enumerate(names)
+            {"name": name, "seconds": 0.4 + index, "cached": index < 2}
+            for index, name in enumerate(names)
         ],
         "finished": "2026-11-23T04:00:00+00:00",
     }
@@ -412,8 +413,8 @@ def build(root: Path) -> Tree:
     tree = Tree(root)
     for stage in (ingest, validate, finetune, compress):
         stage(tree)
-    for at, target in enumerate(TARGETS):
-        evaluate(tree, target, at=at)
+    for index, target in enumerate(TARGETS):
+        evaluate(tree, target, at=index)
     reads = tuple(f"evaluate@{target}" for target in TARGETS)
     choice = {
         "target": "x86_ort_int8",

@@ -1,4 +1,4 @@
-"""A toolchain's script as fettle/hardware/isolated/worker_harness.py runs it, with faults to call for.
+"""A toolchain's script as fettle/hardware/isolated/worker_harness.py runs it, with faults.
 
 Not imported by tests: a worker runs it in a Python that need not have fettle.
 """

@@ -32,7 +32,7 @@ from fettle.release import signing
 from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import rehearsal
 from fettle.rollout.supervisor.controller import Controller
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 CLASSES = ["0", "1", "2", "3"]  # arm_server.py says that it named 3, then 1
 IMAGE = base64.b64decode(
@@ -64,19 +64,19 @@ class Theatre:
 
     def __init__(self, root: Path) -> None:
         self.project = Project(root, root)
-        self.place = Place(root / ".fettle" / "canary")
+        self.place = StateLayout(root / ".fettle" / "canary")
         self.place.folder.mkdir(parents=True)
         self._data(root)
         self.answers: dict[str, str] = {}
-        self.serving = Serving("127.0.0.1", free_port(), free_port(), free_port())
+        self.serving = ServingState("127.0.0.1", free_port(), free_port(), free_port())
         self.controller: Controller | None = None
         self.again = root / "again"  # one line for every time that a new release was wanted
 
     def _data(self, root: Path) -> None:
         rows = [
-            {**dict.fromkeys(image_table.SCHEMA.names), "row": str(at), "label": label}
+            {**dict.fromkeys(image_table.SCHEMA.names), "row": str(index), "label": label}
             | {"split": "test" if label == "1" else "train", "bytes": IMAGE}
-            for at, label in enumerate(["0", "1", "1"])
+            for index, label in enumerate(["0", "1", "1"])
         ]
         table = pa.Table.from_pylist(rows, image_table.SCHEMA)
         for name, content in (("ingest", table), ("validate", pa.table({"row": table["row"]}))):
@@ -86,7 +86,7 @@ class Theatre:
             pq.write_table(content, folder / file)
             manifest.write(folder, name, inputs={}, measures={}, facts={})
 
-    def release(self, number: int, *, answer: str = "1", passed: bool = True) -> Release:
+    def release(self, number: int, *, answer: str = "1", passed: bool = True) -> PinnedRelease:
         """Publish a release that answers this class."""
         ingest = manifest.read(self.project.tree / "artifacts" / "ingest").digest
         draft = self.project.releases / f"draft-{number}"
@@ -107,17 +107,17 @@ class Theatre:
         shutil.copytree(folder, built / "src")
         (built / "bento.yaml").write_text("service: service\n")
         signing.ensure(folder, built, os.environ)
-        return Release(name, f"tiny:{name}", str(folder))
+        return PinnedRelease(name, f"tiny:{name}", str(folder))
 
-    def fail(self, release: Release) -> Path:
+    def fail(self, release: PinnedRelease) -> Path:
         """The file whose presence makes this release answer 500."""
         return self.place.folder / f"fail-{release.release}"
 
-    def start(self, champion: Release | None) -> Controller:
+    def start(self, champion: PinnedRelease | None) -> Controller:
         """Start a controller on what is written, as after a kill; `champion` the first time."""
         known = self.place.serving()
         if known is None:
-            known = Serving(**{**asdict(self.serving), "champion": champion})
+            known = ServingState(**{**asdict(self.serving), "champion": champion})
             self.place.write_serving(known)
         self.controller = Controller(
             self.project,
@@ -136,7 +136,7 @@ class Theatre:
         # 20 ms: latencies that a busy machine does not change beyond recognition
         return [sys.executable, arm_server.__file__, str(port), answer, fail, "0.02"]
 
-    def order(self, challenger: Release, **changed: Any) -> dict[str, Any]:
+    def order(self, challenger: PinnedRelease, **changed: Any) -> dict[str, Any]:
         """The order that begins a rollout."""
         return {"verb": "start", "challenger": asdict(challenger), "plan": {**PLAN, **changed}}
 
@@ -160,13 +160,15 @@ class Theatre:
             if not self.controller.behind:
                 time.sleep(0.02)
 
-    def arm(self, release: Release) -> model_servers.Serving | None:
+    def arm(self, release: PinnedRelease) -> model_servers.RunningServer | None:
         """The server of a release, if it lives."""
-        return model_servers.Arms(self.place.arms, os.environ, key=None).find(release.release)
+        return model_servers.ModelServers(self.place.arms, os.environ, key=None).find(
+            release.release
+        )
 
-    def stop_arm(self, release: Release) -> None:
+    def stop_arm(self, release: PinnedRelease) -> None:
         """End the server of a release, and wait until it is gone."""
-        model_servers.Arms(self.place.arms, os.environ, key=None).kill(release.release)
+        model_servers.ModelServers(self.place.arms, os.environ, key=None).kill(release.release)
         wait_for(lambda: self.arm(release) is None)
 
     def attempts(self) -> list[dict[str, Any]]:
@@ -183,7 +185,7 @@ class Theatre:
         link.close()
         return answer.status, json.loads(text)
 
-    def promote(self, challenger: Release) -> dict[str, Any]:
+    def promote(self, challenger: PinnedRelease) -> dict[str, Any]:
         """Begin a rollout and promote it by order; users must be asking. Return its status."""
         assert self.controller is not None
         self.controller.obey(self.order(challenger))
@@ -204,7 +206,7 @@ class Theatre:
         if self.controller is not None:
             self.controller.close()
         nginx_process.end(self.place.router, timeout_s=1)
-        served = model_servers.Arms(self.place.arms, {}, key=None)
+        served = model_servers.ModelServers(self.place.arms, {}, key=None)
         for server in served.running():
             served.kill(server.release)
 

@@ -10,12 +10,12 @@ from fettle.params_schema import Promote, PromoteStep
 from fettle.rollout.promotion.decision_engine import Begin, Engine, Observed, Offline
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
 from fettle.rollout.promotion.request_records import Arm, Attempt, ShadowPair
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 
 PASSED = GateResult(name="accuracy", verdict=Verdict.PASS, reason="as good")
 
 
-def a_plan(**changes: object) -> Plan:
+def a_plan(**changes: object) -> RolloutPlan:
     """Two steps with wide margins: a rollout of some thousand requests."""
     fields = {
         "shadow_requests": 50,
@@ -32,10 +32,10 @@ def a_plan(**changes: object) -> Plan:
         "bake_requests": 100,
         **changes,
     }
-    return Plan.of(Promote.model_validate(fields))
+    return RolloutPlan.of(Promote.model_validate(fields))
 
 
-def an_engine(plan: Plan | None = None, **changes: object) -> Engine:
+def an_engine(plan: RolloutPlan | None = None, **changes: object) -> Engine:
     """An engine whose offline gate has passed."""
     fields = {"rollout_id": "r1", "challenger": "b" * 64, "champion": "a" * 64, **changes}
     engine = Engine(Begin(plan=plan or a_plan(), **fields))  # type: ignore[arg-type]  # a test's

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from fettle.data.checks import Limits
+from fettle.data.checks import CheckLimits
 from fettle.data.image_table import SCHEMA
 
 COLUMNS = [name for name in SCHEMA.names if name != "bytes"]
-LIMITS = Limits(
+LIMITS = CheckLimits(
     labels=None,
     class_images_min=3,
     class_imbalance_max=2.0,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fettle import plugins
-from fettle.compress.technique import Workshop
+from fettle.compress.technique import CompressionContext
 from fettle.models.families import small_cnn
 from fettle.params_schema import Options
 
@@ -142,11 +142,11 @@ def workshop(
     seed: int = 0,
     fit: Fits | None = None,
     batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None = None,
-) -> Workshop:
+) -> CompressionContext:
     def few() -> Iterable[tuple[Tensor, Tensor]]:
         return [(images(16, seed=at), torch.arange(16) % 3) for at in range(2)]
 
-    return Workshop(
+    return CompressionContext(
         example=images(1),
         protected=protected or {},
         channel_multiple=multiple,

@@ -182,19 +182,23 @@ def pooled(path: Path, *, widths: tuple[int, ...] = (32, 48, 64), seed: int = 0)
     """Write a chain of convolutions, a pool and a Gemm: channels may be cut width by width."""
     rng = np.random.default_rng(seed)
     nodes, held, source, before = [], [], "input", 1
-    for at, width in enumerate(widths):
+    for index, width in enumerate(widths):
         weight = rng.normal(scale=0.3, size=(width, before, 3, 3)).astype(np.float32)
         held += [
-            numpy_helper.from_array(weight, f"w{at}"),
-            numpy_helper.from_array(np.zeros(width, np.float32), f"b{at}"),
+            numpy_helper.from_array(weight, f"w{index}"),
+            numpy_helper.from_array(np.zeros(width, np.float32), f"b{index}"),
         ]
         nodes += [
             helper.make_node(
-                "Conv", [source, f"w{at}", f"b{at}"], [f"c{at}"], f"conv{at}", pads=[1, 1, 1, 1]
+                "Conv",
+                [source, f"w{index}", f"b{index}"],
+                [f"c{index}"],
+                f"conv{index}",
+                pads=[1, 1, 1, 1],
             ),
-            helper.make_node("Relu", [f"c{at}"], [f"r{at}"], f"relu{at}"),
+            helper.make_node("Relu", [f"c{index}"], [f"r{index}"], f"relu{index}"),
         ]
-        source, before = f"r{at}", width
+        source, before = f"r{index}", width
     head = rng.normal(size=(CLASSES, before)).astype(np.float32)
     held += [
         numpy_helper.from_array(head, "wg"),

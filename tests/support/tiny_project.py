@@ -97,11 +97,11 @@ class TinyProject:
     def _write_data(self, noise: float) -> None:
         rows = []
         for seed, (split, count) in enumerate(COUNTS.items()):
-            for at, one in enumerate(pixels(count, seed=seed, noise=noise)):
+            for index, one in enumerate(pixels(count, seed=seed, noise=noise)):
                 buffer = io.BytesIO()
                 Image.fromarray(one[0]).save(buffer, "PNG")
                 row = dict.fromkeys(image_table.SCHEMA.names)
-                row |= {"row": f"{split}-{at:03d}", "label": CLASSES[at % 3], "split": split}
+                row |= {"row": f"{split}-{index:03d}", "label": CLASSES[index % 3], "split": split}
                 rows.append({**row, "bytes": buffer.getvalue()})
         table = pa.Table.from_pylist(rows, image_table.SCHEMA)
         pq.write_table(table, self.folder("ingest") / image_table.IMAGES)

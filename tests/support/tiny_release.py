@@ -9,7 +9,7 @@ from tiny_project import CLASSES, COUNTS, ROOT, TinyProject, settings
 
 from fettle import manifest
 from fettle.measure import Measure
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import export, package, verdict
 
@@ -46,7 +46,7 @@ class TinyRelease:
         self._seal_choice()
         out = self.project.folder("verdict")
         inputs = self.project.inputs("ingest", "validate", "finetune", *EXPORTS, "select")
-        judged = verdict.run(settings(*SETTINGS), inputs, out, Memory())
+        judged = verdict.run(settings(*SETTINGS), inputs, out, MemoryRecorder())
         self.project.seal("verdict", facts=dict(judged.facts), measures=dict(judged.measures))
 
     def package(self, *overrides: str) -> Outputs:
@@ -54,7 +54,7 @@ class TinyRelease:
         shutil.rmtree(self.release.parent, ignore_errors=True)
         out = self.project.folder("package")
         inputs = self.project.inputs(*READS)
-        return package.run(settings(*SETTINGS, *overrides), inputs, out, Memory())
+        return package.run(settings(*SETTINGS, *overrides), inputs, out, MemoryRecorder())
 
     def _seal_data(self) -> None:
         counts = {split: count // len(CLASSES) for split, count in COUNTS.items()}
@@ -73,7 +73,7 @@ class TinyRelease:
     def _seal_target(self, target: str) -> None:
         out = self.project.folder(f"export@{target}")
         inputs = self.project.inputs("ingest", "validate", "compress", target=target)
-        made = export.run(settings(*SETTINGS), inputs, out, Memory())
+        made = export.run(settings(*SETTINGS), inputs, out, MemoryRecorder())
         self.project.seal(f"export@{target}", facts=dict(made.facts))
         facts = {
             "target": target,

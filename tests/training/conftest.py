@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fettle.preprocessing import Preprocess
-from fettle.training.training_plan import Data
+from fettle.training.training_plan import TrainingData
 
 SIZE_PX, CLASSES = 12, 3
 PREPROCESS = Preprocess(size_px=SIZE_PX, channels=1, mean=0.5, std=0.5)
@@ -33,9 +33,9 @@ def bars(
 
 
 @pytest.fixture
-def data() -> Data:
+def data() -> TrainingData:
     train, validation = bars(180, 1), bars(60, 2)
-    return Data(
+    return TrainingData(
         train_pixels=train[0],
         train_labels=train[1],
         validation_pixels=validation[0],

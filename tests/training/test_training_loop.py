@@ -12,18 +12,18 @@ from torch.nn import functional as F
 
 from fettle.errors import ModelError
 from fettle.training import inference
-from fettle.training.augmentation import Augment
+from fettle.training.augmentation import Augmentation
 from fettle.training.training_loop import fit, set_batchnorm_momentum
-from fettle.training.training_plan import Data, Epoch, Plan
+from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
 
 Make = Callable[[], nn.Sequential]
-PLAN = Plan(epochs_max=6, learning_rate=5e-3, seed=3, batch_images=32)
+PLAN = TrainingPlan(epochs_max=6, learning_rate=5e-3, seed=3, batch_images=32)
 GRADUAL = replace(
     PLAN,
     epochs_head=1,
     unfreeze_every_epochs=1,
     learning_rate_decay_per_group=0.7,
-    augment=Augment(shift_fraction=0.05, brightness_fraction=0.05),
+    augment=Augmentation(shift_fraction=0.05, brightness_fraction=0.05),
 )
 
 
@@ -39,7 +39,7 @@ def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
-def test_training_learns(make_model: Make, data: Data) -> None:
+def test_training_learns(make_model: Make, data: TrainingData) -> None:
     model = make_model()
     fitted = fit(model, data=data, plan=PLAN)
     first, last = fitted.curve[0], fitted.curve[-1]
@@ -48,7 +48,9 @@ def test_training_learns(make_model: Make, data: Data) -> None:
     assert [one.epoch for one in fitted.curve] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_model_ends_with_the_weights_of_its_best_epoch(make_model: Make, data: Data) -> None:
+def test_the_model_ends_with_the_weights_of_its_best_epoch(
+    make_model: Make, data: TrainingData
+) -> None:
     steps = 0
 
     def learn_then_spoil(
@@ -70,7 +72,7 @@ def test_the_model_ends_with_the_weights_of_its_best_epoch(make_model: Make, dat
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
-    make_model: Make, data: Data
+    make_model: Make, data: TrainingData
 ) -> None:
     found = []
     for plan in (GRADUAL, GRADUAL, replace(GRADUAL, seed=4)):
@@ -82,7 +84,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
 
 
 def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
-    make_model: Make, data: Data, tmp_path: Path
+    make_model: Make, data: TrainingData, tmp_path: Path
 ) -> None:
     whole = make_model()
     unbroken = fit(whole, data=data, plan=GRADUAL, groups=groups(whole))
@@ -112,7 +114,9 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(
     assert told == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_is_not_trained_again(make_model: Make, data: Data, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(
+    make_model: Make, data: TrainingData, tmp_path: Path
+) -> None:
     first, second = make_model(), make_model()
     fit(first, data=data, plan=PLAN, scratch=tmp_path)
 
@@ -124,7 +128,7 @@ def test_a_finished_run_is_not_trained_again(make_model: Make, data: Data, tmp_p
 
 
 def test_a_checkpoint_cut_short_is_passed_over(
-    make_model: Make, data: Data, tmp_path: Path
+    make_model: Make, data: TrainingData, tmp_path: Path
 ) -> None:
     first, second = make_model(), make_model()
     fit(first, data=data, plan=PLAN, scratch=tmp_path)
@@ -134,7 +138,7 @@ def test_a_checkpoint_cut_short_is_passed_over(
     assert equal(weights(first), weights(second))
 
 
-def test_only_the_head_moves_in_the_head_phase(make_model: Make, data: Data) -> None:
+def test_only_the_head_moves_in_the_head_phase(make_model: Make, data: TrainingData) -> None:
     model = make_model()
     before = weights(model)
     plan = replace(PLAN, epochs_head=1, epochs_max=1)
@@ -146,7 +150,7 @@ def test_only_the_head_moves_in_the_head_phase(make_model: Make, data: Data) -> 
     assert not torch.equal(model[0][1].running_mean, before["0.1.running_mean"])
 
 
-def test_groups_open_one_after_the_other(make_model: Make, data: Data) -> None:
+def test_groups_open_one_after_the_other(make_model: Make, data: TrainingData) -> None:
     learning: list[int] = []
 
     def watch(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -163,7 +167,7 @@ def test_groups_open_one_after_the_other(make_model: Make, data: Data) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_the_rate_falls_over_the_whole_training(make_model: Make, data: Data) -> None:
+def test_the_rate_falls_over_the_whole_training(make_model: Make, data: TrainingData) -> None:
     fitted = fit(make_model(), data=data, plan=PLAN)
     rates = [one.learning_rate for one in fitted.curve]
     assert rates == sorted(rates, reverse=True)
@@ -171,14 +175,14 @@ def test_the_rate_falls_over_the_whole_training(make_model: Make, data: Data) ->
     assert rates[-1] < 0.01 * PLAN.learning_rate
 
 
-def test_patience_stops_a_run_that_no_longer_improves(make_model: Make, data: Data) -> None:
+def test_patience_stops_a_run_that_no_longer_improves(make_model: Make, data: TrainingData) -> None:
     model = make_model()
     plan = replace(PLAN, epochs_max=50, learning_rate=1e-9, patience_epochs=2)
     fitted = fit(model, data=data, plan=plan)
     assert len(fitted.curve) - fitted.best_epoch == 2
 
 
-def test_a_loss_of_ones_own_is_what_is_minimised(make_model: Make, data: Data) -> None:
+def test_a_loss_of_ones_own_is_what_is_minimised(make_model: Make, data: TrainingData) -> None:
     teacher = make_model()
     fit(teacher, data=data, plan=PLAN)
     student = make_model()
@@ -193,7 +197,9 @@ def test_a_loss_of_ones_own_is_what_is_minimised(make_model: Make, data: Data) -
     assert fitted.curve[-1].train_loss < fitted.curve[0].train_loss / 3
 
 
-def test_a_loss_that_is_no_number_says_where_and_what_to_do(make_model: Make, data: Data) -> None:
+def test_a_loss_that_is_no_number_says_where_and_what_to_do(
+    make_model: Make, data: TrainingData
+) -> None:
     model = make_model()
 
     def broken(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -209,7 +215,7 @@ def test_a_loss_that_is_no_number_says_where_and_what_to_do(make_model: Make, da
     )
 
 
-def test_a_learning_rate_far_too_high_breaks_down_with_that_error(data: Data) -> None:
+def test_a_learning_rate_far_too_high_breaks_down_with_that_error(data: TrainingData) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.ReLU(), nn.Linear(8, 3))
     with pytest.raises(ModelError, match=r"got (nan|inf) at epoch \d+, (step|on validation)"):
         fit(model, data=data, plan=replace(PLAN, learning_rate=1e30))
@@ -223,7 +229,7 @@ def test_batchnorm_momentum_is_set_or_left_alone(make_model: Make) -> None:
     assert [model[0][1].momentum, model[1][1].momentum] == [0.3, 0.3]
 
 
-def test_an_epoch_smaller_than_a_batch_still_trains(make_model: Make, data: Data) -> None:
+def test_an_epoch_smaller_than_a_batch_still_trains(make_model: Make, data: TrainingData) -> None:
     few = replace(data, train_pixels=data.train_pixels[:5], train_labels=data.train_labels[:5])
     model = make_model()
     before = weights(model)
@@ -231,7 +237,7 @@ def test_an_epoch_smaller_than_a_batch_still_trains(make_model: Make, data: Data
     assert not equal(before, weights(model))
 
 
-def test_no_batch_is_a_lone_image(make_model: Make, data: Data) -> None:
+def test_no_batch_is_a_lone_image(make_model: Make, data: TrainingData) -> None:
     seen: list[int] = []
 
     def count(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -244,7 +250,7 @@ def test_no_batch_is_a_lone_image(make_model: Make, data: Data) -> None:
 
 
 def test_rare_classes_are_found_with_weights_and_with_the_sampler(
-    make_model: Make, data: Data
+    make_model: Make, data: TrainingData
 ) -> None:
     rare = (data.train_labels != 2) | (np.cumsum(data.train_labels == 2) <= 3)
     skewed = replace(
@@ -262,7 +268,7 @@ def test_rare_classes_are_found_with_weights_and_with_the_sampler(
 
 
 def test_predicting_leaves_the_mode_alone_and_ignores_the_batch_size(
-    make_model: Make, data: Data
+    make_model: Make, data: TrainingData
 ) -> None:
     model = make_model().train()
     one = inference.logits(model, data.validation_pixels, data.normalise, batch_images=7)
@@ -272,7 +278,7 @@ def test_predicting_leaves_the_mode_alone_and_ignores_the_batch_size(
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def _seen(make_model: Make, data: Data, plan: Plan) -> list[bytes]:
+def _seen(make_model: Make, data: TrainingData, plan: TrainingPlan) -> list[bytes]:
     """Train; return what each epoch's batches held, in order."""
     batches: list[bytes] = []
 
@@ -287,7 +293,7 @@ def _seen(make_model: Make, data: Data, plan: Plan) -> list[bytes]:
 
 @pytest.mark.parametrize(("views", "wanted"), [(None, 6), (4, 4), (1, 1)])
 def test_after_so_many_epochs_the_same_batches_come_again(
-    make_model: Make, data: Data, views: int | None, wanted: int
+    make_model: Make, data: TrainingData, views: int | None, wanted: int
 ) -> None:
     plan = replace(GRADUAL, views_epochs=views)
     seen = _seen(make_model, data, plan)

@@ -16,7 +16,7 @@ from fettle.training import (
     optimizers,
     training_checkpoint,
 )
-from fettle.training.augmentation import Augment
+from fettle.training.augmentation import Augmentation
 
 
 def generator(seed: int = 5) -> torch.Generator:
@@ -153,23 +153,23 @@ IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(9))
 
 
 def test_no_augmentation_changes_nothing() -> None:
-    assert augmentation.apply(IMAGES, Augment(), std=0.5, generator=generator()) is IMAGES
+    assert augmentation.apply(IMAGES, Augmentation(), std=0.5, generator=generator()) is IMAGES
 
 
 @pytest.mark.parametrize(
     "one",
     [
-        Augment(shift_fraction=0.1),
-        Augment(rotate_degrees=20),
-        Augment(scale_fraction=0.2),
-        Augment(brightness_fraction=0.2),
-        Augment(contrast_fraction=0.2),
-        Augment(flip_horizontal=True),
-        Augment(erase_fraction=0.1),
+        Augmentation(shift_fraction=0.1),
+        Augmentation(rotate_degrees=20),
+        Augmentation(scale_fraction=0.2),
+        Augmentation(brightness_fraction=0.2),
+        Augmentation(contrast_fraction=0.2),
+        Augmentation(flip_horizontal=True),
+        Augmentation(erase_fraction=0.1),
     ],
-    ids=lambda a: next(k for k in Augment.__slots__ if getattr(a, k)),
+    ids=lambda a: next(k for k in Augmentation.__slots__ if getattr(a, k)),
 )
-def test_each_change_keeps_the_shape_is_seeded_and_changes_something(one: Augment) -> None:
+def test_each_change_keeps_the_shape_is_seeded_and_changes_something(one: Augmentation) -> None:
     found = augmentation.apply(IMAGES, one, std=0.5, generator=generator())
     again = augmentation.apply(IMAGES, one, std=0.5, generator=generator())
     other = augmentation.apply(IMAGES, one, std=0.5, generator=generator(6))
@@ -181,7 +181,7 @@ def test_each_change_keeps_the_shape_is_seeded_and_changes_something(one: Augmen
 
 def test_a_flip_mirrors_about_half_of_the_images_exactly() -> None:
     found = augmentation.apply(
-        IMAGES, Augment(flip_horizontal=True), std=0.5, generator=generator()
+        IMAGES, Augmentation(flip_horizontal=True), std=0.5, generator=generator()
     )
     mirrored = [torch.allclose(a, b.flip(2), atol=1e-5) for a, b in zip(found, IMAGES, strict=True)]
     kept = [torch.allclose(a, b, atol=1e-5) for a, b in zip(found, IMAGES, strict=True)]
@@ -192,7 +192,9 @@ def test_a_flip_mirrors_about_half_of_the_images_exactly() -> None:
 def test_a_shift_stays_within_its_share_of_the_side() -> None:
     dot = torch.zeros(200, 1, 20, 20)
     dot[:, :, 10, 10] = 1.0
-    found = augmentation.apply(dot, Augment(shift_fraction=0.1), std=1.0, generator=generator())
+    found = augmentation.apply(
+        dot, Augmentation(shift_fraction=0.1), std=1.0, generator=generator()
+    )
     where = found.flatten(1).argmax(dim=1)
     far = torch.stack([where // 20 - 10, where % 20 - 10]).abs().max()
     assert 1 <= far <= 3  # 2 px, and half a pixel of rounding
@@ -201,14 +203,16 @@ def test_a_shift_stays_within_its_share_of_the_side() -> None:
 def test_a_quarter_turn_at_most_keeps_the_centre() -> None:
     cross = torch.zeros(50, 1, 21, 21)
     cross[:, :, 10, :] = 1.0
-    found = augmentation.apply(cross, Augment(rotate_degrees=90), std=1.0, generator=generator())
+    found = augmentation.apply(
+        cross, Augmentation(rotate_degrees=90), std=1.0, generator=generator()
+    )
     assert found[:, 0, 10, 10].min() > 0.9
 
 
 def test_brightness_is_a_share_of_full_scale_in_normalised_units() -> None:
     flat = torch.zeros(500, 1, 4, 4)
     found = augmentation.apply(
-        flat, Augment(brightness_fraction=0.2), std=0.5, generator=generator()
+        flat, Augmentation(brightness_fraction=0.2), std=0.5, generator=generator()
     )
     levels = found[:, 0, 0, 0]
     assert 0.35 < levels.max() <= 0.4
@@ -216,7 +220,9 @@ def test_brightness_is_a_share_of_full_scale_in_normalised_units() -> None:
 
 
 def test_erasing_covers_the_stated_area_with_the_mean() -> None:
-    found = augmentation.apply(IMAGES, Augment(erase_fraction=0.25), std=0.5, generator=generator())
+    found = augmentation.apply(
+        IMAGES, Augmentation(erase_fraction=0.25), std=0.5, generator=generator()
+    )
     for before, after in zip(IMAGES, found, strict=True):
         hole = (after != before).any(dim=0)
         assert 49 <= hole.sum() <= 64  # a square of 8 px, or 7 when it falls between pixels

@@ -8,23 +8,23 @@ import torch
 from torch import nn
 
 from fettle.training import optimizers
-from fettle.training.training_plan import Epoch, Plan
-from fettle.training.training_run import Run
+from fettle.training.training_plan import Epoch, TrainingPlan
+from fettle.training.training_run import TrainingRun
 
-PLAN = Plan(epochs_max=9, learning_rate=0.1, seed=0, patience_epochs=2)
+PLAN = TrainingPlan(epochs_max=9, learning_rate=0.1, seed=0, patience_epochs=2)
 
 
-def run(scratch: Path | None = None) -> Run:
+def run(scratch: Path | None = None) -> TrainingRun:
     torch.manual_seed(0)
     model = nn.Linear(2, 2)
     optimizer = optimizers.build(
         [[model]], learning_rate=0.1, decay_per_group=1.0, weight_decay=0.0
     )
-    return Run(model, optimizer, scratch)
+    return TrainingRun(model, optimizer, scratch)
 
 
 def finish(
-    one: Run,
+    one: TrainingRun,
     accuracy: float,
     *,
     phase: Literal["head", "unfreezing", "all"] = "all",
@@ -93,7 +93,7 @@ def test_patience_counts_from_when_everything_learns() -> None:
 
 def test_without_patience_a_run_goes_to_its_end() -> None:
     one = run()
-    patient = Plan(epochs_max=9, learning_rate=0.1, seed=0)
+    patient = TrainingPlan(epochs_max=9, learning_rate=0.1, seed=0)
     for _ in range(8):
         finish(one, 0.5, loss=float(len(one.curve)))
         assert not one.done(patient)

@@ -19,16 +19,20 @@ from fettle.compress import (
     removable_blocks,
     sensitivity_analysis,
 )
-from fettle.compress.technique import Claims, Outcome, Survey, Workshop
+from fettle.compress.technique import (
+    Capabilities,
+    CompressionContext,
+    SensitivityReport,
+    TechniqueResult,
+)
 from fettle.params_schema import Fraction, Options, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
-CLAIMS = Claims(
-    kind="module",
+CLAIMS = Capabilities(
     needs_training=True,
     shrinks_parameters=True,
     shrinks_macs=True,
@@ -52,7 +56,7 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose to take out the 1, 2, 4, … and all removable blocks that are least missed.
 
     By name, so that trying a proposal measures nothing again. What two blocks do for one another is
@@ -65,7 +69,9 @@ def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
     return [{"blocks": ranked[:count]} for count in (*counts, *([most] if most else []))]
 
 
-def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+def apply(
+    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+) -> TechniqueResult:
     """Take blocks out of `model` in place and train it; return the plan.
 
     Raises ModelError for a block that is not there.
@@ -93,4 +99,4 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
             alpha=options.alpha,
         )
     taken = f"took out {', '.join(gone)}" if gone else "no block could be taken out"
-    return Outcome(plan=plan, notes=(taken, *merged))
+    return TechniqueResult(plan=plan, notes=(taken, *merged))

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from fettle.compress.technique import Claims, Outcome, Workshop
+from fettle.compress.technique import Capabilities, CompressionContext, TechniqueResult
 from fettle.params_schema import Fraction, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
-CLAIMS = Claims(
-    kind="module",
+CLAIMS = Capabilities(
     needs_training=True,
     shrinks_parameters=False,
     shrinks_macs=False,
@@ -39,7 +38,9 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+def apply(
+    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+) -> TechniqueResult:
     """Train `model` in place; the plan stays as it is."""
     workshop.fit(
         model,
@@ -49,7 +50,7 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
         temperature=options.temperature,
         alpha=options.alpha,
     )
-    return Outcome(plan=plan)
+    return TechniqueResult(plan=plan)
 
 
 def loss(

@@ -15,16 +15,20 @@ from pydantic import Field
 
 from fettle.compress import batchnorm_statistics, compression_plan, layer_costs
 from fettle.compress.convolution_merging import ADDED_MACS_MAX
-from fettle.compress.technique import Claims, Outcome, Survey, Workshop
+from fettle.compress.technique import (
+    Capabilities,
+    CompressionContext,
+    SensitivityReport,
+    TechniqueResult,
+)
 from fettle.params_schema import Fraction, Options, Strict
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
-CLAIMS = Claims(
-    kind="module",
+CLAIMS = Capabilities(
     needs_training=True,
     shrinks_parameters=True,
     shrinks_macs=True,
@@ -50,7 +54,7 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose two ranks, where one layer at least is large enough for a split to pay."""
     del multiple, seed
     largest = max((layer.macs for layer in survey.layers), default=0)
@@ -59,7 +63,9 @@ def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
     return [{"rank_fraction": fraction} for fraction in PROPOSED_FRACTIONS]
 
 
-def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+def apply(
+    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+) -> TechniqueResult:
     """Split layers of `model` in place and train it; return the plan and the layers left, why."""
     macs = {one.name: one.macs for one in layer_costs.survey(model, workshop.example)}
     skipped: dict[str, str] = {}
@@ -88,7 +94,7 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
             alpha=options.alpha,
         )
     notes = tuple(said) or ("no layer is large enough to be split; see the reasons under skipped",)
-    return Outcome(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
+    return TechniqueResult(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
 
 
 def split(layer: Any, rank: int) -> nn.Sequential:  # Any: Conv2d or Linear

@@ -19,7 +19,12 @@ from fettle.compress import (
     compression_plan,
 )
 from fettle.compress.channel_importance import Importance
-from fettle.compress.technique import Claims, Outcome, Survey, Workshop
+from fettle.compress.technique import (
+    Capabilities,
+    CompressionContext,
+    SensitivityReport,
+    TechniqueResult,
+)
 from fettle.errors import ModelError
 from fettle.params_schema import Fraction, Options, Positive, Strict
 
@@ -28,10 +33,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fettle.compress.channel_groups import Group
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
-CLAIMS = Claims(
-    kind="module",
+CLAIMS = Capabilities(
     needs_training=True,
     shrinks_parameters=True,
     shrinks_macs=True,
@@ -63,7 +67,7 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose shares that take channels from at least one group, each fewer than the last."""
     del seed  # nothing here is drawn
     found: list[Options] = []
@@ -76,7 +80,9 @@ def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
     return found
 
 
-def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+def apply(
+    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+) -> TechniqueResult:
     """Prune `model` in place over `options.steps` steps; return the plan from the full model.
 
     Raises ModelError when the model cannot be traced, or does not run after a cut.
@@ -118,7 +124,7 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
                 alpha=options.alpha,
             )
     notes = () if full else ("no layer could be pruned; see the reasons under skipped",)
-    return Outcome(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
+    return TechniqueResult(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
 
 
 def step_fraction(keep_fraction: float, step: int, steps: int) -> float:
@@ -161,12 +167,12 @@ def choose_counts(
 
 def cut(
     model: nn.Module,
-    plan: Plan,
+    plan: CompressionPlan,
     groups: Sequence[Group],
     *,
     scores: Mapping[str, Tensor],
     counts: Mapping[str, int],
-) -> Plan:
+) -> CompressionPlan:
     """Cut each group of `model` in place to its best `counts[name]` channels; return the new plan.
 
     Equal scores keep the channel with the lower number, so the choice is the same everywhere.

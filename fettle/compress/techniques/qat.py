@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from fettle.compress.technique import Claims, Outcome, Workshop
+from fettle.compress.technique import Capabilities, CompressionContext, TechniqueResult
 from fettle.params_schema import Fraction, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
-CLAIMS = Claims(
-    kind="module",
+CLAIMS = Capabilities(
     needs_training=True,
     shrinks_parameters=False,
     shrinks_macs=False,
@@ -41,7 +40,9 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+def apply(
+    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+) -> TechniqueResult:
     """Train `model` in place under int8 rounding; the plan stays as it is."""
     layers = _layers(model)
     hooks = [hook for layer in layers for hook in _round(layer)]
@@ -57,7 +58,9 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
         hook.remove()
     for layer in layers:
         _settle(layer)
-    return Outcome(plan=plan, notes=(f"{len(layers)} layers were trained under int8 rounding",))
+    return TechniqueResult(
+        plan=plan, notes=(f"{len(layers)} layers were trained under int8 rounding",)
+    )
 
 
 def rounded_weight(weight: Tensor) -> Tensor:

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from fettle.compress.technique import Claims, Outcome, Survey, Workshop
+from fettle.compress.technique import (
+    Capabilities,
+    CompressionContext,
+    SensitivityReport,
+    TechniqueResult,
+)
 from fettle.params_schema import Fraction, Options, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
-CLAIMS = Claims(
-    kind="module",
+CLAIMS = Capabilities(
     needs_training=True,
     shrinks_parameters=False,
     shrinks_macs=False,
@@ -64,13 +68,15 @@ class Params(Strict):
         return self
 
 
-def proposals(survey: Survey, *, multiple: int, seed: int) -> list[Options]:
+def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose half of the weights, then four of five."""
     del survey, multiple, seed
     return [{"share": 0.5}, {"share": 0.8}]
 
 
-def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+def apply(
+    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+) -> TechniqueResult:
     """Zero weights of `model` in place and train the others; the plan stays as it is."""
     weights, skipped = _weights(model, workshop.protected)
     before = _deflated(weights)
@@ -105,7 +111,7 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
         f"{zeros:,} of {total:,} weights are zero; deflated they take {_deflated(weights):,} bytes "
         f"where it were {before:,}, in the file as many as before"
     )
-    return Outcome(plan=plan, skipped=skipped, notes=(note,))
+    return TechniqueResult(plan=plan, skipped=skipped, notes=(note,))
 
 
 def keep_share(weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Train a smaller network of another family in the model's place, towards its answers.
 
 The other way to be small: not to cut a large network but never to have had it, with its knowledge
-(Hinton, Vinyals, Dean 2015, arXiv:1503.02531). `family` is a file in fettle/families and `options`
-are that family's; the plan then starts from that network, and later steps of the recipe act on it.
+(Hinton, Vinyals, Dean 2015, arXiv:1503.02531). `family` is a file in fettle/models/families and
+`options` are that family's; the plan then starts from that network, and later steps of the recipe
+act on it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from fettle.compress import compression_plan, layer_costs
-from fettle.compress.technique import Claims, Outcome, Survey, Workshop
+from fettle.compress.technique import (
+    Capabilities,
+    CompressionContext,
+    SensitivityReport,
+    TechniqueResult,
+)
 from fettle.params_schema import Fraction, Positive, Strict
 from fettle.params_schema import Options as FamilyOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fettle.compress.compression_plan import Plan
+    from fettle.compress.compression_plan import CompressionPlan
 
-CLAIMS = Claims(
-    kind="module",
+CLAIMS = Capabilities(
     needs_training=True,
     shrinks_parameters=True,
     shrinks_macs=True,
@@ -58,7 +63,7 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: Survey, *, multiple: int, seed: int) -> list[FamilyOptions]:
+def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[FamilyOptions]:
     """Propose small_cnn in three sizes, those of half the model's parameters or less.
 
     Only of a model that nothing was done to: a student starts anew, whatever came before it.
@@ -90,7 +95,9 @@ def _parameters(*, width: int, depth: int, blocks: int) -> int:
     return total
 
 
-def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> Outcome:
+def apply(
+    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+) -> TechniqueResult:
     """Build the student, train it; return it with the plan that starts from it.
 
     What the plan said of the old network is void. Raises ParamsError for an unknown family or
@@ -116,4 +123,6 @@ def apply(model: nn.Module, plan: Plan, options: Params, workshop: Workshop) -> 
     )
     start = compression_plan.Architecture(options.family, copy.deepcopy(options.options))
     note = f"{options.family}: {after[0]:,} parameters in place of {before[0]:,}"
-    return Outcome(plan=compression_plan.Plan(architecture=start), model=made, notes=(note,))
+    return TechniqueResult(
+        plan=compression_plan.CompressionPlan(architecture=start), model=made, notes=(note,)
+    )

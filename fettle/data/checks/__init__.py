@@ -22,7 +22,7 @@ class Failing(StrEnum):
     WARN = "warn"  # it is shown
 
 
-class Table(StrEnum):
+class CheckedTable(StrEnum):
     """What a rule looks at."""
 
     IMAGES = "images"
@@ -30,7 +30,7 @@ class Table(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class CheckLimits:
     """The limits of params.yaml: validate. Shares are from 0 to 1, sides in pixels."""
 
     labels: tuple[str, ...] | None
@@ -57,4 +57,4 @@ class Rule:
     failing: Failing
     reason: str = ""
     fix: str = ""
-    table: Table = Table.IMAGES
+    table: CheckedTable = CheckedTable.IMAGES

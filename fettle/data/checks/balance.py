@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fettle.data.checks import Failing, Limits, Rule, Table
+from fettle.data.checks import CheckedTable, CheckLimits, Failing, Rule
 from fettle.data.image_table import SPLITS
 
 
-def rules(limits: Limits) -> list[Rule]:
+def rules(limits: CheckLimits) -> list[Rule]:
     """Bound the classes' sizes; imbalance only warns, since training can make up for it."""
     return [
         Rule(
@@ -16,7 +16,7 @@ def rules(limits: Limits) -> list[Rule]:
             arguments={"min_value": 2},
             failing=Failing.REFUSE,
             fix="mend the labels of the images set aside, or add images of another class",
-            table=Table.CLASSES,
+            table=CheckedTable.CLASSES,
         ),
         Rule(
             name="class_images",
@@ -27,7 +27,7 @@ def rules(limits: Limits) -> list[Rule]:
             failing=Failing.REFUSE,
             reason="class '{label}' has {images}",
             fix="add images, drop the class, or lower validate.class_images_min in params.yaml",
-            table=Table.CLASSES,
+            table=CheckedTable.CLASSES,
         ),
         *(
             Rule(
@@ -38,7 +38,7 @@ def rules(limits: Limits) -> list[Rule]:
                 failing=Failing.REFUSE,
                 reason="class '{label}' has none",
                 fix="add images (or groups) of that class, or change ingest.split in params.yaml",
-                table=Table.CLASSES,
+                table=CheckedTable.CLASSES,
             )
             for split in SPLITS
         ),
@@ -50,6 +50,6 @@ def rules(limits: Limits) -> list[Rule]:
             arguments={"column": "times_smallest", "max_value": limits.class_imbalance_max},
             failing=Failing.WARN,
             fix="add images of the small classes, or set finetune.imbalance in params.yaml",
-            table=Table.CLASSES,
+            table=CheckedTable.CLASSES,
         ),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fettle.data.checks import Failing, Limits, Rule
+from fettle.data.checks import CheckLimits, Failing, Rule
 from fettle.data.image_table import SPLITS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def derive(frame: pd.DataFrame) -> dict[str, pd.Series]:
     return columns
 
 
-def rules(limits: Limits) -> list[Rule]:
+def rules(limits: CheckLimits) -> list[Rule]:
     """Set aside all but one of equal files, and all whose labels disagree."""
     del limits
     return [

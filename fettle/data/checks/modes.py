@@ -8,7 +8,7 @@ nothing states, and LAB, which does not convert to grey.
 
 from __future__ import annotations
 
-from fettle.data.checks import Failing, Limits, Rule
+from fettle.data.checks import CheckLimits, Failing, Rule
 
 CONVERTIBLE = (
     *("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"),
@@ -16,7 +16,7 @@ CONVERTIBLE = (
 )
 
 
-def rules(limits: Limits) -> list[Rule]:
+def rules(limits: CheckLimits) -> list[Rule]:
     """State the modes that go on."""
     del limits
     return [

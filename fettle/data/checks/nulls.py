@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fettle.data.checks import Failing, Limits, Rule
+from fettle.data.checks import CheckLimits, Failing, Rule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ def derive(frame: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def rules(limits: Limits) -> list[Rule]:
+def rules(limits: CheckLimits) -> list[Rule]:
     """Set rows without a label aside, and bound their share."""
     mostly = 1 - limits.null_max_fraction
     most = f"{limits.null_max_fraction:.2%}"

@@ -5,13 +5,13 @@ A table that ingest wrote holds them all; one that was written by hand may not.
 
 from __future__ import annotations
 
-from fettle.data.checks import Failing, Limits, Rule
+from fettle.data.checks import CheckLimits, Failing, Rule
 from fettle.data.image_table import SCHEMA, SPLITS
 
 FIX = "delete artifacts/ingest and run `fettle run`"
 
 
-def rules(limits: Limits) -> list[Rule]:
+def rules(limits: CheckLimits) -> list[Rule]:
     """State the columns and what ids, splits and digests look like."""
     del limits
     columns = [name for name in SCHEMA.names if name != "bytes"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fettle.data.checks import Failing, Limits, Rule
+from fettle.data.checks import CheckLimits, Failing, Rule
 
 
-def rules(limits: Limits) -> list[Rule]:
+def rules(limits: CheckLimits) -> list[Rule]:
     """Bound width and height."""
     least, most = limits.size_px_min, limits.size_px_max
     return [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fettle.data.checks import Failing, Limits, Rule
+from fettle.data.checks import CheckLimits, Failing, Rule
 
 
-def rules(limits: Limits) -> list[Rule]:
+def rules(limits: CheckLimits) -> list[Rule]:
     """Set aside images of one brightness, and samples beyond their scale."""
     del limits
     return [

@@ -63,5 +63,5 @@ def read(options: Params, location: Path | None) -> Iterator[Item]:
             fix="install scikit-learn from requirements.lock",
         )
     pixels = np.rint(levels * (255 / 16)).astype(np.uint8)
-    for at, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        yield Item(f"digits/{at:05d}", str(label), None, None, grey_png(image))
+    for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        yield Item(f"digits/{index:05d}", str(label), None, None, grey_png(image))

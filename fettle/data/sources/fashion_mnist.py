@@ -97,6 +97,6 @@ def read(options: Params, location: Path | None) -> Iterator[Item]:
         )
         most = None if split else options.train_images_max
         pairs = zip(images[:most], labels[:most], strict=True)
-        for at, (pixels, label) in enumerate(pairs):
-            row = f"fashion_mnist/{split or prefix}/{at:05d}"
+        for index, (pixels, label) in enumerate(pairs):
+            row = f"fashion_mnist/{split or prefix}/{index:05d}"
             yield Item(row, CLASSES[label], None, split, grey_png(pixels))

@@ -95,7 +95,7 @@ def read(options: Params, location: Path | None) -> Iterator[Item]:
         yield Item(entry.row, entry.label, group, entry.split, encoded, error)
 
 
-def _list(options: Params, location: Path | None) -> list[image_listing.Entry]:
+def _list(options: Params, location: Path | None) -> list[image_listing.ListedImage]:
     if location is None:
         raise DataError(
             "the source image_folder was given no data",
@@ -125,7 +125,7 @@ def _list(options: Params, location: Path | None) -> list[image_listing.Entry]:
     return entries
 
 
-def _more_classes(is_manifest: bool, entries: Sequence[image_listing.Entry]) -> str:
+def _more_classes(is_manifest: bool, entries: Sequence[image_listing.ListedImage]) -> str:
     labelled = [entry for entry in entries if entry.label is not None]
     if is_manifest:
         return "add rows of another class" if labelled else "fill the label column"
@@ -135,7 +135,7 @@ def _more_classes(is_manifest: bool, entries: Sequence[image_listing.Entry]) -> 
     return "add a folder for each other class"
 
 
-def _group(pattern: str | None, entry: image_listing.Entry) -> str | None:
+def _group(pattern: str | None, entry: image_listing.ListedImage) -> str | None:
     if pattern is None:
         return None
     match = re.search(pattern, entry.inside)

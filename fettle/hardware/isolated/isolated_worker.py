@@ -30,7 +30,7 @@ from fettle.errors import ModelError, TargetError
 from fettle.hardware.isolated.toolchain import GIB, HERE, PLAIN_PATH, Limits
 from fettle.hardware.runtimes import Floats
 
-HARNESS = HERE / "harness.py"
+HARNESS = HERE / "worker_harness.py"
 POLL_S = 0.05  # how often memory is looked at: 1 GB is written in about half a second
 ANSWER_BYTES = 1 << 20  # one line of JSON; arrays go another way
 TAIL_BYTES = 8192  # of stderr that are kept

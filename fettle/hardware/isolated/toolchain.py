@@ -2,15 +2,16 @@
 
 For a toolchain too heavy, or too much at odds with the others, to be installed beside them.
 
-    environment.py   the locked virtual environment: where it lies, whether it is whole, making it
-    worker.py        a subprocess in it: JSON in, one JSON line out, limits, killed as a group
-    harness.py       what that subprocess runs; standard library and numpy only
-    session.py       open, run, time and measure a model that lives in a worker
-    locks/           requirements with hashes, one file a toolchain (`python tools/lock.py --help`)
-    scripts/         what the toolchain itself does, one file a toolchain, run by the harness
+    toolchain_environment.py   the locked virtual environment: where it lies, whether it is whole,
+    making it isolated_worker.py         a subprocess in it: JSON in, one JSON line out, limits,
+    killed as a group worker_harness.py          what that subprocess runs; standard library and
+    numpy only isolated_session.py        open, run, time and measure a model that lives in a worker
+    locks/                     requirements with hashes, one file a toolchain (`python tools/lock.py
+    --help`) scripts/                   what the toolchain itself does, one file a toolchain, run by
+    the harness
 
-Such a runtime offers `TOOLCHAIN` beside what every runtime offers; fettle/hardware/runtimes/iree.py shows
-how. Nothing is ever installed by a run: only `fettle targets install NAME` does.
+Such a runtime offers `TOOLCHAIN` beside what every runtime offers; fettle/hardware/runtimes/iree.py
+shows how. Nothing is ever installed by a run: only `fettle targets install NAME` does.
 """
 
 from __future__ import annotations

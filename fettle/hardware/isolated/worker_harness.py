@@ -1,8 +1,8 @@
 """Serve a toolchain's script over JSON lines, in the toolchain's own Python.
 
-Run as `python -I harness.py SCRIPT LIFELINE ARRAYS` (two inherited file descriptors). Standard
-library and numpy only: nothing of fettle can be imported there. One request a line on stdin,
-{"call": name, "words": {…}}; one line back, {"answer": {…}} or {"error": text}. Calls:
+Run as `python -I worker_harness.py SCRIPT LIFELINE ARRAYS` (two inherited file descriptors).
+Standard library and numpy only: nothing of fettle can be imported there. One request a line on
+stdin, {"call": name, "words": {…}}; one line back, {"answer": {…}} or {"error": text}. Calls:
 
     open {entry, threads}       SCRIPT.open(entry, threads) → {"shape": [N, C, H, W], None: any}
     run {}                      one batch, read from ARRAYS; the logits are written there

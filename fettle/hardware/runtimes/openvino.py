@@ -136,10 +136,10 @@ class OpenvinoSession:
 
 def _name_by_position(model: Any) -> None:  # Any: openvino's types are not followed by mypy
     """Rename what OpenVINO named by a counter of the whole process: same model, same bytes."""
-    for at, node in enumerate(model.get_ordered_ops()):
+    for index, node in enumerate(model.get_ordered_ops()):
         kind = node.get_type_name()
         if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
-            node.set_friendly_name(f"{kind}_at_{at}")
+            node.set_friendly_name(f"{kind}_at_{index}")
 
 
 def toolkit() -> Any:  # Any: openvino's types are not followed by mypy

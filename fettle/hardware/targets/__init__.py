@@ -12,11 +12,12 @@ from fettle.hardware import precisions
 class Target:
     """Where a model must run.
 
-    `runtime` is a file in fettle/runtimes. `precision` is an entry of fettle/hardware/precisions.py: w16, w8
-    and w4 are float16, int8 and int4 weights with float activations; dynamic_int8 finds the
-    activations' ranges anew at each run. `dialect` is one of the precision's (None where it has
-    none): one int8 file serves every target of one dialect. `channel_multiple` is the vector width
-    that pruning rounds channels to. `machine` is what `platform.machine()` says there.
+    `runtime` is a file in fettle/hardware/runtimes. `precision` is an entry of
+    fettle/hardware/precisions.py: w16, w8 and w4 are float16, int8 and int4 weights with float
+    activations; dynamic_int8 finds the activations' ranges anew at each run. `dialect` is one of
+    the precision's (None where it has none): one int8 file serves every target of one dialect.
+    `channel_multiple` is the vector width that pruning rounds channels to. `machine` is what
+    `platform.machine()` says there.
     """
 
     hardware: str

@@ -77,8 +77,11 @@ def build(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["stem"] = _conv(channels, _STEM, 3, stride, side_px=size_px)
     inside, side_px = _STEM, -(-size_px // stride)
-    for at, (repeats, kernel, stage_stride, expansion, outside) in enumerate(_STAGES, start=1):
-        ends = at in (1, len(_STAGES))  # Lite scales neither the first nor the last stage's depth
+    for index, (repeats, kernel, stage_stride, expansion, outside) in enumerate(_STAGES, start=1):
+        ends = index in (
+            1,
+            len(_STAGES),
+        )  # Lite scales neither the first nor the last stage's depth
         out = _scaled(outside, width)
         blocks = []
         for block in range(repeats if ends else math.ceil(depth * repeats)):
@@ -86,7 +89,7 @@ def build(
             shape = {"kernel": kernel, "stride": step, "expansion": expansion, "side_px": side_px}
             blocks.append(_block(inside, out, **shape))
             inside, side_px = out, -(-side_px // step)
-        layers[f"stage{at}"] = nn.Sequential(*blocks)
+        layers[f"stage{index}"] = nn.Sequential(*blocks)
     layers["head"] = _conv(inside, _HEAD, 1, 1, side_px=side_px)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()

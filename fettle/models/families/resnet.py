@@ -48,12 +48,12 @@ def build(
     else:
         layers["stem"] = conv_norm(channels, widths[0], kernel=3, activation=nn.ReLU())
     inside = widths[0]
-    for at, width in enumerate(widths, start=1):
+    for index, width in enumerate(widths, start=1):
         blocks = []
         for block in range(count):
-            blocks.append(_block(inside, width, stride=2 if at > 1 and block == 0 else 1))
+            blocks.append(_block(inside, width, stride=2 if index > 1 and block == 0 else 1))
             inside = width
-        layers[f"stage{at}"] = nn.Sequential(*blocks)
+        layers[f"stage{index}"] = nn.Sequential(*blocks)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["classifier"] = nn.Linear(inside, classes)

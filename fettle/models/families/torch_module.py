@@ -113,7 +113,7 @@ def groups(model: nn.Module) -> list[list[nn.Module]]:
     def place(name: str) -> int:
         """Say when a child last ran; one that never did comes first."""
         whole = prefix + name
-        ran = [at for at, n in enumerate(order) if n == whole or n.startswith(f"{whole}.")]
+        ran = [index for index, n in enumerate(order) if n == whole or n.startswith(f"{whole}.")]
         return max(ran, default=-1)
 
     children = [named[name] for name in sorted(named, key=place)]

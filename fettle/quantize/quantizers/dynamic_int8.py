@@ -13,26 +13,13 @@ import io
 import tempfile
 from pathlib import Path
 
-from fettle.compress.technique import Claims
 from fettle.errors import ModelError
 from fettle.operator_shape import HEAVY
-from fettle.params import Strict
 from fettle.quantize import qdq_graph
 from fettle.quantize.ort_quantizer import prepare, translated
 
-CLAIMS = Claims(
-    kind="graph",
-    needs_training=False,
-    shrinks_parameters=False,
-    shrinks_macs=False,
-    keeps_shapes=True,
-)
 LINEAR = ("Gemm", "MatMul")
 INTEGER = "MatMulInteger"
-
-
-class Params(Strict):
-    """Nothing to choose."""
 
 
 def apply(model: Path, out: Path) -> qdq_graph.Coverage:

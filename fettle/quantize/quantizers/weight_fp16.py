@@ -12,21 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fettle.compress.technique import Claims
-from fettle.params import Strict
 from fettle.quantize import qdq_graph, weight_only
-
-CLAIMS = Claims(
-    kind="graph",
-    needs_training=False,
-    shrinks_parameters=False,
-    shrinks_macs=False,
-    keeps_shapes=True,
-)
-
-
-class Params(Strict):
-    """Nothing to choose."""
 
 
 def apply(model: Path, out: Path) -> qdq_graph.Coverage:

@@ -18,20 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from fettle.compress.technique import Claims
 from fettle.errors import ModelError
-from fettle.params import Strict
 from fettle.quantize import float_fallback, gptq, qdq_graph, weight_only
 from fettle.quantize.ort_quantizer import translated
-from fettle.quantize.weight_only import Floats, Rounded
-
-CLAIMS = Claims(
-    kind="graph",
-    needs_training=False,
-    shrinks_parameters=False,
-    shrinks_macs=False,
-    keeps_shapes=True,
-)
+from fettle.quantize.weight_only import Floats, RoundedWeight
 
 OPSET, IR_VERSION = 21, 10  # the first with int4
 RANKED_IMAGES = 64  # for the order of layers only: 0.13 s a layer of EfficientNet-Lite0 at 32 px
@@ -39,10 +29,6 @@ RANKED_IMAGES = 64  # for the order of layers only: 0.13 s a layer of EfficientN
 # the logits' variance. Without such a bound the nets of docs/decisions/0012 changed 3.1, 1.5 and
 # 1.3 % of their answers on test though training images changed less; with it 1.2, 0.1 and 0.4 %.
 ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
-
-
-class Params(Strict):
-    """Nothing to choose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +83,10 @@ def apply(
 def _in_int4(
     proto: Any,  # Any: onnx's, untyped
     heavy: Sequence[Any],
-    int8: Mapping[str, Rounded],
+    int8: Mapping[str, RoundedWeight],
     held: Mapping[str, Any],
     batches: list[Floats],
-) -> dict[str, Rounded]:
+) -> dict[str, RoundedWeight]:
     """Round every weight that one layer reads, and that can be taken apart: {weight: rounded}."""
     from onnx import numpy_helper
 
@@ -122,18 +108,18 @@ def _in_int4(
         array = np.moveaxis(np.asarray(numpy_helper.to_array(held[weight])), axis, 0)
         rows, scales = gptq.quantize(array.reshape(len(array), -1), moments.pop(node.name))
         values = np.moveaxis(rows.reshape(array.shape), 0, axis)
-        found[weight] = Rounded(np.ascontiguousarray(values), scales, axis)
+        found[weight] = RoundedWeight(np.ascontiguousarray(values), scales, axis)
     return found
 
 
 def _choose(
     model: Path,
     proto: Any,  # Any: onnx.ModelProto, untyped
-    int8: Mapping[str, Rounded],
-    int4: Mapping[str, Rounded],
+    int8: Mapping[str, RoundedWeight],
+    int4: Mapping[str, RoundedWeight],
     images: Floats,
     disagreement_max: float,
-) -> tuple[dict[str, Rounded], float]:
+) -> tuple[dict[str, RoundedWeight], float]:
     """Keep the fewest layers int8 that hold both bounds: the weights in int4, the answers changed.
 
     Raises ModelError when that leaves none in int4.
@@ -177,8 +163,8 @@ def _choose(
 
 def _ranked(
     proto: Any,  # Any: onnx.ModelProto, untyped
-    int8: Mapping[str, Rounded],
-    int4: Mapping[str, Rounded],
+    int8: Mapping[str, RoundedWeight],
+    int4: Mapping[str, RoundedWeight],
     images: Floats,
 ) -> list[str]:
     """Order the weights by the error that a byte saved costs, all others int8; the worst first."""
@@ -191,7 +177,9 @@ def _ranked(
     return sorted(costs, key=lambda name: (-costs[name], name))
 
 
-def _widened(proto: Any, weights: Mapping[str, Rounded]) -> Any:  # Any: onnx.ModelProto, untyped
+def _widened(
+    proto: Any, weights: Mapping[str, RoundedWeight]
+) -> Any:  # Any: onnx.ModelProto, untyped
     """Return a copy of the float graph that computes with rounded weights."""
     from onnx import numpy_helper
 

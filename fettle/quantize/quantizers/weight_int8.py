@@ -2,28 +2,15 @@
 
 The rung between fp32 and int8. Each weight of a Conv, Gemm or MatMul is stored per output channel
 as int8 with a scale, and a DequantizeLinear gives it back, once, when the runtime loads the file
-(fettle/hardware/runtimes/ort.py asks for that; OpenVINO does it by itself). It runs at fp32's speed.
+(fettle/hardware/runtimes/ort.py asks for that; OpenVINO does it by itself). It runs at fp32's
+speed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fettle.compress.technique import Claims
-from fettle.params import Strict
 from fettle.quantize import qdq_graph, weight_only
-
-CLAIMS = Claims(
-    kind="graph",
-    needs_training=False,
-    shrinks_parameters=False,
-    shrinks_macs=False,
-    keeps_shapes=True,
-)
-
-
-class Params(Strict):
-    """Nothing to choose."""
 
 
 def apply(model: Path, out: Path) -> qdq_graph.Coverage:

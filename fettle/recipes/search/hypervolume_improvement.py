@@ -37,9 +37,9 @@ def choose(
     """
     reference = trials[0].result.value, drop_max
     points = [
-        (one.result.value, one.result.drop)
-        for one in trials
-        if not one.result.refused and one.result.excess <= 1
+        (trial.result.value, trial.result.drop)
+        for trial in trials
+        if not trial.result.refused and trial.result.excess <= 1
     ]
     held, learnt = hypervolume(points, reference), surrogate_model.fit(trials)
 

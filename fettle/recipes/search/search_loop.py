@@ -26,12 +26,12 @@ from fettle.recipes.search import hypervolume_improvement, surrogate_model, tria
 from fettle.recipes.search.pareto_front import front
 from fettle.recipes.search.surrogate_model import Surrogate
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial
-from fettle.recipes.search.trial_journal import Journal
+from fettle.recipes.search.trial_journal import TrialJournal
 
 SETTLED = 0.02  # an expected improvement below 2 % is within the spread of a latency
 
 
-class Workbench(Protocol):
+class TrialEvaluator(Protocol):
     """What a search is lent: the only way it touches models."""
 
     def moves(self, recipe: Recipe) -> Sequence[Move]:
@@ -45,7 +45,7 @@ class Workbench(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SearchLimits:
     """`chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking move needs.
 
     `front_drop_max`: look for the whole front up to this drop (expansion.py), not for one answer.
@@ -58,7 +58,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchResult:
     """All trials in order (the root first), the best one's number, and whether the goal is met.
 
     `ended`: settled (nothing promised more), evaluations (the bound), or clock (truncated).
@@ -79,13 +79,13 @@ class Found:
 
 def search(
     root: Result,
-    bench: Workbench,
-    journal: Journal,
+    bench: TrialEvaluator,
+    journal: TrialJournal,
     *,
-    limits: Limits,
+    limits: SearchLimits,
     out_of_time: Callable[[], bool],
     on_trial: Callable[[Trial], None],
-) -> Found:
+) -> SearchResult:
     """Search from the float model, which `root` describes and which costs no evaluation.
 
     `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
@@ -131,7 +131,7 @@ def search(
         if not one.result.refused and one.role == "shrink":
             untried += [(one, further) for further in memory.moves(recipe)]
     best, met = choose_best(trials, limits.chance_min)
-    return Found(trials=tuple(trials), best=best, met=met, ended=ended)
+    return SearchResult(trials=tuple(trials), best=best, met=met, ended=ended)
 
 
 def accepted(result: Result, chance_min: float) -> bool:
@@ -169,7 +169,7 @@ def choose(
     trials: Sequence[Trial],
     untried: Sequence[tuple[Trial, Move]],
     drop_most: float,
-    limits: Limits,
+    limits: SearchLimits,
 ) -> tuple[Trial, Move] | None:
     """Return the untried move of most expected improvement for its cost, None when all are small.
 
@@ -268,7 +268,7 @@ def worth(
 class _Memory:
     """Ask the journal first, the workbench second; write down what the workbench says."""
 
-    def __init__(self, bench: Workbench, journal: Journal) -> None:
+    def __init__(self, bench: TrialEvaluator, journal: TrialJournal) -> None:
         self._bench, self._journal = bench, journal
         self._results: dict[str, Mapping[str, object]] = {}
         self._moves: dict[str, list[Move]] = {}

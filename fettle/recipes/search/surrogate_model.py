@@ -49,7 +49,7 @@ def expand_scale(t: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LinearRegression:
     """A posterior over coefficients: mean [k], covariance [k, k]; and the noise's variance."""
 
     mean: Vector
@@ -65,7 +65,7 @@ class Line:
 def regress(
     prior: tuple[tuple[float, ...], tuple[float, ...]],
     rows: Sequence[tuple[Sequence[float], float]],
-) -> Line:
+) -> LinearRegression:
     """Return the posterior after `rows` of (features, t): first with the prior's noise, then with
     what its residuals say.
     """
@@ -79,7 +79,7 @@ def _regress(
     prior: tuple[tuple[float, ...], tuple[float, ...]],
     rows: Sequence[tuple[Sequence[float], float]],
     noise: float,
-) -> Line:
+) -> LinearRegression:
     mean, spread = np.asarray(prior[0]), np.asarray(prior[1])
     precision = np.diag(spread**-2.0)
     pull = precision @ mean
@@ -88,15 +88,15 @@ def _regress(
         precision = precision + np.outer(row, row) / noise
         pull = pull + row * t / noise
     covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
-    return Line(np.asarray(covariance @ pull), covariance, noise)
+    return LinearRegression(np.asarray(covariance @ pull), covariance, noise)
 
 
 @dataclass(frozen=True, slots=True)
 class Surrogate:
     """What was learnt of shrinking and of recovering; `root_value` is the float model's."""
 
-    shrink: Line
-    recover: Line
+    shrink: LinearRegression
+    recover: LinearRegression
     root_value: float
 
     def after(self, parent: Trial, move: Move) -> tuple[float, float]:
@@ -149,17 +149,21 @@ def fit(trials: Sequence[Trial]) -> Surrogate:
     """Learn from every trial that has a model; the first is the root."""
     root = trials[0].result.value
     rows: dict[str, list[tuple[Sequence[float], float]]] = {"shrink": [], "recover": []}
-    for one in trials:
-        if one.role == "root" or one.result.refused:
+    for trial in trials:
+        if trial.role == "root" or trial.result.refused:
             continue
-        parent, t, value = trials[one.parent], compress_scale(one.result.drop), one.result.value
-        if one.role == "shrink":
-            features = shrink_features(parent, value=value, probe=one.probe, epochs=one.epochs)
+        parent, t, value = (
+            trials[trial.parent],
+            compress_scale(trial.result.drop),
+            trial.result.value,
+        )
+        if trial.role == "shrink":
+            features = shrink_features(parent, value=value, probe=trial.probe, epochs=trial.epochs)
             rows["shrink"].append((features, t))
         else:
             before = compress_scale(parent.result.drop)
             found = recover_features(
-                before, gone=math.log(root / value), before=parent.epochs, more=one.epochs
+                before, gone=math.log(root / value), before=parent.epochs, more=trial.epochs
             )
             rows["recover"].append((found, t))
     return Surrogate(regress(SHRINK, rows["shrink"]), regress(RECOVER, rows["recover"]), root)
@@ -175,7 +179,9 @@ def errors(trials: Sequence[Trial]) -> dict[str, float]:
 
     Drops in shares, values relative. Empty for fewer than two foreseen trials.
     """
-    told = [one for one in trials if one.foreseen_drop is not None and not one.result.refused]
+    told = [
+        trial for trial in trials if trial.foreseen_drop is not None and not trial.result.refused
+    ]
     if len(told) < 2:
         return {}
     foreseen = np.array([[one.foreseen_drop, one.foreseen_value] for one in told], dtype=float)

@@ -16,7 +16,7 @@ from fettle.errors import ProjectError
 Event = dict[str, Any]  # Any: JSON
 
 
-class Journal:
+class TrialJournal:
     """Events of one search in `path`; `identity` is whatever its decisions depend on."""
 
     def __init__(self, path: Path, identity: str) -> None:

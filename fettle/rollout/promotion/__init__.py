@@ -5,5 +5,5 @@
     router     them carry    one a gate    of all    actions as      anything is done
     saw        evidence                              values
 
-No clock, no network, no files but the journal's. Who observes and acts: fettle/supervisor.
+No clock, no network, no files but the journal's. Who observes and acts: fettle/rollout/supervisor.
 """

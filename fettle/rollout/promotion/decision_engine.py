@@ -17,8 +17,15 @@ from fettle.rollout.promotion import gate_results, srm_and_drift
 from fettle.rollout.promotion import gates as g
 from fettle.rollout.promotion.arm_assignment import Assignment
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict, worst
-from fettle.rollout.promotion.request_records import Arm, Attempt, Label, Record, Seen, ShadowPair
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.request_records import (
+    Arm,
+    Attempt,
+    InputObservation,
+    Label,
+    Record,
+    ShadowPair,
+)
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import Action, Phase, RolloutState, Verb, order, step
 
 
@@ -29,7 +36,7 @@ class Begin:
     rollout_id: str
     challenger: str
     champion: str | None
-    plan: Plan
+    plan: RolloutPlan
     reference: tuple[float, ...] | None = None
 
 
@@ -81,7 +88,7 @@ class Engine:
     def __init__(self, begin: Begin) -> None:
         self.begin = begin
         self.plan = begin.plan
-        self.bars = g.Bars.of(begin.plan)
+        self.bars = g.Thresholds.of(begin.plan)
         self.gates = g.start()
         self.drift = (
             srm_and_drift.start_drift(begin.reference, begin.plan.drift_tolerance)
@@ -142,20 +149,20 @@ class Engine:
 
     def _take(self, records: tuple[Record, ...], error: str | None) -> str | None:
         """Feed the records to the gates; return what is wrong with them, if anything."""
-        for one in records:
-            match one:
+        for record in records:
+            match record:
                 case Attempt():
-                    if not _plausible(one):
-                        error = f"attempt {one.request_id} has no plausible time or weight"
-                    elif not one.replay and one.arm is one.assigned:
-                        self._attempt(one)
+                    if not _plausible(record):
+                        error = f"attempt {record.request_id} has no plausible time or weight"
+                    elif not record.replay and record.arm is record.assigned:
+                        self._attempt(record)
                 case ShadowPair():
-                    self._pair(one)
+                    self._pair(record)
                 case Label():
-                    self._label(one)
-                case Seen():
+                    self._label(record)
+                case InputObservation():
                     if self.drift is not None:
-                        srm_and_drift.update_drift(self.drift, one.arm, one.bin_index)
+                        srm_and_drift.update_drift(self.drift, record.arm, record.bin_index)
         return error
 
     def _attempt(self, one: Attempt) -> None:

@@ -31,7 +31,7 @@ FIRST = "0" * 64
 VERSION = 2
 
 
-class Journal:
+class DecisionJournal:
     """Append to one rollout's journal; one writer at a time."""
 
     def __init__(self, path: Path, *, lines: int, tip: str) -> None:
@@ -40,7 +40,7 @@ class Journal:
         self._sealed = lines
 
     @classmethod
-    def create(cls, path: Path, begin: Begin) -> Journal:
+    def create(cls, path: Path, begin: Begin) -> DecisionJournal:
         """Start a journal. Raises BusyError where the file exists."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -91,7 +91,7 @@ def replay(path: Path) -> tuple[Engine, list[Decision]]:
     return engine, decisions
 
 
-def recover(path: Path) -> tuple[Engine, list[Decision], Journal]:
+def recover(path: Path) -> tuple[Engine, list[Decision], DecisionJournal]:
     """Drop a last line that a crash cut, replay the rest, and return the journal to go on with."""
     raw = _read(path)
     whole = raw[: raw.rfind(b"\n") + 1]
@@ -101,7 +101,7 @@ def recover(path: Path) -> tuple[Engine, list[Decision], Journal]:
             os.fsync(out.fileno())
     engine, decisions, tip = _fold(path)
     _seal(path, len(decisions) + 1, tip)
-    return engine, decisions, Journal(path, lines=len(decisions) + 1, tip=tip)
+    return engine, decisions, DecisionJournal(path, lines=len(decisions) + 1, tip=tip)
 
 
 def last_state(path: Path) -> str | None:

@@ -18,8 +18,15 @@ from fettle.rollout.promotion.decision_engine import (
     Ordered,
 )
 from fettle.rollout.promotion.gate_verdict import GateResult, Tally, Verdict
-from fettle.rollout.promotion.request_records import Arm, Attempt, Label, Record, Seen, ShadowPair
-from fettle.rollout.promotion.rollout_plan import Plan, Step
+from fettle.rollout.promotion.request_records import (
+    Arm,
+    Attempt,
+    InputObservation,
+    Label,
+    Record,
+    ShadowPair,
+)
+from fettle.rollout.promotion.rollout_plan import RolloutPlan, Step
 from fettle.rollout.promotion.rollout_state import Verb
 
 Json = dict[str, Any]  # Any: a JSON object
@@ -39,7 +46,7 @@ def begin_from_json(doc: Json) -> Begin:
     return Begin(
         **{
             **doc,
-            "plan": Plan(**{**plan, "steps": steps, "shadow_gates": shadow}),
+            "plan": RolloutPlan(**{**plan, "steps": steps, "shadow_gates": shadow}),
             "reference": None if bins is None else tuple(bins),
         }
     )
@@ -49,10 +56,10 @@ def event_to_json(event: Event) -> Json:
     """Return the JSON form of an event."""
     match event:
         case Offline():
-            found = [one.to_dict() for one in event.results]
+            found = [result.to_dict() for result in event.results]
             return {"offline": found, "now_s": event.now_s}
         case Observed():
-            rows = [_record_to_json(one) for one in event.records]
+            rows = [_record_to_json(record) for record in event.records]
             return {"observed": rows, "error": event.error, "now_s": event.now_s}
         case Ordered():
             return {"ordered": event.verb.value, "now_s": event.now_s}
@@ -90,7 +97,7 @@ def _record_to_json(one: Record) -> list[Any]:  # Any: text and numbers
             return ["p", one.request_id, one.time_s, one.champion, one.challenger, one.label]
         case Label():
             return ["l", one.request_id, one.time_s, one.correct]
-        case Seen():
+        case InputObservation():
             return ["s", one.request_id, one.time_s, one.arm.value, one.bin_index]
 
 
@@ -127,7 +134,9 @@ def _record_from_json(row: list[Any]) -> Record:  # Any: text and numbers
         case "l":
             return Label(request_id=request_id, time_s=time_s, correct=rest[0])
         case _:
-            return Seen(request_id=request_id, time_s=time_s, arm=Arm(rest[0]), bin_index=rest[1])
+            return InputObservation(
+                request_id=request_id, time_s=time_s, arm=Arm(rest[0]), bin_index=rest[1]
+            )
 
 
 def _result_from_json(doc: Json) -> GateResult:

@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from fettle.rollout.promotion import e_process, srm_and_drift
 from fettle.rollout.promotion import gates as g
 from fettle.rollout.promotion.gate_verdict import GateResult, Tally, Verdict
-from fettle.rollout.promotion.gates import Bars, Gates
-from fettle.rollout.promotion.one_sample_test import Bound
+from fettle.rollout.promotion.gates import Gates, Thresholds
+from fettle.rollout.promotion.one_sample_test import OneSampleTest
 from fettle.rollout.promotion.request_records import Arm
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import Phase, RolloutState
 from fettle.rollout.promotion.srm_and_drift import Drift
-from fettle.rollout.promotion.two_sample_test import Rate
+from fettle.rollout.promotion.two_sample_test import TwoSampleTest
 
 LARGEST = 700.0  # exp() of more overflows; the reader has seen enough by then
 
 
 def of(
     gates: Gates,
-    bars: Bars,
-    plan: Plan,
+    bars: Thresholds,
+    plan: RolloutPlan,
     state: RolloutState,
     *,
     drift: Drift | None,
@@ -55,7 +55,7 @@ def stale(found: Sequence[GateResult], drift: Drift | None) -> bool:
     return labels or (drift is not None and any(drift.alarm.values()))
 
 
-def _shadow(gates: Gates, bars: Bars, plan: Plan) -> list[GateResult]:
+def _shadow(gates: Gates, bars: Thresholds, plan: RolloutPlan) -> list[GateResult]:
     n = int(gates.disagreement.n[0])
     accuracy = _compared(
         "accuracy",
@@ -84,7 +84,9 @@ def _shadow(gates: Gates, bars: Bars, plan: Plan) -> list[GateResult]:
     ]
 
 
-def _step(gates: Gates, bars: Bars, plan: Plan, state: RolloutState) -> list[GateResult]:
+def _step(
+    gates: Gates, bars: Thresholds, plan: RolloutPlan, state: RolloutState
+) -> list[GateResult]:
     at = state.step_index
     needs = plan.steps[at].gates
     found = [_errors(gates, bars, plan, float(bars.errors_margin[at]))]
@@ -98,7 +100,7 @@ def _step(gates: Gates, bars: Bars, plan: Plan, state: RolloutState) -> list[Gat
     return [*asked, _split(gates)]
 
 
-def _bake(gates: Gates, bars: Bars, plan: Plan) -> list[GateResult]:
+def _bake(gates: Gates, bars: Thresholds, plan: RolloutPlan) -> list[GateResult]:
     limit = float(g.upper_rate(gates.reference)[0]) + plan.errors_margin
     found = [
         _alarm("errors", gates.alarm_errors, f"requests fail, limit {limit:.2%}", bars.log_alarm),
@@ -120,7 +122,7 @@ def _bake(gates: Gates, bars: Bars, plan: Plan) -> list[GateResult]:
     return found
 
 
-def _errors(gates: Gates, bars: Bars, plan: Plan, margin: float) -> GateResult:
+def _errors(gates: Gates, bars: Thresholds, plan: RolloutPlan, margin: float) -> GateResult:
     result = _compared("errors", gates.errors, bars, "failed", margin)
     if result.verdict is Verdict.INCONCLUSIVE and gates.errors.recent[0] > plan.both_failing_max:
         recent = f"the champion itself fails {gates.errors.recent[0]:.0%} of its recent requests"
@@ -129,7 +131,12 @@ def _errors(gates: Gates, bars: Bars, plan: Plan, margin: float) -> GateResult:
 
 
 def _compared(
-    name: str, one: Rate, bars: Bars, word: str, margin: float, both: int | None = None
+    name: str,
+    one: TwoSampleTest,
+    bars: Thresholds,
+    word: str,
+    margin: float,
+    both: int | None = None,
 ) -> GateResult:
     """Describe a comparison of two arms' rates."""
     champion, challenger = (Tally(float(one.bad[0, at]), int(one.n[0, at])) for at in (0, 1))
@@ -155,7 +162,7 @@ def _compared(
     )
 
 
-def _latency(gates: Gates, bars: Bars, ratio: float) -> GateResult:
+def _latency(gates: Gates, bars: Thresholds, ratio: float) -> GateResult:
     one = gates.latency
     champion, challenger = (Tally(float(one.slow[0, at]), int(one.n[0, at])) for at in (0, 1))
     verdict = _verdict(bool(one.failed[0]), bool(one.passed[0]))
@@ -176,7 +183,9 @@ def _latency(gates: Gates, bars: Bars, ratio: float) -> GateResult:
     )
 
 
-def _bounded(name: str, one: Bound, word: str, *, log_fail: float, log_pass: float) -> GateResult:
+def _bounded(
+    name: str, one: OneSampleTest, word: str, *, log_fail: float, log_pass: float
+) -> GateResult:
     """Describe a share under a limit."""
     verdict = _verdict(bool(one.failed[0]), bool(one.passed[0]))
     tally = Tally(float(one.events[0]), int(one.n[0]))
@@ -192,7 +201,7 @@ def _bounded(name: str, one: Bound, word: str, *, log_fail: float, log_pass: flo
     )
 
 
-def _alarm(name: str, one: Bound, word: str, log_alarm: float) -> GateResult:
+def _alarm(name: str, one: OneSampleTest, word: str, log_alarm: float) -> GateResult:
     """Describe an alarm: it is silent or not, there is nothing to prove."""
     tally = Tally(float(one.events[0]), int(one.n[0]))
     return GateResult(

@@ -16,10 +16,10 @@ from fettle.rollout.promotion import latency_gate, one_sample_test, srm_and_drif
 from fettle.rollout.promotion.e_process import Bools, Floats, sizes
 from fettle.rollout.promotion.gate_verdict import Verdict
 from fettle.rollout.promotion.latency_gate import SLOW, Latency
-from fettle.rollout.promotion.one_sample_test import Bound
-from fettle.rollout.promotion.rollout_plan import Plan
-from fettle.rollout.promotion.srm_and_drift import Split
-from fettle.rollout.promotion.two_sample_test import Rate
+from fettle.rollout.promotion.one_sample_test import OneSampleTest
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
+from fettle.rollout.promotion.srm_and_drift import SampleRatio
+from fettle.rollout.promotion.two_sample_test import TwoSampleTest
 
 Ints = npt.NDArray[np.int64]
 
@@ -38,7 +38,7 @@ class Code(IntEnum):
 
 
 @dataclass(frozen=True)
-class Bars:
+class Thresholds:
     """What a plan asks at each step: arrays [steps], thresholds as logs of e-values."""
 
     errors_margin: Floats
@@ -49,14 +49,14 @@ class Bars:
     log_alarm: float
 
     @classmethod
-    def of(cls, plan: Plan) -> Bars:
+    def of(cls, plan: RolloutPlan) -> Thresholds:
         """Read them off the plan; a ratio's margin is what it lies above 1."""
-        times = np.array([one.margin_times for one in plan.steps])
+        times = np.array([step.margin_times for step in plan.steps])
         return cls(
             errors_margin=np.minimum(times * plan.errors_margin, 1.0),
             log_ratio=np.log1p(times * (plan.latency_p95_ratio - 1)),
             needs={
-                name: np.array([name in one.gates for one in plan.steps])
+                name: np.array([name in step.gates for step in plan.steps])
                 for name in ("errors", "latency", "accuracy")
             },
             log_fail={
@@ -72,15 +72,15 @@ class Bars:
 class Gates:
     """The statistics of all gates; `reference` is the champion's whole record: n, bad."""
 
-    errors: Rate
+    errors: TwoSampleTest
     latency: Latency
-    split: Split
-    accuracy: Rate  # pairs in shadow
-    disagreement: Bound
-    labels: Rate  # late labels of live requests
-    alarm_errors: Bound  # at 100 %, no champion beside
-    alarm_latency: Bound
-    alarm_labels: Bound
+    split: SampleRatio
+    accuracy: TwoSampleTest  # pairs in shadow
+    disagreement: OneSampleTest
+    labels: TwoSampleTest  # late labels of live requests
+    alarm_errors: OneSampleTest  # at 100 %, no champion beside
+    alarm_latency: OneSampleTest
+    alarm_labels: OneSampleTest
     reference: Floats  # [rows, 2]
 
 
@@ -102,8 +102,8 @@ def start(rows: int = 1) -> Gates:
 
 def take_request(
     gates: Gates,
-    plan: Plan,
-    bars: Bars,
+    plan: RolloutPlan,
+    bars: Thresholds,
     step: Ints,
     *,
     challenger: Bools,
@@ -146,8 +146,8 @@ def take_request(
 
 def take_pair(
     gates: Gates,
-    plan: Plan,
-    bars: Bars,
+    plan: RolloutPlan,
+    bars: Thresholds,
     *,
     disagree: Bools,
     champion_wrong: Bools | None,
@@ -173,7 +173,13 @@ def take_pair(
 
 
 def take_label(
-    gates: Gates, plan: Plan, bars: Bars, *, challenger: Bools, propensity: Floats, wrong: Bools
+    gates: Gates,
+    plan: RolloutPlan,
+    bars: Thresholds,
+    *,
+    challenger: Bools,
+    propensity: Floats,
+    wrong: Bools,
 ) -> None:
     """Take one late label a row, with the arm and the propensity of its request.
 
@@ -198,7 +204,13 @@ def take_label(
 
 
 def take_alone(
-    gates: Gates, plan: Plan, bars: Bars, *, failed: Bools, log_ms: Floats, counts: Bools
+    gates: Gates,
+    plan: RolloutPlan,
+    bars: Thresholds,
+    *,
+    failed: Bools,
+    log_ms: Floats,
+    counts: Bools,
 ) -> None:
     """Take one request a row of the bake: no champion beside, so its record is the measure.
 
@@ -228,7 +240,7 @@ def upper_rate(record: Floats) -> Floats:
     return upper
 
 
-def code_of_step(gates: Gates, bars: Bars, step: Ints) -> Ints:
+def code_of_step(gates: Gates, bars: Thresholds, step: Ints) -> Ints:
     """Fold the gates of a step into one code a row: any failure, else every pass that is asked."""
     failed = gates.errors.failed | gates.latency.failed | gates.labels.failed
     passed = np.ones(len(step), bool)
@@ -242,7 +254,7 @@ def code_of_step(gates: Gates, bars: Bars, step: Ints) -> Ints:
     return np.where(gates.split.alarm & ~failed, Code.ERROR, code)
 
 
-def code_of_shadow(gates: Gates, plan: Plan) -> Ints:
+def code_of_shadow(gates: Gates, plan: RolloutPlan) -> Ints:
     """Fold the gates of the shadow into one code a row."""
     failed = gates.accuracy.failed | gates.disagreement.failed
     passed = gates.disagreement.n >= plan.shadow_requests
@@ -256,7 +268,7 @@ def code_of_shadow(gates: Gates, plan: Plan) -> Ints:
 def code_of_bake(gates: Gates) -> Ints:
     """Return FAIL where an alarm was raised, else PASS: the rollout counts time and requests."""
     alarms = (gates.alarm_errors, gates.alarm_latency, gates.alarm_labels)
-    failed = gates.labels.failed | np.any([one.failed for one in alarms], axis=0)
+    failed = gates.labels.failed | np.any([alarm.failed for alarm in alarms], axis=0)
     return np.where(failed, Code.FAIL, np.where(gates.alarm_errors.n > 0, Code.PASS, 0))
 
 

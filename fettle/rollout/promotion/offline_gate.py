@@ -14,13 +14,13 @@ from typing import Any
 
 from fettle.measure import Measure
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 
 Json = Mapping[str, Any]  # Any: a JSON object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Papers:
+class EvidenceBundle:
     """What a release brings: its gate.json, validation.json, the bytes of its model folder.
 
     `signed`: whether its signature was verified, None where nobody looked.
@@ -32,7 +32,9 @@ class Papers:
     signed: bool | None
 
 
-def judge(challenger: Papers, champion: Papers | None, plan: Plan) -> tuple[GateResult, ...]:
+def judge(
+    challenger: EvidenceBundle, champion: EvidenceBundle | None, plan: RolloutPlan
+) -> tuple[GateResult, ...]:
     """Return one result a gate; without a champion only the release's own report is judged."""
     alone = (_report(challenger), _data(challenger), _signature(challenger))
     if champion is None:
@@ -46,17 +48,17 @@ def judge(challenger: Papers, champion: Papers | None, plan: Plan) -> tuple[Gate
     )
 
 
-def _report(one: Papers) -> GateResult:
+def _report(one: EvidenceBundle) -> GateResult:
     failed = one.gate.get("failed", [])
     return _result("report", bool(one.gate["passed"]), "; ".join(failed) or "every bound holds")
 
 
-def _data(one: Papers) -> GateResult:
+def _data(one: EvidenceBundle) -> GateResult:
     passed = bool(one.validation["passed"])
     return _result("data", passed, f"data validation {'passed' if passed else 'did not pass'}")
 
 
-def _signature(one: Papers) -> GateResult:
+def _signature(one: EvidenceBundle) -> GateResult:
     if one.signed is None:
         return GateResult(
             name="signature", verdict=Verdict.INCONCLUSIVE, reason="the signature was not verified"
@@ -65,7 +67,7 @@ def _signature(one: Papers) -> GateResult:
     return _result("signature", one.signed, f"the signature {said}")
 
 
-def _accuracy(challenger: Papers, champion: Papers, margin: float) -> GateResult:
+def _accuracy(challenger: EvidenceBundle, champion: EvidenceBundle, margin: float) -> GateResult:
     new, old = _measure(challenger, "accuracy"), _measure(champion, "accuracy")
     if new is None or old is None:
         return _missing("accuracy")
@@ -76,7 +78,7 @@ def _accuracy(challenger: Papers, champion: Papers, margin: float) -> GateResult
     return _result("accuracy", passed, text, evidence=new.value, threshold=old.value - margin)
 
 
-def _classes(challenger: Papers, champion: Papers) -> GateResult:
+def _classes(challenger: EvidenceBundle, champion: EvidenceBundle) -> GateResult:
     """Fail where a class is lost, or its recall's interval lies wholly below the champion's."""
     worse = []
     for name in sorted(one for one in champion.gate["measures"] if one.startswith("recall.")):
@@ -89,7 +91,7 @@ def _classes(challenger: Papers, champion: Papers) -> GateResult:
     return _result("classes", not worse, "; ".join(worse) or "no class is proved worse")
 
 
-def _latency(challenger: Papers, champion: Papers, ratio: float) -> GateResult:
+def _latency(challenger: EvidenceBundle, champion: EvidenceBundle, ratio: float) -> GateResult:
     new, old = _measure(challenger, "latency_ratio"), _measure(champion, "latency_ratio")
     if new is None or old is None:
         return _missing("latency")
@@ -98,7 +100,7 @@ def _latency(challenger: Papers, champion: Papers, ratio: float) -> GateResult:
     return _result("latency", _top(new) >= floor, text, evidence=new.value, threshold=floor)
 
 
-def _size(challenger: Papers, champion: Papers, ratio: float) -> GateResult:
+def _size(challenger: EvidenceBundle, champion: EvidenceBundle, ratio: float) -> GateResult:
     limit = champion.model_bytes * ratio
     text = f"{challenger.model_bytes:,} bytes against {champion.model_bytes:,}, limit {ratio:g} x"
     return _result(
@@ -110,7 +112,7 @@ def _size(challenger: Papers, champion: Papers, ratio: float) -> GateResult:
     )
 
 
-def _measure(one: Papers, name: str) -> Measure | None:
+def _measure(one: EvidenceBundle, name: str) -> Measure | None:
     found = one.gate["measures"].get(name)
     return None if found is None else Measure.from_dict(found)
 

@@ -24,7 +24,7 @@ from fettle.rollout.promotion.e_process import (
 
 
 @dataclass
-class Bound:
+class OneSampleTest:
     """Sufficient statistics, [rows, …]."""
 
     over: Floats  # [rows, bets] log wealth against "at most the limit"
@@ -35,10 +35,10 @@ class Bound:
     failed: Bools
 
 
-def start(rows: int = 1) -> Bound:
+def start(rows: int = 1) -> OneSampleTest:
     """Return the state before any request."""
     none = np.zeros(rows, bool)
-    return Bound(
+    return OneSampleTest(
         over=fresh(rows, WORSE_PRIOR),
         expected=sizes(rows),
         events=sizes(rows),
@@ -48,7 +48,9 @@ def start(rows: int = 1) -> Bound:
     )
 
 
-def update(state: Bound, event: Bools, *, limit: Floats, counts: Bools, log_fail: float) -> None:
+def update(
+    state: OneSampleTest, event: Bools, *, limit: Floats, counts: Bools, log_fail: float
+) -> None:
     """Take one request a row, arrays [rows], and set `failed` where the evidence reaches it."""
     at = np.flatnonzero(counts)
     if at.size:
@@ -59,13 +61,13 @@ def update(state: Bound, event: Bools, *, limit: Floats, counts: Bools, log_fail
         state.failed[at] |= reaches(state.over[at], log_fail)
 
 
-def look(state: Bound, *, log_pass: float) -> None:
+def look(state: OneSampleTest, *, log_pass: float) -> None:
     """Set `passed` where the share is proved to lie under the limit."""
     wealth = excess(state.expected, state.events, state.events)
     state.passed |= reaches(wealth, log_pass)
 
 
-def renew(state: Bound, rows: Bools) -> None:
+def renew(state: OneSampleTest, rows: Bools) -> None:
     """Begin anew in these rows."""
     state.over[rows] = WORSE_PRIOR
     state.expected[rows] = state.events[rows] = state.n[rows] = 0

@@ -75,7 +75,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class InputObservation:
     """One input as seen by an arm: `bin_index` of its summary among the training reference's."""
 
     request_id: str
@@ -84,4 +84,4 @@ class Seen:
     bin_index: int
 
 
-Record = Attempt | ShadowPair | Label | Seen
+Record = Attempt | ShadowPair | Label | InputObservation

@@ -30,7 +30,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RolloutPlan:
     """The whole plan. Margins: errors and accuracy in shares (0.01 is one point), p95 a ratio."""
 
     steps: tuple[Step, ...]

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from fettle.rollout.promotion.gate_verdict import Verdict
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 
 
 class Phase(StrEnum):
@@ -58,7 +58,7 @@ class Verb(StrEnum):
     UNDO = "undo"
 
 
-class Kind(StrEnum):
+class ActionKind(StrEnum):
     """What the supervisor has to do; each may be repeated without harm."""
 
     START_CHALLENGER = "start_challenger"
@@ -74,7 +74,7 @@ class Kind(StrEnum):
 class Action:
     """One deed; `weight_percent` only with SET_WEIGHT."""
 
-    kind: Kind
+    kind: ActionKind
     weight_percent: float | None = None
 
 
@@ -107,7 +107,7 @@ Outcome = tuple[RolloutState, tuple[Action, ...], str]
 def step(
     state: RolloutState,
     verdict: Verdict,
-    plan: Plan,
+    plan: RolloutPlan,
     now_s: float,
     *,
     requests: int = 0,
@@ -139,7 +139,7 @@ def step(
             assert_never(state.phase)
 
 
-def order(state: RolloutState, verb: Verb, plan: Plan, now_s: float) -> Outcome:
+def order(state: RolloutState, verb: Verb, plan: RolloutPlan, now_s: float) -> Outcome:
     """Return the state after a person's word; what does not fit changes nothing."""
     moving = state.phase in (Phase.PENDING, Phase.SHADOW, Phase.STEP, Phase.BAKE)
     match verb:
@@ -167,7 +167,7 @@ def _pending(state: RolloutState, verdict: Verdict, now_s: float) -> Outcome:
             phase = Phase.BAKE if state.champion is None else Phase.SHADOW
             weight = 100.0 if phase is Phase.BAKE else 0.0
             new = replace(state, phase=phase, entered_s=now_s, requests=0, weight_percent=weight)
-            actions = (Action(Kind.START_CHALLENGER), Action(Kind.SET_WEIGHT, weight))
+            actions = (Action(ActionKind.START_CHALLENGER), Action(ActionKind.SET_WEIGHT, weight))
             return new, actions, "the offline gate passed"
         case Verdict.FAIL | Verdict.ERROR:
             return _end(state, Phase.ABORTED, now_s, f"the offline gate says {verdict.value}")
@@ -177,7 +177,9 @@ def _pending(state: RolloutState, verdict: Verdict, now_s: float) -> Outcome:
             assert_never(verdict)
 
 
-def _watched(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float, name: str) -> Outcome:
+def _watched(
+    state: RolloutState, verdict: Verdict, plan: RolloutPlan, now_s: float, name: str
+) -> Outcome:
     """Judge shadow or a step: both go on after a PASS that has lasted long enough."""
     match verdict:
         case Verdict.FAIL:
@@ -197,7 +199,7 @@ def _watched(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float, na
             assert_never(verdict)
 
 
-def _bake(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float) -> Outcome:
+def _bake(state: RolloutState, verdict: Verdict, plan: RolloutPlan, now_s: float) -> Outcome:
     """Judge the bake: long enough and well, an alarm, or more patience."""
     match verdict:
         case Verdict.FAIL if state.champion is None:
@@ -211,7 +213,7 @@ def _bake(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float) -> Ou
             if now_s - state.entered_s < plan.bake_s or not enough:
                 return state, (), "the bake goes on"
             done = replace(state, phase=Phase.PROMOTED, entered_s=now_s, requests=0)
-            return done, (Action(Kind.MOVE_ALIASES),), "every gate passed, and the bake"
+            return done, (Action(ActionKind.MOVE_ALIASES),), "every gate passed, and the bake"
         case Verdict.INCONCLUSIVE:
             return state, (), "the bake gathers evidence"
         case _:
@@ -219,19 +221,19 @@ def _bake(state: RolloutState, verdict: Verdict, plan: Plan, now_s: float) -> Ou
 
 
 def _promoted(
-    state: RolloutState, verdict: Verdict, plan: Plan, now_s: float, *, stale: bool
+    state: RolloutState, verdict: Verdict, plan: RolloutPlan, now_s: float, *, stale: bool
 ) -> Outcome:
     """Go on watching: take back what fails, and where the plan says so make a new release, once."""
     new, actions, why = state, tuple[Action, ...](), "promoted; the watch goes on"
     if verdict is Verdict.FAIL and state.champion is not None:
         new, actions, why = _undo(state, now_s, "a gate failed after promotion")
     if stale and plan.on_drift == "rerun" and not state.ran_again:
-        again = (*actions, Action(Kind.RUN_AGAIN))
+        again = (*actions, Action(ActionKind.RUN_AGAIN))
         return replace(new, ran_again=True), again, f"{why}; the release flow runs again"
     return new, actions, why
 
 
-def _alarm(state: RolloutState, plan: Plan, now_s: float) -> Outcome:
+def _alarm(state: RolloutState, plan: RolloutPlan, now_s: float) -> Outcome:
     """Go back to the last step with a champion beside; a second time, wait there for a person."""
     last = len(plan.steps) - 1
     back = replace(state, step_index=last, alarms=state.alarms + 1)
@@ -258,10 +260,10 @@ def _error(state: RolloutState, now_s: float, name: str) -> Outcome:
     held = replace(
         state, phase=Phase.PAUSED, paused_from=state.phase, entered_s=now_s, weight_percent=0.0
     )
-    return held, (Action(Kind.SET_WEIGHT, 0.0),), f"the analysis failed at {name}: weight 0"
+    return held, (Action(ActionKind.SET_WEIGHT, 0.0),), f"the analysis failed at {name}: weight 0"
 
 
-def _next(state: RolloutState, plan: Plan, now_s: float, why: str) -> Outcome:
+def _next(state: RolloutState, plan: RolloutPlan, now_s: float, why: str) -> Outcome:
     """Enter the step after this one, or the bake."""
     following = 0 if state.phase is Phase.SHADOW else state.step_index + 1
     if following == len(plan.steps):
@@ -269,7 +271,7 @@ def _next(state: RolloutState, plan: Plan, now_s: float, why: str) -> Outcome:
     return _enter(replace(state, step_index=following), Phase.STEP, plan, now_s, why)
 
 
-def _enter(state: RolloutState, phase: Phase, plan: Plan, now_s: float, why: str) -> Outcome:
+def _enter(state: RolloutState, phase: Phase, plan: RolloutPlan, now_s: float, why: str) -> Outcome:
     """Begin a phase at its weight."""
     weights = {Phase.STEP: plan.steps[state.step_index].weight_percent, Phase.BAKE: 100.0}
     weight = weights.get(phase, 0.0)
@@ -277,17 +279,17 @@ def _enter(state: RolloutState, phase: Phase, plan: Plan, now_s: float, why: str
         state, phase=phase, weight_percent=weight, entered_s=now_s, requests=0, paused_from=None
     )
     first = state.phase in (Phase.PENDING, Phase.PAUSED) and phase is not Phase.PENDING
-    start = (Action(Kind.START_CHALLENGER),) if first else ()
-    return new, (*start, Action(Kind.SET_WEIGHT, weight)), why
+    start = (Action(ActionKind.START_CHALLENGER),) if first else ()
+    return new, (*start, Action(ActionKind.SET_WEIGHT, weight)), why
 
 
 def _end(state: RolloutState, phase: Phase, now_s: float, why: str) -> Outcome:
     """Send all traffic to the champion and stop the challenger, for good."""
     new = replace(state, phase=phase, weight_percent=0.0, entered_s=now_s, paused_from=None)
-    return new, (Action(Kind.SET_WEIGHT, 0.0), Action(Kind.STOP_CHALLENGER)), why
+    return new, (Action(ActionKind.SET_WEIGHT, 0.0), Action(ActionKind.STOP_CHALLENGER)), why
 
 
 def _undo(state: RolloutState, now_s: float, why: str) -> Outcome:
     """Take a promotion back: traffic first, then the names."""
     new, actions, why = _end(state, Phase.ROLLED_BACK, now_s, why)
-    return new, (*actions, Action(Kind.RESTORE_ALIASES)), why
+    return new, (*actions, Action(ActionKind.RESTORE_ALIASES)), why

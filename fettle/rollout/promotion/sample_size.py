@@ -26,7 +26,7 @@ from fettle.rollout.promotion.e_process import (
 )
 from fettle.rollout.promotion.latency_gate import BLOCKS, PRIOR_BLOCKS, PRIOR_EFFECT, SLOW, WARM_UP
 from fettle.rollout.promotion.latency_gate import WIDER as WIDER_EFFECT
-from fettle.rollout.promotion.rollout_plan import Plan, Step
+from fettle.rollout.promotion.rollout_plan import RolloutPlan, Step
 
 Z_95 = 1.645  # normal quantile: 95 % of equal challengers pass within the printed n
 CLUSTERED = 1.5  # independent requests show 1.1 at most over 12,000 (95 %)
@@ -51,7 +51,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class SampleSize:
     """What one gate needs at one step: requests by which half, and 95 %, of equal ones pass.
 
     With a sticky key they are users, not requests. None: never.
@@ -72,7 +72,7 @@ class Forecast:
     `until_dead`: challenger requests that a dead one gets before the rollback, by step.
     """
 
-    needs: tuple[Need, ...]
+    needs: tuple[SampleSize, ...]
     requests: int | None
     eta_s: float | None
     at_stake_percent: float
@@ -81,7 +81,7 @@ class Forecast:
     advice: tuple[str, ...]
 
 
-def forecast(plan: Plan, traffic: Traffic) -> Forecast:
+def forecast(plan: RolloutPlan, traffic: Traffic) -> Forecast:
     """Work the plan out for this traffic."""
     shadow = [_shadow_need(plan, traffic, gate) for gate in plan.shadow_gates]
     live = _live_needs(plan, traffic)
@@ -93,25 +93,27 @@ def forecast(plan: Plan, traffic: Traffic) -> Forecast:
         requests=total,
         eta_s=seconds,
         at_stake_percent=100
-        * max(one.weight * min(1, one.margin_times * plan.errors_margin) for one in plan.steps),
-        until_dead={_name(one): _until_dead(plan, one) for one in plan.steps},
+        * max(step.weight * min(1, step.margin_times * plan.errors_margin) for step in plan.steps),
+        until_dead={_name(step): _until_dead(plan, step) for step in plan.steps},
         refusals=refusals,
         advice=tuple(_advice(plan, traffic, seconds, refused=bool(refusals))),
     )
 
 
-def _live_needs(plan: Plan, traffic: Traffic) -> list[Need]:
+def _live_needs(plan: RolloutPlan, traffic: Traffic) -> list[SampleSize]:
     """Go through the steps; the champion's requests so far tell how its slow ones cluster."""
-    needs: list[Need] = []
+    needs: list[SampleSize] = []
     known = 0.0
-    for one in plan.steps:
-        of_step = [_live_need(plan, traffic, one, gate, known) for gate in one.gates]
-        known += (1 - one.weight) * max(need.half or 0 for need in of_step)
+    for step in plan.steps:
+        of_step = [_live_need(plan, traffic, step, gate, known) for gate in step.gates]
+        known += (1 - step.weight) * max(need.half or 0 for need in of_step)
         needs += of_step
     return needs
 
 
-def _live_need(plan: Plan, traffic: Traffic, step: Step, gate: str, known: float) -> Need:
+def _live_need(
+    plan: RolloutPlan, traffic: Traffic, step: Step, gate: str, known: float
+) -> SampleSize:
     w = step.weight
     if gate == "latency":
         ratio = 1 + step.margin_times * (plan.latency_p95_ratio - 1)
@@ -125,7 +127,7 @@ def _live_need(plan: Plan, traffic: Traffic, step: Step, gate: str, known: float
             half, most = (
                 n / traffic.labelled if traffic.labelled else math.inf for n in (half, most)
             )
-    return Need(
+    return SampleSize(
         step=_name(step),
         weight_percent=step.weight_percent,
         gate=gate,
@@ -134,7 +136,7 @@ def _live_need(plan: Plan, traffic: Traffic, step: Step, gate: str, known: float
     )
 
 
-def _shadow_need(plan: Plan, traffic: Traffic, gate: str) -> Need:
+def _shadow_need(plan: RolloutPlan, traffic: Traffic, gate: str) -> SampleSize:
     if gate == "accuracy":
         # a pair is two requests at w = 1/2, one on each arm, and only one of them may be wrong
         p = traffic.one_wrong
@@ -145,7 +147,7 @@ def _shadow_need(plan: Plan, traffic: Traffic, gate: str) -> Need:
         drift = STAKES * plan.disagreement_max
         half, most = _walk(outcomes, drift, EQUAL_PRIOR, _pass_bar(plan))
     floor = plan.shadow_requests
-    return Need(
+    return SampleSize(
         step="shadow",
         weight_percent=0.0,
         gate=gate,
@@ -154,7 +156,7 @@ def _shadow_need(plan: Plan, traffic: Traffic, gate: str) -> Need:
     )
 
 
-def _excess_need(plan: Plan, rate: float, w: float, margin: float) -> tuple[float, float]:
+def _excess_need(plan: RolloutPlan, rate: float, w: float, margin: float) -> tuple[float, float]:
     odds = w / (1 - w)
     outcomes = [
         (w * rate, -STAKES - PSI),
@@ -164,7 +166,7 @@ def _excess_need(plan: Plan, rate: float, w: float, margin: float) -> tuple[floa
 
 
 def _latency_need(
-    plan: Plan, traffic: Traffic, w: float, ratio: float, known: float
+    plan: RolloutPlan, traffic: Traffic, w: float, ratio: float, known: float
 ) -> tuple[float, float]:
     """Take log-normal latencies: an equal challenger exceeds ratio x p95 so often.
 
@@ -174,11 +176,13 @@ def _latency_need(
     beyond = 0.5 * math.erfc(z / math.sqrt(2))
     gains = [origin(BETTER, np.array([w]), np.array([arm]))[0] for arm in (True, False)]
     found = [0.0, 0.0]
-    for at, scatter in enumerate((0.0, Z_95)):
+    for index, scatter in enumerate((0.0, Z_95)):
         for _ in range(20):  # settles within ten: the effect falls ever more slowly
-            effect = _mean_effect(known, (1 - w) * found[at], traffic.design_effect, scatter)
+            effect = _mean_effect(known, (1 - w) * found[index], traffic.design_effect, scatter)
             outcomes = [(w * beyond, gains[0] / effect), ((1 - w) * SLOW, gains[1] / effect)]
-            found[at] = _walk(outcomes, np.zeros(len(BETTER)), EQUAL_PRIOR, _pass_bar(plan))[at]
+            found[index] = _walk(outcomes, np.zeros(len(BETTER)), EQUAL_PRIOR, _pass_bar(plan))[
+                index
+            ]
     warm_up = max(0.0, WARM_UP - known) / (1 - w)
     return found[0] + warm_up, found[1] + warm_up
 
@@ -220,18 +224,18 @@ def _walk(
     return float(half[best]), float(most[best])
 
 
-def _until_dead(plan: Plan, step: Step) -> int:
+def _until_dead(plan: RolloutPlan, step: Step) -> int:
     """Return how many failures in a row roll back at this step."""
     gain = origin(WORSE, np.array([step.weight]), np.array([True]))[0]
     bar = -math.log(plan.alpha_fail("errors"))
     return math.ceil(float(((bar - WORSE_PRIOR) / gain).min()))
 
 
-def _total(plan: Plan, live: list[Need]) -> int | None:
+def _total(plan: RolloutPlan, live: list[SampleSize]) -> int | None:
     """Add the steps up: the slowest gate of each, and the bake."""
     medians, spreads = float(plan.bake_requests), 0.0
-    for one in plan.steps:
-        of_step = [need for need in live if need.step == _name(one)]
+    for step in plan.steps:
+        of_step = [need for need in live if need.step == _name(step)]
         if any(need.half is None or need.most is None for need in of_step):
             return None
         slowest = max(of_step, key=lambda need: need.most or 0)
@@ -241,14 +245,14 @@ def _total(plan: Plan, live: list[Need]) -> int | None:
     return math.ceil(medians + math.sqrt(spreads))
 
 
-def _seconds(plan: Plan, traffic: Traffic, total: int) -> float | None:
+def _seconds(plan: RolloutPlan, traffic: Traffic, total: int) -> float | None:
     if traffic.requests_per_s <= 0:
         return None
     waits = plan.step_min_s * (len(plan.steps) + 1) + plan.bake_s
     return max(waits, total / traffic.requests_per_s)
 
 
-def _refusals(plan: Plan, traffic: Traffic, needs: list[Need]) -> list[str]:
+def _refusals(plan: RolloutPlan, traffic: Traffic, needs: list[SampleSize]) -> list[str]:
     """Name every gate that would not decide within the step's budget in 95 of 100 rollouts."""
     budget = plan.step_budget_requests
     found = []
@@ -266,7 +270,9 @@ def _refusals(plan: Plan, traffic: Traffic, needs: list[Need]) -> list[str]:
     return found
 
 
-def _advice(plan: Plan, traffic: Traffic, seconds: float | None, *, refused: bool) -> list[str]:
+def _advice(
+    plan: RolloutPlan, traffic: Traffic, seconds: float | None, *, refused: bool
+) -> list[str]:
     """Offer what shortens the wait; the bar itself is never lowered here."""
     day_s = 86_400
     if not refused and seconds is not None and seconds <= day_s:
@@ -285,7 +291,7 @@ def _advice(plan: Plan, traffic: Traffic, seconds: float | None, *, refused: boo
     return found
 
 
-def _pass_bar(plan: Plan) -> float:
+def _pass_bar(plan: RolloutPlan) -> float:
     return -math.log(plan.alpha_promote)
 
 

@@ -31,7 +31,7 @@ LOG_GUARD = float(-np.log(ALPHA_GUARD))
 
 
 @dataclass
-class Split:
+class SampleRatio:
     """Whether the router splits as it was told (sample-ratio mismatch); [rows, …].
 
     `origin` over every request that was drawn, bet in both directions: Lindon and Malek 2022.
@@ -41,12 +41,14 @@ class Split:
     alarm: Bools
 
 
-def start_split(rows: int = 1) -> Split:
+def start_split(rows: int = 1) -> SampleRatio:
     """Return the state before any request."""
-    return Split(wealth=fresh(rows, EQUAL_PRIOR), alarm=np.zeros(rows, bool))
+    return SampleRatio(wealth=fresh(rows, EQUAL_PRIOR), alarm=np.zeros(rows, bool))
 
 
-def update_split(state: Split, challenger: Bools, *, propensity: Floats, counts: Bools) -> None:
+def update_split(
+    state: SampleRatio, challenger: Bools, *, propensity: Floats, counts: Bools
+) -> None:
     """Take one drawn request a row; arrays [rows]."""
     at = np.flatnonzero(counts & (propensity > 0) & (propensity < 1))
     if at.size:
@@ -54,7 +56,7 @@ def update_split(state: Split, challenger: Bools, *, propensity: Floats, counts:
     state.alarm |= reaches(state.wealth, LOG_GUARD)
 
 
-def renew_split(state: Split, rows: Bools) -> None:
+def renew_split(state: SampleRatio, rows: Bools) -> None:
     """Begin anew in these rows."""
     state.wealth[rows] = EQUAL_PRIOR
     state.alarm[rows] = False

@@ -22,7 +22,7 @@ SPREAD_LEAST = 0.05  # nginx writes whole milliseconds: a narrower log spread is
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class TrafficStatistics:
     """What is expected, from how many of the champion's requests, and what is but assumed.
 
     `skipped` counts the lines of the log that could not be read.
@@ -34,7 +34,9 @@ class Learnt:
     skipped: int = 0
 
 
-def learn(assumed: Traffic, *, failed: Bools, latency_ms: Floats, per_s: float | None) -> Learnt:
+def estimate(
+    assumed: Traffic, *, failed: Bools, latency_ms: Floats, per_s: float | None
+) -> TrafficStatistics:
     """Put what the champion's requests tell, [n] in time order, in the place of assumptions.
 
     per_s: requests a second over all arms, None where the log is too short to tell.
@@ -44,7 +46,7 @@ def learn(assumed: Traffic, *, failed: Bools, latency_ms: Floats, per_s: float |
     if per_s is not None:
         traffic, rate = replace(assumed, requests_per_s=per_s), ()
     if n < REQUESTS_LEAST:
-        return Learnt(traffic, n, (*rate, "errors", "latency_spread", "design_effect"))
+        return TrafficStatistics(traffic, n, (*rate, "errors", "latency_spread", "design_effect"))
     low, high = np.quantile(np.log(np.maximum(latency_ms[~failed], 0.5)), [0.5, 0.95])
     found = replace(
         traffic,
@@ -52,7 +54,7 @@ def learn(assumed: Traffic, *, failed: Bools, latency_ms: Floats, per_s: float |
         latency_spread=max(SPREAD_LEAST, float(high - low) / Z_95),
         design_effect=clusters(failed=failed, latency_ms=latency_ms),
     )
-    return Learnt(found, n, rate)
+    return TrafficStatistics(found, n, rate)
 
 
 def clusters(*, failed: Bools, latency_ms: Floats) -> float:

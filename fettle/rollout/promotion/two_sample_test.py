@@ -30,7 +30,7 @@ RECENT_REQUESTS = 100
 
 
 @dataclass
-class Rate:
+class TwoSampleTest:
     """Sufficient statistics, [rows, …]; columns of `n` and `bad`: champion, challenger."""
 
     worse: Floats  # [rows, bets] log wealth against "not worse"
@@ -44,9 +44,9 @@ class Rate:
     failed: Bools
 
 
-def start(rows: int = 1) -> Rate:
+def start(rows: int = 1) -> TwoSampleTest:
     """Return the state before any request."""
-    return Rate(
+    return TwoSampleTest(
         worse=fresh(rows, WORSE_PRIOR),
         expected=sizes(rows),
         surplus=sizes(rows),
@@ -60,7 +60,7 @@ def start(rows: int = 1) -> Rate:
 
 
 def update(
-    state: Rate,
+    state: TwoSampleTest,
     challenger: Bools,
     bad: Bools,
     *,
@@ -83,7 +83,12 @@ def update(
 
 
 def update_pairs(
-    state: Rate, champion_bad: Bools, challenger_bad: Bools, *, margin: float, log_fail: float
+    state: TwoSampleTest,
+    champion_bad: Bools,
+    challenger_bad: Bools,
+    *,
+    margin: float,
+    log_fail: float,
 ) -> None:
     """Take one request a row that both arms answered: only a discordant pair tells.
 
@@ -100,7 +105,7 @@ def update_pairs(
         _add(state, at, np.where(c, 1.0, -1.0))
 
 
-def look(state: Rate, *, log_pass: float, hold_above: float = 1.0) -> None:
+def look(state: TwoSampleTest, *, log_pass: float, hold_above: float = 1.0) -> None:
     """Set `passed` where the evidence reaches the threshold.
 
     A pass stays: an e-process is valid at the first moment it crosses. Where the champion's own
@@ -115,24 +120,26 @@ def look(state: Rate, *, log_pass: float, hold_above: float = 1.0) -> None:
         state.passed[at] = reaches(wealth, log_pass)
 
 
-def _tally(state: Rate, challenger: Bools, bad: Bools, tells: Bools) -> None:
+def _tally(state: TwoSampleTest, challenger: Bools, bad: Bools, tells: Bools) -> None:
     arms = (tells & ~challenger, tells & challenger)
     for column, rows in enumerate(arms):
         state.n[:, column] += rows
         state.bad[:, column] += rows & bad
 
 
-def _bet(state: Rate, at: Rows, propensity: Floats, challenger: Bools, log_fail: float) -> None:
+def _bet(
+    state: TwoSampleTest, at: Rows, propensity: Floats, challenger: Bools, log_fail: float
+) -> None:
     state.worse[at] += origin(WORSE, propensity, challenger)
     state.failed[at] |= reaches(state.worse[at], log_fail)
 
 
-def _add(state: Rate, at: Rows, d: Floats) -> None:
+def _add(state: TwoSampleTest, at: Rows, d: Floats) -> None:
     state.surplus[at] += d
     state.squared[at] += d * d
 
 
-def renew(state: Rate, rows: Bools) -> None:
+def renew(state: TwoSampleTest, rows: Bools) -> None:
     """Begin a step anew in these rows; what is known of the champion goes on."""
     state.worse[rows] = WORSE_PRIOR
     for one in (state.expected, state.surplus, state.squared, state.n, state.bad):

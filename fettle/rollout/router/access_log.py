@@ -34,7 +34,7 @@ READ_MAX_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class ProxyAttempt:
     """One attempt at one server; `arm` None is a server that the routes do not know."""
 
     arm: Arm | None
@@ -43,7 +43,7 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedRequest:
     """One request as the router saw it; `key` is empty where it was drawn by its own id."""
 
     request_id: str
@@ -52,7 +52,7 @@ class Logged:
     weight_percent: float
     key: str
     status: int
-    tries: tuple[Try, ...]
+    tries: tuple[ProxyAttempt, ...]
     predicted: tuple[int, ...]
     inputs: tuple[float, ...]
 
@@ -77,17 +77,17 @@ def end(log: Path) -> int:
 
 def read(
     log: Path, since: int, arms: Mapping[str, Arm], *, bad: list[str] | None = None
-) -> tuple[list[Logged], int]:
+) -> tuple[list[LoggedRequest], int]:
     """Return the whole lines from `since` on, and where to go on.
 
     `arms` maps an address ("127.0.0.1:3101") to its arm. A torn last line waits for its end. What
     is wrong with each line that was left out is added to `bad`.
     """
     bad = [] if bad is None else bad
-    out: list[Logged] = []
+    out: list[LoggedRequest] = []
     files = _files(log)
-    for at, (start, path) in enumerate(files):
-        following = files[at + 1][0] if at + 1 < len(files) else None
+    for index, (start, path) in enumerate(files):
+        following = files[index + 1][0] if index + 1 < len(files) else None
         if following is not None and since >= following:
             continue
         data = _bytes(path, since - start)
@@ -134,7 +134,7 @@ def after(log: Path, since: int, request_id: str) -> int:
     return found
 
 
-def parse(line: bytes, arms: Mapping[str, Arm]) -> Logged:
+def parse(line: bytes, arms: Mapping[str, Arm]) -> LoggedRequest:
     """Read one line of the log.
 
     Raises ValueError saying what is wrong with it when it is none.
@@ -155,11 +155,11 @@ def parse(line: bytes, arms: Mapping[str, Arm]) -> Logged:
     if len({len(part) for part in parts}) != 1:
         raise ValueError("addr, statuses and times are not of one length")
     tries = tuple(
-        Try(arms.get(addr), _status(tried), _milliseconds(seconds))
+        ProxyAttempt(arms.get(addr), _status(tried), _milliseconds(seconds))
         for addr, tried, seconds in zip(*parts, strict=True)
         if addr not in ("", NOTHING)
     )
-    return Logged(
+    return LoggedRequest(
         request_id=doc["id"],
         time_s=_number(doc, "time", math.inf),
         drawn=doc["arm"],

@@ -51,7 +51,7 @@ def serve(_release: str, tag: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class RunningServer:
     """A server that was started: `born` tells it from a stranger that got its number."""
 
     release: str
@@ -66,7 +66,7 @@ class Serving:
         return f"{bento_store.LOOPBACK}:{self.port}"
 
 
-class Arms:
+class ModelServers:
     """The servers below `folder`; `environ` is what they inherit (the API key among it).
 
     `command` says how a release is served: a rehearsal breaks some on purpose.
@@ -85,25 +85,25 @@ class Arms:
         self._environ = dict(environ)
         self._key = key
 
-    def find(self, release: str) -> Serving | None:
+    def find(self, release: str) -> RunningServer | None:
         """Return the server of this release (12 hex digits) if it lives."""
         known = self.known(release)
         return known if known is not None and alive(known) else None
 
-    def known(self, release: str) -> Serving | None:
+    def known(self, release: str) -> RunningServer | None:
         """Return the server of this release as it was started last, dead or alive."""
         path = self._folder / release / "server.json"
         try:
-            return Serving(**json.loads(path.read_text()))
+            return RunningServer(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):  # none, or a power cut emptied it
             return None
 
-    def running(self) -> list[Serving]:
+    def running(self) -> list[RunningServer]:
         """List the servers that live."""
         found = [self.find(path.parent.name) for path in self._folder.glob("*/server.json")]
         return [one for one in found if one is not None]
 
-    def start(self, release: str, tag: str) -> Serving:
+    def start(self, release: str, tag: str) -> RunningServer:
         """Start a release by its Bento's tag unless it runs; returns before it is ready.
 
         Raises ProjectError when the store has no such Bento.
@@ -115,7 +115,7 @@ class Arms:
         port = known.port if known is not None and free(known.port) else free_port()
         return self.launch(release, self._command(release, tag, port), port)
 
-    def launch(self, release: str, command: Sequence[str], port: int) -> Serving:
+    def launch(self, release: str, command: Sequence[str], port: int) -> RunningServer:
         """Start any command as the server of a release: it must listen on `port` of loopback."""
         own = self._folder / release
         (own / "home").mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class Arms:
             cwd=own,
             env=bento_store.serve_environment(self._environ, own / "home"),
         )
-        made = Serving(release, child.pid, child.born, port, list(command))
+        made = RunningServer(release, child.pid, child.born, port, list(command))
         manifest.write_json(own / "server.json", asdict(made))
         return made
 
@@ -181,9 +181,9 @@ class Arms:
                     one.kill()
 
 
-def alive(server: Serving) -> bool:
+def alive(server: RunningServer) -> bool:
     """Say whether this very process still runs (no zombie, no namesake)."""
-    return process_identity.Known(server.pid, server.born).alive()
+    return process_identity.ProcessIdentity(server.pid, server.born).alive()
 
 
 def answers(port: int, key: str | None, *, timeout_s: float = PROBE_S) -> bool:
@@ -239,7 +239,7 @@ def free(port: int) -> bool:
     return True
 
 
-def _family(server: Serving) -> list[psutil.Process]:
+def _family(server: RunningServer) -> list[psutil.Process]:
     try:
         head = psutil.Process(server.pid)
         return [head, *head.children(recursive=True)]

@@ -45,7 +45,7 @@ class Routes:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RouterConfig:
     """Where one router runs: its folder (absolute), addresses, limits, and the binary's version.
 
     `host` is an IP address; a `certificate` and its key (PEM files) make the public port TLS.
@@ -78,7 +78,7 @@ class Place:
         return self.folder / f"stop-{routes.salt}"
 
 
-def render(place: Place, routes: Routes) -> tuple[str, str]:
+def render(place: RouterConfig, routes: Routes) -> tuple[str, str]:
     """Return the configuration and its generation (12 hex digits).
 
     Raises UserError for a weight, sticky key or certificate that nginx could not take.
@@ -105,7 +105,7 @@ def render(place: Place, routes: Routes) -> tuple[str, str]:
     return template.render(**fields, generation=generation), generation
 
 
-def _check(place: Place, routes: Routes) -> None:
+def _check(place: RouterConfig, routes: Routes) -> None:
     if not 0 <= routes.weight_percent <= 100:
         raise UserError(
             "a weight is a share of the requests in percent",

@@ -25,7 +25,7 @@ import psutil
 from fettle import manifest
 from fettle.errors import ProjectError, TransientError, UserError
 from fettle.rollout.router import access_log, nginx_config
-from fettle.rollout.router.nginx_config import Place, Routes
+from fettle.rollout.router.nginx_config import RouterConfig, Routes
 
 BINARY = "FETTLE_NGINX"
 OLDEST = (1, 22, 0)  # Debian 12's; what the tests of ADR 0024 ran on
@@ -89,18 +89,18 @@ def version(program: Path) -> tuple[int, ...]:
     return found
 
 
-def place(folder: Path, *, host: str, port: int, control: int) -> Place:
+def place(folder: Path, *, host: str, port: int, control: int) -> RouterConfig:
     """Describe a router in `folder`, which is made; `control` is a loopback port of ours."""
     for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
         (folder / "tmp" / name).mkdir(parents=True, exist_ok=True)
     user = pwd.getpwuid(os.getuid()).pw_name if os.getuid() == 0 else None
-    return Place(folder.resolve(), host, port, control, version(binary()), user=user)
+    return RouterConfig(folder.resolve(), host, port, control, version(binary()), user=user)
 
 
 class Nginx:
     """The router at `place`; started at the first `set_routes`."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RouterConfig) -> None:
         self.place = place
         self._program = binary()
         self._conf = place.folder / "nginx.conf"

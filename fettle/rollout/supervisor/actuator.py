@@ -22,10 +22,10 @@ from fettle.errors import FettleError
 from fettle.release import signing
 from fettle.rollout.promotion.rollout_state import FINAL, Phase, RolloutState
 from fettle.rollout.router.access_log import Arm
-from fettle.rollout.router.model_servers import Arms
+from fettle.rollout.router.model_servers import ModelServers
 from fettle.rollout.router.nginx_config import Routes
 from fettle.rollout.router.nginx_process import Nginx
-from fettle.rollout.supervisor.state_layout import Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
 WITH_CHALLENGER = (Phase.SHADOW, Phase.STEP, Phase.BAKE, Phase.PROMOTED, Phase.PAUSED)
@@ -34,7 +34,7 @@ PROJECT_AGAIN_S = 30.0
 VERIFY_AGAIN_S = 30.0  # a refused release is looked at again: it may have been built anew
 
 
-def verify(release: Release) -> None:
+def verify(release: PinnedRelease) -> None:
     """Refuse to run a release unless its folder, and the Bento that would run, are as signed.
 
     Raises TamperedError, or ProjectError when the Bento is gone.
@@ -42,14 +42,14 @@ def verify(release: Release) -> None:
     signing.verify_release(Path(release.folder), bento_store.bento_folder(release.tag), os.environ)
 
 
-class Deeds:
+class Actuator:
     """The hands of the controller; `renew` is called while one waits.
 
     `refused` says of each release why it may not run: its bytes are verified before every start.
     """
 
     def __init__(
-        self, router: Nginx, arms: Arms, renew: Callable[[], None], tracking_uri: str
+        self, router: Nginx, arms: ModelServers, renew: Callable[[], None], tracking_uri: str
     ) -> None:
         self._router = router
         self._arms = arms
@@ -61,7 +61,7 @@ class Deeds:
         self._projected = b""
         self._project_next = 0.0
 
-    def bring_up(self, release: Release) -> bool:
+    def bring_up(self, release: PinnedRelease) -> bool:
         """Start a release and wait until it answers an inference; False when it does not.
 
         One that is found dying (it was killed a moment ago) is started once more.
@@ -84,7 +84,7 @@ class Deeds:
         SAY.warning("not_ready release=%s why=%r", release.release, self._words(release))
         return False
 
-    def _start(self, release: Release, *, again_at_once: bool = False) -> bool:
+    def _start(self, release: PinnedRelease, *, again_at_once: bool = False) -> bool:
         """Start a release unless it runs, its bytes verified right before; False when refused.
 
         A refusal is looked at again every VERIFY_AGAIN_S, or now with `again_at_once`.
@@ -105,10 +105,10 @@ class Deeds:
         self.refused.pop(name, None)
         return True
 
-    def _words(self, release: Release) -> str:
+    def _words(self, release: PinnedRelease) -> str:
         return self._arms.last_words(release.release)
 
-    def keep_up(self, release: Release) -> bool:
+    def keep_up(self, release: PinnedRelease) -> bool:
         """Start a release again if its server is gone, on its old port if that is still free.
 
         Returns whether it did.
@@ -119,7 +119,7 @@ class Deeds:
             SAY.warning("restart release=%s why=%r", release.release, self._words(release))
         return self._start(release)
 
-    def take_down(self, release: Release) -> None:
+    def take_down(self, release: PinnedRelease) -> None:
         """Let a release answer what it began, then end it; returns at once."""
         threading.Thread(target=self._arms.stop, args=(release.release,), daemon=True).start()
 
@@ -129,7 +129,7 @@ class Deeds:
 
     def route(
         self,
-        serving: Serving,
+        serving: ServingState,
         state: RolloutState | None,
         sticky_key: str | None,
         *,
@@ -150,7 +150,9 @@ class Deeds:
         if met and judged:
             self._router.release_challenger()
 
-    def check_plan(self, serving: Serving, weights: Sequence[float], sticky: str | None) -> None:
+    def check_plan(
+        self, serving: ServingState, weights: Sequence[float], sticky: str | None
+    ) -> None:
         """Render and check the routes of every weight that a plan will ask for.
 
         Raises UserError when nginx could not take one of them.
@@ -168,7 +170,7 @@ class Deeds:
                 self._router.check(routes)
 
     def routes(
-        self, serving: Serving, state: RolloutState | None, sticky_key: str | None
+        self, serving: ServingState, state: RolloutState | None, sticky_key: str | None
     ) -> Routes | None:
         """Return the routes; None while nothing serves.
 
@@ -199,7 +201,7 @@ class Deeds:
             salt=serving.rollout or "",
         )
 
-    def arms_by_address(self, serving: Serving) -> Mapping[str, Arm]:
+    def arms_by_address(self, serving: ServingState) -> Mapping[str, Arm]:
         """Say which arm the router's log means by an address."""
         names: dict[str, Arm] = {}
         for arm, release in (("champion", serving.champion), ("challenger", serving.challenger)):
@@ -208,11 +210,11 @@ class Deeds:
                 names[f"127.0.0.1:{port}"] = "champion" if arm == "champion" else "challenger"
         return names
 
-    def ports(self, serving: Serving) -> tuple[int, int]:
+    def ports(self, serving: ServingState) -> tuple[int, int]:
         """Return the ports of champion and challenger, 0 for one that never ran."""
         return self._port(serving.champion) or 0, self._port(serving.challenger) or 0
 
-    def _port(self, release: Release | None) -> int | None:
+    def _port(self, release: PinnedRelease | None) -> int | None:
         known = self._arms.known(release.release) if release is not None else None
         if known is None or (release is not None and release.release in self.refused):
             return None  # nothing runs there, and a stranger may listen by now
@@ -266,7 +268,7 @@ def run_again(folder: Path, command: Sequence[str], *, cwd: Path) -> None:
         SAY.info("run_again log=%s", folder / "rerun.log")
 
 
-def want_aliases(path: Path, serving: Serving, state: RolloutState, reason: str) -> None:
+def want_aliases(path: Path, serving: ServingState, state: RolloutState, reason: str) -> None:
     """Write the names that MLflow shall show for a rollout as it stands, unless it shows them."""
     promoted = state.phase is Phase.PROMOTED
     undone = state.phase is Phase.ROLLED_BACK

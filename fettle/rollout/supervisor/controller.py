@@ -4,8 +4,8 @@
     log    ──▶ │ watch.tick │
     labels ──▶ └────────────┘ ──▶ status.json
 
-`python -m fettle.rollout.supervisor.controller_process ROOT` runs it, one a project. Killed at any point it reads
-serving.json, serves what that names, reads the journal, and does the same again.
+`python -m fettle.rollout.supervisor.controller_process ROOT` runs it, one a project. Killed at any
+point it reads serving.json, serves what that names, reads the journal, and does the same again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from fettle import project as projects
 from fettle.errors import FettleError, UserError
-from fettle.rollout.promotion.rollout_state import Action, Kind, RolloutState, Verb, is_over
+from fettle.rollout.promotion.rollout_state import Action, ActionKind, RolloutState, Verb, is_over
 from fettle.rollout.router import access_log, model_servers, nginx_process
 from fettle.rollout.supervisor import (
     actuator,
@@ -33,8 +33,8 @@ from fettle.rollout.supervisor import (
     unreadable_rollout,
 )
 from fettle.rollout.supervisor import state_layout as places
-from fettle.rollout.supervisor.late_labels import Feedback
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.late_labels import FeedbackRoute
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
@@ -52,8 +52,8 @@ class Controller:
     def __init__(
         self,
         project: projects.Project,
-        place: Place,
-        serving: Serving,
+        place: StateLayout,
+        serving: ServingState,
         *,
         command: model_servers.Command = model_servers.serve,
         alone: bool = False,
@@ -71,14 +71,14 @@ class Controller:
                 certificate_key=_path(serving.certificate_key),
             )
         )
-        self._arms = model_servers.Arms(place.arms, os.environ, key=key, command=command)
+        self._arms = model_servers.ModelServers(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
-        self._deeds = actuator.Deeds(self._router, self._arms, self._waits, project.tracking_uri)
+        self._deeds = actuator.Actuator(self._router, self._arms, self._waits, project.tracking_uri)
         self._upkeep = service_upkeep.Upkeep(
             place, self._router, self._deeds, self._route, root=None if alone else project.root
         )
-        self._feedback = Feedback(serving.feedback, key)
-        self._watch: rollout_observer.Watch | None = None
+        self._feedback = FeedbackRoute(serving.feedback, key)
+        self._watch: rollout_observer.RolloutObserver | None = None
         self._unread = ""  # why the rollout is not watched
         self._judged = False  # whether a whole tick was done
         self._next_status = 0.0
@@ -273,7 +273,9 @@ class Controller:
     def _trees(self) -> list[Path]:
         return [self._project.tree, *sorted(self._project.state.glob("ws/*"))]
 
-    def _leave(self, before: rollout_observer.Watch | None, champion: Release | None) -> None:
+    def _leave(
+        self, before: rollout_observer.RolloutObserver | None, champion: PinnedRelease | None
+    ) -> None:
         """Put the last rollout away: route by the new roles first, then end the old release."""
         if before is not None:
             before.close()
@@ -307,7 +309,7 @@ class Controller:
 
     def _watch_again(self, rollout_id: str) -> None:
         """Watch a rollout from its journal."""
-        self._watch = rollout_observer.Watch(
+        self._watch = rollout_observer.RolloutObserver(
             self._place.rollout(rollout_id),
             self._router.place.log,
             trees=self._trees(),
@@ -317,7 +319,7 @@ class Controller:
         self._feedback.attach(self._watch.memory)
 
     def _act(self, actions: tuple[Action, ...]) -> None:
-        if Action(Kind.SET_WEIGHT, 0.0) in actions:
+        if Action(ActionKind.SET_WEIGHT, 0.0) in actions:
             self._deeds.stop_challenger()  # first of all: what follows may take its time
         if actions:
             self._note_state()
@@ -345,20 +347,20 @@ class Controller:
     def _do(self, action: Action) -> None:
         champion, challenger = self.serving.champion, self.serving.challenger
         match action.kind:
-            case Kind.START_CHALLENGER if challenger is not None:
+            case ActionKind.START_CHALLENGER if challenger is not None:
                 self._deeds.bring_up(challenger)
-            case Kind.SET_WEIGHT:
+            case ActionKind.SET_WEIGHT:
                 if champion is not None and not self._arms.ready(champion.release):
                     self._deeds.bring_up(champion)  # an undo may find it gone, or dying
                 self._route()
-            case Kind.STOP_CHALLENGER if challenger is not None:
+            case ActionKind.STOP_CHALLENGER if challenger is not None:
                 if champion is not None:
                     self._deeds.take_down(challenger)
-            case Kind.STOP_CHAMPION if champion is not None:
+            case ActionKind.STOP_CHAMPION if champion is not None:
                 self._deeds.take_down(champion)
-            case Kind.RUN_AGAIN:
+            case ActionKind.RUN_AGAIN:
                 self._run_again()
-            case Kind.MOVE_ALIASES | Kind.RESTORE_ALIASES:
+            case ActionKind.MOVE_ALIASES | ActionKind.RESTORE_ALIASES:
                 self._route()  # a promoted release takes the champion's place; names: see _act
             case _:  # there is no such release
                 return

@@ -1,4 +1,4 @@
-"""Be the controller's process: `python -m fettle.rollout.supervisor.controller_process ROOT`, one a project.
+"""Run the controller's process, one a project: `python -m` with this module and ROOT.
 
 Started by the warden, and started again when it dies. What no other part expects ends it here: the
 challenger is sent no request until the next one has judged.
@@ -18,7 +18,7 @@ from fettle import project as projects
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.supervisor.controller import SAY, TICK_S, Controller
-from fettle.rollout.supervisor.state_layout import Place, Serving
+from fettle.rollout.supervisor.state_layout import ServingState, StateLayout
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     )
     project = projects.find(Path(sys.argv[1]))
     os.environ.update(projects.environment(project))
-    place = Place(project.state / "canary")
+    place = StateLayout(project.state / "canary")
     lock = (place.folder / "controller.lock").open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,7 +52,7 @@ def main() -> None:
     controller.close()
 
 
-def _serving(place: Place) -> Serving:
+def _serving(place: StateLayout) -> ServingState:
     try:
         found = place.serving()
     except FettleError as err:

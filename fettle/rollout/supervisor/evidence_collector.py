@@ -14,11 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fettle.rollout.promotion.request_records import Arm, Attempt, Record, Seen, ShadowPair
+from fettle.rollout.promotion.request_records import (
+    Arm,
+    Attempt,
+    InputObservation,
+    Record,
+    ShadowPair,
+)
 from fettle.rollout.router import access_log
-from fettle.rollout.router.access_log import CLIENT_GONE, Logged
+from fettle.rollout.router.access_log import CLIENT_GONE, LoggedRequest
 from fettle.rollout.supervisor import jsonl
-from fettle.rollout.supervisor.late_labels import Answered, Memory, label
+from fettle.rollout.supervisor.late_labels import Answered, AnsweredRequests, label
 
 # A torn write costs a line or two; more than ten, and one in a hundred, is no accident.
 BAD_MOST = 10
@@ -38,7 +44,7 @@ class Collector:
     """Reads the sources of one rollout; `edges` part the inputs' brightness into bins."""
 
     def __init__(
-        self, folder: Path, log: Path, since: int, *, edges: list[float], memory: Memory
+        self, folder: Path, log: Path, since: int, *, edges: list[float], memory: AnsweredRequests
     ) -> None:
         self._folder, self._log, self._edges, self._memory = folder, log, edges, memory
         self._at = cursors(folder, log, since)
@@ -90,17 +96,17 @@ class Collector:
         yield from late
         self._read += len(pairs) + len(late) + len(bad) - before
 
-    def _seen(self, line: Logged) -> Iterable[Seen]:
+    def _seen(self, line: LoggedRequest) -> Iterable[InputObservation]:
         arm = line.tries[-1].arm if line.tries else None
         if arm is None or not self._edges:
             return
         for value in line.inputs:
             bin_index = bisect_right(self._edges, value)
-            yield Seen(
+            yield InputObservation(
                 request_id=line.request_id, time_s=line.time_s, arm=Arm(arm), bin_index=bin_index
             )
 
-    def _remember(self, line: Logged) -> None:
+    def _remember(self, line: LoggedRequest) -> None:
         """Keep who answered, for the label; a replay's answer is not the drawn arm's."""
         if len(line.tries) == 1 and line.tries[0].arm is not None:
             self._memory.remember(line.request_id, Answered(line.tries[0].arm, line.predicted))
@@ -110,7 +116,7 @@ def pair(doc: Mapping[str, Any]) -> ShadowPair:  # Any: JSON
     """Read one line of shadow.jsonl. Raises ValueError when it is none."""
     made = ShadowPair(**doc)
     answers = (made.champion, made.challenger, made.label)
-    right = all(one is None or isinstance(one, str) for one in answers)
+    right = all(answer is None or isinstance(answer, str) for answer in answers)
     if not (right and isinstance(made.request_id, str) and jsonl.is_time(made.time_s)):
         raise ValueError("no shadow pair has such fields")
     return made
@@ -136,7 +142,7 @@ def cursors(folder: Path, log: Path, since: int) -> Cursors:
     )
 
 
-def attempts_of(line: Logged) -> Iterable[Attempt]:
+def attempts_of(line: LoggedRequest) -> Iterable[Attempt]:
     """Turn one line of the router's log into attempts: the draw's own first, then the replays.
 
     A try whose client left says nothing about a server. Where a promoted release serves in the
@@ -148,7 +154,7 @@ def attempts_of(line: Logged) -> Iterable[Attempt]:
     drawn_so = assigned.value == line.drawn
     weight = line.weight_percent / 100 if drawn_so else float(assigned is Arm.CHALLENGER)
     key = hashlib.sha256(line.key.encode()).hexdigest()[:16] if line.key else None
-    for at, one in enumerate(line.tries):
+    for index, one in enumerate(line.tries):
         if one.arm is not None:
             yield Attempt(
                 request_id=line.request_id,
@@ -158,6 +164,6 @@ def attempts_of(line: Logged) -> Iterable[Attempt]:
                 weight=weight,
                 status=one.status,
                 latency_ms=one.latency_ms,
-                replay=at > 0,
+                replay=index > 0,
                 key_hash=key,
             )

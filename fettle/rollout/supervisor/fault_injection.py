@@ -1,9 +1,9 @@
 """Serve a release broken on purpose, for rehearsals and chaos tests: real server, real fault.
 
-`python -m fettle.rollout.supervisor.fault_injection MODE PORT BEHIND COMMAND …` starts the release by COMMAND on the
-port BEHIND and passes every request on; `slow` adds SLOW_S to each answer, `wrong` names the next
-class, `failing` answers every request with 500 once a file BREAK lies in its working folder. The
-release's own files stay as they were signed.
+`python -m fettle.rollout.supervisor.fault_injection MODE PORT BEHIND COMMAND …` starts the release
+by COMMAND on the port BEHIND and passes every request on; `slow` adds SLOW_S to each answer,
+`wrong` names the next class, `failing` answers every request with 500 once a file BREAK lies in its
+working folder. The release's own files stay as they were signed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOW_S = 0.03  # the digits answer in 2 to 5 ms
 BREAK = "break"
 
 
-class Mode(StrEnum):
+class Fault(StrEnum):
     """How the release is broken."""
 
     SLOW = "slow"
@@ -32,10 +32,10 @@ class Mode(StrEnum):
     FAILING = "failing"
 
 
-class Front:
+class FaultProxy:
     """Stands before the server on `behind` (a port of loopback)."""
 
-    def __init__(self, mode: Mode, behind: int) -> None:
+    def __init__(self, mode: Fault, behind: int) -> None:
         self._mode = mode
         self._behind = behind
 
@@ -56,11 +56,11 @@ class Front:
 
     async def _broken(self, answer: bytes) -> bytes:
         match self._mode:
-            case Mode.SLOW:
+            case Fault.SLOW:
                 await asyncio.sleep(SLOW_S)
-            case Mode.WRONG:
+            case Fault.WRONG:
                 return wrong(answer)
-            case Mode.FAILING:
+            case Fault.FAILING:
                 if Path(BREAK).exists():
                     return b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n"
         return answer
@@ -90,7 +90,7 @@ def wrong(answer: bytes) -> bytes:
     return b"\r\n".join([*kept, b"Content-Length: %d" % len(changed), b"", changed])
 
 
-def command(mode: Mode, tag: str, port: int) -> list[str]:
+def command(mode: Fault, tag: str, port: int) -> list[str]:
     """Return the command that serves a release so."""
     behind = next(one for one in model_servers.free_ports(2) if one != port)
     front = [
@@ -107,10 +107,10 @@ def command(mode: Mode, tag: str, port: int) -> list[str]:
 
 async def main() -> None:
     """Start the release, then stand before it."""
-    mode, port, behind, server_command = Mode(sys.argv[1]), *sys.argv[2:4], sys.argv[4:]
+    mode, port, behind, server_command = Fault(sys.argv[1]), *sys.argv[2:4], sys.argv[4:]
     server = subprocess.Popen(server_command, preexec_fn=process_lifetime.die_with_parent)
     try:
-        front = Front(mode, int(behind))
+        front = FaultProxy(mode, int(behind))
         listener = await asyncio.start_server(front.serve, "127.0.0.1", int(port))
         await listener.serve_forever()
     finally:

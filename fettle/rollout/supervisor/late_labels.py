@@ -39,7 +39,7 @@ class Answered:
     predicted: tuple[int, ...]
 
 
-class Memory:
+class AnsweredRequests:
     """The last requests that were answered, and which of them have their label.
 
     `classes`: the names that an arm's class numbers mean; two releases may order them differently.
@@ -131,12 +131,12 @@ def _one(entry: Any) -> tuple[str, tuple[str, ...]]:  # Any: JSON of a stranger
     return entry["request_id"], tuple(labels)
 
 
-class Feedback:
+class FeedbackRoute:
     """The endpoint, in threads of its own, on a port of loopback behind the router."""
 
     def __init__(self, port: int, key: str | None) -> None:
         self._key = key
-        self._memory: Memory | None = None
+        self._memory: AnsweredRequests | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -163,7 +163,7 @@ class Feedback:
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
-    def attach(self, memory: Memory | None) -> None:
+    def attach(self, memory: AnsweredRequests | None) -> None:
         """Take labels for this rollout, or for none."""
         self._memory = memory
 

@@ -1,10 +1,10 @@
 """Ask a served release at a steady rate and count what its users see: a real load, one process.
 
-`python -m fettle.rollout.supervisor.load_generator PORT PER_S FOLDER [plain]` sends the bodies of FOLDER
-(NAME.CLASS.img, in order, for ever) to POST /predict until SIGTERM, then prints {"sent", "failed",
-"statuses", "p50_ms", "p99_ms", "labelled"}. A request is failed unless its answer is 200 and whole.
-Every answer's label is sent to POST /feedback, unless it is `plain`. Latency counts from the moment
-a request was due, so a server that stalls cannot hide it (no coordinated omission).
+`python -m fettle.rollout.supervisor.load_generator PORT PER_S FOLDER [plain]` sends the bodies of
+FOLDER (NAME.CLASS.img, in order, for ever) to POST /predict until SIGTERM, then prints {"sent",
+"failed", "statuses", "p50_ms", "p99_ms", "labelled"}. A request is failed unless its answer is 200
+and whole. Every answer's label is sent to POST /feedback, unless it is `plain`. Latency counts from
+the moment a request was due, so a server that stalls cannot hide it (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from fettle.rollout.supervisor.shadow_traffic import Held, headers
+from fettle.rollout.supervisor.shadow_traffic import HeldOutRequest, headers
 from fettle.serving import api_key_file
 
 CONNECTIONS = 8
@@ -31,7 +31,13 @@ class Load:
     """Asks at `per_s` over CONNECTIONS kept connections."""
 
     def __init__(
-        self, port: int, per_s: float, held: Sequence[Held], key: str | None, *, labels: bool
+        self,
+        port: int,
+        per_s: float,
+        held: Sequence[HeldOutRequest],
+        key: str | None,
+        *,
+        labels: bool,
     ) -> None:
         self._with_labels = labels
         self._port, self._per_s, self._held, self._key = port, per_s, held, key
@@ -126,17 +132,17 @@ def command(port: int, per_s: float, folder: Path, *, labels: bool = True) -> li
     return [*module, str(port), f"{per_s:g}", str(folder), *([] if labels else ["plain"])]
 
 
-def write(folder: Path, held: Sequence[Held]) -> None:
+def write(folder: Path, held: Sequence[HeldOutRequest]) -> None:
     """Write requests where a load process reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, one in enumerate(held):
         (folder / f"{number:05d}.{one.label}.img").write_bytes(one.body)
 
 
-def read(folder: Path) -> list[Held]:
+def read(folder: Path) -> list[HeldOutRequest]:
     """Read them back, in order."""
     return [
-        Held(path.read_bytes(), path.name.split(".", 1)[1].rpartition(".")[0])
+        HeldOutRequest(path.read_bytes(), path.name.split(".", 1)[1].rpartition(".")[0])
         for path in sorted(folder.glob("*.img"))
     ]
 

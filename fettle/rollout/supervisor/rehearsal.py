@@ -25,7 +25,7 @@ from fettle.rollout.promotion.rollout_state import Phase, is_over
 from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import fault_injection, load_generator, shadow_traffic
 from fettle.rollout.supervisor.controller import TICK_S, Controller
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 PER_S = 100.0  # what two cores can do beside two servers, the router and the controller
 REQUESTS = 500  # different bodies; then from the start
@@ -57,7 +57,7 @@ PLAN: Mapping[str, Any] = {
 }
 
 
-class Case(StrEnum):
+class RehearsalCase(StrEnum):
     """What the challenger is.
 
     At its first step `failing` begins to answer every request with 500, and `dead` is killed
@@ -71,14 +71,14 @@ class Case(StrEnum):
     DEAD = "dead"
 
 
-WANTED = dict.fromkeys(Case, Phase.ROLLED_BACK) | {Case.GOOD: Phase.PROMOTED}
+WANTED = dict.fromkeys(RehearsalCase, Phase.ROLLED_BACK) | {RehearsalCase.GOOD: Phase.PROMOTED}
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RehearsalResult:
     """How a case went; `gate` failed, `failed` counts user requests without a whole 200."""
 
-    case: Case
+    case: RehearsalCase
     state: str
     gate: str
     reason: str
@@ -99,8 +99,8 @@ class Outcome:
 
 
 def rehearse(
-    project: Project, release: Release, case: Case, *, say: Callable[[str], None]
-) -> Outcome:
+    project: Project, release: PinnedRelease, case: RehearsalCase, *, say: Callable[[str], None]
+) -> RehearsalResult:
     """Play one case with `release` on both arms.
 
     Raises ProjectError when the project no longer has the test split of the release.
@@ -119,21 +119,23 @@ def rehearse(
             fix="run `fettle run`",
         )
     load_generator.write(folder / "requests", held[:REQUESTS])
-    stage = Stage(project, Place(folder), release, case)
+    stage = RehearsalStage(project, StateLayout(folder), release, case)
     try:
         return stage.play(say)
     finally:
         stage.close()
 
 
-class Stage:
+class RehearsalStage:
     """One case: its controller in this process, its users in another."""
 
-    def __init__(self, project: Project, where: Place, release: Release, case: Case) -> None:
+    def __init__(
+        self, project: Project, where: StateLayout, release: PinnedRelease, case: RehearsalCase
+    ) -> None:
         self._case, self._place, self._release = case, where, release.release
         port, control, feedback = model_servers.free_ports(3)
         champion = replace(release, release=f"{release.release}-champion")
-        serving = Serving("127.0.0.1", port, control, feedback, champion=champion)
+        serving = ServingState("127.0.0.1", port, control, feedback, champion=champion)
         where.write_serving(serving)
         self._controller = Controller(project, where, serving, command=self._command, alone=True)
         self._order = {
@@ -145,11 +147,11 @@ class Stage:
 
     def _command(self, release: str, tag: str, port: int) -> list[str]:
         kind = release.rpartition("-")[2]
-        if kind in fault_injection.Mode.__members__.values():
-            return fault_injection.command(fault_injection.Mode(kind), tag, port)
+        if kind in fault_injection.Fault.__members__.values():
+            return fault_injection.command(fault_injection.Fault(kind), tag, port)
         return bento_store.serve_command(tag, port=port)
 
-    def play(self, say: Callable[[str], None]) -> Outcome:
+    def play(self, say: Callable[[str], None]) -> RehearsalResult:
         """Run the rollout to its end."""
         self._controller.start()
         self._users = subprocess.Popen(
@@ -176,18 +178,18 @@ class Stage:
 
     def _strike(self, challenger: str) -> bool:
         """Do to the challenger what its case says happens at the first step."""
-        if self._case is Case.DEAD:
+        if self._case is RehearsalCase.DEAD:
             self._controller.kill(challenger)
-        elif self._case is Case.FAILING:
+        elif self._case is RehearsalCase.FAILING:
             (self._place.arms / challenger / fault_injection.BREAK).touch()
         return True
 
-    def _outcome(self, status: Mapping[str, Any], seconds: float) -> Outcome:  # Any: JSON
+    def _outcome(self, status: Mapping[str, Any], seconds: float) -> RehearsalResult:  # Any: JSON
         assert self._users is not None
         self._users.send_signal(signal.SIGTERM)
         counts = json.loads(self._users.communicate(timeout=END_S)[0])
         failing = [gate for gate in status["gates"] if gate["verdict"] == "FAIL"]
-        return Outcome(
+        return RehearsalResult(
             case=self._case,
             state=str(status["state"]),
             gate=", ".join(gate["name"] for gate in failing) or "-",
@@ -208,6 +210,6 @@ class Stage:
             self._users.stdout.close()
         self._controller.close()
         nginx_process.end(self._place.router, timeout_s=2)
-        served = model_servers.Arms(self._place.arms, {}, key=None)
+        served = model_servers.ModelServers(self._place.arms, {}, key=None)
         for server in served.running():
             served.kill(server.release)

@@ -28,13 +28,13 @@ from fettle.rollout.promotion.decision_engine import (
     Ordered,
 )
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, RolloutState, Verb
 from fettle.rollout.router import access_log
 from fettle.rollout.supervisor import release_evidence, shadow_traffic
 from fettle.rollout.supervisor.evidence_collector import Collector
-from fettle.rollout.supervisor.late_labels import Memory
-from fettle.rollout.supervisor.state_layout import Release
+from fettle.rollout.supervisor.late_labels import AnsweredRequests
+from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
 WATCHED_REQUESTS = 100_000
@@ -46,8 +46,8 @@ BIN_IMAGES = 2000  # deciles of brightness from so many training images: within 
 def create(
     folder: Path,
     *,
-    challenger: Release,
-    champion: Release | None,
+    challenger: PinnedRelease,
+    champion: PinnedRelease | None,
     promote: Mapping[str, Any],  # Any: the section as JSON
     since: int,
     trees: Sequence[Path],
@@ -58,7 +58,7 @@ def create(
         rollout_id=folder.name,
         challenger=challenger.release,
         champion=champion.release if champion else None,
-        plan=Plan.of(Promote.model_validate_json(json.dumps(promote))),
+        plan=RolloutPlan.of(Promote.model_validate_json(json.dumps(promote))),
         reference=(1 / BINS,) * BINS if edges else None,
     )
     pinned = {"champion": champion, "challenger": challenger}
@@ -70,10 +70,10 @@ def create(
             "folders": {arm: one.folder for arm, one in pinned.items() if one is not None},
         },
     )
-    decision_journal.Journal.create(folder / "journal.jsonl", begin)
+    decision_journal.DecisionJournal.create(folder / "journal.jsonl", begin)
 
 
-class Watch:
+class RolloutObserver:
     """One rollout, from its journal on."""
 
     def __init__(
@@ -94,10 +94,10 @@ class Watch:
         self._engine, decisions, self._journal = decision_journal.recover(folder / "journal.jsonl")
         self._last: Decision | None = decisions[-1] if decisions else None
         self._reason = "begun"
-        for one in decisions:
-            self._reason = why(one.reason, before=self._reason)
+        for decision in decisions:
+            self._reason = why(decision.reason, before=self._reason)
         names = {arm: _classes(Path(release)) for arm, release in self._folders.items()}
-        self.memory = Memory(names, folder / "labels.jsonl")
+        self.memory = AnsweredRequests(names, folder / "labels.jsonl")
         self._collector = Collector(
             folder, log, int(begun["since"]), edges=self._edges, memory=self.memory
         )
@@ -109,7 +109,7 @@ class Watch:
         return self._engine.state
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> RolloutPlan:
         """The plan that was pinned at its start."""
         return self._engine.plan
 
@@ -244,7 +244,7 @@ def why(reason: str, *, before: str) -> str:
     return before if reason == STILL_PAUSED else reason
 
 
-def judge_offline(folders: Mapping[str, str], plan: Plan) -> tuple[GateResult, ...]:
+def judge_offline(folders: Mapping[str, str], plan: RolloutPlan) -> tuple[GateResult, ...]:
     """Judge the challenger's papers, beside the champion's where there is one.
 
     Papers that cannot be read are an ERROR: a release folder may be gone, or of another version.

@@ -17,7 +17,7 @@ from fettle.errors import FettleError
 from fettle.rollout.promotion.rollout_state import RolloutState
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor import actuator, fault_backoff
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
 EVERY_S = 1.0
@@ -29,9 +29,9 @@ class Upkeep:
 
     def __init__(
         self,
-        place: Place,
+        place: StateLayout,
         router: Nginx,
-        hands: actuator.Deeds,
+        hands: actuator.Actuator,
         route: Callable[[], None],
         *,
         root: Path | None,
@@ -42,7 +42,7 @@ class Upkeep:
         self._told: dict[str, str] | None = None
         self._next = self._next_router = 0.0
 
-    def look(self, serving: Serving, state: RolloutState | None, unread: str) -> None:
+    def look(self, serving: ServingState, state: RolloutState | None, unread: str) -> None:
         """Start again what died, once every EVERY_S; `unread` says why a rollout is not watched."""
         now = time.monotonic()
         if now < self._next:
@@ -77,7 +77,7 @@ class Upkeep:
             SAY.error("router why=%r", str(err))
             self._router_error = str(err)
 
-    def tell(self, serving: Serving, unread: str) -> None:
+    def tell(self, serving: ServingState, unread: str) -> None:
         """Write down what cannot be done now, for who watches."""
         found = {f"release {name}": why for name, why in self._deeds.refused.items()}
         if self._router_error:
@@ -92,21 +92,25 @@ class Upkeep:
             self._place.write_problems(found)
 
 
-def live(serving: Serving, refused: Container[str]) -> list[Release]:
+def live(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:
     """List what serves by serving.json alone; the old release too where the new is refused."""
     new, old = serving.challenger, serving.champion
     found = [one for one in ([new, old] if serving.promoted else [old]) if one is not None]
     return found[: 1 + sum(one.release in refused for one in found)]
 
 
-def needed(serving: Serving, state: RolloutState | None, refused: Container[str]) -> list[Release]:
+def needed(
+    serving: ServingState, state: RolloutState | None, refused: Container[str]
+) -> list[PinnedRelease]:
     """List the releases that must answer now."""
     wanted = state is not None and state.phase in actuator.WITH_CHALLENGER
     found = [*live(serving, refused), serving.challenger if wanted else None]
     return [release for release in dict.fromkeys(found) if release is not None]
 
 
-def kept_up(serving: Serving, state: RolloutState | None, refused: Container[str]) -> list[Release]:
+def kept_up(
+    serving: ServingState, state: RolloutState | None, refused: Container[str]
+) -> list[PinnedRelease]:
     """List the releases to start again when they die.
 
     A challenger on trial is not: its death is evidence. One that serves everybody is, and then the

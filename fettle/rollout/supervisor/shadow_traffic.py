@@ -25,14 +25,14 @@ TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldOutRequest:
     """One held-out request: an encoded image and its class."""
 
     body: bytes
     label: str
 
 
-def held_out(trees: Sequence[Path], release: Path) -> list[Held]:
+def held_out(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
     """Read the test split that `release` was judged on, from the first tree that still has it.
 
     `trees`: the project and its workspaces. None is found when all hold other data by now.
@@ -42,7 +42,7 @@ def held_out(trees: Sequence[Path], release: Path) -> list[Held]:
         return []
     rows = image_table.read_split(tree / "artifacts/ingest", tree / "artifacts/validate", "test")
     return [
-        Held(encoded, rows.classes[label])
+        HeldOutRequest(encoded, rows.classes[label])
         for encoded, label in zip(rows.encoded, rows.labels, strict=True)
     ]
 
@@ -85,7 +85,7 @@ class Shadow:
     def __init__(
         self,
         path: Path,
-        held: list[Held],
+        held: list[HeldOutRequest],
         *,
         ports: Callable[[], tuple[int, int]],
         key: str | None,
@@ -148,7 +148,7 @@ def headers(body: bytes, key: str | None) -> dict[str, str]:
     return {"Content-Type": kind} | ({"X-API-Key": key} if key else {})
 
 
-def cycle(held: list[Held]) -> Iterator[Held]:
+def cycle(held: list[HeldOutRequest]) -> Iterator[HeldOutRequest]:
     """Give the held-out requests in order, for ever."""
     while held:
         yield from held

@@ -13,20 +13,20 @@ from pydantic import ValidationError
 from fettle.errors import BusyError, UserError
 from fettle.params_schema import Promote
 from fettle.release import release_store
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import RolloutState, is_over
 from fettle.rollout.supervisor import actuator
-from fettle.rollout.supervisor.state_layout import Release
+from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:
     """The releases and the plan; `promote` is the plan's section as JSON."""
 
-    challenger: Release
-    champion: Release | None
+    challenger: PinnedRelease
+    champion: PinnedRelease | None
     promote: dict[str, Any]  # Any: JSON
-    plan: Plan
+    plan: RolloutPlan
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -34,17 +34,17 @@ class StartOrder:
         return (*(step.weight_percent for step in self.plan.steps), 100.0)
 
 
-def read(order: Mapping[str, Any], champion: Release | None) -> StartOrder:  # Any: JSON
+def read(order: Mapping[str, Any], champion: PinnedRelease | None) -> StartOrder:  # Any: JSON
     """Read the order; `champion` is what serves now, and goes before the order's.
 
     Raises UserError when a part of it is none, or the two releases are one.
     """
     try:
-        challenger = Release.of(order.get("challenger"))
+        challenger = PinnedRelease.of(order.get("challenger"))
         if champion is None and order.get("champion"):
-            champion = Release.of(order["champion"])
+            champion = PinnedRelease.of(order["champion"])
         promote = order.get("plan")
-        plan = Plan.of(Promote.model_validate_json(json.dumps(promote)))
+        plan = RolloutPlan.of(Promote.model_validate_json(json.dumps(promote)))
     except (ValidationError, ValueError) as err:
         raise UserError(
             "the order to start cannot be understood",
@@ -73,7 +73,7 @@ def check_free(before: RolloutState | None) -> None:
         )
 
 
-def verify(challenger: Release) -> None:
+def verify(challenger: PinnedRelease) -> None:
     """Refuse a challenger whose folder or Bento is not what was signed.
 
     Raises TamperedError, or ProjectError when one of them is gone.

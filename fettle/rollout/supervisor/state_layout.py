@@ -37,7 +37,7 @@ VERBS = ("start", *(verb.value for verb in Verb))
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class PinnedRelease:
     """A pinned release: 12 hex digits of its digest, its Bento, its folder and model version."""
 
     release: str
@@ -58,7 +58,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServingState:
     """What the supervisor serves. `rollout` names the rollout that is watched, over or not.
 
     `state` is how that rollout ended (OVER), None while it is under way: so what serves is known
@@ -69,8 +69,8 @@ class Serving:
     port: int
     control: int
     feedback: int
-    champion: Release | None = None
-    challenger: Release | None = None
+    champion: PinnedRelease | None = None
+    challenger: PinnedRelease | None = None
     rollout: str | None = None
     lease_s: float = LEASE_S
     certificate: str | None = None
@@ -90,7 +90,7 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StateLayout:
     """The supervisor's folder."""
 
     folder: Path
@@ -138,7 +138,7 @@ class Place:
         """List the rollouts, oldest first: their names begin with their time."""
         return sorted(path.name for path in (self.folder / "rollouts").glob("*") if path.is_dir())
 
-    def serving(self) -> Serving | None:
+    def serving(self) -> ServingState | None:
         """Read what serves, or None before the first time.
 
         Raises ProjectError when the file is not what `write_serving` writes.
@@ -157,7 +157,7 @@ class Place:
                 "`fettle canary start`",
             ) from err
 
-    def write_serving(self, serving: Serving) -> None:
+    def write_serving(self, serving: ServingState) -> None:
         """Write what serves, in one atomic step."""
         manifest.write_json(self.folder / "serving.json", {"version": VERSION, **asdict(serving)})
 
@@ -210,25 +210,25 @@ class Place:
             return float("inf")
 
 
-def _serving(doc: Any, place: Place) -> Serving:  # Any: JSON
+def _serving(doc: Any, place: StateLayout) -> ServingState:  # Any: JSON
     """Read serving.json: of a version that knows more, what this one knows."""
-    known = {one.name for one in fields(Serving)}
+    known = {one.name for one in fields(ServingState)}
     if not isinstance(doc, dict):
         raise ValueError("no object")
     made = {name: value for name, value in doc.items() if name in known}
     for arm in ("champion", "challenger"):
-        made[arm] = Release.of(made[arm]) if made.get(arm) else None
+        made[arm] = PinnedRelease.of(made[arm]) if made.get(arm) else None
     for name in ("port", "control", "feedback"):
         if not isinstance(made.get(name), int):
             raise ValueError(f"{name} is no port")
     if made.get("state") is None and made.get("rollout"):  # said there before it is said here
         stated = place.stated(str(made["rollout"])) or ""
         made["state"] = stated if is_over(stated) else None
-    return Serving(**made)
+    return ServingState(**made)
 
 
 def post(
-    place: Place,
+    place: StateLayout,
     order: dict[str, Any],  # Any: JSON
     *,
     timeout_s: float = ORDER_S,
@@ -244,12 +244,12 @@ def post(
     return name
 
 
-def withdraw(place: Place, name: str) -> None:
+def withdraw(place: StateLayout, name: str) -> None:
     """Take an order back, unless it is being obeyed."""
     (place.inbox / f"{name}.json").unlink(missing_ok=True)
 
 
-def orders(place: Place) -> Iterator[tuple[str, dict[str, Any]]]:
+def orders(place: StateLayout) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read the orders in the inbox, oldest first; `obeyed` takes one away.
 
     What is no order, or too old to be obeyed, is answered here and put aside as outbox/NAME.bad.
@@ -301,7 +301,7 @@ def _order(path: Path) -> dict[str, Any] | None:  # Any: JSON
     return doc
 
 
-def obeyed(place: Place, name: str, answer: dict[str, Any]) -> None:
+def obeyed(place: StateLayout, name: str, answer: dict[str, Any]) -> None:
     """Answer an order, then take it out of the inbox: killed between, it is obeyed again."""
     place.outbox.mkdir(parents=True, exist_ok=True)
     manifest.write_json(place.outbox / f"{name}.json", answer)
@@ -309,7 +309,7 @@ def obeyed(place: Place, name: str, answer: dict[str, Any]) -> None:
         (place.inbox / f"{name}.json").unlink()
 
 
-def answer(place: Place, name: str, *, timeout_s: float) -> dict[str, Any] | None:
+def answer(place: StateLayout, name: str, *, timeout_s: float) -> dict[str, Any] | None:
     """Wait for what became of an order; None when nobody obeyed in time."""
     path = place.outbox / f"{name}.json"
     deadline = time.monotonic() + timeout_s

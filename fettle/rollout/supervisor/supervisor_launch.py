@@ -21,7 +21,7 @@ from fettle.rollout.router import certificates, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
 from fettle.rollout.supervisor import actuator
 from fettle.rollout.supervisor import state_layout as places
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file, authentication
 
 START_S = 75.0  # up in 0.5 s on an idle core; while a rollout goes on, when its releases answer
@@ -29,17 +29,17 @@ STOP_S = 60.0  # the releases answer what they began, at most 35 s
 PORT = 3000
 
 
-def place_of(project: Project) -> Place:
+def place_of(project: Project) -> StateLayout:
     """Return the supervisor's folder of a project."""
-    return Place(project.state / "canary")
+    return StateLayout(project.state / "canary")
 
 
-def running(place: Place) -> bool:
+def running(place: StateLayout) -> bool:
     """Say whether a supervisor watches this project."""
     return process_identity.read(place.warden) is not None
 
 
-def pin(project: Project, named: str) -> Release:
+def pin(project: Project, named: str) -> PinnedRelease:
     """Find the release that a digest, a Bento tag or a folder names, and verify its bytes.
 
     Raises ProjectError when there is none, or more than one; TamperedError when it was changed.
@@ -62,10 +62,10 @@ def pin(project: Project, named: str) -> Release:
     release_store.verify_named(folder)
     tag = f"{name}:{folder.name}"
     signing.verify_release(folder, bento_store.bento_folder(tag), os.environ)
-    return Release(folder.name, tag, str(folder))
+    return PinnedRelease(folder.name, tag, str(folder))
 
 
-def last_release(project: Project) -> Release:
+def last_release(project: Project) -> PinnedRelease:
     """Pin the newest release of the project.
 
     Raises ProjectError before the first run.
@@ -88,10 +88,10 @@ def begin(
     *,
     host: str,
     port: int,
-    champion: Release | None,
+    champion: PinnedRelease | None,
     certificate: str | None = None,
     certificate_key: str | None = None,
-) -> Serving:
+) -> ServingState:
     """Write what shall serve, and where, unless it is written already; return it.
 
     Makes the API key of this user if there is none yet.
@@ -127,7 +127,7 @@ def begin(
     if api_key_file.read(os.environ) is None:
         bento_store.make_key()
     control, feedback = [one for one in model_servers.free_ports(3) if one != port][:2]
-    kept = before or Serving(host, port, control, feedback)
+    kept = before or ServingState(host, port, control, feedback)
     made = replace(
         kept,
         host=host,
@@ -143,7 +143,7 @@ def begin(
     return made
 
 
-def check_routes(place: Place, serving: Serving) -> None:
+def check_routes(place: StateLayout, serving: ServingState) -> None:
     """Let nginx read what it will serve by, before anything is written.
 
     Raises UserError when it refuses the address, the folder or the certificate.
@@ -163,7 +163,7 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def serves(project: Project) -> Release | None:
+def serves(project: Project) -> PinnedRelease | None:
     """Return the release that will serve what `fettle canary` left, its bytes verified.
 
     After a promotion the release before stands in for one that was changed. Raises TamperedError
@@ -186,7 +186,7 @@ def serves(project: Project) -> Release | None:
     return new  # a first release on trial: its controller verifies it
 
 
-def nginx_alive(place: Place) -> bool:
+def nginx_alive(place: StateLayout) -> bool:
     """Say whether the router runs."""
     return nginx_process.running(place.router) is not None
 
@@ -227,7 +227,7 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
     return True
 
 
-def foreground(project: Project, serving: Serving) -> None:
+def foreground(project: Project, serving: ServingState) -> None:
     """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
     place = place_of(project)
     command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
@@ -255,7 +255,7 @@ def stop(project: Project) -> bool:
         file.unlink(missing_ok=True)
     found = bool(nginx_process.orphans(place.router)) or found
     nginx_process.end(place.router)
-    served = model_servers.Arms(place.arms, os.environ, key=None)
+    served = model_servers.ModelServers(place.arms, os.environ, key=None)
     for server in served.running():
         found = True
         served.stop(server.release)

@@ -13,16 +13,16 @@ import numpy as np
 
 from fettle.rollout.promotion.request_records import failed
 from fettle.rollout.promotion.sample_size import Traffic
-from fettle.rollout.promotion.traffic_statistics import Learnt, learn
+from fettle.rollout.promotion.traffic_statistics import TrafficStatistics, estimate
 from fettle.rollout.router import access_log, model_servers
-from fettle.rollout.router.access_log import CLIENT_GONE, Logged
-from fettle.rollout.supervisor.state_layout import Place, Release
+from fettle.rollout.router.access_log import CLIENT_GONE, LoggedRequest
+from fettle.rollout.supervisor.state_layout import PinnedRelease, StateLayout
 
 RECENT_BYTES = 4 * 2**20  # about 12,000 requests, read and weighed in a second
 RATE_LEAST = 30  # requests before their rate is one
 
 
-def learnt(place: Place, assumed: Traffic) -> Learnt:
+def learnt(place: StateLayout, assumed: Traffic) -> TrafficStatistics:
     """Return what the log tells of the traffic, and of it what is only assumed."""
     bad: list[str] = []
     lines = recent(place, bad)
@@ -32,7 +32,7 @@ def learnt(place: Place, assumed: Traffic) -> Learnt:
         if line.status != CLIENT_GONE and line.tries and line.tries[0].arm == "champion"
     ]
     span_s = lines[-1].time_s - lines[0].time_s if lines else 0.0
-    found = learn(
+    found = estimate(
         assumed,
         failed=np.array([failed(one.status) for one in tries], dtype=bool),
         latency_ms=np.array([one.latency_ms for one in tries], dtype=np.float64),
@@ -41,7 +41,7 @@ def learnt(place: Place, assumed: Traffic) -> Learnt:
     return replace(found, skipped=len(bad))
 
 
-def recent(place: Place, bad: list[str]) -> list[Logged]:
+def recent(place: StateLayout, bad: list[str]) -> list[LoggedRequest]:
     """Return the last lines of the router's log; the serving release's tries are "champion".
 
     What is wrong with a line that was left out is added to `bad`.
@@ -50,13 +50,13 @@ def recent(place: Place, bad: list[str]) -> list[Logged]:
     known = (
         None
         if serving is None
-        else model_servers.Arms(place.arms, os.environ, key=None).known(serving)
+        else model_servers.ModelServers(place.arms, os.environ, key=None).known(serving)
     )
     if known is None:
         return []
     log = place.router / "attempts.log"
     since = access_log.recent(log, RECENT_BYTES)
-    lines: list[Logged] = []
+    lines: list[LoggedRequest] = []
     while True:
         before = since
         more, since = access_log.read(log, since, {known.address: "champion"}, bad=bad)
@@ -65,10 +65,10 @@ def recent(place: Place, bad: list[str]) -> list[Logged]:
             return lines
 
 
-def serves_now(place: Place) -> str | None:
+def serves_now(place: StateLayout) -> str | None:
     """Name the release that serves: a promoted challenger has taken the champion's place."""
     serving = place.serving()
     if serving is None:
         return None
-    now: Release | None = serving.challenger if serving.promoted else serving.champion
+    now: PinnedRelease | None = serving.challenger if serving.promoted else serving.champion
     return None if now is None else now.release

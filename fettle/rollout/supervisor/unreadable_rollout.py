@@ -13,10 +13,10 @@ from fettle import manifest
 from fettle.errors import UserError
 from fettle.rollout.promotion import decision_journal
 from fettle.rollout.promotion.rollout_state import BROKEN, Phase, RolloutState, Verb
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 
-def status(serving: Serving, why: str) -> dict[str, Any]:  # Any: JSON
+def status(serving: ServingState, why: str) -> dict[str, Any]:  # Any: JSON
     """Return what status.json says of it."""
     return {
         "rollout": serving.rollout,
@@ -32,13 +32,15 @@ def status(serving: Serving, why: str) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def write_status(folder: Path, serving: Serving, why: str) -> None:
+def write_status(folder: Path, serving: ServingState, why: str) -> None:
     """Write its status.json for who watches; a folder that is gone stays so."""
     if folder.is_dir():
         manifest.write_json(folder / "status.json", status(serving, why))
 
 
-def roles(serving: Serving, verb: Verb, why: str) -> tuple[Release | None, Release | None]:
+def roles(
+    serving: ServingState, verb: Verb, why: str
+) -> tuple[PinnedRelease | None, PinnedRelease | None]:
     """Say which release serves once the rollout is put away, and which one ends.
 
     Raises UserError for an order other than abort, and undo after a promotion.
@@ -54,7 +56,7 @@ def roles(serving: Serving, verb: Verb, why: str) -> tuple[Release | None, Relea
     return (new, old) if serving.promoted and not undo else (old, new)
 
 
-def stand_in(place: Place, serving: Serving) -> RolloutState | None:
+def stand_in(place: StateLayout, serving: ServingState) -> RolloutState | None:
     """Return a state that keeps a first release up that served already: there is no other.
 
     None where there is another, or it had not come so far.

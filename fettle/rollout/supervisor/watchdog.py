@@ -3,7 +3,8 @@
 The dead man's switch: a controller that is silent for longer than its lease (killed, hanging,
 starved) judges nothing, so the challenger gets no request until it is back. This process does
 nothing else, so that there is little in it that could fail; the controller in turn starts a new
-warden when this one is gone. `python -m fettle.rollout.supervisor.watchdog ROOT` is the whole of it.
+warden when this one is gone. `python -m fettle.rollout.supervisor.watchdog ROOT` is the whole of
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.router import nginx_process
-from fettle.rollout.supervisor.state_layout import LEASE_S, Place
+from fettle.rollout.supervisor.state_layout import LEASE_S, StateLayout
 
 TICK_S = 0.2
 AGAIN_S = 0.5  # before the first restart; doubled up to AGAIN_MAX_S while it keeps dying
@@ -26,10 +27,10 @@ AGAIN_MAX_S = 10.0
 STOP_S = 20.0
 
 
-class Warden:
+class Watchdog:
     """Watches the controller of one project; `command` starts it."""
 
-    def __init__(self, place: Place, command: list[str], *, cwd: Path) -> None:
+    def __init__(self, place: StateLayout, command: list[str], *, cwd: Path) -> None:
         self._place = place
         self._command = command
         self._cwd = cwd
@@ -69,7 +70,7 @@ class Warden:
 def main() -> None:
     """Watch until SIGTERM or SIGINT, which also ends the controller."""
     root = Path(sys.argv[1])
-    place = Place(root / ".fettle" / "canary")
+    place = StateLayout(root / ".fettle" / "canary")
     place.router.mkdir(parents=True, exist_ok=True)
     lock = (place.folder / "warden.lock").open("a")
     try:
@@ -84,7 +85,7 @@ def main() -> None:
         "fettle.rollout.supervisor.controller_process",
         str(root),
     ]
-    warden = Warden(place, command, cwd=root)
+    warden = Watchdog(place, command, cwd=root)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: stopped.append(got))

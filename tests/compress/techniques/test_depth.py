@@ -9,8 +9,8 @@ from tiny_nets import SIDE, Fits, answer, build, images, workshop
 from torch import nn
 
 from fettle.compress import compression_plan, convolution_merging, removable_blocks
-from fettle.compress.compression_plan import Plan
-from fettle.compress.technique import Block, Survey
+from fettle.compress.compression_plan import CompressionPlan
+from fettle.compress.technique import Block, SensitivityReport
 from fettle.compress.techniques import depth
 from fettle.errors import ModelError
 from fettle.models.families import efficientnet_lite, resnet
@@ -81,7 +81,7 @@ def test_the_block_that_does_nothing_goes_first() -> None:
         # What it answers with the batch's own statistics: any change makes the loss rise.
         own = copy.deepcopy(model).train()(x).argmax(1)
     asked = depth.Params(recover_epochs=0)
-    outcome = depth.apply(model, Plan(), asked, workshop(batches=lambda: [(x, own)]))
+    outcome = depth.apply(model, CompressionPlan(), asked, workshop(batches=lambda: [(x, own)]))
     assert outcome.notes == ("took out 1.1",)
     assert isinstance(model.get_submodule("1.1"), nn.Identity)
     assert list(outcome.plan.replaced) == ["1.1"]
@@ -90,7 +90,7 @@ def test_the_block_that_does_nothing_goes_first() -> None:
 def test_taking_out_a_block_is_bypassing_it() -> None:
     model, before = chain(), chain()
     hook = before.get_submodule("1.0").register_forward_hook(lambda _m, inputs, _o: inputs[0])
-    removable_blocks.take_out(model, Plan(), ["1.0"])
+    removable_blocks.take_out(model, CompressionPlan(), ["1.0"])
     assert torch.equal(answer(model, images()), answer(before, images()))
     hook.remove()
 
@@ -98,14 +98,14 @@ def test_taking_out_a_block_is_bypassing_it() -> None:
 def test_named_blocks_go_whatever_their_loss_and_training_follows() -> None:
     fit = Fits()
     asked = depth.Params(blocks=["1.2", "1.0"], recover_epochs=3)
-    outcome = depth.apply(chain(), Plan(), asked, workshop(fit=fit))
+    outcome = depth.apply(chain(), CompressionPlan(), asked, workshop(fit=fit))
     assert sorted(outcome.plan.replaced) == ["1.0", "1.2"]
     assert fit.asked == [("depth", 3)]
 
 
 def test_a_block_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ModelError) as caught:
-        depth.apply(chain(), Plan(), depth.Params(blocks=["1.7"]), workshop())
+        depth.apply(chain(), CompressionPlan(), depth.Params(blocks=["1.7"]), workshop())
     assert str(caught.value) == (
         "depth.blocks: no such removable block: got '1.7'; a block keeps the shape of its input, "
         "runs once and is not protected; here: 1.0, 1.1, 1.2. Fix: name some of these in "
@@ -116,15 +116,17 @@ def test_a_block_that_is_not_there_is_refused_with_those_that_are() -> None:
 def test_a_model_without_blocks_is_left_alone_and_not_trained() -> None:
     fit, model = Fits(), build("flat")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    outcome = depth.apply(model, Plan(), depth.Params(), workshop(fit=fit))
+    outcome = depth.apply(model, CompressionPlan(), depth.Params(), workshop(fit=fit))
     assert outcome.notes == ("no block could be taken out",)
     assert fit.asked == []
-    assert outcome.plan == Plan()
+    assert outcome.plan == CompressionPlan()
     assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
 
 
 def test_more_blocks_asked_than_there_are_takes_them_all() -> None:
-    outcome = depth.apply(chain(), Plan(), depth.Params(remove=9, recover_epochs=0), workshop())
+    outcome = depth.apply(
+        chain(), CompressionPlan(), depth.Params(remove=9, recover_epochs=0), workshop()
+    )
     assert sorted(outcome.plan.replaced) == ["1.0", "1.1", "1.2"]
 
 
@@ -138,7 +140,7 @@ def test_proposals_double_until_no_block_is_left_least_missed_first(
         Block(name=f"b{at}", layers=(), params=1, macs=1, loss_increase=-float(at))
         for at in range(blocks)
     )
-    proposed = depth.proposals(Survey(layers=(), blocks=found), multiple=8, seed=0)
+    proposed = depth.proposals(SensitivityReport(layers=(), blocks=found), multiple=8, seed=0)
     ranked = [f"b{at}" for at in reversed(range(blocks))]
     assert proposed == [{"blocks": ranked[:count]} for count in counts]
 
@@ -172,31 +174,43 @@ class TestMerging:
     ) -> None:
         model = self.run(*between, kernel=kernel)
         before = answer(model, images())
-        plan, said = convolution_merging.merge(model, Plan(), images(1))
+        plan, said = convolution_merging.merge(model, CompressionPlan(), images(1))
         assert said == [f"merged '0' into '{len(between) + 1}'"]
         assert sum(isinstance(module, nn.Conv2d) for module in model.modules()) == 1
         torch.testing.assert_close(answer(model, images()), before, atol=1e-5, rtol=1e-4)
         fresh = self.run(*between, kernel=kernel)
-        compression_plan.apply(fresh, Plan.from_json(plan.to_json()))
+        compression_plan.apply(fresh, CompressionPlan.from_json(plan.to_json()))
         fresh.load_state_dict(model.state_dict())
         assert torch.equal(answer(fresh, images()), answer(model, images()))
 
     def test_an_activation_between_two_convolutions_keeps_them_apart(self) -> None:
-        assert convolution_merging.merge(self.run(nn.ReLU()), Plan(), images(1)) == (Plan(), [])
+        assert convolution_merging.merge(self.run(nn.ReLU()), CompressionPlan(), images(1)) == (
+            CompressionPlan(),
+            [],
+        )
 
     def test_a_second_convolution_with_padding_is_not_merged(self) -> None:
-        assert convolution_merging.merge(self.run(second=3), Plan(), images(1)) == (Plan(), [])
+        assert convolution_merging.merge(self.run(second=3), CompressionPlan(), images(1)) == (
+            CompressionPlan(),
+            [],
+        )
 
     def test_a_convolution_whose_output_is_read_twice_is_not_merged(self) -> None:
         model = nn.Sequential(
             nn.Conv2d(1, 6, 1), Residual(nn.Conv2d(6, 6, 1)), nn.Flatten(), nn.Linear(384, 3)
         )
-        assert convolution_merging.merge(model.eval(), Plan(), images(1)) == (Plan(), [])
+        assert convolution_merging.merge(model.eval(), CompressionPlan(), images(1)) == (
+            CompressionPlan(),
+            [],
+        )
 
     def test_a_merge_that_adds_more_work_than_an_operator_costs_is_left(self) -> None:
         narrow = nn.Sequential(nn.Conv2d(128, 2, 1), nn.Conv2d(2, 128, 1)).eval()
         example = torch.zeros(1, 128, SIDE, SIDE)
-        assert convolution_merging.merge(narrow, Plan(), example) == (Plan(), [])
+        assert convolution_merging.merge(narrow, CompressionPlan(), example) == (
+            CompressionPlan(),
+            [],
+        )
 
     def test_a_model_that_cannot_be_followed_is_left(self) -> None:
         class Branch(nn.Module):
@@ -208,4 +222,7 @@ class TestMerging:
                 y: torch.Tensor = self.conv(x)
                 return y if y.sum() > 0 else -y
 
-        assert convolution_merging.merge(Branch(), Plan(), images(1)) == (Plan(), [])
+        assert convolution_merging.merge(Branch(), CompressionPlan(), images(1)) == (
+            CompressionPlan(),
+            [],
+        )

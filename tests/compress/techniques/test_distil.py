@@ -7,7 +7,7 @@ import torch
 from tiny_nets import Fits, build, workshop
 from torch.nn import functional as F
 
-from fettle.compress.compression_plan import Kept, Plan
+from fettle.compress.compression_plan import CompressionPlan, Kept
 from fettle.compress.techniques import distil
 
 STUDENT = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 3.0]])
@@ -53,7 +53,7 @@ def test_the_gradient_keeps_its_size_when_the_temperature_rises() -> None:
 
 
 def test_it_trains_once_and_leaves_the_plan_as_it_was() -> None:
-    fit, plan = Fits(), Plan({"stem": Kept(16, (0, 1), 1)})
+    fit, plan = Fits(), CompressionPlan({"stem": Kept(16, (0, 1), 1)})
     asked = distil.Params(epochs=7, learning_rate=1e-3, temperature=2.0, alpha=0.5)
     outcome = distil.apply(build("mobile"), plan, asked, workshop(fit=fit))
     assert fit.asked == [("distil", 7)]

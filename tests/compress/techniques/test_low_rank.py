@@ -6,8 +6,8 @@ from tiny_nets import Fits, answer, build, images, workshop
 from torch import nn
 
 from fettle.compress import layer_costs
-from fettle.compress.compression_plan import Plan
-from fettle.compress.technique import Survey
+from fettle.compress.compression_plan import CompressionPlan
+from fettle.compress.technique import SensitivityReport
 from fettle.compress.techniques import low_rank
 
 
@@ -51,7 +51,7 @@ def test_no_matrix_of_that_rank_is_closer() -> None:
 def test_every_layer_left_whole_is_named_with_the_reason() -> None:
     asked = low_rank.Params(rank_fraction=0.25, macs_saved_min=20_000)
     shop = workshop(protected={"classifier": "so"})
-    outcome = low_rank.apply(build("mobile"), Plan(), asked, shop)
+    outcome = low_rank.apply(build("mobile"), CompressionPlan(), asked, shop)
     small = "a split saves 16,384 multiply-accumulates, an operator costs as much as 20,000"
     assert outcome.skipped == {
         "classifier": "so",
@@ -65,18 +65,20 @@ def test_every_layer_left_whole_is_named_with_the_reason() -> None:
 def test_a_split_that_saves_less_than_an_operator_costs_is_left() -> None:
     asked = low_rank.Params(rank_fraction=0.25, macs_ratio_min=1.1)
     fit = Fits()
-    outcome = low_rank.apply(build("mobile"), Plan(), asked, workshop(fit=fit))
+    outcome = low_rank.apply(build("mobile"), CompressionPlan(), asked, workshop(fit=fit))
     assert outcome.skipped["expand"] == (
         "a split saves 16,384 multiply-accumulates, an operator costs as much as 50,000"
     )
     assert outcome.notes == ("no layer is large enough to be split; see the reasons under skipped",)
-    assert outcome.plan == Plan()
+    assert outcome.plan == CompressionPlan()
     assert fit.asked == []
 
 
 def test_the_split_layers_are_named_and_training_follows() -> None:
     fit, model = Fits(), build("plain")
-    outcome = low_rank.apply(model, Plan(), low_rank.Params(recover_epochs=2), workshop(fit=fit))
+    outcome = low_rank.apply(
+        model, CompressionPlan(), low_rank.Params(recover_epochs=2), workshop(fit=fit)
+    )
     assert list(outcome.plan.replaced) == ["block1.1.0", "block2.0.0", "block2.1.0"]
     assert outcome.notes == tuple(
         f"'{name}' goes through 8 channels" for name in outcome.plan.replaced
@@ -86,8 +88,8 @@ def test_the_split_layers_are_named_and_training_follows() -> None:
 
 
 def test_low_rank_is_proposed_only_of_a_model_with_a_large_layer() -> None:
-    def survey(macs: int) -> Survey:
-        return Survey(layers=(layer_costs.Layer("a", "Conv2d", 8, 100, macs),))
+    def survey(macs: int) -> SensitivityReport:
+        return SensitivityReport(layers=(layer_costs.LayerCost("a", "Conv2d", 8, 100, macs),))
 
     assert low_rank.proposals(survey(99_999), multiple=8, seed=0) == []
     assert low_rank.proposals(survey(100_000), multiple=8, seed=0) == [

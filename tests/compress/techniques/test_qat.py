@@ -9,7 +9,7 @@ from tiny_nets import Fits, answer, build, images, workshop
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fettle.compress.compression_plan import Plan
+from fettle.compress.compression_plan import CompressionPlan
 from fettle.compress.techniques import qat
 
 
@@ -18,8 +18,8 @@ def task(count: int = 256) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(count, 1, 8, 8, generator=generator)
     y = torch.arange(count) % 3
-    for at, label in enumerate(y.tolist()):
-        x[at, 0, 2 * label : 2 * label + 3, 1:7] += 0.8
+    for index, label in enumerate(y.tolist()):
+        x[index, 0, 2 * label : 2 * label + 3, 1:7] += 0.8
     return x, y
 
 
@@ -75,7 +75,7 @@ def test_int8_answers_stay_closer_after_training_under_rounding() -> None:
     train(model, 5, 0.001)
     x, y = task()
     trained = copy.deepcopy(model)
-    qat.apply(trained, Plan(), qat.Params(epochs=2), workshop(fit=Trains()))  # type: ignore[arg-type] # a Fit with fewer names
+    qat.apply(trained, CompressionPlan(), qat.Params(epochs=2), workshop(fit=Trains()))  # type: ignore[arg-type] # a Fit with fewer names
     plain = copy.deepcopy(model)
     train(plain, 20, 5e-4)  # the same training without the rounding
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_int8_answers_stay_closer_after_training_under_rounding() -> None:
 def test_what_comes_out_is_an_ordinary_model_with_weights_on_the_int8_grid() -> None:
     model = build("mobile")
     names = set(model.state_dict())
-    qat.apply(model, Plan(), qat.Params(epochs=1), workshop(fit=Trains()))  # type: ignore[arg-type] # as above
+    qat.apply(model, CompressionPlan(), qat.Params(epochs=1), workshop(fit=Trains()))  # type: ignore[arg-type] # as above
     assert set(model.state_dict()) == names
     assert {type(layer) for layer in qat._layers(model)} == {nn.Conv2d, nn.Linear}
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -116,7 +116,7 @@ def test_the_ranges_travel_with_the_state_so_that_a_kill_loses_none() -> None:
             self.keys = set(model.state_dict())
 
     fit = Looks()
-    qat.apply(build("plain"), Plan(), qat.Params(), workshop(fit=fit))
+    qat.apply(build("plain"), CompressionPlan(), qat.Params(), workshop(fit=fit))
     assert {"classifier.qat_low", "classifier.qat_high"} <= fit.keys
 
 

@@ -9,7 +9,7 @@ from tiny_nets import Fits, build, images, workshop
 from torch import nn
 from torch.nn import functional as F
 
-from fettle.compress.compression_plan import Plan
+from fettle.compress.compression_plan import CompressionPlan
 from fettle.compress.techniques import sparse
 
 
@@ -45,14 +45,16 @@ def test_the_n_largest_of_every_m_stay_and_a_rest_stays_whole() -> None:
 def test_zeros_survive_training_with_momentum_and_decay() -> None:
     model = build("plain")
     asked = sparse.Params(share=0.8, recover_epochs=3)
-    sparse.apply(model, Plan(), asked, workshop(fit=Adam()))  # type: ignore[arg-type] # a Fit with fewer names
+    sparse.apply(model, CompressionPlan(), asked, workshop(fit=Adam()))  # type: ignore[arg-type] # a Fit with fewer names
     total = sum(weight.numel() for weight in sparse._weights(model, {})[0].values())
     assert sum(zeros(model).values()) == round(total * 0.8)
 
 
 def test_a_threshold_is_a_share_of_the_layer_s_largest_weight() -> None:
     model = build("plain")
-    sparse.apply(model, Plan(), sparse.Params(threshold=0.5, recover_epochs=0), workshop())
+    sparse.apply(
+        model, CompressionPlan(), sparse.Params(threshold=0.5, recover_epochs=0), workshop()
+    )
     for weight in sparse._weights(model, {})[0].values():
         kept = weight.detach()[weight.detach() != 0].abs()
         assert float(kept.min()) >= 0.5 * float(weight.detach().abs().max())
@@ -70,13 +72,13 @@ def test_l1_training_draws_weights_towards_zero_first() -> None:
 
     fit = Gradients()
     asked = sparse.Params(share=0.5, l1=0.3, l1_epochs=4, recover_epochs=0)
-    sparse.apply(build("plain"), Plan(), asked, workshop(fit=fit))
+    sparse.apply(build("plain"), CompressionPlan(), asked, workshop(fit=fit))
     assert fit.asked == [("l1", 4)]
     assert fit.seen == pytest.approx(0, abs=1e-7)
 
 
 def test_the_note_says_that_only_the_compressed_file_shrinks() -> None:
-    outcome = sparse.apply(build("plain"), Plan(), sparse.Params(share=0.9), workshop())
+    outcome = sparse.apply(build("plain"), CompressionPlan(), sparse.Params(share=0.9), workshop())
     (note,) = outcome.notes
     found = re.fullmatch(
         r"14,731 of 16,368 weights are zero; deflated they take ([\d,]+) bytes where it were "
@@ -91,7 +93,7 @@ def test_the_note_says_that_only_the_compressed_file_shrinks() -> None:
 def test_a_protected_layer_keeps_all_its_weights_and_is_named() -> None:
     model = build("plain")
     outcome = sparse.apply(
-        model, Plan(), sparse.Params(share=0.9), workshop(protected={"classifier": "so"})
+        model, CompressionPlan(), sparse.Params(share=0.9), workshop(protected={"classifier": "so"})
     )
     assert outcome.skipped == {"classifier": "so"}
     assert zeros(model)["classifier"] == 0

@@ -36,7 +36,7 @@ def wheel(folder: Path) -> Path:
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=")
         return f"{name},sha256={digest.decode()},{len(text)}"
 
-    files[f"{info}/RECORD"] = "\n".join([listed(*one) for one in files.items()]) + "\n"
+    files[f"{info}/RECORD"] = "\n".join([listed(*item) for item in files.items()]) + "\n"
     path = folder / "tinytool-1.5-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in files.items():
@@ -229,8 +229,8 @@ def test_a_missing_one_is_unavailable_and_says_what_to_run(toolchain: Toolchain)
         toolchain_environment.python(toolchain)
     assert str(caught.value) == (
         "the toolchain tiny is not installed: got no whole environment at "
-        f"{toolchain_environment.folder(toolchain)}; a run installs nothing by itself. Fix: run `fettle "
-        "targets install tiny`, or drop its targets (params.yaml: targets)."
+        f"{toolchain_environment.folder(toolchain)}; a run installs nothing by itself. Fix: run "
+        "`fettle targets install tiny`, or drop its targets (params.yaml: targets)."
     )
 
 

@@ -17,7 +17,7 @@ from fettle.hardware import latency_measurement
 from fettle.hardware.isolated.isolated_session import IsolatedSession
 from fettle.hardware.isolated.isolated_worker import Worker
 
-FAKE = Path(__file__).resolve().parents[1] / "support" / "fake_toolchain.py"
+FAKE = Path(__file__).resolve().parents[2] / "support" / "fake_toolchain.py"
 
 
 def opened(folder: Path, **told: object) -> IsolatedSession:
@@ -75,8 +75,8 @@ def test_several_threads_may_run_one_session(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    for at, batch in enumerate(batches):
-        assert answers[at] == pytest.approx(wanted(batch), abs=1e-6)
+    for index, batch in enumerate(batches):
+        assert answers[index] == pytest.approx(wanted(batch), abs=1e-6)
 
 
 def test_a_time_is_taken_in_the_worker_without_the_way_there(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fettle.hardware.isolated.isolated_worker import Worker, ask, resident_bytes
 from fettle.hardware.isolated.toolchain import Limits
 
 PYTHON = Path(sys.executable)
-FAKE = Path(__file__).resolve().parents[1] / "support" / "fake_toolchain.py"
+FAKE = Path(__file__).resolve().parents[2] / "support" / "fake_toolchain.py"
 MB = 1_000_000
 FIX = "Fix: drop its targets for this model (params.yaml: targets), or change what the lines name."
 

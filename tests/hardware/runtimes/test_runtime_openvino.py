@@ -15,7 +15,7 @@ import tiny_onnx
 
 from fettle.errors import ModelError, TargetError
 from fettle.hardware.runtimes import openvino, ort
-from fettle.quantize.quantizers import static_int8
+from fettle.quantize import static_int8
 
 pytest.importorskip("openvino._pyopenvino", reason="needs openvino")
 

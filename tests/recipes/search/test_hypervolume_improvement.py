@@ -12,16 +12,16 @@ from toy_bench import FINAL_EPOCHS, ROOT, Toy
 
 from fettle.recipes.search import hypervolume_improvement
 from fettle.recipes.search.pareto_front import Point, hypervolume
-from fettle.recipes.search.search_loop import Found, Limits, choose_best, search
+from fettle.recipes.search.search_loop import SearchLimits, SearchResult, choose_best, search
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial
-from fettle.recipes.search.trial_journal import Journal
+from fettle.recipes.search.trial_journal import TrialJournal
 
 DROP_MAX = 0.05
 REFERENCE = ROOT.value, DROP_MAX
 
 
-def run(bench: Toy, path: Path, *, evaluations: int, front: bool = True) -> Found:
-    limits = Limits(
+def run(bench: Toy, path: Path, *, evaluations: int, front: bool = True) -> SearchResult:
+    limits = SearchLimits(
         evaluations_max=evaluations,
         chance_min=0.7,
         final_epochs=FINAL_EPOCHS,
@@ -30,7 +30,7 @@ def run(bench: Toy, path: Path, *, evaluations: int, front: bool = True) -> Foun
     return search(
         ROOT,
         bench,
-        Journal(path, "toy"),
+        TrialJournal(path, "toy"),
         limits=limits,
         out_of_time=lambda: False,
         on_trial=lambda _: None,
@@ -59,7 +59,7 @@ def test_a_fifth_of_all_evaluations_gives_nearly_the_whole_front(
     for front in (True, False):
         found = run(toy, tmp_path / f"{front}", evaluations=len(recipes) // 5, front=front)
         assert len(found.trials) - 1 <= len(recipes) // 5
-        tried = [(one.result.value, one.result.drop) for one in found.trials]
+        tried = [(trial.result.value, trial.result.drop) for trial in found.trials]
         shares[front] = area(tried) / whole
     assert shares[True] > 0.95
     assert shares[True] > shares[False] + 0.05

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from toy_bench import FINAL_EPOCHS, ROOT, Toy
 
 from fettle.recipes.search import search_loop
-from fettle.recipes.search.search_loop import Found, Limits, search
+from fettle.recipes.search.search_loop import SearchLimits, SearchResult, search
 from fettle.recipes.search.surrogate_model import errors
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial, key
-from fettle.recipes.search.trial_journal import Journal
+from fettle.recipes.search.trial_journal import TrialJournal
 
-HERE = Path(__file__).resolve().parent
-LIMITS = Limits(evaluations_max=24, chance_min=0.7, final_epochs=FINAL_EPOCHS)
+HERE = Path(__file__).resolve().parent.parent
+LIMITS = SearchLimits(evaluations_max=24, chance_min=0.7, final_epochs=FINAL_EPOCHS)
 fast = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -36,14 +36,14 @@ def run(
     evaluations: int = 24,
     clock: Sequence[bool] = (),
     root: Result = ROOT,
-) -> Found:
+) -> SearchResult:
     """Search with a fresh journal object; `clock` says at each evaluation whether time is up."""
     ticks = iter(clock)
-    limits = Limits(evaluations_max=evaluations, chance_min=0.7, final_epochs=FINAL_EPOCHS)
+    limits = SearchLimits(evaluations_max=evaluations, chance_min=0.7, final_epochs=FINAL_EPOCHS)
     return search(
         root,
         bench,
-        Journal(path, "toy"),
+        TrialJournal(path, "toy"),
         limits=limits,
         out_of_time=lambda: next(ticks, False),
         on_trial=lambda _: None,
@@ -79,7 +79,7 @@ def test_a_fifth_of_all_evaluations_is_enough_for_nearly_the_best(tmp_path: Path
     toy = Toy(hardness=0.2, floor=12.0)
     recipes = every(toy)[1:]
     found = run(toy, tmp_path / "journal", evaluations=len(recipes) // 5)
-    smallest = min(toy.share(one) for one in recipes if toy.chance(toy.drop(one)) >= 0.7)
+    smallest = min(toy.share(recipe) for recipe in recipes if toy.chance(toy.drop(recipe)) >= 0.7)
     assert len(recipes) == 102
     assert found.trials[found.best].result.value <= 1.2 * 100 * smallest
 
@@ -100,10 +100,10 @@ def test_no_search_evaluates_more_than_it_may_nor_anything_twice(
     assert len(toy.evaluated) == len(found.trials) - 1 <= evaluations
     assert len({key(one.recipe) for one in found.trials}) == len(found.trials)
     numbers = found.front
-    for one in found.trials:  # each is on the front, or beaten by one that is
-        assert one.number in numbers or any(
-            found.trials[at].result.value <= one.result.value
-            and found.trials[at].result.drop <= one.result.drop
+    for trial in found.trials:  # each is on the front, or beaten by one that is
+        assert trial.number in numbers or any(
+            found.trials[at].result.value <= trial.result.value
+            and found.trials[at].result.drop <= trial.result.drop
             for at in numbers
         )
     for a, b in itertools.combinations(numbers, 2):  # and none of the front beats another
@@ -234,7 +234,7 @@ def test_a_goal_that_no_recipe_meets_ends_with_the_nearest_miss(tmp_path: Path) 
     nearest = run(Large(), tmp_path / "other", root=root)
     assert not nearest.met
     best = nearest.trials[nearest.best].result
-    assert best.excess == min(one.result.excess for one in nearest.trials)
+    assert best.excess == min(trial.result.excess for trial in nearest.trials)
 
 
 def test_a_recipe_that_cannot_be_made_is_a_refused_trial_and_leads_nowhere(tmp_path: Path) -> None:
@@ -244,10 +244,10 @@ def test_a_recipe_that_cannot_be_made_is_a_refused_trial_and_leads_nowhere(tmp_p
             return Result(refused="no number") if recipe[-1].get("keep") == 0.5 else one
 
     found = run(Fragile(), tmp_path / "journal")
-    refused = [one for one in found.trials if one.result.refused]
+    refused = [trial for trial in found.trials if trial.result.refused]
     assert refused
     assert found.met
-    parents = {one.parent for one in found.trials}
+    parents = {trial.parent for trial in found.trials}
     assert not parents & {one.number for one in refused}
     assert not set(found.front) & {one.number for one in refused}
     text = (tmp_path / "journal").read_text()
@@ -288,7 +288,7 @@ def test_nothing_smaller_is_tried_in_a_branch_whose_recovery_failed() -> None:
         made(5, 4, "recover", 0.9, 40.0),
     ]
     assert search_loop.failures(trials, 0.7) == {1: 30.0}
-    assert [search_loop.branch(trials, one) for one in trials] == [0, 1, 1, 1, 4, 4]
+    assert [search_loop.branch(trials, trial) for trial in trials] == [0, 1, 1, 1, 4, 4]
     smaller, larger = (Move(step={}, role="shrink", value=value) for value in (29.0, 31.0))
     assert search_loop.choose(trials, [(trials[2], smaller)], 0.5, LIMITS) is None
     picked = search_loop.choose(trials, [(trials[1], larger)], 0.5, LIMITS)

@@ -18,17 +18,17 @@ from fettle.recipes.search.surrogate_model import (
     spearman,
 )
 from fettle.recipes.search.trial import Move, Result, Trial
-from fettle.recipes.search.trial_journal import Journal
+from fettle.recipes.search.trial_journal import TrialJournal
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    journal = Journal(path, "a")
+    journal = TrialJournal(path, "a")
     journal.append({"kind": "one"})
     path.write_bytes(path.read_bytes() + b'{"kind": "tw')
-    again = Journal(path, "a")
+    again = TrialJournal(path, "a")
     assert again.events == [{"kind": "search", "identity": "a"}, {"kind": "one"}]
     again.append({"kind": "two"})
     assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == [
@@ -39,9 +39,9 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_the_journal_of_another_search_is_refused(tmp_path: Path) -> None:
-    Journal(tmp_path / "journal", "a")
+    TrialJournal(tmp_path / "journal", "a")
     with pytest.raises(ProjectError) as caught:
-        Journal(tmp_path / "journal", "b")
+        TrialJournal(tmp_path / "journal", "b")
     assert str(caught.value) == (
         f'{tmp_path / "journal"} is the journal of another search: got "a"; this one is "b". '
         "Fix: delete that file: the search starts over."
@@ -74,9 +74,9 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_a_journal_that_read
     assert len(text) <= 200
     kept = [json.loads(line) for line in text.splitlines()]
     assert [event.get("at") for event in kept] == [None, 0]
-    journal = Journal(path, "a")
+    journal = TrialJournal(path, "a")
     journal.append({"kind": "result", "at": 1})
-    assert Journal(path, "a").events[-1] == {"kind": "result", "at": 1}
+    assert TrialJournal(path, "a").events[-1] == {"kind": "result", "at": 1}
 
 
 def test_the_front_is_what_no_other_point_beats() -> None:

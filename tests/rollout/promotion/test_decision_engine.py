@@ -8,8 +8,8 @@ from simulated_traffic import PASSED, a_plan, agreeing_pairs, an_engine, attempt
 
 from fettle.rollout.promotion.decision_engine import Decision, Engine, Observed, Offline
 from fettle.rollout.promotion.gate_verdict import Verdict
-from fettle.rollout.promotion.request_records import Arm, Label, Seen
-from fettle.rollout.promotion.rollout_state import Action, Kind, Phase
+from fettle.rollout.promotion.request_records import Arm, InputObservation, Label
+from fettle.rollout.promotion.rollout_state import Action, ActionKind, Phase
 
 
 def drive(engine: Engine, *, errors: tuple[float, float], slow: float = 1.0) -> Decision:
@@ -28,7 +28,7 @@ def test_an_equal_challenger_is_promoted_through_every_weight() -> None:
     engine = an_engine()
     decision = drive(engine, errors=(0.01, 0.01))
     assert engine.state.phase is Phase.PROMOTED
-    assert decision.actions[0].kind is Kind.MOVE_ALIASES
+    assert decision.actions[0].kind is ActionKind.MOVE_ALIASES
     assert decision.reason == "every gate passed, and the bake"
 
 
@@ -36,8 +36,11 @@ def test_a_failing_challenger_is_rolled_back_with_both_counts_and_the_evidence()
     engine = an_engine()
     decision = drive(engine, errors=(0.01, 0.5))
     assert engine.state.phase is Phase.ROLLED_BACK
-    assert [one.kind for one in decision.actions] == [Kind.SET_WEIGHT, Kind.STOP_CHALLENGER]
-    errors = next(one for one in decision.gates if one.name == "errors")
+    assert [action.kind for action in decision.actions] == [
+        ActionKind.SET_WEIGHT,
+        ActionKind.STOP_CHALLENGER,
+    ]
+    errors = next(gate for gate in decision.gates if gate.name == "errors")
     assert errors.verdict is Verdict.FAIL
     assert errors.champion is not None
     assert errors.challenger is not None
@@ -52,7 +55,7 @@ def test_a_slow_challenger_is_rolled_back_by_latency() -> None:
     engine = an_engine()
     decision = drive(engine, errors=(0.0, 0.0), slow=3.0)
     assert engine.state.phase is Phase.ROLLED_BACK
-    assert [one.name for one in decision.gates if one.verdict is Verdict.FAIL] == ["latency"]
+    assert [gate.name for gate in decision.gates if gate.verdict is Verdict.FAIL] == ["latency"]
 
 
 def test_no_traffic_promotes_nothing() -> None:
@@ -94,7 +97,7 @@ def test_when_both_arms_fail_together_it_holds() -> None:
     seen = tuple(attempts(5, 0.1, 3000, errors=(0.9, 0.9)))
     decision = engine.decide(Observed(now_s=3.0, records=seen))
     assert decision.verdict is Verdict.INCONCLUSIVE
-    errors = next(one for one in decision.gates if one.name == "errors")
+    errors = next(gate for gate in decision.gates if gate.name == "errors")
     assert "the champion itself fails" in errors.reason
     assert errors.reason.endswith("held, not judged")
 
@@ -114,7 +117,7 @@ def test_a_router_that_splits_wrongly_takes_the_challenger_off_and_asks_a_person
     engine.decide(agreeing_pairs(400))
     seen = tuple(replace(a, weight=0.1) for a in attempts(3, 0.2, 6000, errors=(0.1, 0.1)))
     decision = engine.decide(Observed(now_s=3.0, records=seen))
-    split = next(one for one in decision.gates if one.name == "split")
+    split = next(gate for gate in decision.gates if gate.name == "split")
     assert split.reason == "the router does not split as it was told"
     assert decision.verdict is split.verdict is Verdict.ERROR
     assert (engine.state.phase, engine.state.weight_percent) == (Phase.PAUSED, 0)
@@ -132,7 +135,7 @@ def test_late_labels_are_joined_to_the_arm_that_answered() -> None:
     unknown = Label(request_id="nobody's", time_s=9.0, correct=False)
     decision = engine.decide(Observed(now_s=9.0, records=(*labels, *labels, unknown)))
     assert engine.gates.labels.n.sum() == 4000
-    accuracy = next(one for one in decision.gates if one.name == "accuracy")
+    accuracy = next(gate for gate in decision.gates if gate.name == "accuracy")
     assert accuracy.verdict is Verdict.FAIL
     assert engine.state.phase is Phase.ROLLED_BACK
 
@@ -179,11 +182,15 @@ def test_drift_after_the_promotion_asks_for_a_new_release_once(on_drift: str) ->
     drive(engine, errors=(0.01, 0.01))
     assert engine.state.phase is Phase.PROMOTED
     inputs = [
-        Seen(request_id=str(i), time_s=9.0, arm=Arm.CHALLENGER, bin_index=1) for i in range(200)
+        InputObservation(request_id=str(i), time_s=9.0, arm=Arm.CHALLENGER, bin_index=1)
+        for i in range(200)
     ]
     decisions = [
-        engine.decide(Observed(now_s=500.0 + at, records=(one,))) for at, one in enumerate(inputs)
+        engine.decide(Observed(now_s=500.0 + index, records=(one,)))
+        for index, one in enumerate(inputs)
     ]
-    asked = [one for one in decisions if one.actions]
-    assert [one.actions for one in asked] == [(Action(Kind.RUN_AGAIN),)] * (on_drift == "rerun")
+    asked = [decision for decision in decisions if decision.actions]
+    assert [one.actions for one in asked] == [(Action(ActionKind.RUN_AGAIN),)] * (
+        on_drift == "rerun"
+    )
     assert decisions[-1].gates[-1].reason == "inputs of challenger left the training data: held"

@@ -17,8 +17,8 @@ from fettle.rollout.promotion.decision_engine import (
     Offline,
     Ordered,
 )
-from fettle.rollout.promotion.decision_journal import Journal
-from fettle.rollout.promotion.request_records import Arm, Label, Seen
+from fettle.rollout.promotion.decision_journal import DecisionJournal
+from fettle.rollout.promotion.request_records import Arm, InputObservation, Label
 from fettle.rollout.promotion.rollout_state import Verb
 
 BEGIN = Begin(
@@ -34,7 +34,8 @@ def events() -> list[Event]:
     seen = [tuple(attempts(i, 0.1, 40, errors=(0.02, 0.02))) for i in range(4)]
     late = tuple(Label(request_id=a.request_id, time_s=9.5, correct=True) for a in seen[0])
     inputs = tuple(
-        Seen(request_id=str(i), time_s=2.0, arm=Arm.CHAMPION, bin_index=i % 2) for i in range(9)
+        InputObservation(request_id=str(i), time_s=2.0, arm=Arm.CHAMPION, bin_index=i % 2)
+        for i in range(9)
     )
     return [
         Offline(now_s=0.1, results=(PASSED,)),
@@ -48,7 +49,7 @@ def events() -> list[Event]:
 
 
 def written(path: Path) -> Engine:
-    engine, book = Engine(BEGIN), Journal.create(path, BEGIN)
+    engine, book = Engine(BEGIN), DecisionJournal.create(path, BEGIN)
     for event in events():
         book.write(event, engine.decide(event))
     book.seal()
@@ -117,7 +118,7 @@ def test_a_journal_from_before_a_plan_could_run_again_replays(tmp_path: Path) ->
 
 def test_a_decision_is_on_the_disk_before_its_seal(tmp_path: Path) -> None:
     path = tmp_path / "r1.jsonl"
-    engine, book = Engine(BEGIN), Journal.create(path, BEGIN)
+    engine, book = Engine(BEGIN), DecisionJournal.create(path, BEGIN)
     for done, event in enumerate(events()[:2]):
         book.write(event, engine.decide(event))
         assert len(path.read_text().splitlines()) == done + 2
@@ -145,7 +146,7 @@ def test_a_decision_that_does_not_follow_is_refused_even_under_a_right_seal(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "r1.jsonl"
-    engine, book = Engine(BEGIN), Journal.create(path, BEGIN)
+    engine, book = Engine(BEGIN), DecisionJournal.create(path, BEGIN)
     event = events()[0]
     decision = engine.decide(event)
     book.write(event, replace(decision, reason="a person liked it"))
@@ -177,9 +178,9 @@ def test_a_lost_line_is_refused_wherever_it_was(tmp_path: Path) -> None:
 
 
 def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
-    Journal.create(tmp_path / "r1.jsonl", BEGIN)
+    DecisionJournal.create(tmp_path / "r1.jsonl", BEGIN)
     with pytest.raises(BusyError, match="this rollout already has a journal"):
-        Journal.create(tmp_path / "r1.jsonl", BEGIN)
+        DecisionJournal.create(tmp_path / "r1.jsonl", BEGIN)
 
 
 def test_a_missing_or_empty_journal_is_named(tmp_path: Path) -> None:
@@ -202,15 +203,15 @@ def test_a_journal_of_another_version_is_named_and_its_last_state_is_known(tmp_p
             decision_journal.replay(path)
         assert str(caught.value) == (
             f"{path} is a journal of another version: got version {found}; this fettle replays "
-            f"version {decision_journal.VERSION}: another may have judged otherwise. Fix: replay it with "
-            "the release of fettle that wrote it; what serves, serves on."
+            f"version {decision_journal.VERSION}: another may have judged otherwise. Fix: replay "
+            "it with the release of fettle that wrote it; what serves, serves on."
         )
         assert decision_journal.last_state(path) == "step"
 
 
 def test_a_line_that_is_no_event_is_refused_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "r1.jsonl"
-    engine, book = Engine(BEGIN), Journal.create(path, BEGIN)
+    engine, book = Engine(BEGIN), DecisionJournal.create(path, BEGIN)
     event = events()[0]
     book.write(event, engine.decide(event))
     first, second = path.read_text().splitlines()

@@ -6,13 +6,13 @@ from typing import Any
 from fettle.measure import Measure
 from fettle.params_schema import Promote
 from fettle.rollout.promotion.gate_verdict import Verdict, worst
-from fettle.rollout.promotion.offline_gate import Papers, judge
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.offline_gate import EvidenceBundle, judge
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 
-PLAN = Plan.of(Promote())
+PLAN = RolloutPlan.of(Promote())
 
 
-def papers(**measures: tuple[float, float, float]) -> Papers:
+def papers(**measures: tuple[float, float, float]) -> EvidenceBundle:
     figures = {
         "accuracy": (0.98, 0.97, 0.99),
         "recall.cat": (0.98, 0.95, 0.995),
@@ -25,10 +25,10 @@ def papers(**measures: tuple[float, float, float]) -> Papers:
         for name, (v, low, high) in figures.items()
     }
     gate: dict[str, Any] = {"passed": True, "failed": [], "measures": taken}
-    return Papers(gate=gate, validation={"passed": True}, model_bytes=1000, signed=True)
+    return EvidenceBundle(gate=gate, validation={"passed": True}, model_bytes=1000, signed=True)
 
 
-def failing(challenger: Papers, champion: Papers | None = None) -> dict[str, str]:
+def failing(challenger: EvidenceBundle, champion: EvidenceBundle | None = None) -> dict[str, str]:
     found = judge(challenger, champion or papers(), PLAN)
     assert len(found) == 7
     return {one.name: one.reason for one in found if one.verdict is not Verdict.PASS}

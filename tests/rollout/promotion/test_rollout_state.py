@@ -10,7 +10,7 @@ from simulated_traffic import a_plan
 from fettle.rollout.promotion.gate_verdict import Verdict, worst
 from fettle.rollout.promotion.rollout_state import (
     Action,
-    Kind,
+    ActionKind,
     Outcome,
     Phase,
     RolloutState,
@@ -57,7 +57,7 @@ def test_whatever_happens_the_rules_hold(
         if state.phase is Phase.PROMOTED:
             assert new.phase in (Phase.PROMOTED, Phase.ROLLED_BACK)
         if new.weight_percent != state.weight_percent:
-            assert Action(Kind.SET_WEIGHT, new.weight_percent) in actions
+            assert Action(ActionKind.SET_WEIGHT, new.weight_percent) in actions
         if new.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED:
             assert (state.phase, what) == (Phase.BAKE, Verdict.PASS)
         state = new
@@ -76,11 +76,11 @@ def test_a_failed_analysis_takes_the_challenger_off_the_traffic() -> None:
     state = replace(START, phase=Phase.STEP, step_index=1, weight_percent=50.0)
     new, actions, reason = step(state, Verdict.ERROR, PLAN, 1.0)
     assert (new.phase, new.weight_percent) == (Phase.PAUSED, 0.0)
-    assert actions == (Action(Kind.SET_WEIGHT, 0.0),)
+    assert actions == (Action(ActionKind.SET_WEIGHT, 0.0),)
     assert reason == "the analysis failed at 50 %: weight 0"
     back, actions, _ = order(new, Verb.RESUME, PLAN, 2.0)
     assert (back.phase, back.step_index, back.weight_percent) == (Phase.STEP, 1, 50.0)
-    assert actions[-1] == Action(Kind.SET_WEIGHT, 50.0)
+    assert actions[-1] == Action(ActionKind.SET_WEIGHT, 50.0)
 
 
 def test_an_alarm_in_the_bake_goes_back_to_the_last_comparison() -> None:
@@ -94,7 +94,7 @@ def test_an_alarm_in_the_bake_goes_back_to_the_last_comparison() -> None:
 
 
 PROMOTED = replace(START, phase=Phase.PROMOTED, weight_percent=100.0)
-AGAIN = Action(Kind.RUN_AGAIN)
+AGAIN = Action(ActionKind.RUN_AGAIN)
 
 
 def test_drift_after_the_promotion_makes_a_new_release_once_where_the_plan_says_so() -> None:
@@ -110,18 +110,25 @@ def test_drift_after_the_promotion_makes_a_new_release_once_where_the_plan_says_
 def test_wrong_late_labels_move_the_traffic_back_before_a_new_release_is_made() -> None:
     plan = replace(PLAN, on_drift="rerun")
     new, actions, reason = step(PROMOTED, Verdict.FAIL, plan, 1.0, stale=True)
-    kinds = [one.kind for one in actions]
+    kinds = [action.kind for action in actions]
     assert (new.phase, new.weight_percent) == (Phase.ROLLED_BACK, 0.0)
-    assert kinds == [*(Kind.SET_WEIGHT, Kind.STOP_CHALLENGER, Kind.RESTORE_ALIASES, Kind.RUN_AGAIN)]
+    assert kinds == [
+        *(
+            ActionKind.SET_WEIGHT,
+            ActionKind.STOP_CHALLENGER,
+            ActionKind.RESTORE_ALIASES,
+            ActionKind.RUN_AGAIN,
+        )
+    ]
     assert reason == "a gate failed after promotion; the release flow runs again"
 
 
 def test_undo_restores_traffic_before_names() -> None:
     state = replace(START, phase=Phase.PROMOTED, weight_percent=100.0)
     new, actions, _ = order(state, Verb.UNDO, PLAN, 1.0)
-    kinds = [one.kind for one in actions]
+    kinds = [action.kind for action in actions]
     assert new.phase is Phase.ROLLED_BACK
-    assert kinds == [Kind.SET_WEIGHT, Kind.STOP_CHALLENGER, Kind.RESTORE_ALIASES]
+    assert kinds == [ActionKind.SET_WEIGHT, ActionKind.STOP_CHALLENGER, ActionKind.RESTORE_ALIASES]
 
 
 def test_an_order_that_does_not_fit_says_so() -> None:

@@ -8,10 +8,10 @@ import pytest
 from benchmarks.canary import ours, worlds
 from benchmarks.canary.worlds import Challenger
 from fettle.params_schema import Promote, PromoteStep
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.sample_size import Forecast, Traffic, forecast
 
-PLAN = Plan.of(Promote())
+PLAN = RolloutPlan.of(Promote())
 TRAFFIC = Traffic(requests_per_s=100)
 
 
@@ -60,7 +60,7 @@ def test_a_budget_too_small_is_refused_with_the_need() -> None:
 
 def test_a_gate_on_labels_that_never_come_is_refused() -> None:
     steps = [PromoteStep(weight_percent=50, gates=["errors", "latency", "accuracy"])]
-    found = forecast(Plan.of(Promote(steps=steps)), TRAFFIC)
+    found = forecast(RolloutPlan.of(Promote(steps=steps)), TRAFFIC)
     assert found.refusals == ("50 %: accuracy can never pass with this traffic",)
     assert found.requests is None
     assert found.eta_s is None
@@ -71,7 +71,7 @@ def test_the_need_of_a_step_is_what_rollouts_really_take() -> None:
     for changes in ({"latency_p95_ratio": 3.0, "errors_margin": 0.03}, {"errors_margin": 0.3}):
         steps = [PromoteStep(weight_percent=50)]
         fields = {"latency_p95_ratio": 1.7, **changes}
-        plan = Plan.of(Promote.model_validate({"steps": steps, **fields}))
+        plan = RolloutPlan.of(Promote.model_validate({"steps": steps, **fields}))
         found = forecast(plan, TRAFFIC)
         most = max(need(found, "50 %", gate) for gate in ("errors", "latency"))
         world = worlds.make("plain", Challenger(), 100, 5)

@@ -12,9 +12,9 @@ from benchmarks.sim_canary import upper
 from fettle.rollout.promotion import gates as g
 from fettle.rollout.promotion.decision_engine import Observed
 from fettle.rollout.promotion.gate_verdict import Verdict
-from fettle.rollout.promotion.gates import Bars, Code
+from fettle.rollout.promotion.gates import Code, Thresholds
 from fettle.rollout.promotion.request_records import Arm, Attempt
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import Phase
 
 PLAN = a_plan(errors_margin=0.03, latency_p95_ratio=1.5)
@@ -35,7 +35,7 @@ def test_the_controller_and_the_simulator_say_the_same_after_every_request(
 ) -> None:
     monkeypatch.setattr(worlds, "USERS", 500)
     world = worlds.make(kind, challenger, 1, 3)
-    engine, bars, gates, step = an_engine(PLAN), Bars.of(PLAN), g.start(), np.array([0])
+    engine, bars, gates, step = an_engine(PLAN), Thresholds.of(PLAN), g.start(), np.array([0])
     engine.decide(agreeing_pairs(400))
     assert engine.state.phase is Phase.STEP
     compared = 0
@@ -83,7 +83,7 @@ def test_the_controller_and_the_simulator_say_the_same_after_every_request(
         assert engine.state.phase is Phase.ROLLED_BACK
 
 
-def ends(kind: str, challenger: Challenger, rows: int, plan: Plan = PLAN) -> ours.Outcomes:
+def ends(kind: str, challenger: Challenger, rows: int, plan: RolloutPlan = PLAN) -> ours.Outcomes:
     world = worlds.make(kind, challenger, rows, 11)
     return ours.roll(world, plan, requests_max=6000, shadow=False)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fettle.params_schema import Promote
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.sample_size import Traffic, forecast
-from fettle.rollout.promotion.traffic_statistics import REQUESTS_LEAST, clusters, learn
+from fettle.rollout.promotion.traffic_statistics import REQUESTS_LEAST, clusters, estimate
 
 ASSUMED = Traffic(requests_per_s=10)
 N = 6_000
@@ -31,7 +31,7 @@ def test_independent_requests_show_no_clusters_and_stalls_do() -> None:
 def test_the_plan_takes_errors_spread_and_rate_from_the_champion() -> None:
     draw = np.random.default_rng(2)
     failed = draw.random(N) < 0.02
-    found = learn(ASSUMED, failed=failed, latency_ms=draw.lognormal(2.0, 0.3, N), per_s=40.0)
+    found = estimate(ASSUMED, failed=failed, latency_ms=draw.lognormal(2.0, 0.3, N), per_s=40.0)
     assert found.assumed == ()
     assert found.traffic.requests_per_s == 40.0
     assert found.traffic.errors == pytest.approx(failed.mean(), abs=3e-4)
@@ -40,9 +40,9 @@ def test_the_plan_takes_errors_spread_and_rate_from_the_champion() -> None:
 
 def test_where_latencies_cluster_the_plan_refuses_with_the_reason() -> None:
     none = np.zeros(N, dtype=bool)
-    found = learn(ASSUMED, failed=none, latency_ms=stalls(3), per_s=40.0)
+    found = estimate(ASSUMED, failed=none, latency_ms=stalls(3), per_s=40.0)
     effect = found.traffic.design_effect
-    plan = replace(Plan.of(Promote()), step_budget_requests=10_000)
+    plan = replace(RolloutPlan.of(Promote()), step_budget_requests=10_000)
     calm = forecast(plan, replace(found.traffic, design_effect=1.0))
     clustered = forecast(plan, found.traffic)
     needs = [
@@ -60,11 +60,11 @@ def test_where_latencies_cluster_the_plan_refuses_with_the_reason() -> None:
 
 def test_a_short_log_tells_nothing_and_the_assumptions_are_named() -> None:
     n = REQUESTS_LEAST - 1
-    found = learn(ASSUMED, failed=np.zeros(n, dtype=bool), latency_ms=np.ones(n), per_s=None)
+    found = estimate(ASSUMED, failed=np.zeros(n, dtype=bool), latency_ms=np.ones(n), per_s=None)
     assert found.traffic == ASSUMED
     assert found.assumed == ("requests_per_s", "errors", "latency_spread", "design_effect")
 
 
 def test_a_log_without_an_error_is_not_taken_for_a_champion_without_errors() -> None:
-    found = learn(ASSUMED, failed=np.zeros(N, dtype=bool), latency_ms=np.ones(N), per_s=1.0)
+    found = estimate(ASSUMED, failed=np.zeros(N, dtype=bool), latency_ms=np.ones(N), per_s=1.0)
     assert found.traffic.errors == pytest.approx(1 / (N + 2))

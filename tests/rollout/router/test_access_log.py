@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fettle.rollout.router import access_log
-from fettle.rollout.router.access_log import Try
+from fettle.rollout.router.access_log import ProxyAttempt
 
 GOOD: dict[str, Any] = {
     "time": 1000.5,
@@ -96,7 +96,7 @@ def test_a_request_that_met_no_server_has_no_tries() -> None:
     found = access_log.parse(line(addr="-", statuses="-", times="-", predicted="-", inputs="-"), {})
     assert (found.tries, found.predicted, found.inputs) == ((), (), ())
     found = access_log.parse(line(addr="127.0.0.1:1", statuses="-", times="-"), {})
-    assert found.tries == (Try(None, access_log.NO_ANSWER, 0.0),)
+    assert found.tries == (ProxyAttempt(None, access_log.NO_ANSWER, 0.0),)
 
 
 def test_a_file_that_only_looks_like_a_log_put_aside_is_not_read(tmp_path: Path) -> None:

@@ -17,23 +17,23 @@ from fettle.rollout.router import model_servers
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[model_servers.Arms]:
-    made = model_servers.Arms(tmp_path / "arms", os.environ, key=None)
+def served(tmp_path: Path) -> Iterator[model_servers.ModelServers]:
+    made = model_servers.ModelServers(tmp_path / "arms", os.environ, key=None)
     yield made
     for server in made.running():
         made.kill(server.release)
 
 
 def launch(
-    served: model_servers.Arms, folder: Path, name: str = "aaa", port: int = 0
-) -> model_servers.Serving:
+    served: model_servers.ModelServers, folder: Path, name: str = "aaa", port: int = 0
+) -> model_servers.RunningServer:
     port = port or model_servers.free_port()
     command = [sys.executable, arm_server.__file__, str(port), name, str(folder / "fail")]
     return served.launch(name, command, port)
 
 
 def test_an_arm_is_ready_when_it_answers_an_inference_not_when_it_listens(
-    served: model_servers.Arms, tmp_path: Path
+    served: model_servers.ModelServers, tmp_path: Path
 ) -> None:
     (tmp_path / "fail").touch()
     server = launch(served, tmp_path)
@@ -45,15 +45,15 @@ def test_an_arm_is_ready_when_it_answers_an_inference_not_when_it_listens(
 
 
 def test_another_controller_finds_the_running_arm_and_starts_no_second(
-    served: model_servers.Arms, tmp_path: Path
+    served: model_servers.ModelServers, tmp_path: Path
 ) -> None:
     server = launch(served, tmp_path)
-    again = model_servers.Arms(tmp_path / "arms", os.environ, key=None)
+    again = model_servers.ModelServers(tmp_path / "arms", os.environ, key=None)
     assert again.start("aaa", "never:built") == server
 
 
 def test_a_stopped_arm_is_gone_and_its_port_is_known_for_the_next_start(
-    served: model_servers.Arms, tmp_path: Path
+    served: model_servers.ModelServers, tmp_path: Path
 ) -> None:
     server = launch(served, tmp_path)
     served.await_ready("aaa", timeout_s=10)
@@ -65,16 +65,16 @@ def test_a_stopped_arm_is_gone_and_its_port_is_known_for_the_next_start(
 
 
 def test_a_namesake_of_a_dead_arm_is_not_taken_for_it(
-    served: model_servers.Arms, tmp_path: Path
+    served: model_servers.ModelServers, tmp_path: Path
 ) -> None:
     server = launch(served, tmp_path)
-    stranger = model_servers.Serving("aaa", os.getpid(), server.born, server.port, [])
+    stranger = model_servers.RunningServer("aaa", os.getpid(), server.born, server.port, [])
     assert model_servers.alive(server)
     assert not model_servers.alive(stranger)
 
 
 def test_an_arm_that_dies_at_once_is_reported_with_its_last_words(
-    served: model_servers.Arms, tmp_path: Path
+    served: model_servers.ModelServers, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", "print('no model here'); raise SystemExit(3)"]
     served.launch("bbb", command, 3100)
@@ -87,7 +87,9 @@ def test_an_arm_that_dies_at_once_is_reported_with_its_last_words(
     )
 
 
-def test_each_arm_has_a_bentoml_home_of_its_own(served: model_servers.Arms, tmp_path: Path) -> None:
+def test_each_arm_has_a_bentoml_home_of_its_own(
+    served: model_servers.ModelServers, tmp_path: Path
+) -> None:
     script = "import os; print(os.environ['BENTOML_HOME'])"
     for name in ("aaa", "bbb"):
         served.launch(name, [sys.executable, "-c", script], 3100)
@@ -100,7 +102,7 @@ def test_each_arm_has_a_bentoml_home_of_its_own(served: model_servers.Arms, tmp_
 
 
 def test_an_arm_that_ignores_sigterm_is_killed_after_its_drain(
-    served: model_servers.Arms, tmp_path: Path
+    served: model_servers.ModelServers, tmp_path: Path
 ) -> None:
     script = (
         f"import signal, time; signal.signal({int(signal.SIGTERM)}, signal.SIG_IGN); "

@@ -67,13 +67,13 @@ class Bench:
         answer = self.link.getresponse()
         return answer.status, answer.read(), answer.headers["X-Request-Id"]
 
-    def logged(self, n: int) -> list[access_log.Logged]:
+    def logged(self, n: int) -> list[access_log.LoggedRequest]:
         """The first `n` lines; nginx writes one after the answer has left."""
         names: dict[str, access_log.Arm] = {
             f"127.0.0.1:{self.champion}": "champion",
             f"127.0.0.1:{self.challenger}": "challenger",
         }
-        lines: list[access_log.Logged] = []
+        lines: list[access_log.LoggedRequest] = []
         position, deadline = 0, time.monotonic() + 10
         while len(lines) < n and time.monotonic() < deadline:
             more, position = access_log.read(self.router.place.log, position, names)
@@ -313,21 +313,21 @@ def test_a_taken_port_is_refused_with_the_address(bench: Bench) -> None:
 def test_routes_that_nginx_could_not_take_are_refused_before_it(
     changed: dict[str, object], text: str
 ) -> None:
-    place = nginx_config.Place(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
+    place = nginx_config.RouterConfig(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
     with pytest.raises(UserError) as caught:
         nginx_config.render(place, Routes(1, 2, **changed))  # type: ignore[arg-type]
     assert str(caught.value) == text
 
 
 def test_a_challenger_without_a_server_is_refused() -> None:
-    place = nginx_config.Place(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
+    place = nginx_config.RouterConfig(Path("/r"), "127.0.0.1", 80, 81, (1, 31, 3))
     with pytest.raises(UserError) as caught:
         nginx_config.render(place, Routes(1, weight_percent=5))
     assert str(caught.value) == "there is no challenger to send requests to: got 5 %."
 
 
 def test_the_rendered_configuration_is_the_golden_one() -> None:
-    place = nginx_config.Place(
+    place = nginx_config.RouterConfig(
         Path("/srv/router"),
         "0.0.0.0",
         443,
@@ -339,12 +339,12 @@ def test_the_rendered_configuration_is_the_golden_one() -> None:
     routes = Routes(
         3101, 3102, feedback=3103, weight_percent=12.5, sticky="cookie:session", salt="r1."
     )
-    golden = Path(__file__).parents[1] / "golden" / "router.conf"
+    golden = Path(__file__).parents[2] / "golden" / "router.conf"
     assert nginx_config.render(place, routes)[0] == golden.read_text()
 
 
 def test_an_older_nginx_gets_no_directive_that_it_does_not_know() -> None:
-    place = nginx_config.Place(Path("/r"), "127.0.0.1", 80, 81, (1, 22, 1))
+    place = nginx_config.RouterConfig(Path("/r"), "127.0.0.1", 80, 81, (1, 22, 1))
     assert "keepalive_min_timeout" not in nginx_config.render(place, Routes(1))[0]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fettle.rollout.supervisor import jsonl
 from fettle.rollout.supervisor.evidence_collector import pair
-from fettle.rollout.supervisor.late_labels import Memory, label
+from fettle.rollout.supervisor.late_labels import AnsweredRequests, label
 
 LABEL = {"request_id": "a", "time_s": 1.0, "correct": True}
 
@@ -37,4 +37,4 @@ def test_lines_of_other_fields_or_types_are_left_out(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join([*alien, json.dumps(LABEL).encode()]) + b"\n")
     assert len(jsonl.read(path, 0, take=label)[0]) == 1
     assert jsonl.read(path, 0, take=pair)[0] == []
-    assert Memory({}, path).join([], 0.0) == {"accepted": 0, "unknown": 0, "repeated": 0}
+    assert AnsweredRequests({}, path).join([], 0.0) == {"accepted": 0, "unknown": 0, "repeated": 0}

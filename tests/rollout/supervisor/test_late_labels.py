@@ -10,7 +10,7 @@ import pytest
 from served import free_port
 
 from fettle.rollout.supervisor import jsonl
-from fettle.rollout.supervisor.late_labels import Answered, Feedback, Memory
+from fettle.rollout.supervisor.late_labels import Answered, AnsweredRequests, FeedbackRoute
 
 # the two releases order their classes differently
 CLASSES = {"champion": ["dog", "cat"], "challenger": ["cat", "dog"]}
@@ -22,10 +22,10 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.path = folder / "labels.jsonl"
-        self.memory = Memory(CLASSES, self.path)
+        self.memory = AnsweredRequests(CLASSES, self.path)
         self.memory.remember("a", Answered("challenger", (1,)))
         self.memory.remember("b", Answered("champion", (1, 0)))
-        self.server = Feedback(self.port, "secret")
+        self.server = FeedbackRoute(self.port, "secret")
         self.server.attach(self.memory)
 
     def post(self, doc: object, key: str = "secret") -> tuple[int, Any]:
@@ -58,7 +58,7 @@ def test_labels_join_their_requests_and_every_image_must_be_right(desk: Desk) ->
 def test_a_request_counts_once_even_after_the_controller_was_killed(desk: Desk) -> None:
     assert desk.post({"request_id": "a", "label": "dog"})[1]["accepted"] == 1
     assert desk.post({"request_id": "a", "label": "cat"})[1]["repeated"] == 1
-    again = Memory(CLASSES, desk.path)
+    again = AnsweredRequests(CLASSES, desk.path)
     again.remember("a", Answered("challenger", (1,)))
     assert again.join([("a", ("cat",))], 0.0)["repeated"] == 1
     assert desk.correct() == {"a": True}

@@ -5,14 +5,14 @@ import pytest
 from fettle.params_schema import Promote
 from fettle.rollout.promotion import rollout_state
 from fettle.rollout.promotion.gate_verdict import Verdict
-from fettle.rollout.promotion.rollout_plan import Plan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import Phase, RolloutState, Verb
 from fettle.rollout.supervisor.rollout_observer import why
 
 
 @pytest.mark.parametrize("verdict", [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.ERROR])
 def test_a_paused_rollout_goes_on_saying_why_it_was_paused(verdict: Verdict) -> None:
-    plan = Plan.of(Promote())
+    plan = RolloutPlan.of(Promote())
     begun = RolloutState(
         rollout_id="r", challenger="b", champion="a", phase=Phase.STEP, weight_percent=1.0
     )

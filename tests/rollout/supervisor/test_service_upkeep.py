@@ -15,17 +15,17 @@ from rehearsed import Theatre, Users, wait_for
 from fettle.adapters import bento_store
 from fettle.errors import TamperedError
 from fettle.rollout.router import nginx_process
-from fettle.rollout.supervisor.state_layout import Release
+from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
 
 
-def source(release: Release) -> Path:
+def source(release: PinnedRelease) -> Path:
     """A file of the Bento that runs, which the release folder does not hold."""
     return bento_store.bento_folder(release.tag) / "bento.yaml"
 
 
-def tamper(release: Release) -> None:
+def tamper(release: PinnedRelease) -> None:
     with source(release).open("a") as out:
         out.write("# one more line\n")
 

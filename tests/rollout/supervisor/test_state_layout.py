@@ -11,9 +11,9 @@ import pytest
 from fettle import manifest
 from fettle.errors import ProjectError
 from fettle.rollout.supervisor import state_layout as places
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
-SERVING = Serving("127.0.0.1", 1, 2, 3, champion=Release("a", "tiny:a", "/a"))
+SERVING = ServingState("127.0.0.1", 1, 2, 3, champion=PinnedRelease("a", "tiny:a", "/a"))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ SERVING = Serving("127.0.0.1", 1, 2, 3, champion=Release("a", "tiny:a", "/a"))
     ],
 )
 def test_what_is_no_order_is_answered_and_put_aside(tmp_path: Path, text: str, said: str) -> None:
-    place = Place(tmp_path)
+    place = StateLayout(tmp_path)
     place.inbox.mkdir()
     (place.inbox / "1.json").write_text(text)
     good = places.post(place, {"verb": "abort"})
@@ -47,24 +47,24 @@ def test_what_is_no_order_is_answered_and_put_aside(tmp_path: Path, text: str, s
 
 
 def test_an_order_that_was_taken_back_is_not_obeyed(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = StateLayout(tmp_path)
     places.withdraw(place, places.post(place, {"verb": "abort"}))
     assert list(places.orders(place)) == []
 
 
 def test_what_serves_reads_back_and_carries_its_version(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = StateLayout(tmp_path)
     place.write_serving(SERVING)
     assert place.serving() == SERVING
     assert json.loads((tmp_path / "serving.json").read_text())["version"] == places.VERSION
 
 
 def test_a_serving_json_from_before_it_had_a_version_is_read(tmp_path: Path) -> None:
-    doc = asdict(replace(SERVING, challenger=Release("b", "tiny:b", "/b"), rollout="r1"))
+    doc = asdict(replace(SERVING, challenger=PinnedRelease("b", "tiny:b", "/b"), rollout="r1"))
     del doc["state"]
     manifest.write_json(tmp_path / "serving.json", doc)
     manifest.write_json(tmp_path / "rollouts" / "r1" / "status.json", {"state": "promoted"})
-    found = Place(tmp_path).serving()
+    found = StateLayout(tmp_path).serving()
     assert found is not None
     assert found.promoted
 
@@ -73,13 +73,15 @@ def test_of_a_newer_serving_json_what_is_known_is_taken(tmp_path: Path) -> None:
     doc = {**asdict(SERVING), "version": 99, "colour": "green"}
     doc["champion"] = {**asdict(SERVING)["champion"], "weight": 3}
     manifest.write_json(tmp_path / "serving.json", doc)
-    assert Place(tmp_path).serving() == SERVING
+    assert StateLayout(tmp_path).serving() == SERVING
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"host": "x", "port": "y"}', '"x"'])
 def test_a_serving_json_that_is_none_is_refused_with_the_way_out(tmp_path: Path, text: str) -> None:
     (tmp_path / "serving.json").write_text(text)
     with pytest.raises(ProjectError) as caught:
-        Place(tmp_path).serving()
+        StateLayout(tmp_path).serving()
     assert str(caught.value).startswith(f"{tmp_path}/serving.json does not say what serves: got ")
-    assert Place(tmp_path).active() == "unreadable"  # no alias is moved under a rollout unseen
+    assert (
+        StateLayout(tmp_path).active() == "unreadable"
+    )  # no alias is moved under a rollout unseen

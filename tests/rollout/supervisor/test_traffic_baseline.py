@@ -11,7 +11,7 @@ from fettle.rollout.promotion.sample_size import Traffic
 from fettle.rollout.promotion.traffic_statistics import REQUESTS_LEAST
 from fettle.rollout.router import access_log, model_servers
 from fettle.rollout.supervisor import traffic_baseline
-from fettle.rollout.supervisor.state_layout import Place, Release, Serving
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 ASSUMED = Traffic(requests_per_s=10)
 
@@ -24,22 +24,22 @@ def line(at: int, port: int, *, status: int = 200, seconds: float = 0.004) -> st
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
+def place(tmp_path: Path) -> StateLayout:
+    made = StateLayout(tmp_path)
     made.router.mkdir()
-    champion = Release("aaa", "tiny:aaa", "/nowhere")
-    made.write_serving(replace(Serving("127.0.0.1", 1, 2, 3), champion=champion))
+    champion = PinnedRelease("aaa", "tiny:aaa", "/nowhere")
+    made.write_serving(replace(ServingState("127.0.0.1", 1, 2, 3), champion=champion))
     for name, port in (("aaa", 3101), ("bbb", 3102)):
-        server = model_servers.Serving(name, 1, 0.0, port, [])
+        server = model_servers.RunningServer(name, 1, 0.0, port, [])
         manifest.write_json(made.arms / name / "server.json", asdict(server))
     return made
 
 
-def write(place: Place, lines: list[str]) -> None:
+def write(place: StateLayout, lines: list[str]) -> None:
     (place.router / "attempts.log").write_text("\n".join(lines) + "\n")
 
 
-def test_the_champions_own_requests_are_counted_and_the_rate_is_of_all(place: Place) -> None:
+def test_the_champions_own_requests_are_counted_and_the_rate_is_of_all(place: StateLayout) -> None:
     n = REQUESTS_LEAST
     write(place, [line(at, 3101 + at % 2, status=200 if at % 20 else 503) for at in range(2 * n)])
     found = traffic_baseline.learnt(place, ASSUMED)
@@ -49,10 +49,10 @@ def test_the_champions_own_requests_are_counted_and_the_rate_is_of_all(place: Pl
     assert found.traffic.requests_per_s == pytest.approx(50, rel=1e-3)
 
 
-def test_after_a_promotion_the_challenger_is_the_champion(place: Place) -> None:
+def test_after_a_promotion_the_challenger_is_the_champion(place: StateLayout) -> None:
     serving = place.serving()
     assert serving is not None
-    challenger = Release("bbb", "tiny:bbb", "/nowhere")
+    challenger = PinnedRelease("bbb", "tiny:bbb", "/nowhere")
     place.write_serving(replace(serving, challenger=challenger, rollout="r1"))
     manifest.write_json(place.rollout("r1") / "status.json", {"state": "promoted"})
     write(place, [line(at, 3102) for at in range(50)])
@@ -60,7 +60,7 @@ def test_after_a_promotion_the_challenger_is_the_champion(place: Place) -> None:
 
 
 def test_only_whole_lines_of_the_logs_end_are_read(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StateLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line(at, 3101) for at in range(100, 200)]
     write(place, lines)
@@ -72,8 +72,10 @@ def test_only_whole_lines_of_the_logs_end_are_read(
     assert access_log.recent(place.router / "attempts.log", 10**9) == 0
 
 
-def test_without_a_log_or_anything_that_serves_all_is_assumed(place: Place, tmp_path: Path) -> None:
-    for one in (place, Place(tmp_path / "new")):
+def test_without_a_log_or_anything_that_serves_all_is_assumed(
+    place: StateLayout, tmp_path: Path
+) -> None:
+    for one in (place, StateLayout(tmp_path / "new")):
         found = traffic_baseline.learnt(one, ASSUMED)
         assert (found.traffic, found.requests) == (ASSUMED, 0)
         assert len(found.assumed) == 4

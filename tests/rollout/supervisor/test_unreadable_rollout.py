@@ -18,7 +18,7 @@ from fettle.rollout.router import nginx_process
 from fettle.rollout.supervisor import fault_backoff
 from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.evidence_collector import BAD_MOST
-from fettle.rollout.supervisor.state_layout import Release
+from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
 
@@ -35,13 +35,13 @@ def arms_asked(theatre: Theatre, since: int) -> set[str]:
     return {line["addr"] for line in theatre.attempts()[since:]}
 
 
-def address(theatre: Theatre, release: Release) -> str:
+def address(theatre: Theatre, release: PinnedRelease) -> str:
     found = theatre.arm(release)
     assert found is not None
     return found.address
 
 
-def at_step(theatre: Theatre) -> tuple[Release, Release, Path]:
+def at_step(theatre: Theatre) -> tuple[PinnedRelease, PinnedRelease, Path]:
     """A rollout at its 50 %; returns the releases and its journal. The controller is closed."""
     champion, challenger = theatre.release(1), theatre.release(2)
     controller = theatre.start(champion)
@@ -169,7 +169,7 @@ def test_garbage_in_the_inbox_ends_nothing_and_the_next_order_is_obeyed(theatre:
     worse = places.post(theatre.place, {"verb": "start", "challenger": 7, "plan": {"steps": []}})
     controller.tick()
     answers = [places.answer(theatre.place, name, timeout_s=0) for name in (bad, good, worse)]
-    assert [str((one or {}).get("error", ""))[:43] for one in answers] == [
+    assert [str((answer or {}).get("error", ""))[:43] for answer in answers] == [
         "a rollout is under way already: got " + theatre.place.rollouts()[0][:7],
         "",
         "the order to start cannot be understood: go",

@@ -12,8 +12,8 @@ import pytest
 
 from fettle.adapters import process_identity
 from fettle.rollout.router import nginx_process
-from fettle.rollout.supervisor.state_layout import Place, Serving
-from fettle.rollout.supervisor.watchdog import Warden
+from fettle.rollout.supervisor.state_layout import ServingState, StateLayout
+from fettle.rollout.supervisor.watchdog import Watchdog
 
 # a controller that renews its lease and does nothing else
 STAND_IN = (
@@ -25,18 +25,18 @@ class Post:
     """A warden over a stand-in of the controller, with a lease of 1.5 s."""
 
     def __init__(self, folder: Path) -> None:
-        self.place = Place(folder)
+        self.place = StateLayout(folder)
         (folder / "router").mkdir()
         (folder / "router" / nginx_process.SWITCH).write_text("stop-r1")
-        self.place.write_serving(replace(Serving("127.0.0.1", 1, 2, 3), lease_s=1.5))
+        self.place.write_serving(replace(ServingState("127.0.0.1", 1, 2, 3), lease_s=1.5))
         command = [sys.executable, "-c", STAND_IN, str(self.place.lease)]
-        self.warden = Warden(self.place, command, cwd=folder)
+        self.warden = Watchdog(self.place, command, cwd=folder)
 
     @property
     def stopped(self) -> bool:
         return (self.place.router / "stop-r1").exists()
 
-    def controller(self) -> process_identity.Known:
+    def controller(self) -> process_identity.ProcessIdentity:
         """The controller, once it holds a fresh lease."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -81,11 +81,11 @@ def test_a_controller_that_hangs_costs_the_challenger_its_traffic(post: Post) ->
 
 
 def test_a_controller_that_cannot_start_costs_the_challenger_its_traffic(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = StateLayout(tmp_path)
     (tmp_path / "router").mkdir()
     (tmp_path / "router" / nginx_process.SWITCH).write_text("stop-r1")
-    place.write_serving(replace(Serving("127.0.0.1", 1, 2, 3), lease_s=0.3))
-    warden = Warden(place, [sys.executable, "-c", "raise SystemExit(1)"], cwd=tmp_path)
+    place.write_serving(replace(ServingState("127.0.0.1", 1, 2, 3), lease_s=0.3))
+    warden = Watchdog(place, [sys.executable, "-c", "raise SystemExit(1)"], cwd=tmp_path)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and not (tmp_path / "router" / "stop-r1").exists():
         warden.tick()

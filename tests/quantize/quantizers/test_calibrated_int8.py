@@ -7,7 +7,8 @@ import pytest
 import tiny_onnx
 
 from fettle.errors import DataError, ModelError
-from fettle.quantize import float_fallback, int8_calibration
+from fettle.quantize import calibration_images, float_fallback
+from fettle.quantize.quantizers import calibrated_int8
 
 FIX = (
     " Fix: look at the training split (fettle report), or raise export.calibration_images "
@@ -20,7 +21,7 @@ LOGITS = np.eye(3, dtype=np.float32)[LABELS]
 
 
 def test_sound_calibration_images_pass() -> None:
-    int8_calibration.check(IMAGES, LABELS, LOGITS)
+    calibration_images.check(IMAGES, LABELS, LOGITS)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,13 @@ def test_images_that_say_nothing_are_refused(
     text: str,
 ) -> None:
     with pytest.raises(DataError) as caught:
-        int8_calibration.check(pixels, labels, logits)
+        calibration_images.check(pixels, labels, logits)
     assert str(caught.value) == f"the calibration images cannot give int8 ranges: {text}{FIX}"
 
 
 def test_a_weak_model_of_hard_data_is_calibrated() -> None:
     labels = np.where(np.arange(12) < 5, LABELS, (LABELS + 1) % 3)  # right on 42 %
-    int8_calibration.check(IMAGES, labels, LOGITS)
+    calibration_images.check(IMAGES, labels, LOGITS)
 
 
 def between() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -79,13 +80,15 @@ def between() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return (first[:-1] + second[1:]) / 2
 
 
-def tune(folder: Path, *, disagreement_max: float, spoil: bool = False) -> int8_calibration.Tuned:
+def tune(
+    folder: Path, *, disagreement_max: float, spoil: bool = False
+) -> calibrated_int8.CalibratedModel:
     model = tiny_onnx.classifier(folder / "model.onnx", width=8)
     if spoil:
         weight = tiny_onnx.weights(model)["w2"].copy()
         weight[:, 0, 1, 1] = 300 * np.abs(weight).max()
         tiny_onnx.replace_weight(model, "w2", weight)
-    return int8_calibration.tune(
+    return calibrated_int8.apply(
         model,
         folder / "int8.onnx",
         batches=[tiny_onnx.images(48)],

@@ -12,8 +12,8 @@ import tiny_onnx
 
 from fettle.errors import ModelError
 from fettle.hardware.runtimes import ort
-from fettle.quantize.quantizers import static_int8
-from fettle.quantize.quantizers.static_int8 import Calibrate
+from fettle.quantize import static_int8
+from fettle.quantize.static_int8 import Calibrate
 
 DROP = "Fix: drop the int8 targets (params.yaml: targets)"
 
@@ -86,8 +86,8 @@ def test_the_same_inputs_give_the_same_bytes_in_any_process(model: Path) -> None
     first = quantize(model).read_bytes()
     code = (
         "import sys; from pathlib import Path; import tiny_onnx; "
-        "from fettle.compress import int8_qdq; "
-        "x = tiny_onnx.images(60); int8_qdq.apply(Path(sys.argv[1]), Path(sys.argv[2]), "
+        "from fettle.quantize import static_int8; "
+        "x = tiny_onnx.images(60); static_int8.apply(Path(sys.argv[1]), Path(sys.argv[2]), "
         "batches=[x[:25], x[25:50], x[50:]], calibrate='minmax')"
     )
     other = model.with_name("other.onnx")
@@ -137,7 +137,7 @@ def test_a_vanishing_channel_leaves_every_scale_a_normal_number(model: Path, siz
     pairs = [n for n in onnx.load(after).graph.node if n.op_type.endswith("Linear")]
     scales = [held[n.input[1]] for n in pairs]
     assert len(scales) == 14
-    assert min(float(one.min()) for one in scales) > np.finfo(np.float32).tiny
+    assert min(float(scale.min()) for scale in scales) > np.finfo(np.float32).tiny
     assert np.abs(logits(after) - before).max() < 0.03 * np.abs(before).max()
 
 
@@ -239,11 +239,3 @@ def test_an_answer_that_is_no_number_is_refused(model: Path, tmp_path: Path) -> 
         "logit is finite. Fix: look for weights that are not finite in the model, or drop the int8 "
         "targets."
     )
-
-
-def test_it_claims_to_change_no_shape_and_to_need_no_training() -> None:
-    claims = static_int8.CLAIMS
-    assert claims.kind == "graph"
-    assert claims.keeps_shapes
-    assert not any([claims.needs_training, claims.shrinks_parameters, claims.shrinks_macs])
-    assert static_int8.Params().calibrate == "minmax"

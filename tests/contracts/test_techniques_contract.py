@@ -1,4 +1,4 @@
-"""Every technique in fettle/compress keeps the same contract, and its own claims."""
+"""Every technique in fettle/compress/techniques keeps the same contract, and its own claims."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from torch import Tensor, nn
 
 from fettle import plugins
 from fettle.compress import compression_plan, layer_costs, sensitivity_analysis
-from fettle.compress.compression_plan import Plan
-from fettle.compress.technique import Claims, Outcome, Workshop
+from fettle.compress.compression_plan import CompressionPlan
+from fettle.compress.technique import Capabilities, CompressionContext, TechniqueResult
 from fettle.models.families import small_cnn
 from fettle.params_schema import Options, Strict
 
-TECHNIQUES = plugins.names("compress")
-MODULE = [
-    name
-    for name in TECHNIQUES
-    if plugins.resolve("compress", name, where="").CLAIMS.kind == "module"
-]
+TECHNIQUES = plugins.names("techniques")
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 
 
@@ -80,8 +75,8 @@ def student(name: str, options: Options) -> nn.Module:
     return model.eval()
 
 
-def workshop(lesson: Lesson) -> Workshop:
-    return Workshop(
+def workshop(lesson: Lesson) -> CompressionContext:
+    return CompressionContext(
         example=EXAMPLE,
         protected={"classifier": "it is the classifier"},
         channel_multiple=8,
@@ -92,31 +87,31 @@ def workshop(lesson: Lesson) -> Workshop:
     )
 
 
-def apply(name: str, model: nn.Module) -> tuple[nn.Module, Outcome, Lesson]:
-    technique, lesson = plugins.resolve("compress", name, where=""), Lesson()
-    outcome: Outcome = technique.apply(model, Plan(), technique.Params(), workshop(lesson))
+def apply(name: str, model: nn.Module) -> tuple[nn.Module, TechniqueResult, Lesson]:
+    technique, lesson = plugins.resolve("techniques", name, where=""), Lesson()
+    outcome: TechniqueResult = technique.apply(
+        model, CompressionPlan(), technique.Params(), workshop(lesson)
+    )
     return model if outcome.model is None else outcome.model, outcome, lesson
 
 
 def test_the_techniques_are_these() -> None:
-    assert MODULE == ["depth", "distil", "low_rank", "prune", "qat", "sparse", "student"]
-    graph = ["dynamic_int8", "int8_qdq", "weight_fp16", "weight_int4", "weight_int8"]
-    assert sorted({*TECHNIQUES} - {*MODULE}) == graph
+    assert TECHNIQUES == ["depth", "distil", "low_rank", "prune", "qat", "sparse", "student"]
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_a_technique_has_strict_params_with_defaults_claims_and_apply(name: str) -> None:
-    technique = plugins.resolve("compress", name, where="")
+    technique = plugins.resolve("techniques", name, where="")
     assert issubclass(technique.Params, Strict)
     assert technique.Params() == technique.Params.model_validate_json("{}")
-    assert isinstance(technique.CLAIMS, Claims)
+    assert isinstance(technique.CLAIMS, Capabilities)
     assert inspect.isfunction(technique.apply)
-    assert plugins.summary("compress", name).endswith(".")
+    assert plugins.summary("techniques", name).endswith(".")
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_a_technique_imports_no_heavy_library_at_the_top(name: str) -> None:
-    tree = ast.parse((plugins.folder_path("compress") / f"{name}.py").read_text())
+    tree = ast.parse((plugins.folder_path("techniques") / f"{name}.py").read_text())
     heavy = {"torch", "torch_pruning", "onnx", "onnxruntime", "openvino", "sklearn", "scipy"}
     found = set()
     for node in tree.body:  # the top level only: not inside functions, nor under TYPE_CHECKING
@@ -127,9 +122,9 @@ def test_a_technique_imports_no_heavy_library_at_the_top(name: str) -> None:
     assert not found & heavy
 
 
-@pytest.mark.parametrize("name", MODULE)
-def test_a_module_technique_does_to_size_and_shapes_what_it_claims(name: str) -> None:
-    claims: Claims = plugins.resolve("compress", name, where="").CLAIMS
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_technique_does_to_size_and_shapes_what_it_claims(name: str) -> None:
+    claims: Capabilities = plugins.resolve("techniques", name, where="").CLAIMS
     model = build()
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     before = layer_costs.totals(layer_costs.survey(model, EXAMPLE))
@@ -139,35 +134,35 @@ def test_a_module_technique_does_to_size_and_shapes_what_it_claims(name: str) ->
     assert (after[1] < before[1]) == claims.shrinks_macs
     kept = {key: tensor.shape for key, tensor in model.state_dict().items()} == shapes
     assert kept == claims.keeps_shapes
-    assert (outcome.plan == Plan()) == claims.keeps_shapes
+    assert (outcome.plan == CompressionPlan()) == claims.keeps_shapes
     assert bool(lesson.phases) == claims.needs_training
 
 
-@pytest.mark.parametrize("name", MODULE)
-def test_a_module_technique_keeps_the_answer_s_shape_and_the_protected_layer(name: str) -> None:
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_technique_keeps_the_answer_s_shape_and_the_protected_layer(name: str) -> None:
     model, _, _ = apply(name, build())
     images, _ = next(batches())
     assert model(images).shape == (16, 3)
     assert dict(model.named_modules())["classifier"].weight.shape[0] == 3  # type: ignore[union-attr, index] # a Linear
 
 
-@pytest.mark.parametrize("name", MODULE)
-def test_a_module_technique_names_each_training_once(name: str) -> None:
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_technique_names_each_training_once(name: str) -> None:
     _, _, lesson = apply(name, build())
     assert len(set(lesson.phases)) == len(lesson.phases)
 
 
-@pytest.mark.parametrize("name", MODULE)
-def test_a_module_technique_repeats_itself_exactly(name: str) -> None:
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_technique_repeats_itself_exactly(name: str) -> None:
     (first, one, _), (second, two, _) = apply(name, build()), apply(name, build())
     assert (one.plan, one.skipped, one.notes) == (two.plan, two.skipped, two.notes)
     left, right = first.state_dict(), second.state_dict()
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
-@pytest.mark.parametrize("name", MODULE)
+@pytest.mark.parametrize("name", TECHNIQUES)
 def test_the_proposals_of_a_technique_are_options_of_its_own(name: str) -> None:
-    technique = plugins.resolve("compress", name, where="")
+    technique = plugins.resolve("techniques", name, where="")
     if not hasattr(technique, "proposals"):
         assert not technique.CLAIMS.shrinks_parameters, "a search could never take it"
         return
@@ -178,16 +173,16 @@ def test_the_proposals_of_a_technique_are_options_of_its_own(name: str) -> None:
         technique.Params.model_validate_json(json.dumps(options))
 
 
-@pytest.mark.parametrize("name", MODULE)
+@pytest.mark.parametrize("name", TECHNIQUES)
 def test_a_technique_that_serves_some_objectives_only_says_why(name: str) -> None:
-    claims: Claims = plugins.resolve("compress", name, where="").CLAIMS
+    claims: Capabilities = plugins.resolve("techniques", name, where="").CLAIMS
     assert (claims.serves is None) == (claims.reason == "")
 
 
-@pytest.mark.parametrize("name", MODULE)
-def test_the_plan_of_a_module_technique_rebuilds_its_model(name: str) -> None:
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_the_plan_of_a_technique_rebuilds_its_model(name: str) -> None:
     model, outcome, _ = apply(name, build())
-    plan = Plan.from_json(json.loads(json.dumps(outcome.plan.to_json())))
+    plan = CompressionPlan.from_json(json.loads(json.dumps(outcome.plan.to_json())))
     start = plan.architecture
     fresh = build() if start is None else student(start.family, start.options)
     compression_plan.apply(fresh, plan)

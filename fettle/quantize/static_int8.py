@@ -28,10 +28,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fettle.compress.technique import Claims
 from fettle.errors import ModelError
 from fettle.operator_shape import HEAVY
-from fettle.params import Strict
 from fettle.quantize import (
     activation_ranges,
     bias_correction,
@@ -47,27 +45,13 @@ from fettle.quantize.ort_quantizer import WeightBits, prepare, quantize, quiet, 
 
 Floats = npt.NDArray[np.float32]
 
-CLAIMS = Claims(
-    kind="graph",
-    needs_training=False,
-    shrinks_parameters=False,
-    shrinks_macs=False,
-    keeps_shapes=True,
-)
-
-
-class Params(Strict):
-    """How ranges are found: all of them (minmax), by entropy, or up to a percentile."""
-
-    calibrate: Calibrate = "minmax"
-
 
 def apply(
     model: Path,
     out: Path,
     *,
     batches: Iterable[Floats],
-    calibrate: Calibrate,
+    calibrate: Calibrate = "minmax",
     keep_float: Iterable[str] = (),
     weight_bits: WeightBits = 8,
 ) -> qdq_graph.Coverage:
@@ -75,16 +59,16 @@ def apply(
 
     `batches` are normalised training images [n, C, H, W]. `keep_float` names operators that stay
     float beside those at the image (`_placement.float_head`). `weight_bits` 7 keeps sums of two
-    products within 16 bits, for CPUs without VNNI (fettle/hardware/vnni_emulation.py). Raises ModelError
-    when the graph has control flow, has no Conv, Gemm or MatMul with constant weights, or does not
-    run afterwards.
+    products within 16 bits, for CPUs without VNNI (fettle/hardware/vnni_emulation.py). Raises
+    ModelError when the graph has control flow, has no Conv, Gemm or MatMul with constant weights,
+    or does not run afterwards.
     """
     made = drafts(model, batches=batches, methods=[calibrate], weight_bits=weight_bits)
     return finish(made[calibrate], out, keep_float=keep_float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Int8Draft:
     """A quantized graph before it is made compact, and the float graph it was made from.
 
     Both are onnx.ModelProto with the same names; `batch` is what it was calibrated with first.
@@ -102,7 +86,7 @@ def drafts(
     batches: Iterable[Floats],
     methods: Sequence[Calibrate],
     weight_bits: WeightBits = 8,
-) -> dict[Calibrate, Draft]:
+) -> dict[Calibrate, Int8Draft]:
     """Quantize the ONNX `model` once a method, all of one calibration run; see `apply`."""
     import onnx
 
@@ -124,7 +108,7 @@ def drafts(
         if not fitting:
             raise _too_few(model, images)
         whole, seen = per_channel_rounding.of_convolutions(prepared), bias_correction.some(fitting)
-        means = bias_correction.Means(prepared)
+        means = bias_correction.ChannelMeans(prepared)
         with translated(model), quiet():
             ranges = activation_ranges.collect(
                 prepared,
@@ -148,13 +132,13 @@ def drafts(
                 bias_correction.correct(
                     quantized, prepared=prepared, means=means.of_layers(), batches=seen
                 )
-            found[method] = Draft(
+            found[method] = Int8Draft(
                 name=model.name, prepared=prepared, quantized=quantized, batch=fitting[0]
             )
     return found
 
 
-def finish(made: Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qdq_graph.Coverage:
+def finish(made: Int8Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qdq_graph.Coverage:
     """Make the named layers float again, write the compact file, and run it once."""
     proto = float_fallback_rewrite.reverted(made.quantized, made.prepared, frozenset(keep_float))
     coverage = qdq_graph.cover(proto)

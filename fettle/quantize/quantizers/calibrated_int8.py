@@ -1,4 +1,4 @@
-"""Check the images that int8 ranges are found on, choose the method by measurement, keep the bound.
+"""Static int8 by calibration: the method chosen by measurement, layers sent back to keep a bound.
 
 What is measured is measured on training images that the ranges were not found on, without labels:
 the mean squared error of the logits, and the share of changed answers, against the float graph.
@@ -14,23 +14,20 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from fettle.errors import DataError, ModelError
-from fettle.quantize import float_fallback, float_fallback_rewrite
+from fettle.errors import ModelError
+from fettle.quantize import float_fallback, float_fallback_rewrite, static_int8
 from fettle.quantize.activation_ranges import Calibrate
 from fettle.quantize.ort_quantizer import WeightBits
 from fettle.quantize.qdq_graph import Coverage
-from fettle.quantize.quantizers import static_int8
 
 Floats = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.integer]
 
-IMAGES_MIN = 8  # params.yaml's own least; a training split may have fewer
 RANKED_IMAGES = 48  # for the order of layers only: 0.12 s a layer at 32 px
 METHODS: tuple[Calibrate, ...] = get_args(Calibrate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
+class CalibratedModel:
     """What was chosen: the method, layers made float again, and what the file then changes.
 
     `errors` {method: mean squared error of the logits}; `disagreement` is the share of answers
@@ -57,44 +54,7 @@ class Tuned:
         }
 
 
-def check(pixels: npt.NDArray[np.uint8], labels: Labels, logits: Floats) -> None:
-    """Refuse calibration images [n, C, S, S] that say nothing about the data.
-
-    `logits` [n, classes] are the float model's answers to them. The ranges need no labels: these
-    only tell a model that knows the data from one that does not. Raises DataError.
-    """
-    count = len(pixels)
-    flat = pixels.reshape(count, -1)
-    known = float((logits.argmax(axis=1) == labels).mean()) if count else 0.0
-    if count < IMAGES_MIN:
-        _refuse(f"{count} images", f"at least {IMAGES_MIN} are needed")
-    if (flat == flat[:1]).all() or (flat.min(axis=1) == flat.max(axis=1)).all():
-        _refuse(
-            f"{count} images without any difference between or within them",
-            "a range can only be found on images that vary",
-        )
-    if len(np.unique(labels)) < 2:
-        _refuse(f"{count} images of one class", "they must come from two classes or more")
-    guessed = 1 / logits.shape[1]
-    if known <= guessed:
-        _refuse(
-            f"images of which the float model is right on {known:.0%}",
-            f"guessing gets {guessed:.0%}: the labels are wrong, the images are, or the model "
-            "learnt nothing",
-        )
-
-
-def _refuse(got: str, rule: str) -> None:
-    raise DataError(
-        "the calibration images cannot give int8 ranges",
-        got=got,
-        rule=rule,
-        fix="look at the training split (fettle report), or raise export.calibration_images "
-        "(params.yaml)",
-    )
-
-
-def tune(
+def apply(
     model: Path,
     out: Path,
     *,
@@ -103,11 +63,12 @@ def tune(
     calibrate: Calibrate | Literal["auto"],
     weight_bits: WeightBits,
     disagreement_max: float,
-) -> Tuned:
+) -> CalibratedModel:
     """Write the int8 form of `model` to `out`: the best method, as many int8 layers as may be.
 
     Layers go back to float in the order of error regained per microsecond lost, the fewest that
-    keep the bound. Raises ModelError when no number of them does, and what `int8_qdq.apply` raises.
+    keep the bound. Raises ModelError when no number of them does, and what `static_int8.apply`
+    raises.
     """
     methods = METHODS if calibrate == "auto" else (calibrate,)
     drafts = static_int8.drafts(model, batches=batches, methods=methods, weight_bits=weight_bits)
@@ -141,7 +102,7 @@ def tune(
             "targets",
         )
     kept = tuple(ranked[:fewest])
-    return Tuned(
+    return CalibratedModel(
         coverage=static_int8.finish(chosen, out, keep_float=kept),
         calibrate=best,
         errors=errors,
@@ -152,7 +113,7 @@ def tune(
     )
 
 
-def _ranked(made: static_int8.Draft, images: Floats) -> list[str]:
+def _ranked(made: static_int8.Int8Draft, images: Floats) -> list[str]:
     macs = float_fallback.macs(made.prepared, images[:1])
     layers = float_fallback.rank(made.quantized, made.prepared, images=images, macs=macs)
-    return [one.name for one in layers]
+    return [layer.name for layer in layers]

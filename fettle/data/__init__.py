@@ -1,0 +1,10 @@
+"""Data: where images come from, how they are divided, and which of them are fit to learn from.
+
+sources/    one file a data source (plug-ins: `ingest.source`)
+checks/     one file a data check (plug-ins: every file runs)
+
+image_listing, image_inspection, splitting     from a folder or a CSV file to rows in splits
+image_table                                    the table that `ingest` hands over
+validation_runner, expectations                quarantine or refuse, by Great Expectations
+split_reader                                   one split as arrays, for every later stage
+"""

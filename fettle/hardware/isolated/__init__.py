@@ -1,0 +1,1 @@
+"""Isolated toolchains: each in its own environment, behind a worker process (toolchain.py)."""

@@ -1,0 +1,10 @@
+"""Recipes: run one, search for one, judge what came of it: the engine of stages/compress.py.
+
+recipe_runner              a module through the steps of a recipe
+recovery_training          fine-tuning with distillation after each cut
+recipe_search              `recipe: auto`: the search, resumed after a kill
+recipe_evaluator           a recipe as a trial: what it buys, what it loses
+cost_model                 latency, parameters, MACs or bytes of a model as it stands
+search/                    which recipe to try next; knows no torch and no technique
+search_report, sensitivity_report      what is written down of it
+"""
