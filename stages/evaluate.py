@@ -131,10 +131,11 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         found = measure(job, name, out)
         write_profiles(job, out)
         return found
-    except Exception as err:  # a toolchain may raise anything: see _refusal
+    except Exception as err:  # a toolchain may raise anything: see target_refusal
         refused = target_refusal.reason(err)
         for left in out.iterdir():
-            left.unlink()
+            if left.is_file():
+                left.unlink()
         return not_measured(name, refused, exported)
 
 

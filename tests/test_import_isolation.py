@@ -10,18 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK = """
-from fettle import packages
-stages = packages.load("stages")
+from fettle import import_isolation
+stages = import_isolation.load("stages")
 import stages.select, fettle.stage_contract
-assert packages.load("stages") is stages
+assert import_isolation.load("stages") is stages
 print(stages.__file__)
 """
 LIVE_TOGETHER = """
 import sys
 from pathlib import Path
-from fettle import packages
-ours = packages.load("stages")
-with packages.of_the_user([Path.cwd()]):
+from fettle import import_isolation
+ours = import_isolation.load("stages")
+with import_isolation.of_the_user([Path.cwd()]):
     import net
     assert sys.modules["stages"].WHOSE == "theirs"
 assert sys.modules["stages"] is ours
@@ -68,7 +68,7 @@ def test_the_user_s_model_may_import_a_package_of_their_own_named_stages(project
 
 def test_a_module_of_flows_is_run_as_a_process_from_beside_fettle(project: Path) -> None:
     (project / "flows" / "promote.py").write_text("raise RuntimeError('the user\\'s own')\n")
-    code = "from fettle import packages; print(*packages.command('flows.stage_events'))"
+    code = "from fettle.import_isolation import command; print(*command('flows.stage_events'))"
     words = python(project, "-c", code).split()
     assert words[:5] == [
         sys.executable,

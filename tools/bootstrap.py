@@ -92,11 +92,11 @@ def install_torch(kind: str) -> None:
 def make_key() -> None:
     """Make the server's API key (a 0600 file) unless there is one; show how to use it."""
     code = (
-        "from fettle.adapters import bento\n"
-        "new = not bento.key_path().is_file()\n"
-        "path = bento.make_key()\n"
+        "from fettle.adapters import bento_store\n"
+        "new = not bento_store.key_path().is_file()\n"
+        "path = bento_store.make_key()\n"
         "print(f'the API key of your servers is in {path}; once one is up, try\\n  '"
-        " + bento.curl_line(port=3000)) if new else None\n"
+        " + bento_store.curl_line(port=3000)) if new else None\n"
     )
     run([str(VENV / "bin" / "python"), "-c", code])
 

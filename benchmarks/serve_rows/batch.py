@@ -31,8 +31,8 @@ BARE = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from fettle.serving import bundle
-served = bundle.load(Path(sys.argv[1]))
+from fettle.serving import release_bundle
+served = release_bundle.load(Path(sys.argv[1]))
 pre = served.preprocess
 shape = ({images}, pre.channels, pre.size_px, pre.size_px)
 batch = pre.normalise(np.random.default_rng(20).integers(0, 256, shape, dtype=np.uint8))

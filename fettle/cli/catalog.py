@@ -12,14 +12,14 @@ from fettle.cli.run import JsonOption
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-# kind → (folder of fettle/, where params.yaml names it)
+# kind → where params.yaml names it
 KINDS = {
-    "sources": ("sources", "ingest.source"),
-    "checks": ("checks", "validate, all of them"),
-    "families": ("families", "finetune.family"),
-    "techniques": ("compress", "compress.recipe[].use"),
-    "targets": ("targets", "targets"),
-    "runtimes": ("runtimes", "by its target"),
+    "sources": "ingest.source",
+    "checks": "validate, all of them",
+    "families": "finetune.family",
+    "techniques": "compress.recipe[].use",
+    "targets": "targets",
+    "runtimes": "by its target",
 }
 
 
@@ -56,15 +56,15 @@ def entries(kind: str) -> list[dict[str, Any]]:  # Any: JSON
     """Return a row a plug-in: {kind, name, about, params_key, options: {name: type and value}}."""
     from fettle import plugins
 
-    folder, key = KINDS[kind]
+    key = KINDS[kind]
     rows = []
-    for name in plugins.names(folder):
-        found = plugins.resolve(folder, name, where=key)
+    for name in plugins.names(kind):
+        found = plugins.resolve(kind, name, where=key)
         rows.append(
             {
                 "kind": kind,
                 "name": name,
-                "about": plugins.summary(folder, name),
+                "about": plugins.summary(kind, name),
                 "params_key": key,
                 "options": options(found.Params) if hasattr(found, "Params") else {},
             }

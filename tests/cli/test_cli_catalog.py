@@ -14,7 +14,7 @@ def test_every_plug_in_is_listed_with_its_first_line_and_its_options(
 ) -> None:
     catalog.catalog(kind=None, json_=True)
     rows = json.loads(capsys.readouterr().out)
-    folders = ("sources", "checks", "families", "compress", "targets", "runtimes")
+    folders = ("sources", "checks", "families", "techniques", "targets", "runtimes")
     assert len(rows) == sum(len(plugins.names(folder)) for folder in folders)
     assert all(row["about"] for row in rows)
     (prune,) = [row for row in rows if row["name"] == "prune"]

@@ -170,7 +170,7 @@ from pathlib import Path
 from tiny_project import TinyProject, settings
 from fettle import manifest
 from fettle.recipes import recipe_search
-from fettle.recorder import Memory
+from fettle.recorder import MemoryRecorder
 from fettle.report import artifact_reader, precision_ladder, target_rows
 from stages import evaluate, export
 
@@ -180,10 +180,10 @@ reads = ("ingest", "validate", "finetune", "compress", "export")
 facts = {}
 for name in names:
     out = project.folder(f"export@{name}")
-    made = export.run(settings(), project.inputs(*reads[:-1], target=name), out, Memory())
+    made = export.run(settings(), project.inputs(*reads[:-1], target=name), out, MemoryRecorder())
     project.seal(f"export@{name}", facts=dict(made.facts))
     out = project.folder(f"evaluate@{name}")
-    seen = evaluate.run(settings(), project.inputs(*reads, target=name), out, Memory())
+    seen = evaluate.run(settings(), project.inputs(*reads, target=name), out, MemoryRecorder())
     project.seal(f"evaluate@{name}", facts=dict(seen.facts), measures=dict(seen.measures))
     facts[name] = {**made.facts, **seen.facts}
 rows = precision_ladder.rungs(target_rows.targets(artifact_reader.read(root), None, []))

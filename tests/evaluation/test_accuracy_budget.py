@@ -141,10 +141,13 @@ def test_a_worse_model_s_bound_lies_above_its_drop() -> None:
     labels = np.arange(400) % 4
     good, bad = (rng.normal(size=(400, 4)) + k * np.eye(4)[labels] for k in (4, 2))
     for metric in ("accuracy", "macro_f1", "worst_recall"):
-        point = accuracy_budget.quality.drop(metric, good, bad, labels).value
+        point = accuracy_budget.accuracy_statistics.drop(metric, good, bad, labels).value
         assert accuracy_budget.drop_bound(metric, good, bad, labels, confidence=0.95) > point > 0.05
     found = accuracy_budget.drop_bound("calibration_error", good, bad, labels, confidence=0.95)
-    assert found == accuracy_budget.quality.drop("calibration_error", good, bad, labels).value
+    assert (
+        found
+        == accuracy_budget.accuracy_statistics.drop("calibration_error", good, bad, labels).value
+    )
 
 
 def test_a_budget_below_the_noise_is_said_with_the_n_needed() -> None:

@@ -82,7 +82,7 @@ def test_differences_name_what_changed() -> None:
 def test_taking_a_fingerprint_imports_no_toolkit() -> None:
     heavy = ("numpy", "onnxruntime", "openvino", "torch")
     code = (
-        "import sys; from fettle.bench import machine; machine.fingerprint(); "
+        "import sys; from fettle.hardware.machine_fingerprint import fingerprint; fingerprint(); "
         f"sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

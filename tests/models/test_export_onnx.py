@@ -111,7 +111,7 @@ def test_the_file_names_no_source_and_no_machine(path: Path) -> None:
 
 def test_the_same_model_gives_the_same_bytes_in_another_process(path: Path, tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nimport test_export_onnx\n"
         f"test_export_onnx.lowered(test_export_onnx.Net(), Path({str(tmp_path)!r}))\n"
     )

@@ -454,7 +454,7 @@ def test_an_onnx_file_goes_through_without_torch(onnx_inputs: Inputs, tmp_path: 
 import sys
 from pathlib import Path
 from fettle import params
-from fettle.recorder import Null
+from fettle.recorder import NullRecorder
 from stages import compress
 from fettle.stage_contract import Inputs
 
@@ -464,7 +464,7 @@ out = Path({str(tmp_path / "out")!r})
 out.mkdir()
 preprocess = "preprocess={{size_px: {SIDE}, channels: 1, mean: 0.5, std: 0.5}}"
 settings = params.load(Path("params.yaml"), [preprocess, "compress.recipe=[]"])
-compress.run(params.scope(settings, compress.SECTIONS), inputs, out, Null())
+compress.run(params.scope(settings, compress.SECTIONS), inputs, out, NullRecorder())
 assert not {{"torch", "torch_pruning"}} & set(sys.modules), "torch was imported"
 """
     done = subprocess.run(

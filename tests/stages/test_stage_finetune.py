@@ -325,13 +325,13 @@ def test_an_onnx_file_is_taken_without_torch(given: Path, artefacts: Path, tmp_p
 import sys
 from pathlib import Path
 from fettle.params import Params
-from fettle.recorder import Null
+from fettle.recorder import NullRecorder
 from stages import finetune
 from fettle.stage_contract import Inputs
 here = Path({str(tmp_path)!r})
 folders = {{name: Path({str(artefacts)!r}) / name for name in finetune.READS}}
 params = Params.model_validate_json((here / "params.json").read_text())
-finetune.run(params, Inputs(folders, here, here / "scratch"), here / "out", Null())
+finetune.run(params, Inputs(folders, here, here / "scratch"), here / "out", NullRecorder())
 assert (here / "out" / "model.onnx").is_file()
 assert "torch" not in sys.modules
 """

@@ -47,9 +47,9 @@ sys.path = [str(release), *(p for p in sys.path if "editable" not in p)]
 sys.meta_path[:] = [Absent(), *(f for f in sys.meta_path if "editable" not in repr(f).lower())]
 import numpy
 import service
-from fettle.serving import bundle
+from fettle.serving import release_bundle
 
-loaded = bundle.load(release)
+loaded = release_bundle.load(release)
 preprocess = loaded.preprocess
 pixels = numpy.zeros((2, preprocess.channels, preprocess.size_px, preprocess.size_px), numpy.uint8)
 tops = ("fettle", "service")
@@ -68,6 +68,7 @@ MEMBERS = {
     "fettle/errors.py",
     "fettle/manifest.py",
     "fettle/measure.py",
+    "fettle/hardware/__init__.py",
     "fettle/hardware/runtimes/__init__.py",
     "fettle/hardware/ort_profiler.py",
     "fettle/hardware/runtimes/ort.py",

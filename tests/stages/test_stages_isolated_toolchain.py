@@ -28,6 +28,7 @@ NAME = "x86_iree_fp32"
 CARRIED = {
     "fettle/hardware/runtimes/iree.py",
     "fettle/hardware/isolated/__init__.py",
+    "fettle/hardware/isolated/toolchain.py",
     "fettle/hardware/isolated/toolchain_environment.py",
     "fettle/hardware/isolated/worker_harness.py",
     "fettle/hardware/isolated/locks/iree.txt",
@@ -78,7 +79,11 @@ def carried(project: TinyProject, release: Path) -> set[str]:
     params = settings("release.service=tiny")
     package.carry_sources(project.root, params, sealed, release)
     found = {path.relative_to(release).as_posix() for path in release.rglob("*.*")}
-    return {name for name in found if "runtimes" in name} - {"fettle/hardware/runtimes/__init__.py"}
+    return {
+        name
+        for name in found
+        if ("runtimes" in name or "isolated" in name) and not name.endswith("runtimes/__init__.py")
+    }
 
 
 def test_a_run_installs_nothing_and_says_what_would(

@@ -22,7 +22,8 @@ from fettle.recipes.search.surrogate_model import errors
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial, key
 from fettle.recipes.search.trial_journal import TrialJournal
 
-HERE = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parents[1]
 LIMITS = SearchLimits(evaluations_max=24, chance_min=0.7, final_epochs=FINAL_EPOCHS)
 fast = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -192,7 +193,7 @@ def test_a_process_killed_with_sigkill_goes_on_where_it_was(tmp_path: Path) -> N
     whole = run(Toy(), tmp_path / "whole")
     journal, log = tmp_path / "journal", tmp_path / "log"
     command = [sys.executable, "-c", SCRIPT, str(journal), str(log)]
-    paths = f"{HERE}{os.pathsep}{HERE.parent.parent}"
+    paths = os.pathsep.join(map(str, (HERE, TESTS / "support", TESTS.parent)))
     environment = {**os.environ, "PYTHONPATH": paths}
     kills = 0
     for wanted in (2, 4, 6):  # killed when that many evaluations are in the log
@@ -262,7 +263,7 @@ def test_when_every_recipe_collapses_it_ends_at_the_float_model(tmp_path: Path) 
 
 def test_a_recovery_of_what_breaks_a_hard_limit_is_not_worth_an_epoch() -> None:
     parent = Trial(number=0, parent=-1, recipe=(), role="root", result=ROOT)
-    learnt = search_loop.surrogate.fit([parent])
+    learnt = search_loop.surrogate_model.fit([parent])
     for role, excess, pays in (
         ("recover", 1.1, False),
         ("recover", 1.0, True),

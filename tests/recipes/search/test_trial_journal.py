@@ -51,9 +51,9 @@ def test_the_journal_of_another_search_is_refused(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from fettle.recipes.search.trial_journal import Journal
+from fettle.recipes.search.trial_journal import TrialJournal
 
-journal = Journal(Path(sys.argv[1]), "a")
+journal = TrialJournal(Path(sys.argv[1]), "a")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))  # a disk with room for a part of a line
 for at in range(9):
     journal.append({"kind": "result", "at": at, "text": "x" * 60})
