@@ -176,7 +176,7 @@ def _as_array(doc: Any) -> npt.NDArray[np.float64]:  # Any: parsed JSON
     if low < 0 or high > 255:
         raise BadRequest(f"the values must lie in 0 to 255, they span {low:g} to {high:g}")
     # whole numbers may well be a dark picture; fractions up to 1 are what scaling leaves
-    if 0 < high <= 1 and (numbers % 1).any():
+    if array.dtype.kind == "f" and 0 < high <= 1:
         raise BadRequest(
             f"the values span {low:g} to {high:g}: fractions of 0 to 1, where 0 to 255 is taken. "
             "Multiply them by 255"
