@@ -121,6 +121,19 @@ def _prose(path: Path) -> str:
     return "\n".join(parts)
 
 
+def test_a_file_that_prose_names_without_its_folder_exists() -> None:
+    """`graph_cleanup.py` in a docstring: of our code, wherever it lies."""
+    stems = {path.name for path in SOURCES}
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in SOURCES
+        if "tests" not in path.relative_to(ROOT).parts
+        for name in re.findall(r"(?<![\w/.])\w+\.py\b", _prose(path))
+        if name not in stems
+    }
+    assert found == set()
+
+
 def test_there_is_something_to_look_at() -> None:
     assert len(TEXTS) > 40
     assert len(SOURCES) > 300
