@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,4 +136,3 @@ def test_a_file_that_prose_names_without_its_folder_exists() -> None:
 def test_there_is_something_to_look_at() -> None:
     assert len(TEXTS) > 40
     assert len(SOURCES) > 300
-    assert sys.version_info >= (3, 11)
