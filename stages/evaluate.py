@@ -39,7 +39,6 @@ validation images).
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +119,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     name = str(inputs.target)
     target: Target = plugins.resolve("targets", name, where="targets").TARGET
     exported = manifest.read(inputs["export"], verify=False).facts
-    absent = why_absent(name, target, exported)
+    absent = target_refusal.absent(name, target, exported)
     if absent:
         return not_measured(name, absent, exported)
     runtime = plugins.resolve(
@@ -137,20 +136,6 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             if left.is_file():
                 left.unlink()
         return not_measured(name, refused, exported)
-
-
-def why_absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
-    """Say why the target cannot be measured here, or None (Any: the export's facts)."""
-    if "refused" in exported:
-        return str(exported["refused"])
-    if "unavailable" in exported:
-        return str(exported["unavailable"])
-    if platform.machine() not in target.machine:
-        return (
-            f"{name} runs on {target.hardware} ({' or '.join(target.machine)}), this machine is "
-            f"{platform.machine()}: a latency taken here would say nothing"
-        )
-    return None
 
 
 # Any: the export's facts

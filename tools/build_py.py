@@ -1,7 +1,8 @@
 """Ship the files that `fettle init` copies: the wheel's template is made of the repository's own.
 
 setuptools takes no file from outside a package, and a link or a copy in the tree would be a second
-truth. An editable install needs nothing: fettle/cli/template.py finds the files where they lie.
+truth. An editable install needs nothing: fettle/cli/project_template.py finds the files where they
+lie.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bytes of the float model's file over those of the small one's, and what it costs on test.
 
-Recipes by hand (`_recipes.SMALL`), then int8, int8 weights and int4 weights as stages/export.py
-makes them; the int4 file is held against the goal, the others are shown.
+Recipes by hand (`benchmark_recipes.SMALL`), then int8, int8 weights and int4 weights as
+stages/export.py makes them; the int4 file is held against the goal, the others are shown.
 """
 
 from __future__ import annotations

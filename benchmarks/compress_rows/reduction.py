@@ -1,6 +1,7 @@
 """A compressed model against the unpruned one: parameters, MACs, latency, and accuracy on test.
 
-Recipes by hand: `_recipes.SMALL`. Latency is over the better fp32 runtime of the unpruned model.
+Recipes by hand: `benchmark_recipes.SMALL`. Latency is over the better fp32 runtime of the unpruned
+model.
 """
 
 from __future__ import annotations

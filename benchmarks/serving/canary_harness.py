@@ -1,8 +1,8 @@
 """Run the supervisor on a scratch folder, its releases copies of one: `python -m … ROOT FOLDER`.
 
 A release "DIGEST-KIND" is served from DIGEST's Bento: as it is, or broken
-(fettle/rollout/supervisor/ faulty.py) when KIND is one of its modes. The controller is a process of
-its own, so that it can be killed; its warden is the benchmark.
+(fettle/rollout/supervisor/fault_injection.py) when KIND is one of its modes. The controller is a
+process of its own, so that it can be killed; its warden is the benchmark.
 """
 
 from __future__ import annotations

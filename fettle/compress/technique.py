@@ -118,7 +118,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSensitivity:
-    """What the loss says to fewer channels of one group (see _groups), without training after.
+    """What the loss says to fewer channels of one group (channel_groups.py), before any training.
 
     `losses` are (share of the `width` channels kept, rise of the mean loss in nats an image), the
     share falling. `layers` are those that run through the group's channels.

@@ -1,4 +1,4 @@
-"""List the images a user names: by folders (see _layout.py), or by a CSV or Parquet manifest."""
+"""List the images a user names: by folders (see folder_layout), or by a CSV or Parquet manifest."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def text_of(path: str) -> str:
 def list_folder(root: Path, *, splits: bool = True) -> list[ListedImage]:
     """List a folder that has a sub-folder for each class, nested at will.
 
-    With `splits`, those that its folders name are taken (_layout.py). Hidden and system files are
-    left out. Any other file in a class is listed, image or not: validation gives the reason for
+    With `splits`, those that its folders name are taken (folder_layout.py). Hidden and system files
+    are left out. Any other file in a class is listed, image or not: validation gives the reason for
     those that cannot be used. An image beside the class folders is listed without a label.
     Raises DataError: no folder, no classes, an empty class, a folder that cannot be opened, a
     layout that can be read in two ways.

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 from fettle.errors import DataError, FettleError, ModelError, TargetError
+from fettle.hardware.targets import Target
 
 
 def disk_full(err: BaseException) -> bool:
     """Say whether an exception is a full disk, in whatever words."""
     full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or os.strerror(errno.ENOSPC) in str(err)  # safetensors' own error is no OSError
+
+
+def absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
+    """Say why the target cannot be measured here, or None (Any: the export's facts)."""
+    if "refused" in exported:
+        return str(exported["refused"])
+    if "unavailable" in exported:
+        return str(exported["unavailable"])
+    if platform.machine() not in target.machine:
+        return (
+            f"{name} runs on {target.hardware} ({' or '.join(target.machine)}), this machine is "
+            f"{platform.machine()}: a latency taken here would say nothing"
+        )
+    return None
 
 
 def reason(err: Exception) -> str:

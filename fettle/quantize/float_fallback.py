@@ -1,4 +1,4 @@
-"""Choose the layers of an int8 graph that go back to float (how: _revert.py).
+"""Choose the layers of an int8 graph that go back to float (how: float_fallback_rewrite.py).
 
 The ladder here has two rungs: int8 per channel, then float. The 16-bit rungs between them are left
 out because both runtimes run them slower than float on a CPU: ONNX Runtime has no fused kernel for

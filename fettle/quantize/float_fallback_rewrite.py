@@ -76,7 +76,7 @@ def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any:
     """Give the named layers, and what no longer pays, float inputs and weights back, in place.
 
     The quantizer takes a Clip or Relu out where the next range cuts the same values off; a float
-    operator that reads before that range gets it back. Unread pairs stay, for _compact.py.
+    operator that reads before that range gets it back. Unread pairs stay, for graph_cleanup.py.
     """
     links = _Links(proto)
     heavy = frozenset(candidates(proto)) - names

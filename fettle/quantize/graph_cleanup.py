@@ -1,8 +1,9 @@
 """Take out of an int8 ONNX what no runtime needs: a pruned net is a fifth bookkeeping.
 
 The digits model pruned to 0.25: 418,700 bytes, of which 249,000 are weights. Gone are biases in
-int32 with their own scale and zero point (12 bytes a channel; _bias.py put float ones there), zero
-points of weights (all zero, the operator's default), equal constants but one, and long names.
+int32 with their own scale and zero point (12 bytes a channel; bias_correction.py put float ones
+there), zero points of weights (all zero, the operator's default), equal constants but one, and long
+names.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def quantize(
     """Write the QDQ form of `model` to `out`; the nodes that `stays` names are left alone.
 
     Weights get a scale per channel, those that `whole` names one for all channels. `ranges` is the
-    cache file that `_ranges.collect` wrote for `calibrate`.
+    cache file that `activation_ranges.collect` wrote for `calibrate`.
     """
     from onnxruntime import quantization as q
 

@@ -8,10 +8,11 @@ come from training images. It is ONNX Runtime's own quantizer, with what was fou
   below 1e-35 gets subnormal scales. Such channels get one weight at the floor of the layer first.
 - The answer's own Q/DQ pair is taken out: 256 steps over the logits make ties between classes,
   and the last Gemm gives float32 at no cost.
-- Every convolution's bias takes the mean error of the rounding off: _bias.py.
-- What stays float at the image, and what is rewritten so that the rest fuses: _placement.py. Bytes
-  that no runtime needs: _compact.py.
-- Ranges by every method asked for come from one run of the images, batch by batch: _ranges.py.
+- Every convolution's bias takes the mean error of the rounding off: bias_correction.py.
+- What stays float at the image, and what is rewritten so that the rest fuses:
+  operator_placement.py. Bytes that no runtime needs: graph_cleanup.py.
+- Ranges by every method asked for come from one run of the images, batch by batch:
+activation_ranges.py.
 
 Per-tensor weights are not offered: they broke EfficientNet-Lite0 (49 % of answers kept).
 """
@@ -58,8 +59,8 @@ def apply(
     """Write the int8 form of the ONNX `model` to `out`; same inputs, same bytes.
 
     `batches` are normalised training images [n, C, H, W]. `keep_float` names operators that stay
-    float beside those at the image (`_placement.float_head`). `weight_bits` 7 keeps sums of two
-    products within 16 bits, for CPUs without VNNI (fettle/hardware/vnni_emulation.py). Raises
+    float beside those at the image (`operator_placement.float_head`). `weight_bits` 7 keeps sums of
+    two products within 16 bits, for CPUs without VNNI (fettle/hardware/vnni_emulation.py). Raises
     ModelError when the graph has control flow, has no Conv, Gemm or MatMul with constant weights,
     or does not run afterwards.
     """

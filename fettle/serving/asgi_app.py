@@ -1,7 +1,7 @@
 """Put a server together: telemetry, then the guard, then our routes, then BentoML's pages.
 
-    /predict      predict.py                  /metrics     metrics.py
-    /docs.json    document.py                 /readyz      503 while the model hangs
+    /predict      predict_route.py            /metrics     prometheus_metrics.py
+    /docs.json    openapi_document.py         /readyz      503 while the model hangs
     the rest      `pages`: BentoML's own application (health, its page, its life cycle)
 
 Our routes answer before BentoML's middleware and routing, which cost 0.75 ms of CPU a request where

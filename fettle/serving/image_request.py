@@ -254,7 +254,7 @@ def _check_area(files: list[bytes]) -> None:
     """
     area = 0
     for encoded in files if len(files) > 1 else []:
-        # Pillow promises no types: see preprocess.py
+        # Pillow promises no types: see preprocessing.py
         with (
             contextlib.suppress(Exception),
             Image.open(io.BytesIO(encoded), formats=FORMATS) as image,

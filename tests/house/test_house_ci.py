@@ -27,13 +27,22 @@ SKIPPED = "import pytest\n\n@pytest.mark.skip(reason='needs x')\ndef test_skippe
 HALF_SHAKY = SHAKY.format(name="half") + "\ndef test_stops():\n    raise KeyboardInterrupt\n"
 
 
-def ci(tmp_path: Path, **tests: str) -> subprocess.CompletedProcess[str]:
-    """Run .ci/run in a folder of its own tests, by a Makefile that calls pytest as ours does."""
+def ci(
+    tmp_path: Path, *, wheel: str = "true", toolchains: str = "true", **tests: str
+) -> subprocess.CompletedProcess[str]:
+    """Run .ci/run in a folder of its own tests, by a Makefile that calls pytest as ours does.
+
+    `wheel` and `toolchains` are the commands of the longer steps.
+    """
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "pytest").symlink_to(Path(sys.executable).parent / "pytest")
-    (tmp_path / "Makefile").write_text("test:\n\t@.venv/bin/pytest\ntest-toolchains:\n")
+    (tmp_path / "Makefile").write_text(
+        "test:\n\t@.venv/bin/pytest\n"
+        f"test-wheel:\n\t@echo wheel looked at; {wheel}\n"
+        f"test-toolchains:\n\t@echo toolchains looked at; {toolchains}\n"
+    )
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     for name, text in tests.items():
         (tmp_path / f"test_{name}.py").write_text(text)
@@ -89,3 +98,36 @@ def test_a_run_that_did_not_see_every_test_is_never_green(
     done = ci(tmp_path, **tests)
     assert done.returncode != 0
     assert "second run" not in done.stdout
+
+
+def test_the_longer_steps_run_after_the_tests_even_after_one_that_failed(tmp_path: Path) -> None:
+    done = ci(tmp_path, broken=BROKEN)
+    assert done.returncode == 1
+    tests, wheel, toolchains = (
+        done.stdout.index(word) for word in ("1 failed", "wheel looked at", "toolchains looked at")
+    )
+    assert tests < wheel < toolchains
+
+
+@pytest.mark.parametrize("step", ["wheel", "toolchains"])
+def test_a_longer_step_that_fails_fails_the_run_and_is_named(tmp_path: Path, step: str) -> None:
+    if step == "wheel":
+        done = ci(tmp_path, wheel="false", sound=SOUND)
+    else:
+        done = ci(tmp_path, toolchains="false", sound=SOUND)
+    assert done.returncode != 0
+    assert f"make test-{step} failed" in done.stdout.splitlines()
+    assert "toolchains looked at" in done.stdout  # a failed step does not hide the next
+    assert last_lines(done) == (
+        "0 tests needed a second run",
+        "==== 1 passed, 0 skipped, 0 rerun in 1s ====",
+    )
+
+
+def test_every_step_is_a_target_of_our_makefile_and_ci_runs_the_script() -> None:
+    steps = re.findall(r"^for step in (.+); do$", (ROOT / ".ci" / "run").read_text(), re.M)
+    assert steps == ["test-wheel test-toolchains"]
+    makefile = (ROOT / "Makefile").read_text()
+    for step in ("test", *steps[0].split()):
+        assert re.search(rf"^{step}: setup ", makefile, re.M)
+    assert "- run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()

@@ -3,11 +3,12 @@
 A candidate is a recipe, the list of steps that params.yaml could hold; its identity is that list.
 This room knows no technique by name, no torch and no clock: it takes callables and values.
 
-    trial.py      what a move, a result and a trial are
-    descent.py    which recipe to evaluate next, and when to stop
-    surrogate.py  what a recipe will probably lose, learnt from the trials so far
-    journal.py    one fsynced line an evaluation
-    front.py      which trials are beaten by no other
+    trial                     what a move, a result and a trial are
+    search_loop               which recipe to evaluate next, and when to stop
+    hypervolume_improvement   the same with two aims (EHVI)
+    surrogate_model           what a recipe will probably lose, learnt from the trials so far
+    trial_journal             one fsynced line an evaluation
+    pareto_front              which trials are beaten by no other
 
 The plan: NetAdapt's progressive descent (Yang et al. 2018, arXiv:1804.03230: short recovery at
 each rung, every rung a model on the front), steered by expected improvement (Mockus 1975; per cost

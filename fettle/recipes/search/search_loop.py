@@ -48,7 +48,8 @@ class TrialEvaluator(Protocol):
 class SearchLimits:
     """`chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking move needs.
 
-    `front_drop_max`: look for the whole front up to this drop (expansion.py), not for one answer.
+    `front_drop_max`: look for the whole front up to this drop (hypervolume_improvement.py), not for
+    one answer.
     """
 
     evaluations_max: int

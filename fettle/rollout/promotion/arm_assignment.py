@@ -8,7 +8,7 @@ before tells where h lies, so the chance of the next request is
 
 A heavy user's second request at the same weight has the chance 0 or 1, and carries no evidence: a
 hundred failures of one user are one. When the weight rises, users of the champion are drawn again,
-with the right chance. So the tests of evidence.py hold for sticky traffic as they stand.
+with the right chance. So the tests of e_process.py hold for sticky traffic as they stand.
 """
 
 from __future__ import annotations

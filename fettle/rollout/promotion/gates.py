@@ -114,7 +114,7 @@ def take_request(
     """Take one live request a row while both arms serve.
 
     step: the index of the row's step. propensity: the chance with which the challenger was drawn;
-    0 or 1 where the unit had been drawn before (assignment.py), which tells nothing.
+    0 or 1 where the unit had been drawn before (arm_assignment.py), which tells nothing.
     """
     answered = ~failed
     srm_and_drift.update_split(

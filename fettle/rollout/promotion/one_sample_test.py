@@ -1,7 +1,7 @@
 """Hold the share of some event under a limit: disagreeing answers, errors with no arm beside.
 
 `over` speaks against "the share is at most the limit", `under` against "it is at least that";
-both are of evidence.py, with the limit in the place of the propensity and of the margin.
+both are of e_process.py, with the limit in the place of the propensity and of the margin.
 """
 
 from __future__ import annotations

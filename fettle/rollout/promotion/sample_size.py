@@ -38,7 +38,7 @@ class Traffic:
     """What is known or assumed of the champion: shares of requests, and its latencies in ms.
 
     `latency_spread` is the standard deviation of the log latency; `design_effect` how slow requests
-    cluster (latency.py), 1 where they do not.
+    cluster (latency_gate.py), 1 where they do not.
     """
 
     requests_per_s: float

@@ -1,7 +1,7 @@
 """Learn from the champion's own recent requests what a plan must expect of its traffic.
 
-The latencies go through the controller's own update (latency.py), so the plan knows of the same
-clusters of slow requests that will hold the latency gate. What too few requests cannot tell is
+The latencies go through the controller's own update (latency_gate.py), so the plan knows of the
+same clusters of slow requests that will hold the latency gate. What too few requests cannot tell is
 assumed, and said so: `Learnt.assumed` names the fields of Traffic that the log did not give.
 """
 

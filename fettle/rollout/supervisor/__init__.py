@@ -1,6 +1,6 @@
 """Run a rollout: observe, decide, write down, act; what serves does not hang on it.
 
-    warden ──starts, watches──▶ controller ──routes──▶ nginx ──▶ champion, challenger
+    watchdog ─starts, watches─▶ controller ──routes──▶ nginx ──▶ champion, challenger
        └─ throws the stop switch when the controller's lease runs out
 
 nginx and the releases are processes of their own, found again by their files. The controller may

@@ -1,4 +1,4 @@
-"""Be the controller: at every tick observe, decide, write down, act.
+"""Controller of a rollout: at every tick observe, decide, write down, act.
 
     orders ──▶ ┌────────────┐ ──▶ journal ──▶ router, releases, aliases
     log    ──▶ │ watch.tick │
@@ -23,7 +23,7 @@ from typing import Any
 from fettle import project as projects
 from fettle.errors import FettleError, UserError
 from fettle.rollout.promotion.rollout_state import Action, ActionKind, RolloutState, Verb, is_over
-from fettle.rollout.router import access_log, model_servers, nginx_process
+from fettle.rollout.router import access_log, model_servers
 from fettle.rollout.supervisor import (
     actuator,
     fault_backoff,
@@ -62,15 +62,7 @@ class Controller:
         key = api_key_file.read(os.environ)
         self._project, self._place, self._key = project, place, key
         self.serving = serving
-        self._router = nginx_process.Nginx(
-            replace(
-                nginx_process.place(
-                    place.router, host=serving.host, port=serving.port, control=serving.control
-                ),
-                certificate=_path(serving.certificate),
-                certificate_key=_path(serving.certificate_key),
-            )
-        )
+        self._router = service_upkeep.router(place, serving)
         self._arms = model_servers.ModelServers(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
         self._deeds = actuator.Actuator(self._router, self._arms, self._waits, project.tracking_uri)
@@ -234,22 +226,11 @@ class Controller:
         challenger, champion = wanted.challenger, wanted.champion
         start_order.verify(challenger)
         if not self._deeds.bring_up(challenger):
-            raise UserError(
-                f"the challenger {challenger.release} does not answer",
-                got=self._deeds.refused.get(challenger.release)
-                or self._arms.last_words(challenger.release),
-                rule="it must answer an inference before a rollout begins",
-                fix=f"read {self._place.arms / challenger.release / 'server.log'}",
-            )
+            why = self._deeds.refused.get(challenger.release)
+            why = why or self._arms.last_words(challenger.release)
+            raise start_order.unanswered(challenger, why, self._place)
         rollout_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{challenger.release[:6]}"
-        serving = replace(
-            self.serving,
-            champion=champion,
-            challenger=challenger,
-            rollout=rollout_id,
-            lease_s=wanted.plan.lease_s,
-            state=None,
-        )
+        serving = start_order.begun(wanted, self.serving, rollout_id)
         self._deeds.check_plan(serving, wanted.weights, wanted.plan.sticky_key)
         self._leave(before, champion)
         rollout_observer.create(
@@ -362,14 +343,8 @@ class Controller:
                 self._run_again()
             case ActionKind.MOVE_ALIASES | ActionKind.RESTORE_ALIASES:
                 self._route()  # a promoted release takes the champion's place; names: see _act
-            case _:  # there is no such release
-                return
 
     def _run_again(self) -> None:
         """Begin the release flow where the rollout says so and it was not begun before a kill."""
         if self._watch is not None and self._watch.state.ran_again:
             actuator.run_again(self._watch.folder, self._rerun, cwd=self._project.root)
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None

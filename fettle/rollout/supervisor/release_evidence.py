@@ -11,8 +11,8 @@ from fettle.rollout.promotion.offline_gate import EvidenceBundle
 def read(release: Path) -> EvidenceBundle:
     """Return the papers of a release folder whose signature was verified.
 
-    `fettle canary start` verifies it before a rollout is begun (launch.py), and refuses otherwise;
-    the controller holds the bytes to the folder's name again.
+    `fettle canary start` verifies it before a rollout is begun (supervisor_launch.py), and refuses
+    otherwise; the controller holds the bytes to the folder's name again.
     """
     model = (path for path in (release / "model").rglob("*") if path.is_file())
     return EvidenceBundle(

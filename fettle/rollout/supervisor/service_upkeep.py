@@ -10,11 +10,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Container
+from dataclasses import replace
 from pathlib import Path
 
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.promotion.rollout_state import RolloutState
+from fettle.rollout.router import nginx_process
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor import actuator, fault_backoff
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
@@ -90,6 +92,16 @@ class Upkeep:
         if found != self._told:
             self._told = found
             self._place.write_problems(found)
+
+
+def router(place: StateLayout, serving: ServingState) -> Nginx:
+    """Return the router of a project, at the address that serving.json states."""
+    config = nginx_process.place(
+        place.router, host=serving.host, port=serving.port, control=serving.control
+    )
+    certificate = Path(serving.certificate) if serving.certificate else None
+    key = Path(serving.certificate_key) if serving.certificate_key else None
+    return Nginx(replace(config, certificate=certificate, certificate_key=key))
 
 
 def live(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fettle.release import release_store
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import RolloutState, is_over
 from fettle.rollout.supervisor import actuator
-from fettle.rollout.supervisor.state_layout import PinnedRelease
+from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +87,25 @@ def verify(challenger: PinnedRelease) -> None:
         )
     release_store.verify_named(folder)
     actuator.verify(challenger)
+
+
+def unanswered(challenger: PinnedRelease, why: str, place: StateLayout) -> UserError:
+    """Return the error for a challenger that was started and answers nothing."""
+    return UserError(
+        f"the challenger {challenger.release} does not answer",
+        got=why,
+        rule="it must answer an inference before a rollout begins",
+        fix=f"read {place.arms / challenger.release / 'server.log'}",
+    )
+
+
+def begun(order: StartOrder, serving: ServingState, rollout_id: str) -> ServingState:
+    """Return what serving.json says once the rollout has begun."""
+    return replace(
+        serving,
+        champion=order.champion,
+        challenger=order.challenger,
+        rollout=rollout_id,
+        lease_s=order.plan.lease_s,
+        state=None,
+    )
