@@ -18,9 +18,11 @@ from typing import Any, cast, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from fettle import params_text, plugins
+from fettle import params_migration, params_text, plugins
 from fettle.errors import OurFault, ParamsError
+from fettle.params_migration import dotted as _dotted
 from fettle.params_schema import Params, Strict
+from fettle.params_text import Where
 
 __all__ = ["Params", "Strict", "check", "compose", "load", "scope"]
 
@@ -30,7 +32,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
 
     Raises ParamsError with every problem found, one a line.
     """
-    return check(compose(path, overrides), str(path.name))
+    return check(compose(path, overrides), path)
 
 
 def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
@@ -54,13 +56,14 @@ def _override(doc: CommentedMap, override: str) -> None:
             rule="it reads path.to.key=value, with list positions as numbers",
             fix="for example --set compress.recipe.0.keep_fraction=0.5",
         )
+    value = params_text.parse(text, f"--set '{override}'", fix=params_text.QUOTE, plain=True)
+    params_migration.refuse_former_set(override, key, value)
     node: Any = doc  # Any: a YAML tree
     *parents, last = key.split(".")
     seen: list[str] = []
     for part in parents:
         node = _child(node, part, seen, override)
         seen.append(part)
-    value = params_text.parse(text, f"--set '{override}'", fix=params_text.QUOTE, plain=True)
     if isinstance(node, CommentedSeq):
         _child(node, last, seen, override)
         node[int(last)] = value
@@ -98,14 +101,18 @@ def _sections(where: Sequence[str]) -> list[str]:
     return [name for name in _fields(Params, tuple(where)) if _fields(Params, (*where, name))]
 
 
-def check(doc: CommentedMap, name: str) -> Params:
-    """Validate a composed document; `name` is the file's name for the error text."""
+def check(doc: CommentedMap, path: Path) -> Params:
+    """Validate a document that was composed from `path`, which the error text names."""
+    name = path.name
     unfit = params_text.unfit(doc)
     problems = [(_line(doc, where), f"{_dotted(where)}: {text}") for where, text in unfit]
     params: Params | None = None
     if not params_text.is_endless(unfit):
-        keys = [_dotted(where) for where, _ in unfit]
-        said = (*(f"{key}: " for key in keys), *(f"unknown key '{key}'" for key in keys))
+        outdated = params_migration.outdated(doc, path)
+        problems += [(_line(doc, where), text) for where, text in outdated]
+        keys = [_dotted(where) for where, _ in (*unfit, *outdated)]
+        forms = ("{}: ", "unknown key '{}'", "missing key '{}'")
+        said = tuple(form.format(key) for key in keys for form in forms)
         params, found = _check_models(doc)
         problems += [one for one in found if not one[1].startswith(said)]
     if params is None or problems:
@@ -164,18 +171,15 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
         if target in targets[:at]:
             text = f"targets[{at}]: '{target}' is listed twice; take one out"
             problems.append((_line(doc, ("targets", at)), text))
-    on = _get(doc, ("compress", "objective", "on"))
-    if isinstance(on, str) and isinstance(targets, list) and on not in targets:
+    aim = _get(doc, ("compress", "objective", "target"))
+    if isinstance(aim, str) and isinstance(targets, list) and aim not in targets:
         problems.append(
             (
-                _line(doc, ("compress", "objective", "on")),
-                f"compress.objective.on: '{on}' is not among targets: {list(targets)}",
+                _line(doc, ("compress", "objective", "target")),
+                f"compress.objective.target: '{aim}' is not among targets: {list(targets)}",
             )
         )
     return problems
-
-
-Where = tuple[str | int, ...]
 
 
 def _check_name(doc: CommentedMap, folder: str, name: str, where: Where) -> list[tuple[int, str]]:
@@ -307,13 +311,6 @@ def _line(doc: Any, where: Where) -> int:
             return line  # set by --set: no line of its own
         doc = doc[part]
     return line
-
-
-def _dotted(where: Where) -> str:
-    text = ""
-    for part in where:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 class _Scope:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fettle import manifest, plugins
+from fettle import manifest, params_migration, plugins
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
 from fettle.hardware import machine_fingerprint
 from fettle.hardware.toolchain_facts import (
@@ -121,6 +121,7 @@ def find(folder: Path | None = None) -> Project:
             fix="make a project elsewhere (`fettle init new`) and copy its dvc.yaml over this one; "
             "the params and the cache stay, every stage runs once",
         )
+    params_migration.refuse_former_graph(root)
     return Project(root, root)
 
 
@@ -278,7 +279,9 @@ def refresh_inputs(project: Project, params: Params) -> None:
     for name in params.targets:
         keep(project.tree, inputs / "toolchain" / f"{name}.json", toolchain_facts(name))
     keep(project.tree, inputs / "float_runtimes.json", float_runtime_facts())
-    tabled = [params.compress.objective.on] if params.compress.objective.on else params.targets
+    tabled = (
+        [params.compress.objective.target] if params.compress.objective.target else params.targets
+    )
     keep(project.tree, inputs / "table_runtimes.json", profiled_runtime_facts(tabled))
     code_digest.refresh(project.tree, params, project.state)
 
