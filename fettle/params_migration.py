@@ -32,7 +32,7 @@ RENAMED: Mapping[Where, str] = {
     ("compress", "objective", "on"): "target",
     ("promote", "steps", ANY, "margin_times"): "margin_multiplier",
 }
-BREAKS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what ruamel counts as the end of a line
+BREAKS = re.compile("\r\n|[\n\r]")  # what YAML 1.2 takes for the end of a line
 COMMENT = re.compile(r"(?<=\S)( {2,})#")
 
 Edit = tuple[int, int, str]  # offset, how many characters go, what comes
@@ -217,7 +217,7 @@ def _unsafe(name: str, changes: Sequence[str]) -> ParamsError:
 def _edits(doc: CommentedMap, text: str, name: str) -> tuple[list[Edit], list[str]]:
     edits, changes = _schema_edit(doc, text, name)
     starts = _line_starts(text)
-    for where in former_keys(doc):
+    for where in sorted(former_keys(doc), key=lambda where: params_text.line(doc, where)):
         parent: Any = doc  # Any: a YAML tree
         for part in where[:-1]:
             parent = parent[part]

@@ -35,8 +35,8 @@ def test_a_limit_below_the_last_layer_alone_is_refused_before_training(
         check(f"compress.constraints={{{limit}: 79}}")
     assert str(caught.value) == (
         f"compress.constraints.{limit}: no model can be that small: got 79; its last layer alone, "
-        f"8 channels to 10 classes, has 80 {unit}. Fix: raise compress.constraints.{limit}; nothing "
-        "was trained."
+        f"8 channels to 10 classes, has 80 {unit}. Fix: raise compress.constraints.{limit}; "
+        "nothing was trained."
     )
     assert check(f"compress.constraints={{{limit}: 80}}").notes == {}
 
