@@ -101,7 +101,7 @@ def outdated(doc: CommentedMap, path: Path | None) -> list[tuple[Where, str]]:
     fix = f"run `{command(path)}`"
     found: list[tuple[Where, str]] = []
     if number == 1 and not isinstance(number, bool | float):
-        text = f"schema: a file without a number, or of schema 1; it is {SCHEMA} now: {fix}"
+        text = f"schema: this file is of schema 1, fettle reads schema {SCHEMA} now: {fix}"
         found.append((("schema",), text))
     elif not _is_current(number):
         text = f"schema: the number must be {SCHEMA} (value {number!r}); write it, then {fix}"
@@ -144,6 +144,8 @@ def former_graph_keys(text: str, name: str) -> list[tuple[int, str, str]]:
 def refuse_former_graph(tree: Path) -> None:
     """Raise ProjectError when a project's dvc.yaml names a former key: DVC would not find it."""
     path = tree / "dvc.yaml"
+    if not path.is_file():
+        return
     found = former_graph_keys(path.read_text(encoding="utf-8", errors="replace"), path.name)
     if found:
         line, old, new = found[0]

@@ -42,13 +42,13 @@ def read(path: Path) -> str:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as err:
         raise ParamsError(
-            f"no params file at {path}", fix="give --params an existing file (see examples/)"
+            f"no params file at {path}", fix="name an existing file (see examples/)"
         ) from err
     except (OSError, ValueError) as err:
         raise ParamsError(
             f"the params file {path} cannot be read",
             got=getattr(err, "strerror", None) or str(err),
-            fix="give --params a file that you may read (see examples/)",
+            fix="name a file that you may read (see examples/)",
         ) from err
     kind = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
     if kind is None and b"\0" in data[:4]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fettle import manifest, params_migration, plugins
+from fettle import manifest, plugins
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
 from fettle.hardware import machine_fingerprint
 from fettle.hardware.toolchain_facts import (
@@ -121,7 +121,6 @@ def find(folder: Path | None = None) -> Project:
             fix="make a project elsewhere (`fettle init new`) and copy its dvc.yaml over this one; "
             "the params and the cache stay, every stage runs once",
         )
-    params_migration.refuse_former_graph(root)
     return Project(root, root)
 
 

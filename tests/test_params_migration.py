@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fettle import params, params_migration
 from fettle import project as projects
+from fettle.adapters import dvc_graph
 from fettle.cli.commands import app
 from fettle.errors import ParamsError, ProjectError
 
@@ -58,7 +59,7 @@ def edit(file: Path, before: str, after: str) -> None:
 def test_every_former_key_is_named_with_its_line_and_its_name_now(old: Path) -> None:
     assert refusal(lambda: loaded(old)) == (
         "params.yaml has 7 problems\n"
-        "  params.yaml: schema: a file without a number, or of schema 1; it is 2 now: run `fettle "
+        "  params.yaml: schema: this file is of schema 1, fettle reads schema 2 now: run `fettle "
         "migrate`\n"
         "  params.yaml:43: compress.objective.on is now compress.objective.target: run `fettle "
         "migrate`\n"
@@ -323,7 +324,7 @@ def test_a_graph_with_a_former_key_is_refused_before_dvc_misses_it(old: Path) ->
     graph = old.with_name("dvc.yaml")
     graph.write_text(FORMER_GRAPH)
     with pytest.raises(ProjectError) as caught:
-        projects.find(old.parent)
+        dvc_graph.load(old.parent)
     assert str(caught.value) == (
         f"{graph} was written by an earlier fettle: got compress.also among a stage's params, in "
         "line 4; compress.also is now compress.constraints. Fix: run `fettle migrate` in "
@@ -349,4 +350,9 @@ def test_a_graph_goes_with_its_params(old: Path) -> None:
         "      - params.yaml: [compress.objective.target, seed]",
         "      - other.yaml: [compress.also]",
     ]
-    assert projects.find(old.parent).root == old.parent
+    params_migration.refuse_former_graph(old.parent)
+
+
+def test_what_asks_dvc_nothing_still_works_beside_such_a_graph(old: Path) -> None:
+    old.with_name("dvc.yaml").write_text(FORMER_GRAPH)
+    assert projects.find(old.parent).root == old.parent  # `fettle canary abort`, say
