@@ -356,3 +356,8 @@ def test_a_graph_goes_with_its_params(old: Path) -> None:
 def test_what_asks_dvc_nothing_still_works_beside_such_a_graph(old: Path) -> None:
     old.with_name("dvc.yaml").write_text(FORMER_GRAPH)
     assert projects.find(old.parent).root == old.parent  # `fettle canary abort`, say
+
+
+def test_reports_keep_the_name_they_began_with() -> None:
+    objective = loaded(ROOT / "params.yaml", "compress.objective.target=x86_ort_int8").compress
+    assert objective.objective.recorded() == {"minimise": "latency_p50_ms", "on": "x86_ort_int8"}
