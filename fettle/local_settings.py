@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from fettle import manifest
-from fettle.errors import ProjectError
+from fettle.errors import DataError, ModelError, ProjectError
 
 # The keys of inputs/local.yaml, each with the parameter that names the same thing.
 PARAMETER = {"data": "ingest.options.path", "model": "finetune.options.path"}
 OVER = "{}_instead_of"
+_WRONG = {"data": DataError, "model": ModelError}
 
 
 def local_settings(tree: Path) -> Mapping[str, str]:
@@ -79,8 +80,8 @@ def conflicts(settings: Mapping[str, str], key: str, named: str | None, tree: Pa
     given = settings.get(key)
     if given is None or named is None or settings.get(OVER.format(key)) == named:
         return False
-    places = {(base / Path(named).expanduser()).resolve() for base in bases(tree)}
-    return absolute(tree, given) not in places
+    places = {_resolved(base, named, key) for base in bases(tree)}
+    return absolute(tree, given, key) not in places
 
 
 def choose(tree: Path, key: str, named: str | None) -> str | None:
@@ -105,9 +106,38 @@ def bases(tree: Path) -> list[Path]:
     return [Path(os.environ.get("FETTLE_ROOT", tree)), tree]
 
 
-def absolute(tree: Path, given: str) -> Path:
-    """Resolve a path that starts at the project's folder."""
-    return (bases(tree)[0] / Path(given).expanduser()).resolve()
+def absolute(tree: Path, given: str, key: str = "data") -> Path:
+    """Resolve a path that starts at the project's folder; raises as `expand` does."""
+    return _resolved(bases(tree)[0], given, key)
+
+
+def expand(given: str, key: str) -> Path:
+    """Put a user's home folder in the place of `~` or `~NAME`.
+
+    Raises DataError (`key` data) or ModelError (`key` model) when there is no such user.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as err:
+        raise _WRONG[key](
+            f"the path of the {key} begins with a home folder that is not here",
+            got=given,
+            rule="~ is the home folder of who runs this, ~NAME that of the user NAME",
+            fix="write the path out, or put ./ before a folder whose name begins with ~",
+        ) from err
+
+
+def _resolved(base: Path, given: str, key: str) -> Path:
+    path = base / expand(given, key)
+    try:
+        return path.resolve()
+    except RuntimeError as err:
+        raise _WRONG[key](
+            f"the path of the {key} leads in a circle",
+            got=given,
+            rule="a symbolic link on it points back at itself",
+            fix="mend the link, or name what it should lead to",
+        ) from err
 
 
 def location(tree: Path, options: Any) -> Path | None:  # Any: the source's own Params

@@ -18,9 +18,11 @@ from typing import Any, cast, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from fettle import params_text, plugins
+from fettle import params_migration, params_text, plugins
 from fettle.errors import OurFault, ParamsError
+from fettle.params_migration import dotted as _dotted
 from fettle.params_schema import Params, Strict
+from fettle.params_text import Where
 
 __all__ = ["Params", "Strict", "check", "compose", "load", "scope"]
 
@@ -30,7 +32,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
 
     Raises ParamsError with every problem found, one a line.
     """
-    return check(compose(path, overrides), str(path.name))
+    return check(compose(path, overrides), path)
 
 
 def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
@@ -54,13 +56,14 @@ def _override(doc: CommentedMap, override: str) -> None:
             rule="it reads path.to.key=value, with list positions as numbers",
             fix="for example --set compress.recipe.0.keep_fraction=0.5",
         )
+    value = params_text.parse(text, f"--set '{override}'", fix=params_text.QUOTE, plain=True)
+    params_migration.refuse_former_set(override, key, value)
     node: Any = doc  # Any: a YAML tree
     *parents, last = key.split(".")
     seen: list[str] = []
     for part in parents:
         node = _child(node, part, seen, override)
         seen.append(part)
-    value = params_text.parse(text, f"--set '{override}'", fix=params_text.QUOTE, plain=True)
     if isinstance(node, CommentedSeq):
         _child(node, last, seen, override)
         node[int(last)] = value
@@ -98,14 +101,20 @@ def _sections(where: Sequence[str]) -> list[str]:
     return [name for name in _fields(Params, tuple(where)) if _fields(Params, (*where, name))]
 
 
-def check(doc: CommentedMap, name: str) -> Params:
-    """Validate a composed document; `name` is the file's name for the error text."""
+def check(doc: CommentedMap, path: Path) -> Params:
+    """Validate a document that was composed from `path`, which the error text names."""
+    name = path.name
     unfit = params_text.unfit(doc)
-    problems = [(_line(doc, where), f"{_dotted(where)}: {text}") for where, text in unfit]
+    problems = [
+        (params_text.line(doc, where), f"{_dotted(where)}: {text}") for where, text in unfit
+    ]
     params: Params | None = None
     if not params_text.is_endless(unfit):
-        keys = [_dotted(where) for where, _ in unfit]
-        said = (*(f"{key}: " for key in keys), *(f"unknown key '{key}'" for key in keys))
+        outdated = params_migration.outdated(doc, path)
+        problems += [(params_text.line(doc, where), text) for where, text in outdated]
+        keys = [_dotted(where) for where, _ in (*unfit, *outdated)]
+        forms = ("{}: ", "unknown key '{}'", "missing key '{}'")
+        said = tuple(form.format(key) for key in keys for form in forms)
         params, found = _check_models(doc)
         problems += [one for one in found if not one[1].startswith(said)]
     if params is None or problems:
@@ -152,7 +161,9 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
     for index, step in enumerate(recipe if isinstance(recipe, list) else []):
         where = ("compress", "recipe", index)
         if not isinstance(step, Mapping) or not isinstance(step.get("use"), str):
-            problems.append((_line(doc, where), f"compress.recipe[{index}] needs `use: TECHNIQUE`"))
+            problems.append(
+                (params_text.line(doc, where), f"compress.recipe[{index}] needs `use: TECHNIQUE`")
+            )
             continue
         options = {k: v for k, v in step.items() if k != "use"}
         problems += _check_plugin(doc, "techniques", step["use"], (*where, "use"), options, where)
@@ -163,19 +174,16 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
         problems += _check_name(doc, "targets", str(target), ("targets", at))
         if target in targets[:at]:
             text = f"targets[{at}]: '{target}' is listed twice; take one out"
-            problems.append((_line(doc, ("targets", at)), text))
-    on = _get(doc, ("compress", "objective", "on"))
-    if isinstance(on, str) and isinstance(targets, list) and on not in targets:
+            problems.append((params_text.line(doc, ("targets", at)), text))
+    aim = _get(doc, ("compress", "objective", "target"))
+    if isinstance(aim, str) and isinstance(targets, list) and aim not in targets:
         problems.append(
             (
-                _line(doc, ("compress", "objective", "on")),
-                f"compress.objective.on: '{on}' is not among targets: {list(targets)}",
+                params_text.line(doc, ("compress", "objective", "target")),
+                f"compress.objective.target: '{aim}' is not among targets: {list(targets)}",
             )
         )
     return problems
-
-
-Where = tuple[str | int, ...]
 
 
 def _check_name(doc: CommentedMap, folder: str, name: str, where: Where) -> list[tuple[int, str]]:
@@ -188,7 +196,7 @@ def _check_name(doc: CommentedMap, folder: str, name: str, where: Where) -> list
     )
     if folder == "techniques":
         text += "; int8 and other precisions are the targets' (params.yaml: targets), not a step's"
-    return [(_line(doc, where), text)]
+    return [(params_text.line(doc, where), text)]
 
 
 def _check_plugin(
@@ -219,7 +227,7 @@ def _check_serves(doc: CommentedMap, name: str, where: Where) -> list[tuple[int,
         f"{_dotted(where)}: '{name}' does not bring {goal} down: {claims.reason}. Take it out, or "
         f"minimise {' or '.join(claims.serves)}"
     )
-    return [(_line(doc, where), text)]
+    return [(params_text.line(doc, where), text)]
 
 
 def _check_trains(doc: CommentedMap, recipe: object) -> list[tuple[int, str]]:
@@ -235,7 +243,7 @@ def _check_trains(doc: CommentedMap, recipe: object) -> list[tuple[int, str]]:
         f"{names}; family '{family}' has no module to act on: recipe must be []. Set "
         "compress.recipe to []; int8 targets are still quantized"
     )
-    return [(_line(doc, ("compress", "recipe")), text)]
+    return [(params_text.line(doc, ("compress", "recipe")), text)]
 
 
 def _explain(
@@ -244,7 +252,7 @@ def _explain(
     """Turn one pydantic error into (line, text) with the value got and the nearest name."""
     loc: Where = tuple(error["loc"])
     where = prefix + loc
-    line = _line(doc, where)
+    line = params_text.line(doc, where)
     if error["type"] == "extra_forbidden":
         siblings = _fields(model, loc[:-1])
         key = str(loc[-1])
@@ -290,30 +298,6 @@ def _get(doc: Any, where: Where) -> Any:  # Any: a YAML tree
             return None
         doc = doc[part]
     return doc
-
-
-def _line(doc: Any, where: Where) -> int:
-    """Find the line (from 1) of the deepest existing part of `where`; 0 when unknown."""
-    line = 0
-    for part in where:
-        try:
-            if isinstance(doc, CommentedMap) and part in doc:
-                line = doc.lc.key(part)[0] + 1
-            elif isinstance(doc, CommentedSeq) and isinstance(part, int) and part < len(doc):
-                line = doc.lc.item(part)[0] + 1
-            else:
-                return line
-        except (KeyError, AttributeError, TypeError):
-            return line  # set by --set: no line of its own
-        doc = doc[part]
-    return line
-
-
-def _dotted(where: Where) -> str:
-    text = ""
-    for part in where:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 class _Scope:

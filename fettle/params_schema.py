@@ -16,6 +16,7 @@ BATCH_IMAGES_MAX = 65_536
 ROUNDS_MAX = 1_000_000
 Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+SCHEMA = 2  # of params.yaml; fettle/params_migration.py knows what each number renamed
 Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
 
 
@@ -123,10 +124,14 @@ class Finetune(Strict):
 
 
 class Objective(Strict):
-    """What the search and `select` minimise; `on` names one target, or null for the best of all."""
+    """What the search and `select` minimise; `target` names one, or null for the best of all."""
 
     minimise: Literal["latency_p50_ms", "size_bytes", "macs", "energy_j"]
-    on: str | None = None
+    target: str | None = None
+
+    def recorded(self) -> dict[str, str | None]:
+        """Return the form in search.json, choice.json and the report, which keeps its name `on`."""
+        return {"minimise": self.minimise, "on": self.target}
 
 
 class Budget(Strict):
@@ -178,7 +183,7 @@ class Compress(Strict):
     recipe: Annotated[Literal["auto"] | list[Options], BeforeValidator(_list_or_auto)]
     objective: Objective
     budget: Budget
-    also: Constraints = Constraints()
+    constraints: Constraints = Constraints()
     search: Search = Search()
 
 
@@ -261,10 +266,10 @@ def _drawn(weight_percent: float) -> float:
 
 
 class PromoteStep(Strict):
-    """One weight; `margin_times` widens the margins while few requests are at stake."""
+    """One weight; `margin_multiplier` widens the margins while few requests are at stake."""
 
     weight_percent: Annotated[float, AfterValidator(_drawn), Field(gt=0, lt=100)]
-    margin_times: Annotated[float, Field(ge=1)] = 1.0
+    margin_multiplier: Annotated[float, Field(ge=1)] = 1.0
     gates: Annotated[list[LiveGate], Field(min_length=1)] = ["errors", "latency"]
 
 
@@ -274,9 +279,9 @@ class Promote(Strict):
     shadow_requests: Positive = 2000
     shadow_gates: list[ShadowGate] = ["accuracy", "disagreement"]
     steps: Annotated[list[PromoteStep], Field(min_length=1)] = [
-        PromoteStep(weight_percent=1, margin_times=20, gates=["errors"]),
-        PromoteStep(weight_percent=5, margin_times=8, gates=["errors"]),
-        PromoteStep(weight_percent=25, margin_times=2),
+        PromoteStep(weight_percent=1, margin_multiplier=20, gates=["errors"]),
+        PromoteStep(weight_percent=5, margin_multiplier=8, gates=["errors"]),
+        PromoteStep(weight_percent=25, margin_multiplier=2),
         PromoteStep(weight_percent=50),
     ]
     step_min_s: Annotated[float, Field(ge=0)] = 60.0
@@ -302,9 +307,9 @@ class Promote(Strict):
         if weights != sorted(set(weights)):
             raise ValueError(f"the weights of the steps must rise, they are {weights}")
         last = self.steps[-1]
-        if last.margin_times != 1 or not {"errors", "latency"} <= set(last.gates):
+        if last.margin_multiplier != 1 or not {"errors", "latency"} <= set(last.gates):
             raise ValueError(
-                "the last step must hold errors and latency to the whole bar (margin_times 1)"
+                "the last step must hold errors and latency to the whole bar (margin_multiplier 1)"
             )
         return self
 
@@ -312,6 +317,7 @@ class Promote(Strict):
 class Params(Strict):
     """The whole of params.yaml, in the order of the file."""
 
+    schema_: Annotated[Literal[2], Field(alias="schema")]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     ingest: Ingest
     validate_: Annotated[Validate, Field(alias="validate")]

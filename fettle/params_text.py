@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
@@ -41,13 +42,13 @@ def read(path: Path) -> str:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as err:
         raise ParamsError(
-            f"no params file at {path}", fix="give --params an existing file (see examples/)"
+            f"no params file at {path}", fix="name an existing file (see examples/)"
         ) from err
     except (OSError, ValueError) as err:
         raise ParamsError(
             f"the params file {path} cannot be read",
             got=getattr(err, "strerror", None) or str(err),
-            fix="give --params a file that you may read (see examples/)",
+            fix="name a file that you may read (see examples/)",
         ) from err
     kind = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
     if kind is None and b"\0" in data[:4]:
@@ -89,8 +90,25 @@ def parse(text: str, name: str, *, fix: str, plain: bool = False) -> Any:  # Any
         where, got = None, str(err).splitlines()[0][:200] if str(err) else type(err).__name__
     except RecursionError:
         where, got = None, "brackets nested too deep"
-    line = f", line {where}" if where is not None and not plain else ""
-    raise ParamsError(f"{name}{line}: not valid YAML", got=got, fix=fix)
+    place = f", line {where}" if where is not None and not plain else ""
+    raise ParamsError(f"{name}{place}: not valid YAML", got=got, fix=fix)
+
+
+def line(doc: Any, where: Where) -> int:  # Any: a YAML tree
+    """Find the line (from 1) of the deepest existing part of `where`; 0 when unknown."""
+    found = 0
+    for part in where:
+        try:
+            if isinstance(doc, CommentedMap) and part in doc:
+                found = doc.lc.key(part)[0] + 1
+            elif isinstance(doc, CommentedSeq) and isinstance(part, int) and part < len(doc):
+                found = doc.lc.item(part)[0] + 1
+            else:
+                return found
+        except (KeyError, AttributeError, TypeError):
+            return found  # set by --set: no line of its own
+        doc = doc[part]
+    return found
 
 
 def unfit(doc: Any) -> list[tuple[Where, str]]:  # Any: a YAML tree

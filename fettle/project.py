@@ -278,7 +278,9 @@ def refresh_inputs(project: Project, params: Params) -> None:
     for name in params.targets:
         keep(project.tree, inputs / "toolchain" / f"{name}.json", toolchain_facts(name))
     keep(project.tree, inputs / "float_runtimes.json", float_runtime_facts())
-    tabled = [params.compress.objective.on] if params.compress.objective.on else params.targets
+    tabled = (
+        [params.compress.objective.target] if params.compress.objective.target else params.targets
+    )
     keep(project.tree, inputs / "table_runtimes.json", profiled_runtime_facts(tabled))
     code_digest.refresh(project.tree, params, project.state)
 

@@ -42,7 +42,7 @@ def prepare(project: Project, params: Path | None, overrides: Sequence[str]) -> 
         return project
     chosen = params or project.root / "params.yaml"
     composed = params_file.compose(chosen, overrides)
-    params_file.check(composed, chosen.name)
+    params_file.check(composed, chosen)
     tree = locate(project, params, overrides).tree
     sync(project.root, tree, data=_data_folders(project.root, composed))
     _write(tree / OWNER, _owner(project, chosen))

@@ -16,12 +16,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fettle import params
+from fettle import params, params_migration
 from fettle import project as projects
 
 
 def write(tree: Path) -> None:
     """Write what changed below `tree`/inputs."""
+    params_migration.refuse_former_graph(tree)
     root = Path(os.environ.get("FETTLE_ROOT", tree))
     here = projects.Project(root, tree)
     projects.refresh_inputs(here, params.load(tree / "params.yaml"))

@@ -59,7 +59,9 @@ RANDOM_IMAGES = 8  # int8 ranges from noise: a latency does not depend on them
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
     """Make the artefact; see the file's docstring."""
     check_machine(inputs.project / "inputs" / "machine.json")
-    names = [params.compress.objective.on] if params.compress.objective.on else params.targets
+    names = (
+        [params.compress.objective.target] if params.compress.objective.target else params.targets
+    )
     needless = why_needless(params, manifest.read(inputs["finetune"], verify=False).facts)
     tables: dict[str, Costs] = {}
     absent: dict[str, str] = {}

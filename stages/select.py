@@ -4,10 +4,10 @@ reads     evaluate of every target, compress (parameters and MACs), validate (th
           images)
 writes    choice.json {target, objective, goal_met, why, budget, chance_min, limits, candidates:
           [{target, verdict, reason, value, drop, chance, inside_budget, over, size_bytes, speedup,
-          accuracy}]}; over lists the limits of compress.also that the file breaks, each as a
+          accuracy}]}; over lists the limits of compress.constraints that the file breaks, each as a
           sentence
-params    compress.objective, compress.budget, compress.also, targets
-refuses   when no target may ship, or the one that objective.on names may not: with every reason
+params    compress.objective, compress.budget, compress.constraints, targets
+refuses   when no target may ship, or the one that objective.target names may not: with every reason
 
 A target is inside the budget when its answers to the validation images make it likely enough that
 the verdict will pass on test: by the rule that the search goes by
@@ -45,7 +45,7 @@ from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
 READS = ("evaluate@*", "compress", "validate")
-SECTIONS = ("compress.objective", "compress.budget", "compress.also", "targets")
+SECTIONS = ("compress.objective", "compress.budget", "compress.constraints", "targets")
 MEASURES = False
 
 PLAIN = "x86_ort_fp32"  # needs no other runtime and no calibration
@@ -71,12 +71,12 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     folders = inputs.matrix("evaluate")
     rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
     made = manifest.read(inputs["compress"], verify=False).measures
-    broken = {name: over(params.compress.also, one, made) for name, one in rows.items()}
+    broken = {name: over(params.compress.constraints, one, made) for name, one in rows.items()}
     tested = passing_probability.count_tested(inputs["validate"])
     foreseen = {name: foresee(path, budget, tested=tested) for name, path in folders.items()}
     candidates = [
         replace(one, over=tuple(broken[one.target]))
-        for one in shippable(rows, foreseen, on=objective.on)
+        for one in shippable(rows, foreseen, on=objective.target)
     ]
     inside = [
         candidate for candidate in candidates if candidate.foreseen.inside and not candidate.over
@@ -88,10 +88,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.note("chosen", f"{chosen.target}: {why}")
     doc = {
         "target": chosen.target,
-        "objective": objective.model_dump(),
+        "objective": objective.recorded(),
         "budget": budget.model_dump(),
         "chance_min": candidates[0].foreseen.chance_min,
-        "limits": params.compress.also.model_dump(exclude_none=True),
+        "limits": params.compress.constraints.model_dump(exclude_none=True),
         "goal_met": bool(inside),
         "why": why,
         "candidates": [
@@ -145,10 +145,10 @@ def shippable(
     others = [name for name, sealed in rows.items() if sealed.facts["verdict"] == "ship"]
     if on is not None:
         raise TargetError(
-            "the target that compress.objective.on names may not ship",
+            "the target that compress.objective.target names may not ship",
             got=reasons,
             rule=f"others that may: {', '.join(others) or 'none'}",
-            fix="set compress.objective.on to one of them or to null, or mend the cause",
+            fix="set compress.objective.target to one of them or to null, or mend the cause",
         )
     raise TargetError(
         "no target may ship",
@@ -163,7 +163,7 @@ def shippable(
     )
 
 
-def over(also: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
+def over(constraints: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
     """List the limits that a measured target breaks; `made` holds compress's measures."""
     figures = {
         "size_bytes": row.measures.get("size_bytes"),
@@ -173,9 +173,11 @@ def over(also: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[
     }
     found = []
     for name, figure in figures.items():
-        limit = getattr(also, f"{name}_max")
+        limit = getattr(constraints, f"{name}_max")
         if limit is not None and figure is not None and figure.value > limit:
-            found.append(f"{name} is {figure.value:,.6g}, above compress.also.{name}_max {limit:,}")
+            found.append(
+                f"{name} is {figure.value:,.6g}, above compress.constraints.{name}_max {limit:,}"
+            )
     return found
 
 

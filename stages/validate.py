@@ -5,8 +5,8 @@ Writes:  rows.parquet (row: the ids that go on), quarantine.parquet (row, rule, 
          validation.json and validation.html (what Great Expectations found), data_docs/ when
          validate.data_docs is on (Great Expectations' own pages; they need the network to look
          as meant).
-Params:  validate; compress.objective, compress.budget, compress.also and targets are only checked
-         against the row counts, before any training: no output depends on them.
+Params:  validate; compress.objective, compress.budget, compress.constraints and targets are only
+         checked against the row counts, before any training: no output depends on them.
 Facts:   {passed, rows, quarantined, by_rule: {rule: images}, classes: {label: {train, validation,
          test}}, checks: [{name, passed, observed, rule, failing}]}.
 Refuses: more rows to set aside than validate.quarantine_max_fraction; fewer than two classes; a
@@ -40,7 +40,7 @@ SECTIONS = (
     "validate",
     "compress.objective",
     "compress.budget",
-    "compress.also",
+    "compress.constraints",
     "targets",
 )
 MEASURES = False

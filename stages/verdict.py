@@ -53,7 +53,7 @@ Json = dict[str, Any]  # Any: a JSON object
 @dataclass(frozen=True, slots=True)
 class Shipped:
     """The chosen target: its folder, its export's facts, its speed-up over the float model, and the
-    limits of compress.also that it breaks.
+    limits of compress.constraints that it breaks.
     """
 
     folder: Path

@@ -119,7 +119,7 @@ def test_a_set_that_names_nothing_is_refused(file: Path, override: str, message:
 
 def test_an_objective_on_a_target_that_is_not_listed_is_refused(file: Path) -> None:
     with pytest.raises(ParamsError, match="'x86_none' is not among targets"):
-        params.load(file, ["compress.objective.on=x86_none"])
+        params.load(file, ["compress.objective.target=x86_none"])
 
 
 def test_splits_must_sum_to_one(file: Path) -> None:
@@ -171,12 +171,13 @@ def test_checking_params_imports_nothing_heavy() -> None:
             "compress.budget.confidence: Input should be less than 1 (value 1)",
         ),
         (
-            "compress.also={size_bytes_max: 0}",
-            "compress.also.size_bytes_max: Input should be greater than or equal to 1 (value 0)",
+            "compress.constraints={size_bytes_max: 0}",
+            "compress.constraints.size_bytes_max: Input should be greater than or equal to 1 "
+            "(value 0)",
         ),
         (
-            "compress.also={size_max: 5}",
-            "unknown key 'compress.also.size_max' (value 5), did you mean 'size_bytes_max'?",
+            "compress.constraints={size_max: 5}",
+            "unknown key 'compress.constraints.size_max' (value 5), did you mean 'size_bytes_max'?",
         ),
         (
             "compress.search={evaluations_max: 0}",
@@ -193,7 +194,7 @@ def test_a_goal_that_makes_no_sense_is_refused(file: Path, override: str, text: 
 def test_a_goal_needs_no_recipe(file: Path) -> None:
     goal = params.load(file, ["compress.recipe=auto"]).compress
     assert goal.recipe == "auto"
-    assert (goal.budget.confidence, goal.also.size_bytes_max) == (0.95, None)
+    assert (goal.budget.confidence, goal.constraints.size_bytes_max) == (0.95, None)
 
 
 @pytest.mark.parametrize(

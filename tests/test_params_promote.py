@@ -71,7 +71,7 @@ def test_a_weight_that_is_taken_can_be_rendered(tmp_path: Path, weight: str) -> 
         "latency_p95_ratio: 1.2",
         "size_ratio_max: 2.0",
         "lease_s: 10 ",
-        "margin_times: 20",
+        "margin_multiplier: 20",
     ],
 )
 def test_infinity_is_no_value_of_a_plan(tmp_path: Path, old: str) -> None:

@@ -69,8 +69,7 @@ def test_a_missing_params_file_is_named(project: Project) -> None:
     with pytest.raises(ParamsError) as caught:
         workspace.prepare(project, project.root / "no.yaml", [])
     assert str(caught.value) == (
-        f"no params file at {project.root / 'no.yaml'}. "
-        "Fix: give --params an existing file (see examples/)."
+        f"no params file at {project.root / 'no.yaml'}. Fix: name an existing file (see examples/)."
     )
 
 

@@ -33,7 +33,7 @@ def run(context: Context) -> Iterator[Row]:
 def _of(one: Prepared) -> list[Row]:
     rows, here = [], json.loads(json.dumps(machine_fingerprint.fingerprint()))
     for target in one.params.targets:
-        overrides = ["compress.recipe=auto", f"compress.objective.on={target}"]
+        overrides = ["compress.recipe=auto", f"compress.objective.target={target}"]
         params = load(one.tree / "params.yaml", overrides)
         inputs = Inputs(one.inputs.folders, one.tree, one.inputs.scratch)
         with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ def bench(
     made = job(one, folder, MemoryRecorder(), asked)
     price = CostModel(
         minimise="macs",
-        also=one.params.compress.also,
+        constraints=one.params.compress.constraints,
         bytes_per_weight=1,
         example=example(made),
         costs={},

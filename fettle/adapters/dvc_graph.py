@@ -25,6 +25,7 @@ import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from fettle import params_migration
 from fettle.adapters import dvc_lock
 from fettle.errors import FettleError, ProjectError
 from fettle.process_lifetime import die_with_owner
@@ -48,6 +49,7 @@ class Stale:
 
 @contextmanager
 def _open(tree: Path) -> Iterator[Any]:  # Any: DVC ships no types
+    params_migration.refuse_former_graph(tree)
     try:
         with Repo(str(tree), _wait_for_lock=True, config=CONFIG) as repo, repo.lock:
             yield repo

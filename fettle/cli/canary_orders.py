@@ -17,13 +17,14 @@ def project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSO
     """Take the current folder's project, and the plan of its params.yaml unless none is wanted."""
     from fettle import params as params_file
     from fettle import project as projects
+    from fettle.rollout.promotion.rollout_plan import section_to_json
 
     home = projects.find()
     os.environ.update(projects.environment(home))
     if not plan:
         return home, {}
     section = params_file.load(home.root / "params.yaml").promote
-    return home, section.model_dump(mode="json")
+    return home, section_to_json(section)
 
 
 def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelease | None]:

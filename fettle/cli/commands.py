@@ -10,6 +10,7 @@ from fettle.cli import (
     crossfit,
     doctor,
     init,
+    migrate,
     report,
     run,
     serve,
@@ -36,6 +37,7 @@ for command in (
     catalog.catalog,
     doctor.doctor,
     init.init,
+    migrate.migrate,
 ):
     app.command()(command)
 app.command(hidden=True)(stage.stage)

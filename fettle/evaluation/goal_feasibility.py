@@ -14,16 +14,16 @@ from fettle.recorder import Recorder
 def check(params: Params, *, classes: int, tested: int, recorder: Recorder) -> None:
     """Refuse a goal that nothing can meet or measure here; note a budget below the noise.
 
-    Needs "compress.budget", "compress.also", "compress.objective" and "targets" in SECTIONS.
+    Needs "compress.budget", "compress.constraints", "compress.objective" and "targets" in SECTIONS.
     `tested` counts the test images. Raises ParamsError and TargetError.
     """
     if params.compress.objective.minimise == "energy_j":
         energy_measurement.check()
-    check_limits(params.compress.also, classes, narrowest(params.targets))
+    check_limits(params.compress.constraints, classes, narrowest(params.targets))
     warn_of_noise(params.compress.budget, tested, recorder)
 
 
-def check_limits(also: Constraints, classes: int, features: int) -> None:
+def check_limits(constraints: Constraints, classes: int, features: int) -> None:
     """Raise ParamsError for a limit below the last layer alone, at its narrowest.
 
     It maps at least `features` channels to `classes` logits: one weight each, one byte a weight,
@@ -31,18 +31,18 @@ def check_limits(also: Constraints, classes: int, features: int) -> None:
     """
     least = classes * features
     limits = (
-        ("size_bytes_max", also.size_bytes_max, "bytes"),
-        ("params_max", also.params_max, "parameters"),
-        ("macs_max", also.macs_max, "multiply-accumulates"),
+        ("size_bytes_max", constraints.size_bytes_max, "bytes"),
+        ("params_max", constraints.params_max, "parameters"),
+        ("macs_max", constraints.macs_max, "multiply-accumulates"),
     )
     for name, limit, unit in limits:
         if limit is not None and limit < least:
             raise ParamsError(
-                f"compress.also.{name}: no model can be that small",
+                f"compress.constraints.{name}: no model can be that small",
                 got=f"{limit:,}",
                 rule=f"its last layer alone, {features} channels to {classes} classes, has "
                 f"{least:,} {unit}",
-                fix=f"raise compress.also.{name}; nothing was trained",
+                fix=f"raise compress.constraints.{name}; nothing was trained",
             )
 
 

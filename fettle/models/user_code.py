@@ -6,13 +6,15 @@ import ast
 import os
 from pathlib import Path
 
+from fettle.local_settings import expand
+
 
 def resolve(project: Path, given: str) -> Path:
     """Return where `given` lies: absolute, else below the project, else below FETTLE_ROOT.
 
     A run in a workspace has a copy of the tracked files only; weights are seldom tracked.
     """
-    path = Path(given).expanduser()
+    path = expand(given, "model")
     if path.is_absolute() or (project / path).exists():
         return project / path
     return Path(os.environ.get("FETTLE_ROOT", project)) / path

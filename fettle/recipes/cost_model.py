@@ -38,7 +38,7 @@ class CostModel:
     """
 
     minimise: str
-    also: Constraints
+    constraints: Constraints
     bytes_per_weight: float
     example: torch.Tensor
     costs: Mapping[str, Costs]
@@ -78,10 +78,10 @@ class CostModel:
             "size_bytes": size_bytes,
         }
         limited = (
-            (size_bytes, self.also.size_bytes_max),
-            (latency_ms if self.costs else 0.0, self.also.latency_p50_ms_max),
-            (params, self.also.params_max),
-            (macs, self.also.macs_max),
+            (size_bytes, self.constraints.size_bytes_max),
+            (latency_ms if self.costs else 0.0, self.constraints.latency_p50_ms_max),
+            (params, self.constraints.params_max),
+            (macs, self.constraints.macs_max),
         )
         return figures[self.minimise], max(
             (figure / limit for figure, limit in limited if limit), default=0.0

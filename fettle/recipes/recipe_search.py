@@ -48,8 +48,8 @@ def find(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> Search
     goal, started = job.params.compress, time.monotonic()
     price = CostModel(
         minimise=goal.objective.minimise,
-        also=goal.also,
-        bytes_per_weight=bytes_per_weight(goal.objective.on, job.params.targets),
+        constraints=goal.constraints,
+        bytes_per_weight=bytes_per_weight(goal.objective.target, job.params.targets),
         example=example(job),
         costs=costs,
     )

@@ -21,7 +21,7 @@ def document(
     best = found.trials[found.best]
     recipe = [dict(step) for step in best.recipe]
     return {
-        "objective": goal.objective.model_dump(),
+        "objective": goal.objective.recorded(),
         "aim": goal.search.aim,
         "budget": goal.budget.model_dump(),
         "unit": unit,
@@ -54,7 +54,7 @@ def why(found: SearchResult, limits: SearchLimits) -> str:
     if found.met:
         return ends[found.ended]
     if best.excess > 1:
-        miss = f"the nearest model is {best.excess:.2f} times a limit of compress.also"
+        miss = f"the nearest model is {best.excess:.2f} times a limit of compress.constraints"
     else:
         miss = (
             f"the likeliest model holds the budget on test with probability {best.chance:.2f}, "
@@ -116,7 +116,7 @@ def judged(one: Trial, found: SearchResult, limits: SearchLimits) -> tuple[str, 
     if result.refused:
         return "refused", result.refused
     if result.excess > 1:
-        return "refused", f"{result.excess:.2f} times a limit of compress.also"
+        return "refused", f"{result.excess:.2f} times a limit of compress.constraints"
     if result.chance < limits.chance_min:
         return "refused", (
             f"the budget would hold on test with probability {result.chance:.2f}, below "

@@ -194,6 +194,7 @@ def test_a_name_with_its_accents_taken_apart_is_the_same_class(tmp_path: Path) -
 
 def test_a_folder_around_the_data_is_named(tmp_path: Path) -> None:
     root = made(tmp_path / "d", *(f"set1/{s}/{c}" for s, c in crossed(("train", "test"))))
+    tiny_photos.place(root, "set1/README.md", b"where these come from")
     assert refusal(root).endswith(
         f"Fix: name {root / 'set1'}, if the classes lie in that, or add a folder for each "
         "other class."

@@ -32,13 +32,13 @@ def test_a_limit_below_the_last_layer_alone_is_refused_before_training(
     limit: str, unit: str
 ) -> None:
     with pytest.raises(ParamsError) as caught:
-        check(f"compress.also={{{limit}: 79}}")
+        check(f"compress.constraints={{{limit}: 79}}")
     assert str(caught.value) == (
-        f"compress.also.{limit}: no model can be that small: got 79; its last layer alone, 8 "
-        f"channels to 10 classes, has 80 {unit}. Fix: raise compress.also.{limit}; nothing was "
-        "trained."
+        f"compress.constraints.{limit}: no model can be that small: got 79; its last layer alone, "
+        f"8 channels to 10 classes, has 80 {unit}. Fix: raise compress.constraints.{limit}; "
+        "nothing was trained."
     )
-    assert check(f"compress.also={{{limit}: 80}}").notes == {}
+    assert check(f"compress.constraints={{{limit}: 80}}").notes == {}
 
 
 def test_an_undecidable_budget_is_a_warning_and_no_refusal() -> None:

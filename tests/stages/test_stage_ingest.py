@@ -312,3 +312,35 @@ def test_the_digits_go_through_whole(tmp_path: Path) -> None:
     assert outputs.facts["rows"] == 1797
     counts = outputs.facts["classes"]["0"]
     assert counts == {"train": 71, "validation": 18, "test": 89}
+
+
+@pytest.mark.parametrize(
+    ("names", "test"),
+    [(("train", "val", "test"), "own"), (("train", "val"), "drawn from train")],
+)
+def test_the_folders_own_splits_are_kept_and_told(
+    desk: Desk, names: tuple[str, ...], test: str
+) -> None:
+    desk.photos.rename(desk.root / "old")
+    for index, name in enumerate(names):
+        tiny_photos.fill(desk.photos / name, [f"{index}cat", f"{index}dog"], 5)
+        for label in ("cat", "dog"):
+            (desk.photos / name / f"{index}{label}").rename(desk.photos / name / label)
+    recorder = MemoryRecorder()
+    desk.refresh()
+    (desk.root / "out").mkdir()
+    inputs = Inputs({}, desk.root, desk.root / "scratch")
+    outputs = ingest.run(settings(FOLDER), inputs, desk.root / "out", recorder)
+    assert outputs.facts["splits"] == {"train": "own", "validation": "own", "test": test}
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for row, fields in rows_of(desk.root / "out" / image_table.IMAGES).items():
+        homes[row.split("/")[0]].add(fields["split"])
+    assert homes["val"] == {"validation"}
+    assert homes["train"] == ({"train"} if test == "own" else {"train", "test"})
+    told = recorder.notes["warning"]
+    assert told.startswith("the data's own splits are kept, not ingest.split: train ")
+    assert told.endswith(f"({test})")
+
+
+def test_splits_that_nobody_named_are_drawn(desk: Desk) -> None:
+    assert desk.run()[0].facts["splits"] == dict.fromkeys(SPLITS, "drawn")

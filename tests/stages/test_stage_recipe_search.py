@@ -18,7 +18,7 @@ from fettle.stage_contract import Inputs
 TESTED = 900
 GOAL = (
     "compress.recipe=auto",
-    "compress.objective={minimise: macs, on: null}",
+    "compress.objective={minimise: macs, target: null}",
     "compress.budget={metric: accuracy, drop_max: 0.04, confidence: 0.95}",
     "compress.search={evaluations_max: 4, wall_clock_max_s: 600, trial_epochs: 1, final_epochs: 2}",
 )
@@ -108,13 +108,13 @@ def test_limits_that_nothing_can_meet_end_with_the_nearest_miss(
     inputs: Inputs, tmp_path: Path
 ) -> None:
     short = "compress.search={evaluations_max: 1, trial_epochs: 0}"
-    found = make(inputs, tmp_path / "out", *GOAL, short, "compress.also={params_max: 10}")
+    found = make(inputs, tmp_path / "out", *GOAL, short, "compress.constraints={params_max: 10}")
     assert (found.out / "model.onnx").is_file()
     search = found.outputs.facts["search"]
     assert search["goal_met"] is False
     assert search["why"].startswith("goal not met: the nearest model is ")
     assert search["why"].endswith(
-        " times a limit of compress.also; stopped at its bound of 1 evaluations"
+        " times a limit of compress.constraints; stopped at its bound of 1 evaluations"
     )
 
 

@@ -223,7 +223,7 @@ def test_when_the_plain_target_is_refused_too_it_is_not_advised(rows: Rows) -> N
 def test_the_objectives_own_target_alone_counts(rows: Rows) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
     rows.ships("x86_ort_int8", speedup=4.0, size=700)
-    _, choice = rows.choose("compress.objective.on=x86_ort_fp32")
+    _, choice = rows.choose("compress.objective.target=x86_ort_fp32")
     assert choice["target"] == "x86_ort_fp32"
 
 
@@ -231,22 +231,22 @@ def test_an_objective_on_a_refused_target_names_the_others(rows: Rows) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
     rows.refused("x86_ort_int8", "it branches on its data")
     with pytest.raises(TargetError) as caught:
-        rows.choose("compress.objective.on=x86_ort_int8")
+        rows.choose("compress.objective.target=x86_ort_int8")
     assert str(caught.value) == (
-        "the target that compress.objective.on names may not ship: got x86_ort_int8 is refused (it "
-        "branches on its data); others that may: x86_ort_fp32. Fix: set compress.objective.on to "
-        "one of them or to null, or mend the cause."
+        "the target that compress.objective.target names may not ship: got x86_ort_int8 is "
+        "refused (it branches on its data); others that may: x86_ort_fp32. Fix: set "
+        "compress.objective.target to one of them or to null, or mend the cause."
     )
 
 
 def test_a_target_that_breaks_a_limit_is_not_chosen(rows: Rows) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=900)
     rows.ships("x86_ort_int8", speedup=2.0, size=300)
-    outputs, choice = rows.choose("compress.also={size_bytes_max: 500}")
+    outputs, choice = rows.choose("compress.constraints={size_bytes_max: 500}")
     assert (outputs.facts["target"], outputs.facts["goal_met"]) == ("x86_ort_int8", True)
     broken = {row["target"]: row["over"] for row in choice["candidates"]}
     assert broken == {
-        "x86_ort_fp32": ["size_bytes is 900, above compress.also.size_bytes_max 500"],
+        "x86_ort_fp32": ["size_bytes is 900, above compress.constraints.size_bytes_max 500"],
         "x86_ort_int8": [],
     }
     assert choice["limits"] == {"size_bytes_max": 500}
@@ -257,11 +257,11 @@ def test_when_every_target_breaks_a_limit_the_goal_is_not_met_and_the_nearest_is
 ) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=900)
     rows.ships("x86_ort_int8", speedup=2.0, size=300)
-    outputs, _ = rows.choose("compress.also={params_max: 4000, latency_p50_ms_max: 0.8}")
+    outputs, _ = rows.choose("compress.constraints={params_max: 4000, latency_p50_ms_max: 0.8}")
     assert (outputs.facts["target"], outputs.facts["goal_met"]) == ("x86_ort_fp32", False)
     assert outputs.facts["why"] == (
         "no target keeps every limit: of x86_ort_fp32 params is 5,000, above "
-        "compress.also.params_max 4,000"
+        "compress.constraints.params_max 4,000"
     )
 
 

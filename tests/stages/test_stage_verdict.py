@@ -227,7 +227,7 @@ def test_a_class_given_up_fails_though_the_mean_passes(
 def test_a_broken_limit_of_the_goal_fails_the_verdict(judged: Judged) -> None:
     path = judged.project.folder("select") / "choice.json"
     choice = json.loads(path.read_text())
-    choice["candidates"][1]["over"] = ["macs is 9, above compress.also.macs_max 8"]
+    choice["candidates"][1]["over"] = ["macs is 9, above compress.constraints.macs_max 8"]
     manifest.write_json(path, choice)
     outputs = judged.run("compress.budget.drop_max=0.05")
-    assert outputs.facts["failed"] == ["macs is 9, above compress.also.macs_max 8"]
+    assert outputs.facts["failed"] == ["macs is 9, above compress.constraints.macs_max 8"]

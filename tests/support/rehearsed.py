@@ -45,7 +45,7 @@ PLAN: dict[str, Any] = {
     **rehearsal.PLAN,
     "shadow_requests": 10,
     "shadow_gates": ["disagreement"],
-    "steps": [{"weight_percent": 50.0, "margin_times": 1.0, "gates": ["errors", "latency"]}],
+    "steps": [{"weight_percent": 50.0, "margin_multiplier": 1.0, "gates": ["errors", "latency"]}],
     "step_min_s": 0.0,
     "bake_s": 0.2,
     "bake_requests": 20,

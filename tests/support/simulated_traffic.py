@@ -21,7 +21,7 @@ def a_plan(**changes: object) -> RolloutPlan:
         "shadow_requests": 50,
         "shadow_gates": ["disagreement"],
         "steps": [
-            PromoteStep(weight_percent=10, margin_times=10, gates=["errors"]),
+            PromoteStep(weight_percent=10, margin_multiplier=10, gates=["errors"]),
             PromoteStep(weight_percent=50),
         ],
         "errors_margin": 0.05,

@@ -129,8 +129,9 @@ def _more_classes(is_manifest: bool, entries: Sequence[image_listing.ListedImage
     labelled = [entry for entry in entries if entry.label is not None]
     if is_manifest:
         return "add rows of another class" if labelled else "fill the label column"
-    if labelled and all("/" in entry.inside for entry in labelled):
-        above = labelled[0].path.parents[labelled[0].inside.count("/")]
+    images = [one for one in labelled if one.path.suffix.lower() in image_listing.SUFFIXES]
+    if images and all("/" in entry.inside for entry in images):
+        above = images[0].path.parents[images[0].inside.count("/")]
         return f"name {above}, if the classes lie in that, or add a folder for each other class"
     return "add a folder for each other class"
 

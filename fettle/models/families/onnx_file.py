@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import ModelError
-from fettle.local_settings import choose
+from fettle.local_settings import choose, expand
 from fettle.models import onnx_checks, onnx_rewriting, user_code
 from fettle.params import Strict
 
@@ -56,7 +56,7 @@ def path(options: Params, project: Path) -> Path:
             fix="set finetune.options.path to it",
         )
     found = user_code.resolve(project, given)
-    whole = Path(os.environ.get("FETTLE_ROOT", project)) / Path(given).expanduser()
+    whole = Path(os.environ.get("FETTLE_ROOT", project)) / expand(given, "model")
     if whole.is_file() and _lacks_weights(found):
         found = whole  # a workspace may have a copy of the graph alone
     if not found.is_file():

@@ -34,13 +34,13 @@ Json = dict[str, Any]  # Any: a JSON object
 
 def begin_to_json(begin: Begin) -> Json:
     """Return the JSON form of a rollout's start, its plan within."""
-    return asdict(begin)
+    return {**asdict(begin), "plan": begin.plan.to_json()}
 
 
 def begin_from_json(doc: Json) -> Begin:
     """Read it back."""
     plan = doc["plan"]
-    steps = tuple(Step(**{**one, "gates": tuple(one["gates"])}) for one in plan["steps"])
+    steps = tuple(map(Step.from_json, plan["steps"]))
     shadow = tuple(plan["shadow_gates"])
     bins = doc["reference"]
     return Begin(

@@ -51,7 +51,7 @@ class Thresholds:
     @classmethod
     def of(cls, plan: RolloutPlan) -> Thresholds:
         """Read them off the plan; a ratio's margin is what it lies above 1."""
-        times = np.array([step.margin_times for step in plan.steps])
+        times = np.array([step.margin_multiplier for step in plan.steps])
         return cls(
             errors_margin=np.minimum(times * plan.errors_margin, 1.0),
             log_ratio=np.log1p(times * (plan.latency_p95_ratio - 1)),

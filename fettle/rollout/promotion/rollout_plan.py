@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from json import dumps
-from typing import Self
+from typing import Any, Self
 
 from fettle.params_schema import OnDrift, Promote
 
@@ -15,18 +16,57 @@ from fettle.params_schema import OnDrift, Promote
 SHARES = {"errors": 0.5, "latency": 0.3, "accuracy": 0.15, "disagreement": 0.05}
 
 
+# Journals and orders outlive an upgrade: they keep the names that they began with.
+_STORED = {"margin_times": "margin_multiplier"}
+
+
+def section_to_json(section: Promote) -> dict[str, Any]:  # Any: a JSON object
+    """Return the section `promote` as an order to the supervisor holds it."""
+    names = {name: stored for stored, name in _STORED.items()}
+    doc = section.model_dump(mode="json")
+    steps = [{names.get(name, name): v for name, v in step.items()} for step in doc["steps"]]
+    return {**doc, "steps": steps}
+
+
+def section_from_json(doc: object) -> Promote:
+    """Read the section of an order back, by either name; raises ValidationError when it is none."""
+    if isinstance(doc, Mapping) and isinstance(doc.get("steps"), list):
+        steps = [
+            {_STORED.get(name, name): v for name, v in step.items()}
+            if isinstance(step, Mapping)
+            else step
+            for step in doc["steps"]
+        ]
+        doc = {**doc, "steps": steps}
+    return Promote.model_validate_json(dumps(doc))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One weight: what must PASS before the next, and how many times the margins it allows."""
 
     weight_percent: float
-    margin_times: float
+    margin_multiplier: float
     gates: tuple[str, ...]
 
     @property
     def weight(self) -> float:
         """Return the challenger's share, 0 to 1."""
         return self.weight_percent / 100
+
+    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+        """Return the step as a journal stores it: under the names that it began with."""
+        return {
+            "weight_percent": self.weight_percent,
+            "margin_times": self.margin_multiplier,
+            "gates": self.gates,
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:  # Any: a JSON object
+        """Read a step of a journal back."""
+        fields = {_STORED.get(name, name): value for name, value in doc.items()}
+        return cls(**{**fields, "gates": tuple(fields["gates"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +111,10 @@ class RolloutPlan:
         parts = {"errors": len(self.steps) + 1, "latency": len(self.steps) + 1, "accuracy": 2}
         return self.alpha_rollback * SHARES[gate] / parts.get(gate, 1)
 
+    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+        """Return the plan as a journal stores it."""
+        return {**asdict(self), "steps": tuple(step.to_json() for step in self.steps)}
+
     def digest(self) -> str:
         """Return the sha256 of the plan; the journal pins it."""
-        return sha256(dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return sha256(dumps(self.to_json(), sort_keys=True).encode()).hexdigest()

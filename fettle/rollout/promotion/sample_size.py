@@ -93,7 +93,9 @@ def forecast(plan: RolloutPlan, traffic: Traffic) -> Forecast:
         requests=total,
         eta_s=seconds,
         at_stake_percent=100
-        * max(step.weight * min(1, step.margin_times * plan.errors_margin) for step in plan.steps),
+        * max(
+            step.weight * min(1, step.margin_multiplier * plan.errors_margin) for step in plan.steps
+        ),
         until_dead={_name(step): _until_dead(plan, step) for step in plan.steps},
         refusals=refusals,
         advice=tuple(_advice(plan, traffic, seconds, refused=bool(refusals))),
@@ -116,11 +118,11 @@ def _live_need(
 ) -> SampleSize:
     w = step.weight
     if gate == "latency":
-        ratio = 1 + step.margin_times * (plan.latency_p95_ratio - 1)
+        ratio = 1 + step.margin_multiplier * (plan.latency_p95_ratio - 1)
         half, most = _latency_need(plan, traffic, w, ratio, known)
     else:
         rate = traffic.errors if gate == "errors" else traffic.one_wrong * 2
-        times = step.margin_times if gate == "errors" else 1.0
+        times = step.margin_multiplier if gate == "errors" else 1.0
         margin = plan.errors_margin if gate == "errors" else plan.accuracy_margin
         half, most = _excess_need(plan, rate, w, min(1.0, times * margin))
         if gate == "accuracy":  # only labelled requests count

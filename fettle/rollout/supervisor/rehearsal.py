@@ -37,8 +37,8 @@ PLAN: Mapping[str, Any] = {
     "shadow_requests": 200,
     "shadow_gates": ["accuracy", "disagreement"],
     "steps": [
-        {"weight_percent": 20.0, "margin_times": 2.0, "gates": ["errors"]},
-        {"weight_percent": 50.0, "margin_times": 1.0, "gates": ["errors", "latency"]},
+        {"weight_percent": 20.0, "margin_multiplier": 2.0, "gates": ["errors"]},
+        {"weight_percent": 50.0, "margin_multiplier": 1.0, "gates": ["errors", "latency"]},
     ],
     "step_min_s": 1.0,
     "step_budget_requests": 20000,

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from fettle import manifest
-from fettle.params_schema import Promote
 from fettle.rollout.promotion import decision_journal, offline_gate
 from fettle.rollout.promotion.decision_engine import (
     Begin,
@@ -28,7 +27,7 @@ from fettle.rollout.promotion.decision_engine import (
     Ordered,
 )
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
-from fettle.rollout.promotion.rollout_plan import RolloutPlan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan, section_from_json
 from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, RolloutState, Verb
 from fettle.rollout.router import access_log
 from fettle.rollout.supervisor import release_evidence, shadow_traffic
@@ -58,7 +57,7 @@ def create(
         rollout_id=folder.name,
         challenger=challenger.release,
         champion=champion.release if champion else None,
-        plan=RolloutPlan.of(Promote.model_validate_json(json.dumps(promote))),
+        plan=RolloutPlan.of(section_from_json(promote)),
         reference=(1 / BINS,) * BINS if edges else None,
     )
     pinned = {"champion": champion, "challenger": challenger}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from fettle.errors import BusyError, UserError
-from fettle.params_schema import Promote
 from fettle.release import release_store
-from fettle.rollout.promotion.rollout_plan import RolloutPlan
+from fettle.rollout.promotion.rollout_plan import RolloutPlan, section_from_json
 from fettle.rollout.promotion.rollout_state import RolloutState, is_over
 from fettle.rollout.supervisor import actuator
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
@@ -44,7 +42,7 @@ def read(order: Mapping[str, Any], champion: PinnedRelease | None) -> StartOrder
         if champion is None and order.get("champion"):
             champion = PinnedRelease.of(order["champion"])
         promote = order.get("plan")
-        plan = RolloutPlan.of(Promote.model_validate_json(json.dumps(promote)))
+        plan = RolloutPlan.of(section_from_json(promote))
     except (ValidationError, ValueError) as err:
         raise UserError(
             "the order to start cannot be understood",

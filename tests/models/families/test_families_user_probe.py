@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from torch import nn
 from fettle import memory_format
 from fettle.errors import ModelError
 from fettle.models.families import torch_module as family
+from fettle.training import class_balance, inference
 
 Write = Callable[[str, str], Path]
 HEAD_FIRST = """
@@ -112,3 +114,40 @@ def test_a_squeeze_that_loses_a_single_image_is_refused(project: Path, write: Wr
     assert "loses the batch of a single image: got [3] for [1, 1, 8, 8]" in refusal(
         project, write, "return self.fc(x.mean((2, 3))).squeeze()"
     )
+
+
+def answers(model: nn.Module) -> np.ndarray:
+    pixels = np.random.default_rng(2).integers(0, 256, size=(6, 1, 8, 8)).astype(np.uint8)
+    return inference.logits(model, pixels, lambda some: some.astype(np.float32) / 255)
+
+
+def test_thresholds_are_folded_into_a_head_made_first(project: Path, write: Write) -> None:
+    model = build(project, write, HEAD_FIRST.format(end=PLAIN))
+    before, stem = answers(model), dict(model.named_parameters())["stem.bias"].clone()
+    amounts = np.array([0.5, 0.0, -0.5], dtype=np.float32)
+    head = family.protected(model)[-1]
+    class_balance.check_fold(head, lambda: answers(model))
+    np.testing.assert_array_equal(answers(model), before)
+    class_balance.fold(head, amounts)
+    np.testing.assert_allclose(answers(model) - before, np.tile(amounts, (6, 1)), atol=1e-6)
+    assert torch.equal(dict(model.named_parameters())["stem.bias"], stem)
+
+
+@pytest.mark.parametrize(
+    ("end", "got"),
+    [
+        ("return self.fc(x.mean((2, 3))) * 3", "logits that do not follow the bias of Linear"),
+        ("return self.fc(x.mean((2, 3))).log_softmax(1)", "logits that do not follow the bias"),
+    ],
+)
+def test_thresholds_that_would_not_come_out_are_refused_before_training(
+    project: Path, write: Write, end: str, got: str
+) -> None:
+    model = build(project, write, HEAD_FIRST.format(end=end))
+    before = answers(model)
+    with pytest.raises(ModelError) as caught:
+        class_balance.check_fold(family.protected(model)[-1], lambda: answers(model))
+    text = str(caught.value)
+    assert text.startswith("finetune.imbalance: thresholds cannot be folded into this model: got ")
+    assert got in text
+    np.testing.assert_array_equal(answers(model), before)
