@@ -25,7 +25,7 @@ import psutil
 
 from fettle import manifest, params, user_traceback
 from fettle.errors import FettleError, ModelError, OurFault, TransientError
-from fettle.evaluation.target_refusal import disk_full
+from fettle.evaluation.target_refusal import is_disk_full
 from fettle.hardware.measurement_lock import machine_lock
 from fettle.process_lifetime import die_with_parent
 from fettle.recorder import JsonlRecorder
@@ -169,7 +169,7 @@ def explain(err: BaseException) -> FettleError:
     """
     if isinstance(err, FettleError):
         return err
-    if disk_full(err):
+    if is_disk_full(err):
         return TransientError(
             "the disk is full",
             got=f"{type(err).__name__}: {err}",

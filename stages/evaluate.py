@@ -60,7 +60,7 @@ from fettle.evaluation import (
     latency_comparison,
     target_refusal,
 )
-from fettle.evaluation.batch_scoring import answers
+from fettle.evaluation.batch_scoring import predict_logits
 from fettle.evaluation.latency_comparison import Contender
 from fettle.hardware import energy_measurement, kernel_profile, peak_memory, precisions
 from fettle.hardware.machine_check import check_machine
@@ -120,9 +120,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     name = str(inputs.target)
     target: Target = plugins.resolve("targets", name, where="targets").TARGET
     exported = manifest.read(inputs["export"], verify=False).facts
-    absent = why_absent(name, target, exported)
+    absent = unavailable_reason(name, target, exported)
     if absent:
-        return not_measured(name, absent, exported)
+        return refuse_unmeasured(name, absent, exported)
     runtime = plugins.resolve(
         "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
     )
@@ -132,13 +132,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         write_profiles(job, out)
         return found
     except Exception as err:  # a toolchain may raise anything: see _refusal
-        refused = target_refusal.reason(err)
+        refused = target_refusal.refusal_reason(err)
         for left in out.iterdir():
             left.unlink()
-        return not_measured(name, refused, exported)
+        return refuse_unmeasured(name, refused, exported)
 
 
-def why_absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
+def unavailable_reason(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
     """Say why the target cannot be measured here, or None (Any: the export's facts)."""
     if "refused" in exported:
         return str(exported["refused"])
@@ -153,7 +153,7 @@ def why_absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | 
 
 
 # Any: the export's facts
-def not_measured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs:
+def refuse_unmeasured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs:
     """Refuse for want of evidence: missing evidence never ships."""
     return Outputs(
         facts={
@@ -179,18 +179,18 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
         "plain_size_bytes": contenders["plain"].size_bytes,
         "threads": job.params.evaluate.threads,
         "batch_images": job.params.evaluate.batch_images,
-        "parity": take_parity(job, contenders["candidate"].session),
+        "parity": measure_parity(job, contenders["candidate"].session),
     }
     images = split_reader.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
-    measures = take_quality(job, contenders, images, out)
+    measures = measure_quality(job, contenders, images, out)
     if job.precision.saturates_without_vnni and job.entry.suffix == ".onnx":
-        found, more = take_other_cpu(job, contenders["candidate"].session, images)
+        found, more = measure_without_vnni(job, contenders["candidate"].session, images)
         facts["without_vnni"] = found
         measures |= more
     section = job.params.evaluate
     job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
-    timed = latency_comparison.take(contenders, job.params, images.pixels)
+    timed = latency_comparison.measure_latency(contenders, job.params, images.pixels)
     measures |= timed.measures
     facts["best_float"] = timed.best_float
     measures["peak_memory_bytes"] = peak_memory.peak(
@@ -199,7 +199,7 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
         threads=section.threads,
         shape=(1, *images.pixels.shape[1:]),
     )
-    joules, facts["energy"] = take_energy(job, contenders["candidate"].session, images)
+    joules, facts["energy"] = measure_energy(job, contenders["candidate"].session, images)
     measures |= joules
     measures["size_bytes"] = Measure(value=facts["size_bytes"], unit="bytes", n=1)
     ships, reason = judge(job, facts, measures)
@@ -228,12 +228,12 @@ def load(job: EvaluationJob) -> dict[str, Contender]:
         name: Contender(runtime.open(path, threads=threads), sizes[name])
         for name, (runtime, path) in files.items()
     } | {
-        **latency_comparison.float_models(files["baseline"][1], threads=threads),
-        **latency_comparison.unoptimised(files, threads=threads),
+        **latency_comparison.open_float_models(files["baseline"][1], threads=threads),
+        **latency_comparison.open_unoptimised(files, threads=threads),
     }
 
 
-def take_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
+def measure_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
     """Compare with the reference answers that compress left: source-of-truth logits.
 
     Raises ModelError when an answer is no number.
@@ -241,7 +241,7 @@ def take_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
     reference = load_file(job.inputs["compress"] / "reference.safetensors")
     most = job.params.evaluate.parity_images
     pixels, wanted = reference["input_pixels"][:most], reference["logits"][:most]
-    logits = answers(session, job.params, pixels)
+    logits = predict_logits(session, job.params, pixels)
     if not np.isfinite(logits).all():
         raise ModelError(
             "the model answers with values that are no numbers",
@@ -249,16 +249,16 @@ def take_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
             rule="every logit is finite",
             fix="look for an overflow in the model, or drop this target",
         )
-    found = export_onnx.compare(logits, wanted)
+    found = export_onnx.compare_logits(logits, wanted)
     return {"cosine": found.cosine, "max_abs": found.max_abs, "top1": found.top1}
 
 
-def take_quality(
+def measure_quality(
     job: EvaluationJob, contenders: Mapping[str, Contender], images: Images, out: Path
 ) -> dict[str, Measure]:
     """Score the candidate on validation, and its drops against the float; keep the answers."""
-    before = answers(contenders["baseline"].session, job.params, images.pixels)
-    after = answers(contenders["candidate"].session, job.params, images.pixels)
+    before = predict_logits(contenders["baseline"].session, job.params, images.pixels)
+    after = predict_logits(contenders["candidate"].session, job.params, images.pixels)
     save_file({"baseline": before, "candidate": after, "labels": images.labels}, out / ANSWERS)
     baseline = accuracy_statistics.summary(before, images.labels)
     return {
@@ -272,7 +272,7 @@ def take_quality(
     }
 
 
-def take_energy(
+def measure_energy(
     job: EvaluationJob, session: Session, images: Images
 ) -> tuple[Mapping[str, Measure], str | None]:
     """Measure the joules of an image at batch 1; where nothing counts them, say so instead."""
@@ -312,7 +312,7 @@ def localise(job: EvaluationJob) -> str:
     """Name the step and the layer at which the answers part from the reference."""
     reference = load_file(job.inputs["compress"] / "reference.safetensors")
     most = job.params.evaluate.parity_images
-    return int8_diagnosis.localise(
+    return int8_diagnosis.localise_divergence(
         job.inputs["compress"] / "model.onnx",
         job.entry,
         split_reader.preprocess(job.params).normalise(reference["input_pixels"][:most]),
@@ -320,16 +320,16 @@ def localise(job: EvaluationJob) -> str:
     )
 
 
-def take_other_cpu(
+def measure_without_vnni(
     job: EvaluationJob, session: Session, images: Images
 ) -> tuple[Facts, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
-    found, measures = int8_diagnosis.without_vnni(
+    found, measures = int8_diagnosis.accuracy_without_vnni(
         job.entry,
         images=images,
         batch=split_reader.preprocess(job.params).normalise(images.pixels),
-        logits=answers(session, job.params, images.pixels),
+        logits=predict_logits(session, job.params, images.pixels),
         macs=int(job.exported["macs"]),
     )
     if found.get("loses"):
@@ -339,7 +339,7 @@ def take_other_cpu(
 
 def judge(job: EvaluationJob, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
     """Decide whether the candidate ships; return that and the sentence that says why."""
-    wrong = acceptance_criteria.broken(job.target.precision, facts["parity"])
+    wrong = acceptance_criteria.parity_failure(job.target.precision, facts["parity"])
     if wrong:
         return False, f"{wrong}; {localise(job)}"
     same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
@@ -350,7 +350,7 @@ def judge(job: EvaluationJob, facts: Facts, measures: Mapping[str, Measure]) -> 
         facts["baseline_size_bytes"],
         measures["speedup_over_best_float"],
     )
-    faster, reason = acceptance_criteria.faster(facts["size_bytes"], floats)
+    faster, reason = acceptance_criteria.is_faster(facts["size_bytes"], floats)
     if job.is_plain or not faster:
         return faster, reason
     plain = acceptance_criteria.Baseline(

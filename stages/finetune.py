@@ -79,7 +79,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         train=split_reader.images(inputs, params, "train"),
         validation=split_reader.images(inputs, params, "validation"),
     )
-    logits, facts = fine_tune(job) if family.TRAINS else take_file(job)
+    logits, facts = fine_tune(job) if family.TRAINS else adopt_onnx_file(job)
     labels, classes = job.validation.labels, job.validation.classes
     recalls = accuracy_statistics.recall_measures(logits, labels, classes)
     return Outputs(
@@ -97,7 +97,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
 
-def take_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
+def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     """Adopt a trained ONNX file; return its validation logits and its facts (Any: JSON)."""
     adopted = job.family.adopt(
         job.family.path(job.options, job.inputs.project),
@@ -114,7 +114,7 @@ def take_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     normalise = split_reader.preprocess(job.params).normalise
     logits = np.concatenate(
         [
-            export_onnx.answers(model, normalise(job.validation.pixels[at : at + 256]))
+            export_onnx.run_onnx(model, normalise(job.validation.pixels[at : at + 256]))
             for at in range(0, len(job.validation.pixels), 256)
         ]
     )
@@ -144,7 +144,7 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     )
     data = training_data(job.params, train=job.train, validation=job.validation)
     plan = training_plan(job.params)
-    _rehearse(job, model, plan)
+    _dry_run(job, model, plan)
     fitted = fit(
         model,
         data=data,
@@ -190,7 +190,7 @@ def _report(recorder: Recorder, one: Epoch, *, epochs_max: int) -> None:
     recorder.progress(one.epoch / epochs_max, text)
 
 
-def _rehearse(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
+def _dry_run(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
     """Do on the untrained model what follows training, so that it cannot fail after it.
 
     Families of ours are known to lower; raises ModelError.
@@ -201,10 +201,10 @@ def _rehearse(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
     if plan.imbalance == "thresholds":
         head = job.family.protected(model)[-1]
         pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
-        class_balance.check_fold(head, lambda: inference.logits(model, pixels, normalise))
+        class_balance.check_offsets_fold(head, lambda: inference.logits(model, pixels, normalise))
     if hasattr(job.family, "files"):
         job.inputs.scratch.mkdir(parents=True, exist_ok=True)
-        export_onnx.lower(
+        export_onnx.export(
             model,
             channels=job.params.preprocess.channels,
             size_px=job.params.preprocess.size_px,
@@ -218,7 +218,7 @@ def _fold_thresholds(job: FinetuneJob, model: nn.Module, data: TrainingData) -> 
 
     logits = inference.logits(model, data.validation_pixels, data.normalise)
     amounts = class_balance.offsets(logits, data.validation_labels, data.train_labels)
-    class_balance.fold(job.family.protected(model)[-1], amounts)
+    class_balance.fold_offsets(job.family.protected(model)[-1], amounts)
     shown = ", ".join(
         f"{name} {amount:+.2f}" for name, amount in zip(job.train.classes, amounts, strict=True)
     )
@@ -228,7 +228,7 @@ def _fold_thresholds(job: FinetuneJob, model: nn.Module, data: TrainingData) -> 
 def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Parity:
     """Write model.onnx and hold it to the module's own logits on validation images."""
     path = job.out / "model.onnx"
-    export_onnx.lower(
+    export_onnx.export(
         model,
         channels=job.params.preprocess.channels,
         size_px=job.params.preprocess.size_px,

@@ -63,19 +63,19 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     place = local_settings.location(inputs.project, options)
     print_now = source.fingerprint(options, place)
     refuse_stale(inputs.project / "inputs" / "source.json", name, str(print_now["digest"]))
-    found = look_into(source.read(options, place), int(print_now["images"]), recorder)
+    found = inspect_images(source.read(options, place), int(print_now["images"]), recorder)
     if not found:
         raise DataError(
             f"the source {name} gave no images", fix="name other data in params.yaml: ingest"
         )
     refuse_double_rows(found, name)
-    splits = divide([one.item for one in found], params.ingest.split, params.seed)
+    splits = assign_splits([one.item for one in found], params.ingest.split, params.seed)
     rows = sorted(
         zip(found, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
     )
     image_table.write(out / image_table.IMAGES, image_table.SCHEMA, row_groups(rows))
     recorder.progress(1.0, f"{len(rows):,} images")
-    whence = origins([one.item.split for one in found])
+    whence = split_origins([one.item.split for one in found])
     if "own" in whence.values():
         counts = Counter(splits)
         told = ", ".join(f"{name} {counts[name]:,} ({whence[name]})" for name in SPLITS)
@@ -93,7 +93,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
 
-def origins(named: Sequence[str | None]) -> dict[str, str]:
+def split_origins(named: Sequence[str | None]) -> dict[str, str]:
     """Say of each split whether it is the data's own or drawn by ingest.split, and from what.
 
     What follows from fettle/data/splitting.py: what the data names stands; a split that it does not
@@ -106,7 +106,7 @@ def origins(named: Sequence[str | None]) -> dict[str, str]:
     return {split: "own" if split in own else f"drawn from {pool}" for split in SPLITS}
 
 
-def divide(items: Sequence[Item], split: SplitParams, seed: int) -> list[str]:
+def assign_splits(items: Sequence[Item], split: SplitParams, seed: int) -> list[str]:
     """Return each row's split.
 
     Raises DataError where folds are asked of data that names splits of its own.
@@ -152,7 +152,9 @@ def refuse_stale(path: Path, source: str, digest: str) -> None:
         )
 
 
-def look_into(items: Iterable[Item], expected: int, recorder: Recorder) -> list[IngestedImages]:
+def inspect_images(
+    items: Iterable[Item], expected: int, recorder: Recorder
+) -> list[IngestedImages]:
     """Decode and digest each image once."""
     found: list[IngestedImages] = []
     for index, item in enumerate(items):

@@ -71,9 +71,11 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     folders = inputs.matrix("evaluate")
     rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
     made = manifest.read(inputs["compress"], verify=False).measures
-    broken = {name: over(params.compress.also, one, made) for name, one in rows.items()}
+    broken = {name: exceeded_limits(params.compress.also, one, made) for name, one in rows.items()}
     tested = passing_probability.count_tested(inputs["validate"])
-    foreseen = {name: foresee(path, budget, tested=tested) for name, path in folders.items()}
+    foreseen = {
+        name: forecast_passing(path, budget, tested=tested) for name, path in folders.items()
+    }
     candidates = [
         replace(one, over=tuple(broken[one.target]))
         for one in shippable(rows, foreseen, on=objective.on)
@@ -82,9 +84,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         candidate for candidate in candidates if candidate.foreseen.inside and not candidate.over
     ]
     if inside:
-        chosen, why = best(inside, objective.minimise)
+        chosen, why = best_candidate(inside, objective.minimise)
     else:
-        chosen, why = nearest(candidates, budget)
+        chosen, why = nearest_miss(candidates, budget)
     recorder.note("chosen", f"{chosen.target}: {why}")
     doc = {
         "target": chosen.target,
@@ -106,13 +108,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     return Outputs(facts={"target": chosen.target, "goal_met": bool(inside), "why": why})
 
 
-def foresee(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
+def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
     """Foretell the budget on test from evaluate's artefact; None where nothing was measured."""
     file = evaluated / "answers.safetensors"
     if not file.is_file():
         return None
     kept = load_file(file)
-    return passing_probability.foresee(
+    return passing_probability.forecast_passing(
         asked, kept["baseline"], kept["candidate"], kept["labels"], tested=tested
     )
 
@@ -163,7 +165,7 @@ def shippable(
     )
 
 
-def over(also: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
+def exceeded_limits(also: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
     """List the limits that a measured target breaks; `made` holds compress's measures."""
     figures = {
         "size_bytes": row.measures.get("size_bytes"),
@@ -179,7 +181,7 @@ def over(also: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[
     return found
 
 
-def nearest(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str]:
+def nearest_miss(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str]:
     """Return the nearest miss, and what it misses."""
     chosen = min(
         candidates,
@@ -195,7 +197,7 @@ def nearest(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str
     )
 
 
-def best(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
+def best_candidate(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
     """Return the best candidate by the objective, and why."""
     smallest = min(candidates, key=lambda one: (one.size_bytes, one.target))
     count = f"of {len(candidates)} that may ship" if len(candidates) > 1 else "that may ship"

@@ -33,7 +33,7 @@ from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_budget, accuracy_statistics, per_class_accuracy
-from fettle.evaluation.batch_scoring import answers
+from fettle.evaluation.batch_scoring import predict_logits
 from fettle.hardware import onnx_cost
 from fettle.measure import Measure
 from fettle.params import Params
@@ -68,7 +68,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     images = split_reader.images(inputs, params, SPLIT)
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
     before, after = score(params, inputs, shipped, images)
-    measures = compare(before, after, images) | ratios(params, inputs, shipped)
+    measures = compare(before, after, images) | size_and_speed_ratios(params, inputs, shipped)
     asked = params.compress.budget
     found = accuracy_budget.judge(
         asked.metric,
@@ -81,10 +81,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     drops = per_class_accuracy.recall_drops(before, after, images.labels, images.classes)
     measures |= {f"recall_drop.{name}": one for name, one in drops.items()}
     held = [
-        hold_budget(measures, asked, found),
+        check_budget(measures, asked, found),
         *((False, text) for text in shipped.over),
-        *hold_limits(measures, params.verdict.limits),
-        *hold_classes(drops, params.verdict.class_drop_max),
+        *check_limits(measures, params.verdict.limits),
+        *check_classes(drops, params.verdict.class_drop_max),
     ]
     facts = {
         "passed": all(holds for holds, _ in held),
@@ -122,7 +122,9 @@ def score(
     runtime = plugins.resolve("runtimes", shipped.facts["runtime"], where="targets")
     float_model = ort.open(inputs["finetune"] / "model.onnx", threads=1)
     chosen = runtime.open(shipped.folder / shipped.facts["entry"], threads=1)
-    return answers(float_model, params, images.pixels), answers(chosen, params, images.pixels)
+    return predict_logits(float_model, params, images.pixels), predict_logits(
+        chosen, params, images.pixels
+    )
 
 
 def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]:
@@ -142,7 +144,7 @@ def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]
     }
 
 
-def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measure]:
+def size_and_speed_ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measure]:
     """Compare the shipped file with the float model: how many times smaller and faster it is."""
     model, size = inputs["finetune"] / "model.onnx", params.preprocess.size_px
     cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
@@ -155,7 +157,7 @@ def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measur
     return counted | {"latency_ratio": shipped.speedup}
 
 
-def hold_budget(
+def check_budget(
     measures: Mapping[str, Measure], asked: Budget, found: accuracy_budget.BudgetJudgement
 ) -> tuple[bool, str]:
     """Say whether the drop's upper bound lies within the budget, in a sentence."""
@@ -175,7 +177,9 @@ def hold_budget(
     return met, text
 
 
-def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> list[tuple[bool, str]]:
+def check_limits(
+    measures: Mapping[str, Measure], limits: Sequence[Limit]
+) -> list[tuple[bool, str]]:
     """Hold each limit to the test figures: whether it holds, and a sentence."""
     held = []
     for index, limit in enumerate(limits):
@@ -194,12 +198,12 @@ def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> lis
     return held
 
 
-def hold_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
+def check_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
     """Hold every class to the recall it may lose: one sentence, about those that lost more."""
     if drop_max is None:
         return []
     rule = f"{drop_max:g} (verdict.class_drop_max)"
-    gone = per_class_accuracy.lost(drops, drop_max)
+    gone = per_class_accuracy.classes_over_limit(drops, drop_max)
     if not gone:
         return [(True, f"no class is shown to lose more recall on {SPLIT} than {rule}")]
     shown = ", ".join(f"'{name}' {_show(drops[name])}" for name in gone)

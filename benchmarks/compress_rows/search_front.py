@@ -121,7 +121,7 @@ def sought(one: Prepared, root: Result, folder: Path, most: int) -> list[Result]
         TrialJournal(folder / "journal", "bench"),
         limits=SearchLimits(
             evaluations_max=most,
-            chance_min=passing_probability.chance_min(
+            chance_min=passing_probability.probability_min(
                 one.params.compress.budget,
                 seen=len(one.images("validation").labels),
                 tested=benchmark_search.tested(one),

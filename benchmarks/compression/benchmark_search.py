@@ -11,7 +11,7 @@ from fettle import manifest
 from fettle.params_schema import Compress
 from fettle.recipes import recipe_evaluator
 from fettle.recipes.cost_model import CostModel
-from fettle.recipes.recovery_training import CompressionJob, example
+from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recorder import MemoryRecorder
 
 
@@ -24,7 +24,7 @@ def bench(
         minimise="macs",
         also=one.params.compress.also,
         bytes_per_weight=1,
-        example=example(made),
+        example=example_input(made),
         costs={},
     )
     return recipe_evaluator.RecipeEvaluator(replace(made, trials=2), price, tested(one))

@@ -83,7 +83,9 @@ def workshop(one: Prepared, teacher: nn.Module, *, seed: int) -> CompressionCont
         def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
             with torch.no_grad():
                 answers = teacher(images)
-            return distil.loss(model(images), answers, labels, temperature=temperature, alpha=alpha)
+            return distil.distillation_loss(
+                model(images), answers, labels, temperature=temperature, alpha=alpha
+            )
 
         return loss
 

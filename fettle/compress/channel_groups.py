@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fettle.compress import forward_hooks
-from fettle.compress.compression_plan import widths
+from fettle.compress.compression_plan import channel_counts
 from fettle.errors import ModelError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Group:
         return self.producers[0]
 
 
-def find(
+def find_groups(
     model: nn.Module, example: Tensor, protected: Mapping[str, str]
 ) -> tuple[list[Group], dict[str, str]]:
     """Trace `model` on `example` [1, C, S, S]; return the groups that may be cut and, for every
@@ -107,7 +107,7 @@ def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group:
         layer = item.dep.target.module
         if layer not in names or None in item.root_idxs:
             continue  # an operation without parameters, or an obstacle, reported by _obstacle
-        sizes = widths(layer)
+        sizes = channel_counts(layer)
         outputs = graph.is_out_channel_pruning_fn(item.dep.handler)
         side = "out" if outputs or sizes is None or sizes[1] is None else "in"
         positions: list[list[int]] = [[] for _ in range(width)]
@@ -141,7 +141,7 @@ def _obstacle(
         if name is None:
             if node.type not in free:
                 return f"its channels meet an operation that cannot be cut ({node.type.name})"
-        elif widths(layer) is None and (
+        elif channel_counts(layer) is None and (
             node.type not in free or any(True for _ in layer.parameters())
         ):
             return f"its channels meet '{name}' ({type(layer).__name__}), which cannot be cut"
@@ -163,7 +163,7 @@ def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
     hooks = [
         module.register_forward_hook(lambda _m, _i, _o, name=name: calls.update([name]))
         for name, module in model.named_modules()
-        if widths(module) is not None
+        if channel_counts(module) is not None
     ]
     forward_hooks.forward(model, example, hooks)
     found = {name: "it runs more than once" for name, count in calls.items() if count > 1}

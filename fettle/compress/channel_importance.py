@@ -24,7 +24,7 @@ Importance = Literal["l1", "l2", "taylor", "bn_scale", "random"]
 GATE_BATCH_IMAGES = 16
 
 
-def score(
+def score_channels(
     group: Group,
     importance: Importance,
     *,
@@ -59,13 +59,13 @@ def score(
     return found
 
 
-def normalised(scores: Tensor) -> Tensor:
+def normalise_scores(scores: Tensor) -> Tensor:
     """Scale scores to mean 1; all-zero scores stay zero."""
     mean = scores.mean()
     return scores / mean if mean > 0 else scores
 
 
-def gates_for(
+def required_sensitivities(
     importance: Importance,
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -110,11 +110,11 @@ def gate_sensitivities(
 
 def _gates(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Yield (layer, sum of w * dL/dw by output channel) for each layer a plan can cut."""
-    from fettle.compress.compression_plan import widths
+    from fettle.compress.compression_plan import channel_counts
 
     for name, module in model.named_modules():
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if widths(module) is None or weight is None or weight.grad is None:
+        if channel_counts(module) is None or weight is None or weight.grad is None:
             continue
         gate = (weight.detach() * weight.grad).reshape(len(weight), -1).sum(1)
         if bias is not None and bias.grad is not None:

@@ -105,7 +105,7 @@ def _fits(first: Any, second: Any) -> bool:  # Any: nn.Conv2d
 def _pays(model: nn.Module, run: ConvolutionChain, example: Tensor) -> bool:
     from fettle.compress import layer_costs
 
-    macs = {one.name: one.macs for one in layer_costs.survey(model, example)}
+    macs = {one.name: one.macs for one in layer_costs.count_layers(model, example)}
     first: Any = model.get_submodule(run.first)
     second: Any = model.get_submodule(run.second)
     pixels = macs[run.second] // (second.in_channels * second.out_channels)
@@ -137,8 +137,8 @@ def _merge(model: nn.Module, plan: CompressionPlan, run: ConvolutionChain) -> Co
         made.bias.copy_(mix @ bias + (0 if second.bias is None else second.bias))  # type: ignore[union-attr] # it has one
     for name in (run.first, run.norm):
         if name is not None:
-            plan = compression_plan.replace(model, plan, name, nn.Identity())
-    return compression_plan.replace(model, plan, run.second, made)
+            plan = compression_plan.replace_submodule(model, plan, name, nn.Identity())
+    return compression_plan.replace_submodule(model, plan, run.second, made)
 
 
 def _folded(conv: Any, norm: Any | None) -> tuple[Tensor, Tensor]:  # Any: Conv2d, BatchNorm2d

@@ -6,7 +6,7 @@ from fettle.compress.technique import Capabilities
 from fettle.measure import Measure
 
 
-def remarks(
+def step_warnings(
     claims: Capabilities,
     *,
     before: tuple[int, int],

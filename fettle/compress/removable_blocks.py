@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fettle.compress.compression_plan import CompressionPlan
 
 
-def find(model: nn.Module, example: Tensor, protected: Mapping[str, str]) -> list[str]:
+def find_blocks(model: nn.Module, example: Tensor, protected: Mapping[str, str]) -> list[str]:
     """Return the names of the removable blocks of `model`, in its order.
 
     Of nested ones a block is the outermost, save that a chain (nn.Sequential) of blocks is no block
@@ -71,16 +71,16 @@ def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
     return {name for name in same if runs[name] == 1}
 
 
-def take_out(model: nn.Module, plan: CompressionPlan, names: Sequence[str]) -> CompressionPlan:
+def remove_blocks(model: nn.Module, plan: CompressionPlan, names: Sequence[str]) -> CompressionPlan:
     """Put nothing in the place of each block, in place; return the plan that does the same."""
     from torch import nn
 
     for name in names:
-        plan = compression_plan.replace(model, plan, name, nn.Identity())
+        plan = compression_plan.replace_submodule(model, plan, name, nn.Identity())
     return plan
 
 
-def check_names(asked: Sequence[str], found: Sequence[str]) -> None:
+def check_block_names(asked: Sequence[str], found: Sequence[str]) -> None:
     """Raise ModelError for a name that is no removable block of the model."""
     unknown = [name for name in asked if name not in found]
     if unknown:

@@ -50,12 +50,12 @@ class Part:
         return cls(doc["kind"], shape, tuple(cls.from_json(one) for one in doc.get("parts", ())))
 
 
-def of(module: nn.Module) -> Part:
+def describe_module(module: nn.Module) -> Part:
     """State `module` as a part; it must be one of the kinds above, or a Sequential of them."""
     from torch import nn
 
     if isinstance(module, nn.Sequential):
-        return Part("chain", parts=tuple(of(one) for one in module))
+        return Part("chain", parts=tuple(describe_module(one) for one in module))
     for kind, (torch_name, arguments) in _KINDS.items():
         if type(module) is getattr(nn, torch_name):
             shape = {name: _plain(getattr(module, name)) for name in arguments}
@@ -69,12 +69,12 @@ def _plain(value: Any) -> Any:  # Any: a torch argument
     return list(value) if isinstance(value, tuple) else value
 
 
-def build(part: Part) -> nn.Module:
+def build_module(part: Part) -> nn.Module:
     """Make the module, with new weights."""
     from torch import nn
 
     if part.kind == "chain":
-        return nn.Sequential(*(build(one) for one in part.parts))
+        return nn.Sequential(*(build_module(one) for one in part.parts))
     made: nn.Module = getattr(nn, _KINDS[part.kind][0])(
         **{
             key: tuple(value) if isinstance(value, list) else value

@@ -118,7 +118,7 @@ def _chain(name: str, module: nn.Module, whole: Collection[str]) -> list[tuple[s
 
 
 @contextmanager
-def bypassed(found: LossProbe, names: Iterable[str]) -> Iterator[None]:
+def bypassed_blocks(found: LossProbe, names: Iterable[str]) -> Iterator[None]:
     """Let the named blocks hand their input on."""
     with ExitStack() as stack:
         for name in names:
@@ -128,7 +128,7 @@ def bypassed(found: LossProbe, names: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def silenced(found: LossProbe, group: Group, channels: Sequence[int]) -> Iterator[None]:
+def masked_channels(found: LossProbe, group: Group, channels: Sequence[int]) -> Iterator[None]:
     """Zero the given root channels of a group in every layer that makes them."""
     import torch
 
@@ -151,7 +151,7 @@ def silenced(found: LossProbe, group: Group, channels: Sequence[int]) -> Iterato
                 tensor.copy_(old)
 
 
-def survey(
+def measure_sensitivity(
     model: nn.Module,
     workshop: CompressionContext,
     *,
@@ -168,19 +168,23 @@ def survey(
     import torch
 
     model = copy.deepcopy(model).requires_grad_(True)  # tracing follows gradients
-    layers = layer_costs.survey(model, workshop.example)
-    names = removable_blocks.find(model, workshop.example, workshop.protected)
+    layers = layer_costs.count_layers(model, workshop.example)
+    names = removable_blocks.find_blocks(model, workshop.example, workshop.protected)
     found = loss_probe(model, workshop.batches(), images_max=IMAGES, whole=names)
     loss = found.loss()
     try:
-        groups, skipped = channel_groups.find(model, workshop.example, workshop.protected)
+        groups, skipped = channel_groups.find_groups(model, workshop.example, workshop.protected)
     except ModelError as err:
         groups, skipped = [], {WHOLE: str(err)}
     generator = torch.Generator().manual_seed(workshop.seed)
-    gates = channel_importance.gates_for(importance, model, workshop.batches(), images_max=IMAGES)
+    gates = channel_importance.required_sensitivities(
+        importance, model, workshop.batches(), images_max=IMAGES
+    )
     measured = []
     for group in groups:
-        scores = channel_importance.score(group, importance, generator=generator, gates=gates)
+        scores = channel_importance.score_channels(
+            group, importance, generator=generator, gates=gates
+        )
         if scores is not None:
             measured.append(_group(found, group, scores, loss, shares))
     return SensitivityReport(
@@ -203,7 +207,7 @@ def _group(
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
     rises = []
     for share in shares:
-        with silenced(found, group, order[int(group.width * share + 0.5) :]):
+        with masked_channels(found, group, order[int(group.width * share + 0.5) :]):
             rises.append((share, found.loss(group.producers) - loss))
     return GroupSensitivity(
         name=group.name,
@@ -217,7 +221,7 @@ def _block(
     found: LossProbe, name: str, layers: Sequence[layer_costs.LayerCost], loss: float
 ) -> Block:
     inside = [layer for layer in layers if layer.name.startswith(f"{name}.")]
-    with bypassed(found, [name]):
+    with bypassed_blocks(found, [name]):
         rise = found.loss([name]) - loss
     params, macs = layer_costs.totals(inside)
     return Block(
@@ -229,7 +233,7 @@ def _block(
     )
 
 
-def least_missed(
+def least_sensitive_blocks(
     model: nn.Module, workshop: CompressionContext, blocks: Sequence[str], *, count: int
 ) -> list[str]:
     """Choose `count` blocks to take out, one after the other, each the least missed of the rest.
@@ -242,7 +246,7 @@ def least_missed(
     for _ in range(min(count, len(blocks))):
         losses = {}
         for name in (block for block in blocks if block not in gone):
-            with bypassed(found, [*gone, name]):
+            with bypassed_blocks(found, [*gone, name]):
                 losses[name] = found.loss([*gone, name])
         gone.append(min(losses, key=losses.__getitem__))
     return gone

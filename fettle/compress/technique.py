@@ -64,7 +64,7 @@ class RecoveryFit(Protocol):
         temperature: float,
         alpha: float,
     ) -> None:
-        """Train `model`; see distil.loss for temperature and alpha."""
+        """Train `model`; see distil.distillation_loss for temperature and alpha."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ class Baseline:
     speedup: Measure
 
 
-def broken(precision: str, parity: Mapping[str, float]) -> str | None:
+def parity_failure(precision: str, parity: Mapping[str, float]) -> str | None:
     """Say why the answers are too far from the reference's to be measured further, or None."""
     least = precisions.named(precision).top1_min
     if parity["top1"] >= least:
@@ -37,7 +37,7 @@ def broken(precision: str, parity: Mapping[str, float]) -> str | None:
     )
 
 
-def faster(size_bytes: int, best: Baseline) -> tuple[bool, str]:
+def is_faster(size_bytes: int, best: Baseline) -> tuple[bool, str]:
     """Tell whether a file is shown to be faster than the float model in its best runtime.
 
     Shown is: the interval of its speed-up lies above 1. A smaller file that is slower is refused.

@@ -124,7 +124,7 @@ def judge(
     if drop > drop_max:
         return BudgetJudgement("exceeded", bound)
     found = pairs(*(accuracy_statistics.correct(one, labels) for one in (reference, candidate)))
-    needed = n_needed(
+    needed = sample_size(
         drop_max,
         confidence=confidence,
         flip_share=max(FLIP_SHARE, (found.lost + found.gained) / found.n),
@@ -144,7 +144,9 @@ def passes(
     return np.asarray((rejected & (variance > 0)) | (drop_max >= 1))
 
 
-def chance(seen: PairedCounts, n: int, *, drop_max: float, confidence: float) -> float:
+def predictive_probability(
+    seen: PairedCounts, n: int, *, drop_max: float, confidence: float
+) -> float:
     """Return the predictive probability that `n` fresh images will pass, given `seen` ones.
 
     `seen.n` 0 is the prior alone.
@@ -159,7 +161,7 @@ def chance(seen: PairedCounts, n: int, *, drop_max: float, confidence: float) ->
     return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
 
 
-def foresee(
+def forecast_passing(
     metric: str,
     reference: Floats,
     candidate: Floats,
@@ -177,7 +179,7 @@ def foresee(
     """
     if metric == "accuracy":
         right = (accuracy_statistics.correct(one, labels) for one in (reference, candidate))
-        return chance(pairs(*right), n, drop_max=drop_max, confidence=confidence)
+        return predictive_probability(pairs(*right), n, drop_max=drop_max, confidence=confidence)
     drop, seen = accuracy_statistics.drop(metric, reference, candidate, labels).value, len(labels)
     if metric == "calibration_error":  # judged by the point itself, see drop_bound
         return float(drop <= drop_max)
@@ -189,7 +191,7 @@ def foresee(
     return NormalDist().cdf(gap / math.hypot(spread, there))
 
 
-def chance_at(
+def power_at(
     lost_share: float, gained_share: float, n: int, *, drop_max: float, confidence: float
 ) -> float:
     """Return the probability that `n` images pass when the true shares of both cells are known."""
@@ -202,7 +204,7 @@ def chance_at(
     return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
 
 
-def n_needed(
+def sample_size(
     drop_max: float,
     *,
     confidence: float,
@@ -228,7 +230,7 @@ def n_needed(
         return normal
 
     def enough(n: int) -> bool:
-        found = chance_at(lost, gained, n, drop_max=drop_max, confidence=confidence)
+        found = power_at(lost, gained, n, drop_max=drop_max, confidence=confidence)
         return found >= power
 
     high = max(16, normal)
@@ -243,7 +245,7 @@ def n_needed(
     return high
 
 
-def least_n(drop_max: float, *, confidence: float) -> int:
+def min_sample_size(drop_max: float, *, confidence: float) -> int:
     """Return the size below which no answer passes: not one with every image right in both.
 
     From z^2 / (n + z^2) <= drop_max; drop_max in (0, 1].
@@ -251,15 +253,15 @@ def least_n(drop_max: float, *, confidence: float) -> int:
     return math.ceil(quantile(confidence) ** 2 * (1 - drop_max) / drop_max)
 
 
-def below_noise(n: int, *, drop_max: float, confidence: float) -> str | None:
+def noise_warning(n: int, *, drop_max: float, confidence: float) -> str | None:
     """Say, before any training, that `n` test images will hardly decide an accuracy budget; or
     None when a truly lossless model would pass with probability POWER.
     """
     share = FLIP_SHARE / 2
-    likely = chance_at(share, share, n, drop_max=drop_max, confidence=confidence)
+    likely = power_at(share, share, n, drop_max=drop_max, confidence=confidence)
     if likely >= POWER:
         return None
-    needed = n_needed(drop_max, confidence=confidence)
+    needed = sample_size(drop_max, confidence=confidence)
     ask = f"about {needed:,} test images" if needed else "a budget above 0"
     return (
         f"compress.budget is below the noise of the test set: with n = {n:,} even a lossless model "

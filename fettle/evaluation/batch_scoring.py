@@ -12,7 +12,7 @@ from fettle.preprocessing import Floats, Pixels
 CHUNK_IMAGES = 64  # held in float32 at once; the answers do not depend on it
 
 
-def answers(session: Session, params: Params, pixels: Pixels) -> Floats:
+def predict_logits(session: Session, params: Params, pixels: Pixels) -> Floats:
     """Return the logits [N, classes] of uint8 images [N, C, S, S], a chunk at a time."""
     normalise = split_reader.preprocess(params).normalise
     starts = range(0, len(pixels), CHUNK_IMAGES)

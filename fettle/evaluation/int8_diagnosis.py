@@ -26,22 +26,26 @@ LAYERS_NAMED = 3
 Facts = dict[str, Any]  # Any: JSON
 
 
-def localise(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> str:
+def localise_divergence(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> str:
     """Name the first rung, and on it the first layer, at which the answers part.
 
     `plain` is the fp32 ONNX, `entry` the candidate, `torch_logits` PyTorch's answers to `batch`.
     """
-    found = export_onnx.compare(export_onnx.answers(plain, batch), torch_logits)
+    found = export_onnx.compare_logits(export_onnx.run_onnx(plain, batch), torch_logits)
     if found.relative > export_onnx.TOLERANCE:
         return f"the fp32 ONNX already differs from PyTorch, by {found.max_abs:.3g} in a logit"
     if entry.suffix != ".onnx":
         return "its layers cannot be compared one by one: it is no ONNX"
     part = batch[:LADDER_IMAGES]
     try:
-        climbed = layer_divergence.parted(layer_divergence.climb(plain, entry, part))
+        climbed = layer_divergence.describe_divergence(
+            layer_divergence.compare_files(plain, entry, part)
+        )
         if climbed:
             return f"from fp32 ONNX to this file, {climbed}"
-        climbed = layer_divergence.parted(layer_divergence.climb_runtime(entry, part))
+        climbed = layer_divergence.describe_divergence(
+            layer_divergence.compare_runtime(entry, part)
+        )
     except ModelError as err:
         return f"its layers cannot be compared one by one: {err}"
     if climbed:
@@ -49,7 +53,7 @@ def localise(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> s
     return "no single layer diverges: each loses a little"
 
 
-def without_vnni(
+def accuracy_without_vnni(
     entry: Path, *, images: Images, batch: Floats, logits: Floats, macs: int
 ) -> tuple[Facts, Mapping[str, Measure]]:
     """Score the int8 file as an x86 CPU without VNNI answers, on the first validation images.

@@ -59,7 +59,7 @@ class LatencyComparison:
     best_float: str
 
 
-def float_models(model: Path, *, threads: int) -> dict[str, Contender]:
+def open_float_models(model: Path, *, threads: int) -> dict[str, Contender]:
     """Open the float model in each runtime that is here beside ONNX Runtime, and takes it."""
     found = {}
     for name in plugins.names("runtimes"):
@@ -74,7 +74,7 @@ def float_models(model: Path, *, threads: int) -> dict[str, Contender]:
     return found
 
 
-def unoptimised(
+def open_unoptimised(
     files: Mapping[str, tuple[ModuleType, Path]], *, threads: int
 ) -> dict[str, Contender]:
     """Open the baseline and the candidate with graph optimisation off, where the runtime can."""
@@ -86,7 +86,7 @@ def unoptimised(
     return found
 
 
-def optimisation(
+def optimisation_speedup(
     single: Mapping[str, latency_measurement.Times], *, seed: int
 ) -> dict[str, Measure]:
     """Return what graph optimisation buys: time with it off over time with it on, same rounds.
@@ -105,7 +105,9 @@ def optimisation(
     return found
 
 
-def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) -> LatencyComparison:
+def measure_latency(
+    contenders: Mapping[str, Contender], params: Params, pixels: Pixels
+) -> LatencyComparison:
     """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch."""
     section, seed = params.evaluate, params.seed
     normalise = split_reader.preprocess(params).normalise
@@ -120,7 +122,7 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
     judged = [name for name in contenders if not name.endswith(UNOPTIMISED)]
     single = timed(judged, 1, section.rounds)
     best = min(_floats(single), key=lambda name: (np.median(single[name]), name))
-    single, gain = latency_measurement.settled(
+    single, gain = latency_measurement.measure_until_significant(
         single, lambda rounds: timed(judged, 1, rounds), slow=best, fast="candidate", seed=seed
     )
     # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
@@ -128,10 +130,10 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
     batched = timed(tuple(OPTIMISED), section.batch_images, fewer)
     # not among the judged: EfficientNet-Lite0 took 9 times longer so
     off = [name for name in contenders if name.endswith(UNOPTIMISED)]
-    optimised = optimisation(timed([*OPTIMISED, *off], 1, fewer), seed=seed)
+    optimised = optimisation_speedup(timed([*OPTIMISED, *off], 1, fewer), seed=seed)
     ours = single["candidate"]
     measures = (
-        quantiles(single, best)
+        latency_quantiles(single, best)
         | optimised
         | {
             "speedup": latency_measurement.speedup(single["baseline"], ours, seed=seed),
@@ -150,7 +152,9 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
     )
 
 
-def quantiles(single: Mapping[str, latency_measurement.Times], best: str) -> dict[str, Measure]:
+def latency_quantiles(
+    single: Mapping[str, latency_measurement.Times], best: str
+) -> dict[str, Measure]:
     """Return p50, p95 and p99 of the candidate, the baseline, the plain form and the best float."""
     shown = {"candidate": "", "baseline": "baseline_", "plain": "plain_"}
     taken = [(prefix, single[name]) for name, prefix in shown.items()]

@@ -39,7 +39,7 @@ class DivergedLayer:
     parts: bool = False
 
 
-def climb(reference: Path, candidate: Path, batch: Floats) -> list[DivergedLayer]:
+def compare_files(reference: Path, candidate: Path, batch: Floats) -> list[DivergedLayer]:
     """Compare two files layer by layer on `batch` [n, C, H, W], as written: nothing is fused.
 
     Raises ModelError when they share no named layer, or one does not run.
@@ -47,7 +47,7 @@ def climb(reference: Path, candidate: Path, batch: Floats) -> list[DivergedLayer
     return _mark(_compare(_layers(reference, batch), _layers(candidate, batch)))
 
 
-def climb_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
+def compare_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
     """Compare one file as written with what ONNX Runtime makes of it, fused, on `batch`.
 
     The int8 answers of each layer are compared, since only those exist after fusion.
@@ -56,7 +56,7 @@ def climb_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
     return _mark(_compare(written, _layers(candidate, batch, quantized=True, fused=True)))
 
 
-def parted(layers: list[DivergedLayer]) -> str | None:
+def describe_divergence(layers: list[DivergedLayer]) -> str | None:
     """Say in a sentence where the files part, or None."""
     at = next((index for index, layer in enumerate(layers) if layer.parts), None)
     if at is None:

@@ -31,7 +31,7 @@ def recall_drops(
     return found
 
 
-def lost(drops: Mapping[str, Measure], drop_max: float) -> list[str]:
+def classes_over_limit(drops: Mapping[str, Measure], drop_max: float) -> list[str]:
     """Name the classes that lost more than `drop_max`, beyond chance (the interval is above 0).
 
     The worst first. Without the second condition one image of a class of ten is a tenth.

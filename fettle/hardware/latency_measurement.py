@@ -119,7 +119,7 @@ def paired_speedup(slow: Times, fast: Times, *, seed: int, error: float = 0.05) 
     return _ends(float(np.median(ratios)), np.median(ratios[rows], axis=1), len(slow), error)
 
 
-def settled(
+def measure_until_significant(
     first: Mapping[str, Times],
     more: Callable[[int], Mapping[str, Times]],
     *,

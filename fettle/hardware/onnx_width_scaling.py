@@ -37,7 +37,7 @@ def widths(operators: Sequence[Operator]) -> list[int]:
     return sorted({one.outputs for one in heavy} - kept)
 
 
-def clone(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.ModelProto, untyped
+def scale_widths(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.ModelProto, untyped
     """Copy a graph with each width w of `becomes` cut to becomes[w], and its batch fixed at 1."""
     import onnx
     from onnx import numpy_helper
@@ -62,7 +62,7 @@ def clone(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.ModelProt
     return made
 
 
-def runs(proto: Any, batch: Any) -> bool:  # Any: onnx.ModelProto; float32 [1, C, H, W]
+def is_runnable(proto: Any, batch: Any) -> bool:  # Any: onnx.ModelProto; float32 [1, C, H, W]
     """Tell whether a clone still is a network: not every graph lets its widths change."""
     import onnxruntime as ort
 

@@ -16,7 +16,7 @@ from fettle.hardware.operator_cost_table import (
     FITS,
     Costs,
     CostSample,
-    Net,
+    NetworkTiming,
     PredictionCheck,
     features_of,
     shares,
@@ -30,7 +30,9 @@ KERNEL_SHARE_MIN, KERNEL_SHARE_MAX = 0.5, 1.5
 Doubles = npt.NDArray[np.float64]
 
 
-def fit(samples: Sequence[CostSample], nets: Sequence[Net], checks: Sequence[Net]) -> Costs:
+def fit(
+    samples: Sequence[CostSample], nets: Sequence[NetworkTiming], checks: Sequence[NetworkTiming]
+) -> Costs:
     """Learn the costs from kernels and whole networks; judge them on `checks`, not learnt from."""
     fits: dict[str, tuple[float, ...]] = {}
     for key, features in FITS:
@@ -64,7 +66,7 @@ def fit(samples: Sequence[CostSample], nets: Sequence[Net], checks: Sequence[Net
 
 
 def _beyond(
-    fits: Mapping[str, tuple[float, ...]], glue: float, nets: Sequence[Net]
+    fits: Mapping[str, tuple[float, ...]], glue: float, nets: Sequence[NetworkTiming]
 ) -> tuple[float, float, float]:
     """Relate whole networks to their kernels, operator by operator:
 

@@ -40,7 +40,7 @@ class CostSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Net:
+class NetworkTiming:
     """A whole network: its operators, its median time, and what its profile calls none of theirs.
 
     `glue_ms` is None when it was timed only, not profiled.

@@ -31,7 +31,7 @@ BATCH = 32  # images at once: the unfolded layer of one batch is held in memory
 
 
 @dataclass(frozen=True, slots=True)
-class EmulatedSession:
+class EmulationResult:
     """Logits [n, classes] with and without saturation; `layers` {name: share of sums changed}."""
 
     saturated: Floats
@@ -39,7 +39,7 @@ class EmulatedSession:
     layers: Mapping[str, float]
 
 
-def emulate(model: Path, batch: Floats) -> EmulatedSession:
+def emulate(model: Path, batch: Floats) -> EmulationResult:
     """Run an int8 ONNX (QDQ, U8S8) on `batch` [n, C, H, W] twice: as without VNNI, and exactly.
 
     Compare `exact` with the runtime's own answers before `saturated` is believed. Raises ModelError
@@ -54,7 +54,7 @@ def emulate(model: Path, batch: Floats) -> EmulatedSession:
         for saturates in (False, True):
             logits = _run(plan, batch[at : at + BATCH], changed if saturates else None)
             parts[saturates].append(logits.astype(np.float32))
-    return EmulatedSession(
+    return EmulationResult(
         np.concatenate(parts[True]),
         np.concatenate(parts[False]),
         {name: float(np.mean(shares)) for name, shares in changed.items() if any(shares)},

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.hardware import latency_measurement, onnx_width_scaling
-from fettle.hardware.operator_cost_table import CostSample, Net
+from fettle.hardware.operator_cost_table import CostSample, NetworkTiming
 from fettle.operator_shape import Operator
 
 Floats = npt.NDArray[np.float32]
@@ -54,7 +54,7 @@ class KernelTime(Protocol):
     def ms(self) -> float: ...
 
 
-class Profiled(TimedWidth, Protocol):
+class ProfiledModel(TimedWidth, Protocol):
     """What a runtime's `profile` returns: see fettle.hardware.runtimes.Profiler."""
 
     def kernels(self) -> Sequence[KernelTime]:
@@ -66,11 +66,11 @@ class WidthSweep:
     """What a table is made of: kernels, the networks they were in, and others to judge it on."""
 
     samples: tuple[CostSample, ...]
-    nets: tuple[Net, ...]
-    checks: tuple[Net, ...]
+    nets: tuple[NetworkTiming, ...]
+    checks: tuple[NetworkTiming, ...]
 
 
-def take(
+def sweep_widths(
     model: Path,
     *,
     shape: tuple[int, int, int],
@@ -78,7 +78,7 @@ def take(
     seed: int,
     rounds: int,
     open_: Callable[[Path], TimedWidth],
-    profile: Callable[[Path], Profiled],
+    profile: Callable[[Path], ProfiledModel],
 ) -> WidthSweep:
     """Time copies of the ONNX `model` [1, C, H, W] in one runtime; channels are cut to `multiple`.
 
@@ -90,17 +90,17 @@ def take(
     proto = onnx.load(model)
     batch = np.zeros((1, *shape), np.float32)
     widths = onnx_width_scaling.widths(
-        onnx_width_scaling.operators(onnx_width_scaling.clone(proto, {}))
+        onnx_width_scaling.operators(onnx_width_scaling.scale_widths(proto, {}))
     )
-    if not onnx_width_scaling.runs(
-        onnx_width_scaling.clone(proto, {w: min(w, multiple) for w in widths}), batch
+    if not onnx_width_scaling.is_runnable(
+        onnx_width_scaling.scale_widths(proto, {w: min(w, multiple) for w in widths}), batch
     ):
         widths = []
-    drawn = draw(widths, multiple, seed, learnt=_affordable(open_, model))
+    drawn = draw_widths(widths, multiple, seed, learnt=_affordable(open_, model))
     with tempfile.TemporaryDirectory(prefix="fettle-clones-") as name:
         paths, operators = [], []
         for index, becomes in enumerate(drawn.learnt + drawn.checked):
-            made = onnx_width_scaling.clone(proto, becomes)
+            made = onnx_width_scaling.scale_widths(proto, becomes)
             operators.append(tuple(onnx_width_scaling.name_after_operators(made)))
             paths.append(Path(name) / f"{index}.onnx")
             onnx.save(made, paths[-1])
@@ -125,17 +125,19 @@ def _affordable(open_: Callable[[Path], TimedWidth], model: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnWidths:
     """For each copy, what every width becomes."""
 
     learnt: tuple[Mapping[int, int], ...]
     checked: tuple[Mapping[int, int], ...]
 
 
-def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARNT) -> Drawn:
+def draw_widths(
+    widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARNT
+) -> DrawnWidths:
     """Draw the widths of all copies; without any to change, there is the network itself."""
     if not widths:
-        return Drawn(({},), ())
+        return DrawnWidths(({},), ())
     rng = np.random.default_rng(seed)
 
     def cut(width: int, share: float) -> int:
@@ -147,7 +149,7 @@ def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARN
 
     falling = np.geomspace(1, SHARE_MIN, learnt - 1)
     between = falling[[len(falling) // 3, -len(falling) // 3]] * 0.9
-    return Drawn(
+    return DrawnWidths(
         ({}, *(one(float(share)) for share in falling)),
         (
             *({w: cut(w, share) for w in widths} for share in CHECKED),
@@ -156,7 +158,7 @@ def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARN
     )
 
 
-def _profile(profilers: Sequence[Profiled], batch: Floats) -> list[Sequence[KernelTime]]:
+def _profile(profilers: Sequence[ProfiledModel], batch: Floats) -> list[Sequence[KernelTime]]:
     for _ in range(TURNS):
         for profiler in profilers:
             for _ in range(RUNS_A_TURN):
@@ -171,7 +173,7 @@ def _taken(
 ) -> WidthSweep:
     """Give each kernel to its operator; the first len(profiles) networks are learnt from."""
     samples: list[CostSample] = []
-    nets: list[Net] = []
+    nets: list[NetworkTiming] = []
     for listed, kernels, whole in zip(operators, profiles, ms, strict=False):
         spent, glue = [0.0] * len(listed), 0.0
         for kernel in kernels:
@@ -181,18 +183,20 @@ def _taken(
             else:
                 spent[at] += kernel.ms
         samples += [CostSample(one, took) for one, took in zip(listed, spent, strict=True)]
-        nets.append(Net(listed, whole, glue))
+        nets.append(NetworkTiming(listed, whole, glue))
     rest = range(len(profiles), len(operators))
-    return WidthSweep(tuple(samples), tuple(nets), tuple(Net(operators[at], ms[at]) for at in rest))
+    return WidthSweep(
+        tuple(samples), tuple(nets), tuple(NetworkTiming(operators[at], ms[at]) for at in rest)
+    )
 
 
 def _bind(session: TimedWidth, batch: Floats) -> Callable[[], object]:
     return lambda: session.run(batch)
 
 
-def of_file(model: Path) -> list[Operator]:
+def list_operators(model: Path) -> list[Operator]:
     """List the operators of an ONNX file for one image, float or QDQ."""
     import onnx
 
     proto: Any = onnx.load(model)  # Any: onnx ships no types
-    return onnx_width_scaling.operators(onnx_width_scaling.clone(proto, {}))
+    return onnx_width_scaling.operators(onnx_width_scaling.scale_widths(proto, {}))

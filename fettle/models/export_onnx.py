@@ -59,7 +59,7 @@ class Parity:
         return asdict(self)
 
 
-def lower(
+def export(
     model: nn.Module, *, channels: int, size_px: int, out: Path, batch_example: int = 2
 ) -> None:
     """Write `model` (not changed, taken in eval mode) to `out` as ONNX with a free batch.
@@ -91,10 +91,10 @@ def parity(model: Path, batch: Floats, reference: Floats) -> Parity:
 
     Raises ModelError when the file does not run or its answer has another shape.
     """
-    return compare(answers(model, batch), reference)
+    return compare_logits(run_onnx(model, batch), reference)
 
 
-def answers(model: Path, batch: Floats) -> Floats:
+def run_onnx(model: Path, batch: Floats) -> Floats:
     """Run an ONNX file on `batch` [n, C, S, S] by ONNX Runtime, one thread: logits [n, classes].
 
     A file of fixed batch 1 takes the images one by one. Raises ModelError when it does not run.
@@ -132,7 +132,7 @@ def answers(model: Path, batch: Floats) -> Floats:
     return found
 
 
-def compare(logits: Floats, reference: Floats) -> Parity:
+def compare_logits(logits: Floats, reference: Floats) -> Parity:
     """Compare two arrays of logits [n, classes]; raises ModelError when their shapes differ."""
     if logits.shape != reference.shape:
         raise ModelError(

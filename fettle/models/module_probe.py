@@ -27,13 +27,13 @@ _TOLERANCE = 1e-3
 _SEED = 12  # of the probe's own images
 
 
-def executed(model: nn.Module) -> list[str]:
+def execution_order(model: nn.Module) -> list[str]:
     """Name the layers in the order they finished in the dry run; empty before one."""
     found: list[str] = getattr(model, _EXECUTED, [])
     return found
 
 
-def head(model: nn.Module) -> str | None:
+def output_layer(model: nn.Module) -> str | None:
     """Name the layer that gives the logits; None before a dry run, or where none was found."""
     found: str | None = getattr(model, _HEAD, None)
     return found

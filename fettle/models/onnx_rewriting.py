@@ -147,7 +147,7 @@ def parameters(proto: Proto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in tensors if tensor.data_type in floats)
 
 
-def answer(proto: Proto, batch: Floats) -> Floats | None:
+def run_model(proto: Proto, batch: Floats) -> Floats | None:
     """Run a graph in memory on [n, C, S, S]; None when ONNX Runtime cannot run it on this batch."""
     import onnxruntime as ort
 

@@ -50,7 +50,7 @@ def collect(
     ends: dict[str, tuple[Floats, Floats]] = {}
     collectors = {name: _collector(name) for name in methods if name != "minmax"}
     clipped = _clipped(proto)
-    watch, watch_all = _Watch(proto, but=clipped), _Watch(proto)
+    watch, watch_all = _TensorRecorder(proto, but=clipped), _TensorRecorder(proto)
     for index, batch in enumerate(batches):
         values = (watch_all if index < shown else watch).run(batch)
         if index < shown:
@@ -118,7 +118,7 @@ def _clipped(proto: Any) -> dict[str, str]:
     }
 
 
-class _Watch:
+class _TensorRecorder:
     """The graph with its float tensors as outputs, all `but` those named; loaded when first run."""
 
     def __init__(self, proto: Any, *, but: Collection[str] = ()) -> None:  # Any: onnx, untyped

@@ -29,7 +29,7 @@ Tensors = dict[str, npt.NDArray[Any]]  # Any: whatever a graph passes on, uint8 
 IMAGES = 32
 
 
-def some(batches: Sequence[Floats]) -> list[Floats]:
+def first_batches(batches: Sequence[Floats]) -> list[Floats]:
     """Take the first batches that hold IMAGES images, or all."""
     taken: list[Floats] = []
     while len(taken) < len(batches) and sum(map(len, taken)) < IMAGES:
@@ -78,7 +78,7 @@ def correct(
             answers = session.run(names, {name: value[name] for name in inputs})
             value.update(zip(names, answers, strict=True))
         found = np.concatenate([_positions(one[layer.output[0]]) for one in values])
-        shift = _surely(means[layer.name] - found)
+        shift = _shrunk_mean(means[layer.name] - found)
         _add(held[layer.input[2]], shift)
         for one in values:
             answer = one[layer.output[0]]
@@ -87,7 +87,7 @@ def correct(
                 del one[name]
 
 
-def _surely(apart: Floats) -> Floats:
+def _shrunk_mean(apart: Floats) -> Floats:
     """Average [images, channels] over the images, drawn to 0 by what chance alone would give.
 
     The positive-part estimator of James and Stein (1961), a channel at a time. A map of one pixel

@@ -38,7 +38,7 @@ class Int8Layer:
     price_us: float
 
 
-def rank(
+def rank_layers(
     quantized: Any,  # Any: onnx.ModelProto, untyped
     prepared: Any,
     *,
@@ -76,7 +76,7 @@ def macs(prepared: Any, image: Floats) -> dict[str, int]:  # Any: onnx.ModelProt
     }
 
 
-def fewest(count: int, accept: Callable[[int], bool]) -> int | None:
+def fewest_layers(count: int, accept: Callable[[int], bool]) -> int | None:
     """Return the least number of layers, of 1 to `count`, that is accepted; None if none is.
 
     Bisects: log2(count) + 1 calls, right where more float layers never lose what fewer have won.
@@ -101,6 +101,6 @@ def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
     return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
-def differ(logits: Floats, wanted: Floats) -> float:
+def disagreement(logits: Floats, wanted: Floats) -> float:
     """Return the share of answers [n, classes] whose winner is another."""
     return float((logits.argmax(axis=1) != wanted.argmax(axis=1)).mean())

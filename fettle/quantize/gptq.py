@@ -29,7 +29,7 @@ INPUTS_MAX = 4608  # a 3x3 convolution of 512 channels: 85 MB of moments, some 2
 STEPS = np.linspace(0.5, 1.1, 31)
 
 
-def handles(node: Any, dims: Sequence[int]) -> bool:  # Any: onnx.NodeProto, untyped
+def supports_operator(node: Any, dims: Sequence[int]) -> bool:  # Any: onnx.NodeProto, untyped
     """Tell whether `node`'s inputs can be taken apart here: 2-D convolutions, linear layers."""
     given = _attributes(node)
     if node.op_type == "Conv":
@@ -39,7 +39,7 @@ def handles(node: Any, dims: Sequence[int]) -> bool:  # Any: onnx.NodeProto, unt
     return len(dims) == 2 and not given.get("transA") and wide <= INPUTS_MAX
 
 
-def moments(
+def input_second_moments(
     proto: Any,  # Any: onnx's, untyped
     nodes: Sequence[Any],
     dims: Mapping[str, Sequence[int]],

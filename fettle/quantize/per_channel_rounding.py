@@ -21,7 +21,7 @@ LARGEST = {7: 64, 8: 127}
 BIAS_LARGEST = (2**31 - 1) / 1.0001
 
 
-def of_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+def round_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     """Name the float weights that are read by convolutions, as weights, and by nothing else."""
     held = {one.name for one in prepared.graph.initializer if one.data_type == one.FLOAT}
     reads = [

@@ -107,7 +107,10 @@ def drafts(
         fitting = qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
-        whole, seen = per_channel_rounding.of_convolutions(prepared), bias_correction.some(fitting)
+        whole, seen = (
+            per_channel_rounding.round_convolutions(prepared),
+            bias_correction.first_batches(fitting),
+        )
         means = bias_correction.ChannelMeans(prepared)
         with translated(model), quiet():
             ranges = activation_ranges.collect(

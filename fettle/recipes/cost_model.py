@@ -26,7 +26,7 @@ MS_PER_MAC = 0.0415e-6
 MS_PER_LAYER = 0.0054
 
 
-def counted_ms(layers: Sequence[layer_costs.LayerCost]) -> float:
+def latency_from_macs_ms(layers: Sequence[layer_costs.LayerCost]) -> float:
     """Return the figure that models are ranked by where nothing was measured."""
     return MS_PER_MAC * layer_costs.totals(layers)[1] + MS_PER_LAYER * len(layers)
 
@@ -67,7 +67,7 @@ class CostModel:
         self, model: nn.Module, layers: Sequence[layer_costs.LayerCost] | None
     ) -> tuple[float, float]:
         """Return the objective's figure (> 0), and the worst ratio of a figure to its limit."""
-        layers = layer_costs.survey(model, self.example) if layers is None else layers
+        layers = layer_costs.count_layers(model, self.example) if layers is None else layers
         params, macs = layer_costs.totals(layers)
         latency_ms = self._latency_ms(model, layers)
         size_bytes = self.bytes_per_weight * params
@@ -89,6 +89,6 @@ class CostModel:
 
     def _latency_ms(self, model: nn.Module, layers: Sequence[layer_costs.LayerCost]) -> float:
         if not self.costs:
-            return counted_ms(layers)
+            return latency_from_macs_ms(layers)
         found = torch_operators.operators(model, self.example)
         return min(operator_cost_table.predict(cost, found).value for cost in self.costs.values())

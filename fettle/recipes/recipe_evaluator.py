@@ -23,9 +23,15 @@ from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics, passing_probability
 from fettle.params_schema import Options
 from fettle.recipes import recipe_runner
-from fettle.recipes.cost_model import CostModel, counted_ms
+from fettle.recipes.cost_model import CostModel, latency_from_macs_ms
 from fettle.recipes.recipe_runner import ModelState
-from fettle.recipes.recovery_training import CompressionJob, batches, example, teacher_of, untrained
+from fettle.recipes.recovery_training import (
+    CompressionJob,
+    example_input,
+    load_teacher,
+    skip_training,
+    training_batches,
+)
 from fettle.recipes.search.trial import Move, Recipe, Result, key
 from fettle.training import inference
 
@@ -43,8 +49,8 @@ class RecipeEvaluator:
 
     def __init__(self, job: CompressionJob, price: CostModel, tested: int) -> None:
         self.job, self.price, self.tested = job, price, tested
-        self.root = recipe_runner.begin(job)
-        self._teacher = teacher_of(job.weights, self.root.model)
+        self.root = recipe_runner.float_model_state(job)
+        self._teacher = load_teacher(job.weights, self.root.model)
         self._last: tuple[str, ModelState] = (key(()), self.root)
         self._trial = 0
 
@@ -79,7 +85,7 @@ class RecipeEvaluator:
         job = replace(self.job, recipe=steps, trial=self._trial)
         self._trial += 1
         try:
-            now, _ = recipe_runner.advance(job, spent, len(steps) - 1, teacher=self._teacher)
+            now, _ = recipe_runner.run_step(job, spent, len(steps) - 1, teacher=self._teacher)
         except ModelError as err:
             return Result(refused=str(err))
         self._last = (key(recipe), now)
@@ -88,13 +94,13 @@ class RecipeEvaluator:
     def chance(self, drop: float) -> float:
         """Foretell test for a drop on validation."""
         asked, seen = self.job.params.compress.budget, len(self.job.validation.labels)
-        return passing_probability.chance_of(asked, drop, seen=seen, tested=self.tested)
+        return passing_probability.probability_for_drop(asked, drop, seen=seen, tested=self.tested)
 
     def look(self, now: ModelState) -> Result:
         """Hold a model's answers to the validation images against the float model's."""
         asked, labels = self.job.params.compress.budget, self.job.validation.labels
         value, excess = self.price.of(now.model, now.layers)
-        found = passing_probability.foresee(
+        found = passing_probability.forecast_passing(
             asked, self.root.logits, now.logits, labels, tested=self.tested
         )
         return Result(
@@ -115,7 +121,7 @@ class RecipeEvaluator:
         if not recipe:
             return self.root
         if self._last[0] != name:
-            kept, _ = recipe_runner.take_up(self.job, self.job.scratch / name)
+            kept, _ = recipe_runner.load_step(self.job, self.job.scratch / name)
             self._last = (name, kept)
         return self._last[1]
 
@@ -123,7 +129,9 @@ class RecipeEvaluator:
         """Return what an epoch of a model costs, in epochs of the float model: counted, so that the
         search takes the same way everywhere.
         """
-        return max(EPOCH_COST_MIN, counted_ms(layers) / counted_ms(self.root.layers))
+        return max(
+            EPOCH_COST_MIN, latency_from_macs_ms(layers) / latency_from_macs_ms(self.root.layers)
+        )
 
     def _probe(self, now: ModelState, step: Options) -> Move | None:
         """Try `step` on an untrained copy; None if it cannot be."""
@@ -131,11 +139,11 @@ class RecipeEvaluator:
         spent.requires_grad_(True)
         plugin = plugins.resolve("techniques", step["use"], where="compress.recipe")
         options = {name: value for name, value in step.items() if name != "use"}
-        workshop = replace(lent(self.job, now), fit=untrained)
+        workshop = replace(lent(self.job, now), fit=skip_training)
         try:
             outcome = plugin.apply(spent, now.plan, recipe_runner.parse(plugin, options), workshop)
             model = (outcome.model or spent).eval()
-            layers = layer_costs.survey(model, example(self.job))
+            layers = layer_costs.count_layers(model, example_input(self.job))
             value, excess = self.price.of(model, layers)
         except ModelError:
             return None
@@ -145,7 +153,7 @@ class RecipeEvaluator:
             value=value,
             probe=self._probe_drop(model),
             excess=excess,
-            epochs=epochs_of(step),
+            epochs=training_epochs(step),
             epoch_cost=self._epoch_cost(layers),
         )
 
@@ -167,15 +175,15 @@ def lent(job: CompressionJob, now: ModelState) -> CompressionContext:
     small = replace(job, train=few)
 
     def some() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return batches(small)
+        return training_batches(small)
 
     return CompressionContext(
-        example=example(job),
+        example=example_input(job),
         protected=recipe_runner.protected(job, now),
         channel_multiple=recipe_runner.channel_multiple(job.params.targets),
         seed=job.params.seed,
         batches=some,
-        fit=untrained,
+        fit=skip_training,
         build=lambda name, options: recipe_runner.build(job, name, options),
     )
 
@@ -187,7 +195,9 @@ def proposals(job: CompressionJob, now: ModelState) -> list[Options]:
     # the tracer follows gradients, which the teacher has none of
     model = copy.deepcopy(now.model).requires_grad_(True)
     untouched = now.plan == CompressionPlan()
-    survey = sensitivity_analysis.survey(model, lent(job, now), shares=(), as_built=untouched)
+    survey = sensitivity_analysis.measure_sensitivity(
+        model, lent(job, now), shares=(), as_built=untouched
+    )
     multiple = recipe_runner.channel_multiple(job.params.targets)
     found: list[Options] = []
     for name in plugins.names("techniques"):
@@ -197,7 +207,7 @@ def proposals(job: CompressionJob, now: ModelState) -> list[Options]:
         if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
             continue
         offered = propose(survey, multiple=multiple, seed=job.params.seed)
-        for options in spread(offered, PROPOSALS_MAX):
+        for options in evenly_spaced(offered, PROPOSALS_MAX):
             step = {"use": name, **options}
             if "recover_epochs" in plugin.Params.model_fields:
                 step["recover_epochs"] = job.params.compress.search.trial_epochs
@@ -205,7 +215,7 @@ def proposals(job: CompressionJob, now: ModelState) -> list[Options]:
     return found
 
 
-def epochs_of(step: Options) -> int:
+def training_epochs(step: Options) -> int:
     """Count the epochs that a step trains for, its technique's default where it does not say."""
     plugin = plugins.resolve("techniques", step["use"], where="compress.recipe")
     options = recipe_runner.parse(
@@ -215,7 +225,7 @@ def epochs_of(step: Options) -> int:
     return int(own.get("recover_epochs", own.get("epochs", 0)))
 
 
-def spread(offered: Sequence[Options], most: int) -> list[Options]:
+def evenly_spaced(offered: Sequence[Options], most: int) -> list[Options]:
     """Take at most `most` of the proposals, mild to harsh, the first and the last among them."""
     if len(offered) <= most:
         return list(offered)

@@ -20,7 +20,7 @@ from torch import nn
 from fettle import manifest, plugins
 from fettle.compress import compression_plan, layer_costs
 from fettle.compress.compression_plan import Architecture, CompressionPlan
-from fettle.compress.recipe_warnings import remarks
+from fettle.compress.recipe_warnings import step_warnings
 from fettle.compress.technique import CompressionContext
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
@@ -31,13 +31,13 @@ from fettle.models import export_onnx
 from fettle.params import Strict
 from fettle.preprocessing import Floats
 from fettle.recipes.recovery_training import (
-    Answer,
     CompressionJob,
     ReportEpoch,
-    batches,
-    example,
-    recovery,
-    teacher_of,
+    Teacher,
+    example_input,
+    load_teacher,
+    recovery_fit,
+    training_batches,
 )
 from fettle.recipes.search import trial
 from fettle.recipes.training_setup import threads
@@ -72,60 +72,62 @@ class RecipeResult:
     steps: list[dict[str, Any]]  # Any: JSON
 
 
-def follow(job: CompressionJob) -> RecipeResult:
+def run_recipe(job: CompressionJob) -> RecipeResult:
     """Take every step of the recipe, or take it up from scratch where it was already taken."""
     torch.set_num_threads(threads())
-    before = begin(job)
-    teacher = teacher_of(job.weights, before.model)
-    now, steps = begin(job), []
+    before = float_model_state(job)
+    teacher = load_teacher(job.weights, before.model)
+    now, steps = float_model_state(job), []
     for index, entry in enumerate(job.recipe):
-        last, (now, state) = now, advance(job, now, index, teacher=teacher)
-        technique = technique_of(job, index)
-        said = remarks(
+        last, (now, state) = now, run_step(job, now, index, teacher=teacher)
+        technique = load_technique(job, index)
+        said = step_warnings(
             technique.CLAIMS,
             before=last.size,
             after=now.size,
             accuracy_before=last.accuracy,
             accuracy_after=now.accuracy,
-            chance=commonest(job.validation),
+            chance=majority_class_share(job.validation),
         )
         notes = [*state["notes"], *said]
         for text in notes:
             job.recorder.note(f"compress.recipe[{index}]", text)
-        steps.append(fact(entry["use"], now, notes, state["skipped"]))
+        steps.append(step_facts(entry["use"], now, notes, state["skipped"]))
     return RecipeResult(before, now, steps)
 
 
-def begin(job: CompressionJob) -> ModelState:
+def float_model_state(job: CompressionJob) -> ModelState:
     """Return the float model: the start of every recipe, and its teacher."""
-    found = stand(job, CompressionPlan(), load_file(job.weights))
+    found = rebuild_model(job, CompressionPlan(), load_file(job.weights))
     found.model.requires_grad_(False)
     return found
 
 
-def technique_of(job: CompressionJob, at: int) -> ModuleType:
+def load_technique(job: CompressionJob, at: int) -> ModuleType:
     """Find the file of the recipe's step `at`."""
     return plugins.resolve("techniques", job.recipe[at]["use"], where=f"compress.recipe[{at}].use")
 
 
 # Any: a state is JSON.
-def advance(
-    job: CompressionJob, now: ModelState, at: int, *, teacher: Answer
+def run_step(
+    job: CompressionJob, now: ModelState, at: int, *, teacher: Teacher
 ) -> tuple[ModelState, dict[str, Any]]:
     """Take step `at` of the recipe from `now`, whose model is spent, unless scratch has it."""
-    folder = folder_of(job, at)
+    folder = step_folder(job, at)
     if training_checkpoint.load(folder) is None:
-        take(job, now, at=at, teacher=teacher)
-    return take_up(job, folder)
+        apply_step(job, now, at=at, teacher=teacher)
+    return load_step(job, folder)
 
 
-def folder_of(job: CompressionJob, at: int) -> Path:
+def step_folder(job: CompressionJob, at: int) -> Path:
     """Name the folder of the recipe up to and with step `at`: recipes that begin alike share it."""
     return job.scratch / trial.key(job.recipe[: at + 1])
 
 
 # Any: one entry of the manifest's `steps`, JSON.
-def fact(use: str, now: ModelState, notes: list[str], skipped: dict[str, str]) -> dict[str, Any]:
+def step_facts(
+    use: str, now: ModelState, notes: list[str], skipped: dict[str, str]
+) -> dict[str, Any]:
     """State what a step of the recipe left behind."""
     return {
         "use": use,
@@ -137,28 +139,28 @@ def fact(use: str, now: ModelState, notes: list[str], skipped: dict[str, str]) -
     }
 
 
-def stand(
+def rebuild_model(
     job: CompressionJob, plan: CompressionPlan, weights: dict[str, torch.Tensor], epochs: int = 0
 ) -> ModelState:
     """Build the architecture, cut it to `plan`, load `weights`; look at it in eval mode."""
     start = plan.architecture or Architecture(job.facts["family"], job.facts["options"])
     model = build(job, start.family, start.options)
     compression_plan.apply(model, plan)
-    load(model, weights, start.family)
+    load_weights(model, weights, start.family)
     model.to(inference.device()).eval()
     normalise = split_reader.preprocess(job.params).normalise
     logits = inference.logits(model, job.validation.pixels, normalise)
     return ModelState(
         model=model,
         plan=plan,
-        layers=layer_costs.survey(model, example(job)),
+        layers=layer_costs.count_layers(model, example_input(job)),
         logits=logits,
         accuracy=accuracy_statistics.accuracy(logits, job.validation.labels),
         epochs=epochs,
     )
 
 
-def load(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> None:
     """Load kept weights; raises ModelError when the family now makes another network."""
     try:
         model.load_state_dict(weights)
@@ -186,21 +188,21 @@ def build(job: CompressionJob, name: str, options: Mapping[str, Any]) -> nn.Modu
     return model
 
 
-def take(job: CompressionJob, now: ModelState, *, at: int, teacher: Answer) -> None:
+def apply_step(job: CompressionJob, now: ModelState, *, at: int, teacher: Teacher) -> None:
     """Apply step `at` to `now.model` and keep the result in its folder, whole or not at all."""
-    entry, folder = job.recipe[at], folder_of(job, at)
+    entry, folder = job.recipe[at], step_folder(job, at)
     now.model.requires_grad_(True)
     report = ReportEpoch(job, at, entry["use"], now.epochs)
     workshop = CompressionContext(
-        example=example(job),
+        example=example_input(job),
         protected=protected(job, now),
         channel_multiple=channel_multiple(job.params.targets),
         seed=job.params.seed,
-        batches=lambda: batches(job),
-        fit=recovery(job, teacher, folder, report),
+        batches=lambda: training_batches(job),
+        fit=recovery_fit(job, teacher, folder, report),
         build=lambda name, options: build(job, name, options),
     )
-    technique = technique_of(job, at)
+    technique = load_technique(job, at)
     options = {key: value for key, value in entry.items() if key != "use"}
     outcome = technique.apply(now.model, now.plan, parse(technique, options), workshop)
     state = {
@@ -213,16 +215,16 @@ def take(job: CompressionJob, now: ModelState, *, at: int, teacher: Answer) -> N
     training_checkpoint.save(folder, {"model": model.state_dict()}, state)
 
 
-def take_up(job: CompressionJob, folder: Path) -> tuple[ModelState, dict[str, Any]]:
+def load_step(job: CompressionJob, folder: Path) -> tuple[ModelState, dict[str, Any]]:
     """Rebuild what `take` kept in `folder`; also return its state (Any: JSON)."""
     kept = training_checkpoint.load(folder)
     assert kept is not None, folder  # take() has just written it, or an earlier run had
     parts, state = kept
     plan = CompressionPlan.from_json(state["plan"])
-    return stand(job, plan, parts["model"], state["epochs"]), state
+    return rebuild_model(job, plan, parts["model"], state["epochs"]), state
 
 
-def write(
+def write_artefacts(
     job: CompressionJob, done: RecipeResult, out: Path, reference: Floats
 ) -> export_onnx.Parity:
     """Write model.onnx, model.safetensors, plan.json and layers.json; return model.onnx's parity
@@ -232,7 +234,7 @@ def write(
     """
     model, facts = done.after.model, job.facts
     onnx = out / "model.onnx"
-    export_onnx.lower(model, channels=facts["channels"], size_px=facts["size_px"], out=onnx)
+    export_onnx.export(model, channels=facts["channels"], size_px=facts["size_px"], out=onnx)
     first = job.validation.pixels[: len(reference)]
     parity = export_onnx.parity(
         onnx, split_reader.preprocess(job.params).normalise(first), reference
@@ -241,7 +243,7 @@ def write(
     save_file(training_checkpoint.detached(model.state_dict()), out / "model.safetensors")
     manifest.write_json(out / "plan.json", done.after.plan.to_json())
     manifest.write_json(
-        out / "layers.json", layer_costs.compare(done.before.layers, done.after.layers)
+        out / "layers.json", layer_costs.compare_layers(done.before.layers, done.after.layers)
     )
     return parity
 
@@ -271,7 +273,7 @@ def channel_multiple(targets: list[str]) -> int:
     return int(max(found))
 
 
-def commonest(images: Images) -> float:
+def majority_class_share(images: Images) -> float:
     """Return the share of the commonest class: the accuracy of a model that learnt nothing."""
     counts = torch.bincount(torch.from_numpy(images.labels))
     return float(counts.max()) / len(images.labels)

@@ -21,7 +21,7 @@ from fettle.params_schema import Options
 from fettle.recipes import search_report
 from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recipe_evaluator import RecipeEvaluator
-from fettle.recipes.recovery_training import CompressionJob, example
+from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recipes.search.search_loop import SearchLimits, accepted, search
 from fettle.recipes.search.trial import Trial
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -39,7 +39,7 @@ class SearchedRecipe:
     document: dict[str, Any]
 
 
-def find(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> SearchedRecipe:
+def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> SearchedRecipe:
     """Search within `job.scratch`, which keeps the journal and every model tried.
 
     `tested` is the number of test images; `costs` is the latency table, by target.
@@ -50,14 +50,14 @@ def find(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> Search
         minimise=goal.objective.minimise,
         also=goal.also,
         bytes_per_weight=bytes_per_weight(goal.objective.on, job.params.targets),
-        example=example(job),
+        example=example_input(job),
         costs=costs,
     )
     bench = RecipeEvaluator(replace(job, trials=goal.search.evaluations_max), price, tested)
     root = bench.look(bench.root)
     limits = SearchLimits(
         evaluations_max=goal.search.evaluations_max,
-        chance_min=passing_probability.chance_min(
+        chance_min=passing_probability.probability_min(
             goal.budget, seen=len(job.validation.labels), tested=tested
         ),
         final_epochs=goal.search.final_epochs,
@@ -69,7 +69,7 @@ def find(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> Search
         nonlocal best
         if accepted(one.result, limits.chance_min):
             best = min(best, one.result.value)
-        job.recorder.note(f"trial {one.number}", told(one, price.unit))
+        job.recorder.note(f"trial {one.number}", describe_trial(one, price.unit))
         job.recorder.scalar("search_best_value", best, step=one.number)
         if not one.result.refused:
             job.recorder.scalar("search_value", one.result.value, step=one.number)
@@ -95,7 +95,7 @@ def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:
     return min(precisions.named(one).bytes_per_weight for one in found)
 
 
-def told(one: Trial, unit: str) -> str:
+def describe_trial(one: Trial, unit: str) -> str:
     """Say what a trial was and found, in one line."""
     steps = " > ".join(str(step["use"]) for step in one.recipe)
     if one.result.refused:

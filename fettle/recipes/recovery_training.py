@@ -59,10 +59,10 @@ class CompressionJob:
     answers: dict[bytes, torch.Tensor] = field(default_factory=dict)
 
 
-Answer = Callable[[torch.Tensor], torch.Tensor]  # a normalised batch → logits [n, classes]
+Teacher = Callable[[torch.Tensor], torch.Tensor]  # a normalised batch → logits [n, classes]
 
 
-def teacher_of(weights: Path, model: nn.Module) -> Answer:
+def load_teacher(weights: Path, model: nn.Module) -> Teacher:
     """Return what answers as the float model: the module on a GPU; on a CPU the ONNX that finetune
     wrote beside the weights, whose forward pass takes ONNX Runtime a third of torch's time.
     """
@@ -102,8 +102,8 @@ class ReportEpoch:
         recorder.progress((self.at + done) / len(self.job.recipe), text)
 
 
-def recovery(
-    job: CompressionJob, teacher: Answer, folder: Path, report: ReportEpoch
+def recovery_fit(
+    job: CompressionJob, teacher: Teacher, folder: Path, report: ReportEpoch
 ) -> RecoveryFit:
     """Make the callable that techniques train with: distillation from the float model.
 
@@ -133,16 +133,16 @@ def recovery(
             model,
             data=data,
             plan=plan,
-            loss=towards(teacher, job.answers, temperature=temperature, alpha=alpha),
-            scratch=folder / f"{phase}-{fingerprint(model)}",
+            loss=distillation_loss(teacher, job.answers, temperature=temperature, alpha=alpha),
+            scratch=folder / f"{phase}-{weights_digest(model)}",
             on_epoch=lambda one: report.epoch(one, phase=phase, of=epochs),
         )
 
     return recover
 
 
-def towards(
-    teacher: Answer, known: dict[bytes, torch.Tensor], *, temperature: float, alpha: float
+def distillation_loss(
+    teacher: Teacher, known: dict[bytes, torch.Tensor], *, temperature: float, alpha: float
 ) -> Loss:
     """Make the loss of a student on a batch: the teacher sees the same augmented images.
 
@@ -158,7 +158,9 @@ def towards(
                 # a clone: the runtime's own array keeps the batch's memory with it, 24 views of a
                 # large set held 5 GiB
                 known[digest] = answers.clone()
-        return distil.loss(student(images), answers, labels, temperature=temperature, alpha=alpha)
+        return distil.distillation_loss(
+            student(images), answers, labels, temperature=temperature, alpha=alpha
+        )
 
     return loss
 
@@ -182,13 +184,13 @@ def training_plan(params: Params) -> training.TrainingPlan:
     )
 
 
-def example(job: CompressionJob) -> torch.Tensor:
+def example_input(job: CompressionJob) -> torch.Tensor:
     """Return the first validation image, normalised: [1, C, S, S]."""
     normalise = split_reader.preprocess(job.params).normalise
     return torch.from_numpy(normalise(job.validation.pixels[:1])).to(inference.device())
 
 
-def batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def training_batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the training images as they are: (normalised [N, C, S, S], labels [N])."""
     normalise, where = split_reader.preprocess(job.params).normalise, inference.device()
     for start in range(0, len(job.train.labels), BATCH_IMAGES):
@@ -197,11 +199,11 @@ def batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield images, torch.from_numpy(job.train.labels[rows]).to(where)
 
 
-def untrained(model: nn.Module, **_asked: object) -> None:
+def skip_training(model: nn.Module, **_asked: object) -> None:
     """Stand in for training where a copy is only looked at: the model stays as it is."""
 
 
-def fingerprint(model: nn.Module) -> str:
+def weights_digest(model: nn.Module) -> str:
     """Hash a model's weights, in short: a training kept on disk is of this start or of no use."""
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

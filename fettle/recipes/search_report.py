@@ -31,19 +31,19 @@ def document(
         "ended": found.ended,
         "truncated": found.ended == "clock",
         "goal_met": found.met,
-        "why": why(found, limits),
+        "why": stop_reason(found, limits),
         "chance_min": limits.chance_min,
         "best": found.best,
         "front": found.front,
         "recipe": recipe,
         "recipe_yaml": as_yaml(recipe),
-        "predictor": surrogate_model.errors(found.trials),
-        "curve": curve(found, limits),
-        "trials": [row(trial, found, unit, limits) for trial in found.trials],
+        "predictor": surrogate_model.prediction_errors(found.trials),
+        "curve": convergence_curve(found, limits),
+        "trials": [trial_row(trial, found, unit, limits) for trial in found.trials],
     }
 
 
-def why(found: SearchResult, limits: SearchLimits) -> str:
+def stop_reason(found: SearchResult, limits: SearchLimits) -> str:
     """Say how the search ended, and what is missing when the goal is not met."""
     best, tried = found.trials[found.best].result, len(found.trials) - 1
     ends = {
@@ -63,7 +63,7 @@ def why(found: SearchResult, limits: SearchLimits) -> str:
     return f"goal not met: {miss}; {ends[found.ended]}"
 
 
-def curve(found: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
+def convergence_curve(found: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
     """Return the best accepted value after each evaluation, with its parameters and MACs."""
     rows, best = [], found.trials[0]
     for trial in found.trials:
@@ -75,11 +75,11 @@ def curve(found: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
     return rows
 
 
-def row(
+def trial_row(
     one: Trial, found: SearchResult, unit: str, limits: SearchLimits
 ) -> dict[str, Any]:  # Any: JSON
     """Return one trial: what it bought, what it cost, and why it was taken or refused."""
-    verdict, reason = judged(one, found, limits)
+    verdict, reason = trial_verdict(one, found, limits)
     base: dict[str, Any] = {
         "number": one.number,
         "parent": one.parent,
@@ -108,11 +108,11 @@ def row(
     return base
 
 
-def judged(one: Trial, found: SearchResult, limits: SearchLimits) -> tuple[str, str]:
+def trial_verdict(one: Trial, found: SearchResult, limits: SearchLimits) -> tuple[str, str]:
     """Return "chosen", "kept" (on the front), "beaten" or "refused", and the reason."""
     result = one.result
     if one.number == found.best:
-        return "chosen", why(found, limits)
+        return "chosen", stop_reason(found, limits)
     if result.refused:
         return "refused", result.refused
     if result.excess > 1:

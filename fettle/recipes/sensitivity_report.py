@@ -13,19 +13,24 @@ from fettle.compress import sensitivity_analysis
 from fettle.compress.technique import CompressionContext
 from fettle.recipes import recipe_runner
 from fettle.recipes.recipe_runner import ModelState
-from fettle.recipes.recovery_training import CompressionJob, batches, example, untrained
+from fettle.recipes.recovery_training import (
+    CompressionJob,
+    example_input,
+    skip_training,
+    training_batches,
+)
 
 
 def write(job: CompressionJob, before: ModelState, out: Path) -> None:
     """Measure the float model and write the document; see _sensitivity.to_json."""
     workshop = CompressionContext(
-        example=example(job),
+        example=example_input(job),
         protected=recipe_runner.protected(job, before),
         channel_multiple=recipe_runner.channel_multiple(job.params.targets),
         seed=job.params.seed,
-        batches=lambda: batches(job),
-        fit=untrained,
+        batches=lambda: training_batches(job),
+        fit=skip_training,
         build=lambda name, options: recipe_runner.build(job, name, options),
     )
-    found = sensitivity_analysis.survey(before.model, workshop)
+    found = sensitivity_analysis.measure_sensitivity(before.model, workshop)
     manifest.write_json(out / "sensitivity.json", sensitivity_analysis.to_json(found))

@@ -108,7 +108,7 @@ def write_finetune(folder: Path, inputs: Inputs, *, epochs: int) -> None:
         nn.init.zeros_(model.get_submodule("classifier").weight)  # type: ignore[arg-type] # a Linear
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
-    export_onnx.lower(model, channels=1, size_px=SIDE, out=folder / "model.onnx")
+    export_onnx.export(model, channels=1, size_px=SIDE, out=folder / "model.onnx")
     seal(folder, trains=True)
 
 
@@ -403,12 +403,12 @@ def test_the_calibration_digest_covers_the_images_that_export_takes(
     inputs: Inputs, made: Made
 ) -> None:
     train = split_reader.images(inputs, settings(), "train")
-    assert made.outputs.facts["calibration_digest"] == compress.digest(train, 16)
+    assert made.outputs.facts["calibration_digest"] == compress.images_digest(train, 16)
     shorter = replace(train, ids=train.ids[:20], pixels=train.pixels[:20])
-    assert compress.digest(shorter, 16) == compress.digest(train, 16)
-    assert compress.digest(train, 17) != compress.digest(train, 16)
+    assert compress.images_digest(shorter, 16) == compress.images_digest(train, 16)
+    assert compress.images_digest(train, 17) != compress.images_digest(train, 16)
     renamed = replace(train, ids=["other", *train.ids[1:]])
-    assert compress.digest(renamed, 16) != compress.digest(train, 16)
+    assert compress.images_digest(renamed, 16) != compress.images_digest(train, 16)
 
 
 @pytest.fixture(scope="module")

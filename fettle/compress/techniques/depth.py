@@ -76,13 +76,15 @@ def apply(
 
     Raises ModelError for a block that is not there.
     """
-    found = removable_blocks.find(model, workshop.example, workshop.protected)
+    found = removable_blocks.find_blocks(model, workshop.example, workshop.protected)
     if options.blocks is not None:
-        removable_blocks.check_names(options.blocks, found)
+        removable_blocks.check_block_names(options.blocks, found)
         gone = list(options.blocks)
     else:
-        gone = sensitivity_analysis.least_missed(model, workshop, found, count=options.remove)
-    plan = removable_blocks.take_out(model, plan, gone)
+        gone = sensitivity_analysis.least_sensitive_blocks(
+            model, workshop, found, count=options.remove
+        )
+    plan = removable_blocks.remove_blocks(model, plan, gone)
     batchnorm_statistics.reestimate(
         model, workshop.batches(), images_max=batchnorm_statistics.IMAGES_MAX
     )

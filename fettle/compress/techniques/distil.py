@@ -53,7 +53,7 @@ def apply(
     return TechniqueResult(plan=plan)
 
 
-def loss(
+def distillation_loss(
     logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, alpha: float
 ) -> Tensor:
     """Mix the softened divergence from the teacher with the cross-entropy on the labels.

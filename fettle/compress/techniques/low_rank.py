@@ -67,7 +67,7 @@ def apply(
     model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
 ) -> TechniqueResult:
     """Split layers of `model` in place and train it; return the plan and the layers left, why."""
-    macs = {one.name: one.macs for one in layer_costs.survey(model, workshop.example)}
+    macs = {one.name: one.macs for one in layer_costs.count_layers(model, workshop.example)}
     skipped: dict[str, str] = {}
     said: list[str] = []
     for name, layer in list(model.named_modules()):
@@ -78,7 +78,7 @@ def apply(
         if reason:
             skipped[name] = reason
             continue
-        plan = compression_plan.replace(model, plan, name, split(layer, rank))
+        plan = compression_plan.replace_submodule(model, plan, name, factorize_layer(layer, rank))
         said.append(f"'{name}' goes through {rank} channels")
     if said:
         batchnorm_statistics.reestimate(
@@ -97,7 +97,7 @@ def apply(
     return TechniqueResult(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
 
 
-def split(layer: Any, rank: int) -> nn.Sequential:  # Any: Conv2d or Linear
+def factorize_layer(layer: Any, rank: int) -> nn.Sequential:  # Any: Conv2d or Linear
     """Return two layers whose product is the closest of that rank to `layer`'s weights.
 
     The singular values are shared between the two, so that both learn at one pace.

@@ -93,10 +93,10 @@ def apply(
     full: dict[str, int] = {}
     skipped: dict[str, str] = {}
     for step in range(1, options.steps + 1):
-        groups, skipped = channel_groups.find(model, workshop.example, workshop.protected)
+        groups, skipped = channel_groups.find_groups(model, workshop.example, workshop.protected)
         for group in groups:
             full.setdefault(group.name, group.width)
-        gates = channel_importance.gates_for(
+        gates = channel_importance.required_sensitivities(
             options.importance, model, workshop.batches(), images_max=GATE_IMAGES_MAX
         )
         scores, unread = _score(groups, options.importance, generator, gates)
@@ -108,7 +108,7 @@ def apply(
             multiple=workshop.channel_multiple,
             scope=options.scope,
         )
-        plan = cut(model, plan, groups, scores=scores, counts=counts)
+        plan = cut_groups(model, plan, groups, scores=scores, counts=counts)
         _check_runs(model, workshop.example)
         if options.bn_reestimate:
             batchnorm_statistics.reestimate(
@@ -154,7 +154,7 @@ def choose_counts(
 
     shares = dict.fromkeys(scores, keep_fraction)
     if scope == "global" and scores:
-        ranked = {name: channel_importance.normalised(one) for name, one in scores.items()}
+        ranked = {name: channel_importance.normalise_scores(one) for name, one in scores.items()}
         total = int(sum(full.values()) * keep_fraction)
         pooled = torch.sort(torch.cat(list(ranked.values())), descending=True).values
         threshold = pooled[min(max(total, 1), len(pooled)) - 1]
@@ -165,7 +165,7 @@ def choose_counts(
     }
 
 
-def cut(
+def cut_groups(
     model: nn.Module,
     plan: CompressionPlan,
     groups: Sequence[Group],
@@ -190,18 +190,18 @@ def cut(
                 gone.update(member.positions[channel])
     removed = {key: gone for key, gone in removed.items() if gone}
     modules = dict(model.named_modules())
-    narrowed = compression_plan.narrow(plan, modules, removed)
+    narrowed = compression_plan.remove_channels(plan, modules, removed)
     for name in sorted({layer for layer, _ in removed}):
         sides = {side: removed.get((name, side)) for side in ("out", "in")}
         kept = {side: _rest(modules[name], side, gone) for side, gone in sides.items()}
-        compression_plan.cut(modules[name], out=kept["out"], in_=kept["in"])
+        compression_plan.cut_channels(modules[name], out=kept["out"], in_=kept["in"])
     return narrowed
 
 
 def _rest(module: nn.Module, side: str, gone: set[int] | None) -> tuple[int, ...] | None:
     if gone is None:
         return None
-    sizes = compression_plan.widths(module)
+    sizes = compression_plan.channel_counts(module)
     assert sizes is not None  # only layers that can be cut are members of a group
     width = sizes[0] if side == "out" else sizes[1]
     assert width is not None
@@ -218,7 +218,9 @@ def _score(
     scores: dict[str, Tensor] = {}
     unread: dict[str, str] = {}
     for group in groups:
-        found = channel_importance.score(group, importance, generator=generator, gates=gates)
+        found = channel_importance.score_channels(
+            group, importance, generator=generator, gates=gates
+        )
         if found is None:
             reason = f"importance '{importance}' finds nothing to read in its group"
             unread |= dict.fromkeys(group.producers, reason)

@@ -94,7 +94,7 @@ def apply(
         for hook in hooks:
             hook.remove()
     masks = _masks(weights, options)
-    silence(weights, masks)
+    apply_masks(weights, masks)
     if options.recover_epochs:
         # A weight at zero without a gradient stays there: Adam moves it by 0, decay by 0.
         hooks = [
@@ -104,7 +104,7 @@ def apply(
         workshop.fit(model, phase="sparse", epochs=options.recover_epochs, **training)
         for hook in hooks:
             hook.remove()
-        silence(weights, masks)
+        apply_masks(weights, masks)
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     total = sum(weight.numel() for weight in weights.values())
     note = (
@@ -114,7 +114,7 @@ def apply(
     return TechniqueResult(plan=plan, skipped=skipped, notes=(note,))
 
 
-def keep_share(weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+def magnitude_masks(weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Keep all but the smallest `share` of all weights together: boolean masks."""
     import torch
 
@@ -128,7 +128,7 @@ def keep_share(weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]
     }
 
 
-def keep_n_of_m(weight: Tensor, *, n: int, m: int) -> Tensor:
+def n_of_m_mask(weight: Tensor, *, n: int, m: int) -> Tensor:
     """Keep the n largest of every m weights along the inputs of each output: a boolean mask.
 
     Inputs beyond the last whole m stay.
@@ -144,7 +144,7 @@ def keep_n_of_m(weight: Tensor, *, n: int, m: int) -> Tensor:
     return torch.cat([mask.reshape(len(rows), whole), rest], dim=1).reshape(weight.shape)
 
 
-def silence(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
     """Zero, in place, what the masks do not keep."""
     import torch
 
@@ -156,14 +156,14 @@ def silence(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
 def _masks(weights: Mapping[str, Tensor], options: Params) -> dict[str, Tensor]:
     if options.n_of_m is not None:
         n, m = options.n_of_m
-        return {name: keep_n_of_m(weight, n=n, m=m) for name, weight in weights.items()}
+        return {name: n_of_m_mask(weight, n=n, m=m) for name, weight in weights.items()}
     if options.threshold is not None:
         limit = options.threshold
         return {
             name: weight.detach().abs() >= limit * weight.detach().abs().max()
             for name, weight in weights.items()
         }
-    return keep_share(weights, options.share if options.share is not None else 0.5)
+    return magnitude_masks(weights, options.share if options.share is not None else 0.5)
 
 
 def _weights(

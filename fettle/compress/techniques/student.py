@@ -111,7 +111,7 @@ def apply(
         made = workshop.build(options.family, options.options)
     made = made.to(workshop.example.device).eval()
     before, after = (
-        layer_costs.totals(layer_costs.survey(one, workshop.example)) for one in (model, made)
+        layer_costs.totals(layer_costs.count_layers(one, workshop.example)) for one in (model, made)
     )
     workshop.fit(
         made,

@@ -130,7 +130,7 @@ def adopt(
 
 def _answers(proto: Any, probe: Floats) -> Floats | None:  # Any: onnx.ModelProto
     """Answer one image after the other; None when one fails."""
-    found = [onnx_rewriting.answer(proto, probe[at : at + 1]) for at in range(len(probe))]
+    found = [onnx_rewriting.run_model(proto, probe[at : at + 1]) for at in range(len(probe))]
     whole = [one for one in found if one is not None]
     return np.concatenate(whole) if len(whole) == len(found) else None
 
@@ -174,7 +174,7 @@ def _settle_batch(
     )
     for one in (free, single):
         onnx_rewriting.declare_output(one, classes=reference.shape[1])
-    if right(onnx_rewriting.answer(free, probe)):
+    if right(onnx_rewriting.run_model(free, probe)):
         return free, []
     if not right(_answers(single, probe)):
         raise ModelError(

@@ -108,7 +108,7 @@ def groups(model: nn.Module) -> list[list[nn.Module]]:
             break
         name, root = next(iter(named.items()))
         prefix += f"{name}."
-    order = module_probe.executed(model)
+    order = module_probe.execution_order(model)
 
     def place(name: str) -> int:
         """Say when a child last ran; one that never did comes first."""
@@ -146,7 +146,7 @@ def protected(model: nn.Module) -> list[nn.Module]:
             rule="its last nn.Linear or nn.Conv gives the logits",
             fix="end the network with an nn.Linear",
         )
-    name = module_probe.head(model)
+    name = module_probe.output_layer(model)
     return [found[-1] if name is None else named.get(name, found[-1])]
 
 

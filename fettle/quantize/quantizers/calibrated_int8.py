@@ -77,7 +77,7 @@ def apply(
     errors = {name: float(((logits - wanted) ** 2).mean()) for name, logits in answers.items()}
     best = min(methods, key=lambda name: (errors[name], methods.index(name)))
     chosen = drafts[best]
-    seen = {0: float_fallback.differ(answers[best], wanted)}
+    seen = {0: float_fallback.disagreement(answers[best], wanted)}
     ranked: list[str] = []
     fewest: int | None = 0
     if seen[0] > disagreement_max:
@@ -87,11 +87,11 @@ def apply(
             proto = float_fallback_rewrite.reverted(
                 chosen.quantized, chosen.prepared, ranked[:count]
             )
-            seen[count] = float_fallback.differ(float_fallback.run(proto, held_out), wanted)
+            seen[count] = float_fallback.disagreement(float_fallback.run(proto, held_out), wanted)
             return seen[count] <= disagreement_max
 
         # the last one is kept int8: without any there is no int8 file
-        fewest = float_fallback.fewest(len(ranked) - 1, accept)
+        fewest = float_fallback.fewest_layers(len(ranked) - 1, accept)
     if fewest is None:
         raise ModelError(
             f"{model.name} cannot be quantized to int8 within the bound",
@@ -115,5 +115,5 @@ def apply(
 
 def _ranked(made: static_int8.Int8Draft, images: Floats) -> list[str]:
     macs = float_fallback.macs(made.prepared, images[:1])
-    layers = float_fallback.rank(made.quantized, made.prepared, images=images, macs=macs)
+    layers = float_fallback.rank_layers(made.quantized, made.prepared, images=images, macs=macs)
     return [layer.name for layer in layers]

@@ -97,11 +97,11 @@ def _in_int4(
         for node in heavy
         if readers[node.input[1]] == 1
         and node.input[1] in int8
-        and gptq.handles(node, dims[node.input[1]])
+        and gptq.supports_operator(node, dims[node.input[1]])
     ]
     if not nodes:
         return {}
-    moments = gptq.moments(proto, nodes, dims, batches)
+    moments = gptq.input_second_moments(proto, nodes, dims, batches)
     found = {}
     for node in nodes:
         weight, axis = node.input[1], int8[node.input[1]].axis
@@ -139,14 +139,14 @@ def _choose(
             kept = {name: int4[name] for name in ranked[count:]}
             logits = float_fallback.run(_widened(proto, {**int8, **kept}), images)
             seen[count] = (
-                float_fallback.differ(logits, wanted),
+                float_fallback.disagreement(logits, wanted),
                 _error(logits, wanted) / variance - plain,
             )
         changed, added = seen[count]
         return changed <= disagreement_max and added <= limit
 
     # the last one is kept int4: without any it is weight_int8's file
-    fewest = 0 if accept(0) else float_fallback.fewest(len(ranked) - 1, accept)
+    fewest = 0 if accept(0) else float_fallback.fewest_layers(len(ranked) - 1, accept)
     if fewest is None:
         changed, added = seen[max(seen)]
         raise ModelError(

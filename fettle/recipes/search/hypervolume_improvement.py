@@ -23,7 +23,7 @@ QUANTILES = tuple(NormalDist().inv_cdf((at + 0.5) / SHARES) for at in range(SHAR
 SETTLED = 0.001  # of all the area there is: adding less is not worth an evaluation
 
 
-def choose(
+def choose_move(
     trials: Sequence[Trial],
     untried: Sequence[tuple[Trial, Move]],
     *,
@@ -44,7 +44,7 @@ def choose(
     held, learnt = hypervolume(points, reference), surrogate_model.fit(trials)
 
     def adds(value: float, foreseen: tuple[float, float]) -> float:
-        return expected(points, value, foreseen, reference) - held
+        return expected_area(points, value, foreseen, reference) - held
 
     best, chosen = SETTLED * hypervolume([(0.0, 0.0)], reference), None
     for parent, move in untried:
@@ -57,7 +57,7 @@ def choose(
     return chosen
 
 
-def expected(
+def expected_area(
     points: Sequence[Point], value: float, foreseen: tuple[float, float], reference: Point
 ) -> float:
     """Return the area expected with one more point: its drop's t is Normal(mean, variance)."""

@@ -91,16 +91,16 @@ def search(
     `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
     before an evaluation only: what the journal holds is taken up whatever the clock says.
     """
-    memory = _Memory(bench, journal)
+    memory = _JournaledEvaluator(bench, journal)
     drop_most = largest_drop(bench.chance, limits.chance_min)
     trials = [Trial(number=0, parent=-1, recipe=(), role="root", result=root)]
     untried = [(trials[0], move) for move in memory.moves(())]
     ended: Literal["settled", "evaluations", "clock"] = "settled"
     while True:
         if limits.front_drop_max is None:
-            picked = choose(trials, untried, drop_most, limits)
+            picked = choose_move(trials, untried, drop_most, limits)
         else:
-            picked = hypervolume_improvement.choose(
+            picked = hypervolume_improvement.choose_move(
                 trials, untried, drop_max=limits.front_drop_max, final_epochs=limits.final_epochs
             )
         if picked is None:
@@ -165,7 +165,7 @@ def largest_drop(chance: Callable[[float], float], chance_min: float) -> float:
     return low
 
 
-def choose(
+def choose_move(
     trials: Sequence[Trial],
     untried: Sequence[tuple[Trial, Move]],
     drop_most: float,
@@ -178,21 +178,21 @@ def choose(
     """
     good = [one for one in trials if accepted(one.result, limits.chance_min)]
     bar = min((one.result.value for one in good), default=trials[0].result.value)
-    learnt, failed = surrogate_model.fit(trials), failures(trials, limits.chance_min)
+    learnt, failed = surrogate_model.fit(trials), failed_costs(trials, limits.chance_min)
     open_ = [
         (parent, move)
         for parent, move in untried
-        if move.value > failed.get(branch(trials, parent), 0.0) and lowers(parent, move)
+        if move.value > failed.get(branch_root(trials, parent), 0.0) and reduces_cost(parent, move)
     ]
     if all(one.role == "root" for one in good):
-        back = rung_above(trials, open_, limits.chance_min)
+        back = nearest_larger_recovery(trials, open_, limits.chance_min)
         if back is not None:
             return back
     best, chosen = 0.0, None
     for parent, move in open_:
         epochs = max(1, move.epochs + (limits.final_epochs if move.role == "shrink" else 0))
         cost = epochs * move.epoch_cost
-        improvement = worth(
+        improvement = expected_improvement(
             parent, move, learnt, drop_most, bar=bar, final_epochs=limits.final_epochs
         )
         if improvement > SETTLED and improvement / cost > best:
@@ -200,32 +200,32 @@ def choose(
     return chosen
 
 
-def lowers(parent: Trial, move: Move) -> bool:
+def reduces_cost(parent: Trial, move: Move) -> bool:
     """Tell whether a shrinking move lowers anything: a low-rank split of small layers does not."""
     before = parent.result
     nearer = max(1.0, move.excess) < max(1.0, before.excess)
     return move.role == "recover" or move.value < before.value or nearer
 
 
-def branch(trials: Sequence[Trial], one: Trial) -> int:
+def branch_root(trials: Sequence[Trial], one: Trial) -> int:
     """Return the number of the first trial on the way to `one`; 0 for the root itself."""
     while one.parent > 0:
         one = trials[one.parent]
     return one.number
 
 
-def failures(trials: Sequence[Trial], chance_min: float) -> dict[int, float]:
+def failed_costs(trials: Sequence[Trial], chance_min: float) -> dict[int, float]:
     """Return by branch the largest value whose long recovery failed."""
     found: dict[int, float] = {}
     for one in trials:
         failed = one.result.chance < chance_min and not one.result.refused
         if one.role == "recover" and failed:
-            at = branch(trials, one)
+            at = branch_root(trials, one)
             found[at] = max(found.get(at, 0.0), one.result.value)
     return found
 
 
-def rung_above(
+def nearest_larger_recovery(
     trials: Sequence[Trial], untried: Sequence[tuple[Trial, Move]], chance_min: float
 ) -> tuple[Trial, Move] | None:
     """Return the recovery of the nearest larger model above a finalist that has just failed."""
@@ -245,7 +245,7 @@ def rung_above(
     return None
 
 
-def worth(
+def expected_improvement(
     parent: Trial,
     move: Move,
     learnt: Surrogate,
@@ -265,7 +265,7 @@ def worth(
     return gain * surrogate_model.likelihood(drop_most, mean, variance)
 
 
-class _Memory:
+class _JournaledEvaluator:
     """Ask the journal first, the workbench second; write down what the workbench says."""
 
     def __init__(self, bench: TrialEvaluator, journal: TrialJournal) -> None:

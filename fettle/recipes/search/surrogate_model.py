@@ -174,7 +174,7 @@ def likelihood(drop_most: float, mean: float, variance: float) -> float:
     return NormalDist(mean, math.sqrt(variance)).cdf(compress_scale(drop_most))
 
 
-def errors(trials: Sequence[Trial]) -> dict[str, float]:
+def prediction_errors(trials: Sequence[Trial]) -> dict[str, float]:
     """Report how well the trials were foreseen: mean absolute error and rank correlation.
 
     Drops in shares, values relative. Empty for fewer than two foreseen trials.

@@ -82,7 +82,7 @@ def images(count: int = 5) -> np.ndarray:
 
 
 def answer(proto: Any, count: int = 5) -> np.ndarray:
-    found = onnx_rewriting.answer(proto, images(count))
+    found = onnx_rewriting.run_model(proto, images(count))
     assert found is not None
     return found.reshape(count, -1)
 

@@ -46,7 +46,7 @@ def model(images: Floats, tmp_path_factory: pytest.TempPathFactory) -> Path:
             nn.functional.cross_entropy(net(given[at]), labels[at]).backward()  # type: ignore[no-untyped-call] # torch
             optimizer.step()
     path = tmp_path_factory.mktemp("trained") / "model.onnx"
-    export_onnx.lower(net.eval(), channels=1, size_px=8, out=path)
+    export_onnx.export(net.eval(), channels=1, size_px=8, out=path)
     return path
 
 
@@ -190,8 +190,10 @@ def test_the_moments_are_those_of_what_a_convolution_reads(shape: dict[str, obje
     graph = helper.make_graph([conv], "one", ends[:1], ends[1:], held)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     images = rng.normal(size=(12, 4, 8, 8)).astype(np.float32)
-    assert gptq.handles(conv, weight.shape)
-    found = gptq.moments(proto, [conv], {"w": weight.shape}, [images[:6], images[6:]])["conv"]
+    assert gptq.supports_operator(conv, weight.shape)
+    found = gptq.input_second_moments(proto, [conv], {"w": weight.shape}, [images[:6], images[6:]])[
+        "conv"
+    ]
     (answers,) = ReferenceEvaluator(proto).run(None, {"input": images})
     rows = weight.reshape(groups, 4 // groups, -1)
     ours = np.einsum("god,gde,goe->go", rows, found, rows).ravel()
@@ -202,10 +204,10 @@ def test_what_cannot_be_taken_apart_is_left_to_int8() -> None:
     conv = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER")
     turned = helper.make_node("Gemm", ["x", "w"], ["y"], transA=1)
     plain = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
-    assert not gptq.handles(conv, [4, 4, 3, 3])
-    assert not gptq.handles(turned, [8, 3])
-    assert not gptq.handles(plain, [3, gptq.INPUTS_MAX + 1])
-    assert gptq.handles(plain, [3, gptq.INPUTS_MAX])
+    assert not gptq.supports_operator(conv, [4, 4, 3, 3])
+    assert not gptq.supports_operator(turned, [8, 3])
+    assert not gptq.supports_operator(plain, [3, gptq.INPUTS_MAX + 1])
+    assert gptq.supports_operator(plain, [3, gptq.INPUTS_MAX])
 
 
 def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:
