@@ -68,7 +68,7 @@ def fronts(one: Prepared) -> Iterator[Row]:
     """Try everything within two cuts, then search with a fifth of the evaluations."""
     folder = Path(tempfile.mkdtemp(prefix="fettle-front-"))
     whole = benchmark_search.bench(one, folder / "all", SHORT)
-    root, results = whole.look(whole.root), everything(Narrow(whole))
+    root, results = whole.score(whole.root), everything(Narrow(whole))
     total, most = len(results), len(results) // 5
     found = sought(one, root, folder, most)
     shutil.rmtree(folder)

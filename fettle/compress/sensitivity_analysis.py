@@ -153,7 +153,7 @@ def masked_channels(found: LossProbe, group: Group, channels: Sequence[int]) -> 
 
 def measure_sensitivity(
     model: nn.Module,
-    workshop: CompressionContext,
+    context: CompressionContext,
     *,
     importance: Importance = "l2",
     shares: Sequence[float] = SHARES,
@@ -168,17 +168,17 @@ def measure_sensitivity(
     import torch
 
     model = copy.deepcopy(model).requires_grad_(True)  # tracing follows gradients
-    layers = layer_costs.count_layers(model, workshop.example)
-    names = removable_blocks.find_blocks(model, workshop.example, workshop.protected)
-    found = loss_probe(model, workshop.batches(), images_max=IMAGES, whole=names)
+    layers = layer_costs.count_layers(model, context.example)
+    names = removable_blocks.find_blocks(model, context.example, context.protected)
+    found = loss_probe(model, context.batches(), images_max=IMAGES, whole=names)
     loss = found.loss()
     try:
-        groups, skipped = channel_groups.find_groups(model, workshop.example, workshop.protected)
+        groups, skipped = channel_groups.find_groups(model, context.example, context.protected)
     except ModelError as err:
         groups, skipped = [], {WHOLE: str(err)}
-    generator = torch.Generator().manual_seed(workshop.seed)
+    generator = torch.Generator().manual_seed(context.seed)
     gates = channel_importance.required_sensitivities(
-        importance, model, workshop.batches(), images_max=IMAGES
+        importance, model, context.batches(), images_max=IMAGES
     )
     measured = []
     for group in groups:
@@ -195,7 +195,7 @@ def measure_sensitivity(
         images=sum(len(label) for label in found.labels),
         skipped=skipped,
         as_built=as_built,
-        size_px=workshop.example.shape[-1],
+        size_px=context.example.shape[-1],
     )
 
 
@@ -234,14 +234,14 @@ def _block(
 
 
 def least_sensitive_blocks(
-    model: nn.Module, workshop: CompressionContext, blocks: Sequence[str], *, count: int
+    model: nn.Module, context: CompressionContext, blocks: Sequence[str], *, count: int
 ) -> list[str]:
     """Choose `count` blocks to take out, one after the other, each the least missed of the rest.
 
     Measured with the earlier ones already out: two blocks that stand in for one another are not
     both called superfluous. Equal losses take the first.
     """
-    found = loss_probe(model, workshop.batches(), images_max=IMAGES, whole=blocks)
+    found = loss_probe(model, context.batches(), images_max=IMAGES, whole=blocks)
     gone: list[str] = []
     for _ in range(min(count, len(blocks))):
         losses = {}

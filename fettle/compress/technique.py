@@ -2,7 +2,7 @@
 
 A technique offers `Params` (every field has a default), `CLAIMS`, and
 
-    apply(model, plan, options: Params, workshop: Workshop) -> Outcome
+    apply(model, plan, options: Params, context: Workshop) -> Outcome
         changes a torch module in place, within the stage `compress`
 
 It may also offer `proposals(survey: Survey, *, multiple: int, seed: int)`: its next moves on the
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Capabilities:
     """What a technique does to any model, checked over every file by a contract test.
 
-    `needs_training`: it asks the workshop to train. `keeps_shapes`: no tensor changes its shape,
+    `needs_training`: it asks the context to train. `keeps_shapes`: no tensor changes its shape,
     so the plan stays as it was. Input and output shapes of the model never change. `serves` are the
     objectives that it can bring nearer, where it can't bring all: a recipe that holds it for
     another one is refused before any training, with `reason`.

@@ -58,7 +58,7 @@ def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path)
     family, model = build(name, tmp_path)
     before = layer_costs.totals(layer_costs.count_layers(model, images[:1]))
     kept_whole = {one for module in family.protected(model) for one in module.modules()}
-    workshop = CompressionContext(
+    context = CompressionContext(
         example=images[:1],
         protected={n: "protected" for n, module in model.named_modules() if module in kept_whole},
         channel_multiple=8,
@@ -67,7 +67,7 @@ def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path)
         fit=Fits(),
         build=student,
     )
-    outcome = prune.apply(model, CompressionPlan(), prune.Params(keep_fraction=0.5), workshop)
+    outcome = prune.apply(model, CompressionPlan(), prune.Params(keep_fraction=0.5), context)
     after = layer_costs.totals(layer_costs.count_layers(model, images[:1]))
     assert after[0] < before[0] / 2.5
     assert after[1] < before[1] / 2

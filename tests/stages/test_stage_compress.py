@@ -28,7 +28,7 @@ from fettle.hardware.runtimes import ort
 from fettle.models import export_onnx
 from fettle.models.families import small_cnn
 from fettle.params import Params
-from fettle.recipes import recipe_runner
+from fettle.recipes import compression_context
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from fettle.training.training_loop import fit
@@ -391,7 +391,7 @@ def test_a_technique_for_graphs_is_refused_in_the_recipe(inputs: Inputs, tmp_pat
 
 @pytest.mark.parametrize(("targets", "expected"), [(["x86_ort_fp32"], 8), (["x86_ort_int8"], 8)])
 def test_the_channel_multiple_comes_from_the_targets(targets: list[str], expected: int) -> None:
-    assert recipe_runner.channel_multiple(targets) == expected
+    assert compression_context.channel_multiple(targets) == expected
 
 
 def test_widths_are_multiples_of_the_targets_vector(made: Made) -> None:

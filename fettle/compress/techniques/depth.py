@@ -70,29 +70,29 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Take blocks out of `model` in place and train it; return the plan.
 
     Raises ModelError for a block that is not there.
     """
-    found = removable_blocks.find_blocks(model, workshop.example, workshop.protected)
+    found = removable_blocks.find_blocks(model, context.example, context.protected)
     if options.blocks is not None:
         removable_blocks.check_block_names(options.blocks, found)
         gone = list(options.blocks)
     else:
         gone = sensitivity_analysis.least_sensitive_blocks(
-            model, workshop, found, count=options.remove
+            model, context, found, count=options.remove
         )
     plan = removable_blocks.remove_blocks(model, plan, gone)
     batchnorm_statistics.reestimate(
-        model, workshop.batches(), images_max=batchnorm_statistics.IMAGES_MAX
+        model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
     )
     merged: list[str] = []
     if options.merge:
-        plan, merged = convolution_merging.merge(model, plan, workshop.example)
+        plan, merged = convolution_merging.merge(model, plan, context.example)
     if options.recover_epochs and (gone or merged):
-        workshop.fit(
+        context.fit(
             model,
             phase="depth",
             epochs=options.recover_epochs,

@@ -39,10 +39,10 @@ class Params(Strict):
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Train `model` in place; the plan stays as it is."""
-    workshop.fit(
+    context.fit(
         model,
         phase="distil",
         epochs=options.epochs,

@@ -64,17 +64,17 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Split layers of `model` in place and train it; return the plan and the layers left, why."""
-    macs = {one.name: one.macs for one in layer_costs.count_layers(model, workshop.example)}
+    macs = {one.name: one.macs for one in layer_costs.count_layers(model, context.example)}
     skipped: dict[str, str] = {}
     said: list[str] = []
     for name, layer in list(model.named_modules()):
         if not _is_kind(layer):
             continue
-        rank = _rank(layer, options.rank_fraction, workshop.channel_multiple)
-        reason = workshop.protected.get(name) or _obstacle(layer, macs[name], rank, options)
+        rank = _rank(layer, options.rank_fraction, context.channel_multiple)
+        reason = context.protected.get(name) or _obstacle(layer, macs[name], rank, options)
         if reason:
             skipped[name] = reason
             continue
@@ -82,10 +82,10 @@ def apply(
         said.append(f"'{name}' goes through {rank} channels")
     if said:
         batchnorm_statistics.reestimate(
-            model, workshop.batches(), images_max=batchnorm_statistics.IMAGES_MAX
+            model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
         )
     if said and options.recover_epochs:
-        workshop.fit(
+        context.fit(
             model,
             phase="low-rank",
             epochs=options.recover_epochs,

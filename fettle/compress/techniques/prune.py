@@ -81,7 +81,7 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Prune `model` in place over `options.steps` steps; return the plan from the full model.
 
@@ -89,15 +89,15 @@ def apply(
     """
     import torch
 
-    generator = torch.Generator().manual_seed(workshop.seed)
+    generator = torch.Generator().manual_seed(context.seed)
     full: dict[str, int] = {}
     skipped: dict[str, str] = {}
     for step in range(1, options.steps + 1):
-        groups, skipped = channel_groups.find_groups(model, workshop.example, workshop.protected)
+        groups, skipped = channel_groups.find_groups(model, context.example, context.protected)
         for group in groups:
             full.setdefault(group.name, group.width)
         gates = channel_importance.required_sensitivities(
-            options.importance, model, workshop.batches(), images_max=GATE_IMAGES_MAX
+            options.importance, model, context.batches(), images_max=GATE_IMAGES_MAX
         )
         scores, unread = _score(groups, options.importance, generator, gates)
         skipped |= unread
@@ -105,17 +105,17 @@ def apply(
             scores,
             full={name: full[name] for name in scores},
             keep_fraction=step_fraction(options.keep_fraction, step, options.steps),
-            multiple=workshop.channel_multiple,
+            multiple=context.channel_multiple,
             scope=options.scope,
         )
         plan = cut_groups(model, plan, groups, scores=scores, counts=counts)
-        _check_runs(model, workshop.example)
+        _check_runs(model, context.example)
         if options.bn_reestimate:
             batchnorm_statistics.reestimate(
-                model, workshop.batches(), images_max=batchnorm_statistics.IMAGES_MAX
+                model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
             )
         if options.recover_epochs:
-            workshop.fit(
+            context.fit(
                 model,
                 phase=f"step-{step}",
                 epochs=options.recover_epochs,

@@ -41,12 +41,12 @@ class Params(Strict):
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Train `model` in place under int8 rounding; the plan stays as it is."""
     layers = _layers(model)
     hooks = [hook for layer in layers for hook in _round(layer)]
-    workshop.fit(
+    context.fit(
         model,
         phase="qat",
         epochs=options.epochs,

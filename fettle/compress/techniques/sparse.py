@@ -75,10 +75,10 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Zero weights of `model` in place and train the others; the plan stays as it is."""
-    weights, skipped = _weights(model, workshop.protected)
+    weights, skipped = _weights(model, context.protected)
     before = _deflated(weights)
     training = {
         "learning_rate": options.learning_rate,
@@ -90,7 +90,7 @@ def apply(
             weight.register_hook(lambda grad, one=weight: grad + options.l1 * one.detach().sign())
             for weight in weights.values()
         ]
-        workshop.fit(model, phase="l1", epochs=options.l1_epochs, **training)
+        context.fit(model, phase="l1", epochs=options.l1_epochs, **training)
         for hook in hooks:
             hook.remove()
     masks = _masks(weights, options)
@@ -101,7 +101,7 @@ def apply(
             weight.register_hook(lambda grad, keep=masks[name]: grad * keep)
             for name, weight in weights.items()
         ]
-        workshop.fit(model, phase="sparse", epochs=options.recover_epochs, **training)
+        context.fit(model, phase="sparse", epochs=options.recover_epochs, **training)
         for hook in hooks:
             hook.remove()
         apply_masks(weights, masks)

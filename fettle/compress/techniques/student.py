@@ -96,7 +96,7 @@ def _parameters(*, width: int, depth: int, blocks: int) -> int:
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Build the student, train it; return it with the plan that starts from it.
 
@@ -107,13 +107,13 @@ def apply(
 
     del plan
     with torch.random.fork_rng():
-        torch.manual_seed(workshop.seed)
-        made = workshop.build(options.family, options.options)
-    made = made.to(workshop.example.device).eval()
+        torch.manual_seed(context.seed)
+        made = context.build(options.family, options.options)
+    made = made.to(context.example.device).eval()
     before, after = (
-        layer_costs.totals(layer_costs.count_layers(one, workshop.example)) for one in (model, made)
+        layer_costs.totals(layer_costs.count_layers(one, context.example)) for one in (model, made)
     )
-    workshop.fit(
+    context.fit(
         made,
         phase="student",
         epochs=options.epochs,
