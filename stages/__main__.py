@@ -140,9 +140,9 @@ def input_folders(
     for read in stage.READS:
         upstream, at, which = read.partition("@")
         chosen = targets if which == "*" else [target or ""] if at else [""]
-        for one in chosen:
-            address = f"{upstream}@{one}" if which == "*" else upstream
-            folders[address] = project / "artifacts" / upstream / one
+        for entry in chosen:
+            address = f"{upstream}@{entry}" if which == "*" else upstream
+            folders[address] = project / "artifacts" / upstream / entry
     return folders
 
 
@@ -176,10 +176,10 @@ def explain(err: BaseException) -> FettleError:
             rule="an artefact is written whole or not at all; the last good one is kept",
             fix="free some space (`fettle doctor` says how much is left) and run again",
         )
-    at = user_traceback.line(err, [Path.cwd(), Path(os.environ.get("FETTLE_ROOT", "."))])
-    if at:
+    line = user_traceback.line(err, [Path.cwd(), Path(os.environ.get("FETTLE_ROOT", "."))])
+    if line:
         return ModelError(
-            f"your own code failed{at}",
+            f"your own code failed{line}",
             got=f"{type(err).__name__}: {err}",
             rule="it runs in every stage that trains, cuts or exports the model",
             fix="mend that line; the last good artefacts are kept",

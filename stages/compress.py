@@ -72,25 +72,25 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     calibrating = params.export.calibration_images
     if facts["trains"]:
         train = split_reader.images(inputs, params, "train")
-        found = compress_module(params, inputs, out, recorder, train, validation)
+        outputs = compress_module(params, inputs, out, recorder, train, validation)
     else:
         train = split_reader.images(inputs, params, "train", most=calibrating)
-        found = copy_unchanged(params, inputs["finetune"] / "model.onnx", out, validation)
+        outputs = copy_unchanged(params, inputs["finetune"] / "model.onnx", out, validation)
     shared = {
         "classes": facts["classes"],
         "trains": facts["trains"],
         "calibration_digest": images_digest(train, calibrating),
     }
-    return Outputs(measures=found.measures, facts={**shared, **found.facts})
+    return Outputs(measures=outputs.measures, facts={**shared, **outputs.facts})
 
 
 def images_digest(images: Images, most: int) -> str:
     """Hash (hex) the row ids and pixels of the first `most` images, in order."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for row, pixels in zip(images.ids[:most], images.pixels[:most], strict=True):
-        found.update(json.dumps(row).encode())
-        found.update(pixels.tobytes())
-    return found.hexdigest()
+        digest.update(json.dumps(row).encode())
+        digest.update(pixels.tobytes())
+    return digest.hexdigest()
 
 
 def compress_module(
@@ -127,8 +127,8 @@ def compress_module(
         )
         job = replace(job, recipe=searched.recipe)
         manifest.write_json(out / "search.json", searched.document)
-        told = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
-        facts = {"search": {name: searched.document[name] for name in told}}
+        keys = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
+        facts = {"search": {name: searched.document[name] for name in keys}}
     done = recipe_runner.run_recipe(job)
     sensitivity_report.write(job, done.before, out)
     reference = write_reference(out, validation.pixels, done.after.logits)

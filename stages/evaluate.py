@@ -128,9 +128,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
     job = EvaluationJob(params, inputs, recorder, target, runtime, exported)
     try:
-        found = measure(job, name, out)
+        outcome = measure(job, name, out)
         write_profiles(job, out)
-        return found
+        return outcome
     except Exception as err:  # a toolchain may raise anything: see _refusal
         refused = target_refusal.refusal_reason(err)
         for left in out.iterdir():
@@ -185,8 +185,8 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
     job.recorder.progress(0.1, "accuracy on validation")
     measures = measure_quality(job, contenders, images, out)
     if job.precision.saturates_without_vnni and job.entry.suffix == ".onnx":
-        found, more = measure_without_vnni(job, contenders["candidate"].session, images)
-        facts["without_vnni"] = found
+        other_cpu, more = measure_without_vnni(job, contenders["candidate"].session, images)
+        facts["without_vnni"] = other_cpu
         measures |= more
     section = job.params.evaluate
     job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
@@ -203,8 +203,8 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
     measures |= joules
     measures["size_bytes"] = Measure(value=facts["size_bytes"], unit="bytes", n=1)
     ships, reason = judge(job, facts, measures)
-    for key, one in measures.items():
-        job.recorder.scalar(key, one.value)
+    for key, value in measures.items():
+        job.recorder.scalar(key, value.value)
     facts |= {
         "verdict": "ship" if ships else "refused",
         "reason": reason,
@@ -249,8 +249,8 @@ def measure_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
             rule="every logit is finite",
             fix="look for an overflow in the model, or drop this target",
         )
-    found = export_onnx.compare_logits(logits, wanted)
-    return {"cosine": found.cosine, "max_abs": found.max_abs, "top1": found.top1}
+    parity = export_onnx.compare_logits(logits, wanted)
+    return {"cosine": parity.cosine, "max_abs": parity.max_abs, "top1": parity.top1}
 
 
 def measure_quality(
@@ -263,7 +263,7 @@ def measure_quality(
     baseline = accuracy_statistics.summary(before, images.labels)
     return {
         **accuracy_statistics.summary(after, images.labels),
-        **{f"baseline_{name}": one for name, one in baseline.items()},
+        **{f"baseline_{name}": value for name, value in baseline.items()},
         **{
             f"{name}_drop": accuracy_statistics.drop(name, before, after, images.labels)
             for name in baseline
@@ -278,12 +278,12 @@ def measure_energy(
     """Measure the joules of an image at batch 1; where nothing counts them, say so instead."""
     batch = split_reader.preprocess(job.params).normalise(images.pixels[:1])
     try:
-        found = energy_measurement.measure(
+        energy = energy_measurement.measure(
             latency_comparison.bind(session, batch), images=ENERGY_IMAGES
         )
     except TargetError as err:
         return {}, f"NOT_MEASURED: {err.got}"
-    return {"energy_j": found}, None
+    return {"energy_j": energy}, None
 
 
 def write_profiles(job: EvaluationJob, out: Path) -> None:
@@ -325,16 +325,16 @@ def measure_without_vnni(
 ) -> tuple[Facts, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
-    found, measures = int8_diagnosis.accuracy_without_vnni(
+    accuracy, measures = int8_diagnosis.accuracy_without_vnni(
         job.entry,
         images=images,
         batch=split_reader.preprocess(job.params).normalise(images.pixels),
         logits=predict_logits(session, job.params, images.pixels),
         macs=int(job.exported["macs"]),
     )
-    if found.get("loses"):
-        job.recorder.note("other_cpu", str(found["reason"]))
-    return found, measures
+    if accuracy.get("loses"):
+        job.recorder.note("other_cpu", str(accuracy["reason"]))
+    return accuracy, measures
 
 
 def judge(job: EvaluationJob, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:

@@ -133,7 +133,7 @@ def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     labels = images.labels[: len(pixels)]
     calibration_images.check(pixels, labels, predict_logits(plain, params, pixels))
     starts = range(0, len(pixels), CALIBRATION_BATCH)
-    batches = [normalise(pixels[at : at + CALIBRATION_BATCH]) for at in starts]
+    batches = [normalise(pixels[start : start + CALIBRATION_BATCH]) for start in starts]
     return Calibration(batches, normalise(held_out), len(pixels))
 
 

@@ -114,8 +114,8 @@ def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     normalise = split_reader.preprocess(job.params).normalise
     logits = np.concatenate(
         [
-            export_onnx.run_onnx(model, normalise(job.validation.pixels[at : at + 256]))
-            for at in range(0, len(job.validation.pixels), 256)
+            export_onnx.run_onnx(model, normalise(job.validation.pixels[start : start + 256]))
+            for start in range(0, len(job.validation.pixels), 256)
         ]
     )
     facts = {"epochs": 0, "params": adopted.parameters, "notes": list(adopted.notes)}
@@ -151,14 +151,14 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
         plan=plan,
         groups=job.family.groups(model),
         scratch=job.inputs.scratch,
-        on_epoch=lambda one: _report(job.recorder, one, epochs_max=plan.epochs_max),
+        on_epoch=lambda epoch: _report(job.recorder, epoch, epochs_max=plan.epochs_max),
     )
     if plan.imbalance == "thresholds":
         _fold_thresholds(job, model, data)
     model.to("cpu")
     logits = inference.logits(model, data.validation_pixels, data.normalise)
     save_file(training_checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
-    manifest.write_json(job.out / "curve.json", [one.to_dict() for one in fitted.curve])
+    manifest.write_json(job.out / "curve.json", [epoch.to_dict() for epoch in fitted.curve])
     facts = {
         "epochs": len(fitted.curve),
         "best_epoch": fitted.best_epoch,
@@ -179,15 +179,15 @@ def training_plan(params: Params) -> TrainingPlan:
     return TrainingPlan(seed=params.seed, augment=augment, **section)
 
 
-def _report(recorder: Recorder, one: Epoch, *, epochs_max: int) -> None:
+def _report(recorder: Recorder, epoch: Epoch, *, epochs_max: int) -> None:
     """Tell the recorder of a finished epoch."""
     for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
-        recorder.scalar(name, getattr(one, name), step=one.epoch)
+        recorder.scalar(name, getattr(epoch, name), step=epoch.epoch)
     text = (
-        f"epoch {one.epoch} of at most {epochs_max} ({one.phase}): "
-        f"validation accuracy {one.validation_accuracy:.1%}"
+        f"epoch {epoch.epoch} of at most {epochs_max} ({epoch.phase}): "
+        f"validation accuracy {epoch.validation_accuracy:.1%}"
     )
-    recorder.progress(one.epoch / epochs_max, text)
+    recorder.progress(epoch.epoch / epochs_max, text)
 
 
 def _dry_run(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
@@ -236,9 +236,9 @@ def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Pa
     )
     pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
     batch = split_reader.preprocess(job.params).normalise(pixels)
-    found = export_onnx.parity(path, batch, logits[:PARITY_IMAGES_MAX])
-    export_onnx.check_parity(found, what="model.onnx")
-    return found
+    parity = export_onnx.parity(path, batch, logits[:PARITY_IMAGES_MAX])
+    export_onnx.check_parity(parity, what="model.onnx")
+    return parity
 
 
 def _architecture(options: dict[str, Any]) -> dict[str, Any]:  # Any: the family's own options

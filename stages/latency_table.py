@@ -112,9 +112,9 @@ def unavailable_reason(target: Target, runtime: ModuleType) -> str | None:
     """Say why this target's kernels cannot be timed here, or None."""
     if platform.machine() not in target.machine:
         return f"it runs on {' or '.join(target.machine)}, this machine is {platform.machine()}"
-    found = runtime.available()
-    if not found.ok:
-        return f"{found.reason}: {found.install}"
+    availability = runtime.available()
+    if not availability.ok:
+        return f"{availability.reason}: {availability.install}"
     if not hasattr(runtime, "profile"):
         return f"the runtime '{target.runtime}' has no profiler"
     return None

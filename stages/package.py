@@ -131,7 +131,7 @@ def copy_sources(
     for place, path in files.items():
         (release / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, release / place)
-    digest = manifest.digest_of({at: manifest.sha256_file(release / at) for at in files})
+    digest = manifest.digest_of({path: manifest.sha256_file(release / path) for path in files})
     direct = locked_requirements.of_modules(sources.foreign)
     return digest, locked_requirements.closure(direct, project / locked_requirements.LOCK), direct
 

@@ -70,7 +70,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     before, after = score(params, inputs, shipped, images)
     measures = compare(before, after, images) | size_and_speed_ratios(params, inputs, shipped)
     asked = params.compress.budget
-    found = accuracy_budget.judge(
+    judgement = accuracy_budget.judge(
         asked.metric,
         before,
         after,
@@ -79,26 +79,26 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         confidence=asked.confidence,
     )
     drops = per_class_accuracy.recall_drops(before, after, images.labels, images.classes)
-    measures |= {f"recall_drop.{name}": one for name, one in drops.items()}
-    held = [
-        check_budget(measures, asked, found),
+    measures |= {f"recall_drop.{name}": measure for name, measure in drops.items()}
+    checks = [
+        check_budget(measures, asked, judgement),
         *((False, text) for text in shipped.over),
         *check_limits(measures, params.verdict.limits),
         *check_classes(drops, params.verdict.class_drop_max),
     ]
     facts = {
-        "passed": all(holds for holds, _ in held),
-        "reasons": [text for _, text in held],
-        "failed": [text for holds, text in held if not holds],
+        "passed": all(holds for holds, _ in checks),
+        "reasons": [text for _, text in checks],
+        "failed": [text for holds, text in checks if not holds],
         "target": shipped.facts["target"],
         "metric": asked.metric,
-        "budget": asdict(found),
+        "budget": asdict(judgement),
         "split": SPLIT,
         "classes": images.classes,
         "n": len(images.ids),
     }
-    for name, one in measures.items():
-        recorder.scalar(f"{SPLIT}_{name}", one.value)
+    for name, measure in measures.items():
+        recorder.scalar(f"{SPLIT}_{name}", measure.value)
     write_documents(out, facts, measures)
     write_confusion(out, images, before, after)
     write_predictions(out, images, before, after)
@@ -109,7 +109,7 @@ def find_shipped(inputs: Inputs) -> Shipped:
     """Read which target select chose, and its export."""
     choice = json.loads((inputs["select"] / "choice.json").read_text())
     folder = inputs.matrix("export")[choice["target"]]
-    row = next(one for one in choice["candidates"] if one["target"] == choice["target"])
+    row = next(row for row in choice["candidates"] if row["target"] == choice["target"])
     facts = manifest.read(folder, verify=False).facts
     return Shipped(folder, facts, Measure.from_dict(row["speedup"]), tuple(row.get("over", ())))
 
@@ -137,9 +137,13 @@ def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]
     }
     return {
         **accuracy_statistics.summary(after, labels),
-        **{f"float_{name}": one for name, one in first.items()},
+        **{f"float_{name}": measure for name, measure in first.items()},
         **{f"{name}_drop": accuracy_statistics.drop(name, before, after, labels) for name in first},
-        **{f"{kind}.{name}": one for kind, found in recalls.items() for name, one in found.items()},
+        **{
+            f"{kind}.{name}": measure
+            for kind, per_class in recalls.items()
+            for name, measure in per_class.items()
+        },
         "churn": accuracy_statistics.churn(before, after),
     }
 
@@ -158,19 +162,19 @@ def size_and_speed_ratios(params: Params, inputs: Inputs, shipped: Shipped) -> d
 
 
 def check_budget(
-    measures: Mapping[str, Measure], asked: Budget, found: accuracy_budget.BudgetJudgement
+    measures: Mapping[str, Measure], asked: Budget, judgement: accuracy_budget.BudgetJudgement
 ) -> tuple[bool, str]:
     """Say whether the drop's upper bound lies within the budget, in a sentence."""
-    drop, met = measures[f"{asked.metric}_drop"], found.status == "met"
+    drop, met = measures[f"{asked.metric}_drop"], judgement.status == "met"
     text = (
         f"{asked.metric} drops by {_show(drop)} on {SPLIT}; the {asked.confidence:.0%} upper bound "
-        f"{found.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
+        f"{judgement.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
         "(compress.budget)"
     )
-    if found.status == "undecided":
+    if judgement.status == "undecided":
         needs = (
-            f"about {found.n_needed:,} test images would show whether it holds"
-            if found.n_needed
+            f"about {judgement.n_needed:,} test images would show whether it holds"
+            if judgement.n_needed
             else "no number of test images would show it to hold"
         )
         text += f": undecidable with n = {drop.n:,}, {needs}"
@@ -181,7 +185,7 @@ def check_limits(
     measures: Mapping[str, Measure], limits: Sequence[Limit]
 ) -> list[tuple[bool, str]]:
     """Hold each limit to the test figures: whether it holds, and a sentence."""
-    held = []
+    checks = []
     for index, limit in enumerate(limits):
         taken = measures[limit.metric]
         bounds = (
@@ -194,8 +198,8 @@ def check_limits(
                     f"{limit.metric} is {_show(taken)} on {SPLIT}, "
                     f"{'' if holds else 'not '}{side} {bound:g} (verdict.limits[{index}])"
                 )
-                held.append((holds, sentence))
-    return held
+                checks.append((holds, sentence))
+    return checks
 
 
 def check_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
@@ -218,10 +222,10 @@ def _show(measure: Measure) -> str:
 
 def write_documents(out: Path, facts: Json, measures: Mapping[str, Measure]) -> None:
     """Write verdict.json with everything, and metrics.json with bare numbers for DVC."""
-    doc = {**facts, "measures": {name: one.to_dict() for name, one in measures.items()}}
+    doc = {**facts, "measures": {name: measure.to_dict() for name, measure in measures.items()}}
     manifest.write_json(out / "verdict.json", doc)
     plain: Json = {"passed": facts["passed"], "target": facts["target"]}
-    plain |= {name: one.value for name, one in measures.items() if "." not in name}
+    plain |= {name: measure.value for name, measure in measures.items() if "." not in name}
     manifest.write_json(out / "metrics.json", plain)
 
 
@@ -239,11 +243,13 @@ def write_predictions(out: Path, images: Images, before: Floats, after: Floats) 
     """Write predictions.parquet: what both models say of each test image."""
     columns: dict[str, Any] = {  # Any: arrow takes each column's own type
         "row": images.ids,
-        "label": [images.classes[at] for at in images.labels],
+        "label": [images.classes[class_index] for class_index in images.labels],
     }
     for prefix, logits in (("", after), ("float_", before)):
         chances = accuracy_statistics.probabilities(logits)
-        columns[f"{prefix}predicted"] = [images.classes[at] for at in chances.argmax(axis=1)]
+        columns[f"{prefix}predicted"] = [
+            images.classes[class_index] for class_index in chances.argmax(axis=1)
+        ]
         columns[f"{prefix}probability"] = chances.max(axis=1)
         columns[f"{prefix}probabilities"] = pa.array(
             chances.tolist(), type=pa.list_(pa.float32(), chances.shape[1])

@@ -111,8 +111,8 @@ def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group:
         outputs = graph.is_out_channel_pruning_fn(item.dep.handler)
         side = "out" if outputs or sizes is None or sizes[1] is None else "in"
         positions: list[list[int]] = [[] for _ in range(width)]
-        for at, root in zip(item.idxs, item.root_idxs, strict=True):
-            positions[root].append(at)
+        for position, root in zip(item.idxs, item.root_idxs, strict=True):
+            positions[root].append(position)
         members.append(Member(names[layer], side, tuple(map(tuple, positions))))
         if isinstance(layer, _BatchNorm):
             norms.add(names[layer])
@@ -166,7 +166,7 @@ def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
         if channel_counts(module) is not None
     ]
     forward_hooks.forward(model, example, hooks)
-    found = {name: "it runs more than once" for name, count in calls.items() if count > 1}
+    reasons = {name: "it runs more than once" for name, count in calls.items() if count > 1}
     owners = Counter(
         id(parameter)
         for module in model.modules()
@@ -174,7 +174,7 @@ def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
     )
     for name, module in model.named_modules():
         if any(owners[id(parameter)] > 1 for parameter in module.parameters(recurse=False)):
-            found[name] = "it shares its weights with another layer"
+            reasons[name] = "it shares its weights with another layer"
         if parametrize.is_parametrized(module):
-            found[name] = "its weights are computed from others (a parametrization)"
-    return found
+            reasons[name] = "its weights are computed from others (a parametrization)"
+    return reasons

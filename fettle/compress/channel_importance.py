@@ -55,8 +55,8 @@ def score_channels(
             return torch.rand(group.width, generator=generator)
         case _:
             assert_never(importance)
-    found: Tensor | None = estimator(group.traced)
-    return found
+    scores: Tensor | None = estimator(group.traced)
+    return scores
 
 
 def normalise_scores(scores: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def gate_sensitivities(
     from torch.nn import functional as F
 
     model.eval()
-    found: dict[str, Tensor] = {}
+    sensitivities: dict[str, Tensor] = {}
     seen = 0
     for images, labels in batches:
         for start in range(0, len(labels), GATE_BATCH_IMAGES):
@@ -100,12 +100,12 @@ def gate_sensitivities(
             with torch.enable_grad():
                 F.cross_entropy(model(images[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call] # torch
             for name, gate in _gates(model):
-                found[name] = found.get(name, torch.zeros_like(gate)) + gate.abs()
+                sensitivities[name] = sensitivities.get(name, torch.zeros_like(gate)) + gate.abs()
         seen += len(labels)
         if seen >= images_max:
             break
     model.zero_grad(set_to_none=True)
-    return found
+    return sensitivities
 
 
 def _gates(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
@@ -133,5 +133,5 @@ def _taylor(group: Group, gates: Mapping[str, Tensor]) -> Tensor | None:
     total = torch.zeros(group.width)
     for member in chosen:
         values = gates[member.layer].cpu()
-        total += torch.stack([values[list(at)].sum() for at in member.positions])
+        total += torch.stack([values[list(positions)].sum() for positions in member.positions])
     return total

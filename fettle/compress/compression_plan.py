@@ -94,14 +94,16 @@ class CompressionPlan:
         return cls(
             layers={
                 name: KeptChannels(
-                    out_full=one["out_full"],
-                    out=None if one["out"] is None else tuple(one["out"]),
-                    in_full=one["in_full"],
-                    in_=None if one["in"] is None else tuple(one["in"]),
+                    out_full=entry["out_full"],
+                    out=None if entry["out"] is None else tuple(entry["out"]),
+                    in_full=entry["in_full"],
+                    in_=None if entry["in"] is None else tuple(entry["in"]),
                 )
-                for name, one in doc["layers"].items()
+                for name, entry in doc["layers"].items()
             },
-            replaced={name: Part.from_json(one) for name, one in doc.get("replaced", {}).items()},
+            replaced={
+                name: Part.from_json(entry) for name, entry in doc.get("replaced", {}).items()
+            },
             architecture=None if start is None else Architecture(start["family"], start["options"]),
         )
 
@@ -133,15 +135,15 @@ def apply(model: nn.Module, plan: CompressionPlan) -> None:
 
     Raises ModelError when the model is not the architecture the plan was made for.
     """
-    for name in sorted(plan.replaced, key=lambda one: (one.count("."), one)):
+    for name in sorted(plan.replaced, key=lambda name: (name.count("."), name)):
         if name not in dict(model.named_modules()):
             raise _misfit(name, "no such module", "the plan puts another part in its place")
         set_submodule(model, name, replacement_layers.build_module(plan.replaced[name]))
     modules = dict(model.named_modules())
     for name, kept in plan.layers.items():
-        found = channel_counts(modules[name]) if name in modules else None
-        if found != (kept.out_full, kept.in_full):
-            got = "no such layer" if found is None else f"widths (out, in) {found}"
+        counts = channel_counts(modules[name]) if name in modules else None
+        if counts != (kept.out_full, kept.in_full):
+            got = "no such layer" if counts is None else f"widths (out, in) {counts}"
             raise _misfit(name, got, f"the plan was made for {(kept.out_full, kept.in_full)}")
         cut_channels(modules[name], out=kept.out, in_=kept.in_)
 
@@ -175,9 +177,9 @@ def replace_submodule(
         return other != name and not other.startswith(f"{name}.")
 
     return CompressionPlan(
-        layers={one: kept for one, kept in plan.layers.items() if outside(one)},
+        layers={entry: kept for entry, kept in plan.layers.items() if outside(entry)},
         replaced={
-            **{one: part for one, part in plan.replaced.items() if outside(one)},
+            **{entry: part for entry, part in plan.replaced.items() if outside(entry)},
             name: replacement_layers.describe_module(module),
         },
         architecture=plan.architecture,

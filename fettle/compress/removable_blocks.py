@@ -28,12 +28,12 @@ def find_blocks(model: nn.Module, example: Tensor, protected: Mapping[str, str])
     itself. `example` is [1, C, S, S]; a block that holds a `protected` layer stays.
     """
     same = _shape_keepers(model, example)
-    found: list[str] = []
+    blocks: list[str] = []
     for name, child in model.named_children():
-        found += _within(name, child, same)
+        blocks += _within(name, child, same)
     return [
         name
-        for name in found
+        for name in blocks
         if not any(layer == name or layer.startswith(f"{name}.") for layer in protected)
     ]
 
@@ -59,7 +59,7 @@ def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
 
     def note(name: str, inputs: tuple[object, ...], output: object) -> None:
         runs[name] += 1
-        shapes = [one.shape for one in (*inputs, output) if isinstance(one, torch.Tensor)]
+        shapes = [value.shape for value in (*inputs, output) if isinstance(value, torch.Tensor)]
         if len(shapes) == 2 and shapes[0] == shapes[1] and len(shapes[0]) == 4:
             same.add(name)
 
@@ -80,14 +80,14 @@ def remove_blocks(model: nn.Module, plan: CompressionPlan, names: Sequence[str])
     return plan
 
 
-def check_block_names(asked: Sequence[str], found: Sequence[str]) -> None:
+def check_block_names(asked: Sequence[str], blocks: Sequence[str]) -> None:
     """Raise ModelError for a name that is no removable block of the model."""
-    unknown = [name for name in asked if name not in found]
+    unknown = [name for name in asked if name not in blocks]
     if unknown:
         raise ModelError(
             "depth.blocks: no such removable block",
             got=", ".join(f"'{name}'" for name in unknown),
             rule="a block keeps the shape of its input, runs once and is not protected; here: "
-            + (", ".join(found) or "none"),
+            + (", ".join(blocks) or "none"),
             fix="name some of these in compress.recipe, or give `remove: N` instead",
         )

@@ -47,7 +47,7 @@ class Part:
     def from_json(cls, doc: Mapping[str, Any]) -> Part:  # Any: a JSON document
         """Read it back."""
         shape = {key: value for key, value in doc.items() if key not in ("kind", "parts")}
-        return cls(doc["kind"], shape, tuple(cls.from_json(one) for one in doc.get("parts", ())))
+        return cls(doc["kind"], shape, tuple(cls.from_json(part) for part in doc.get("parts", ())))
 
 
 def describe_module(module: nn.Module) -> Part:
@@ -55,7 +55,7 @@ def describe_module(module: nn.Module) -> Part:
     from torch import nn
 
     if isinstance(module, nn.Sequential):
-        return Part("chain", parts=tuple(describe_module(one) for one in module))
+        return Part("chain", parts=tuple(describe_module(child) for child in module))
     for kind, (torch_name, arguments) in _KINDS.items():
         if type(module) is getattr(nn, torch_name):
             shape = {name: _plain(getattr(module, name)) for name in arguments}
@@ -74,11 +74,11 @@ def build_module(part: Part) -> nn.Module:
     from torch import nn
 
     if part.kind == "chain":
-        return nn.Sequential(*(build_module(one) for one in part.parts))
-    made: nn.Module = getattr(nn, _KINDS[part.kind][0])(
+        return nn.Sequential(*(build_module(inner) for inner in part.parts))
+    module: nn.Module = getattr(nn, _KINDS[part.kind][0])(
         **{
             key: tuple(value) if isinstance(value, list) else value
             for key, value in part.shape.items()
         }
     )
-    return made
+    return module

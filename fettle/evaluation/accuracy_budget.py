@@ -67,10 +67,10 @@ def quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(confidence)
 
 
-def upper_bound(found: PairedCounts, confidence: float) -> float:
+def upper_bound(counts: PairedCounts, confidence: float) -> float:
     """Return Tango's one-sided upper bound of the drop at `confidence` in [0.5, 1)."""
     return accuracy_statistics.tango_interval(
-        found.lost, found.gained, found.n, z=quantile(confidence)
+        counts.lost, counts.gained, counts.n, z=quantile(confidence)
     )[1]
 
 
@@ -84,7 +84,7 @@ def drop_bound(
     interval (see quality), so its bound is the point itself.
     """
     if metric == "accuracy":
-        right = (accuracy_statistics.correct(one, labels) for one in (reference, candidate))
+        right = (accuracy_statistics.correct(logits, labels) for logits in (reference, candidate))
         return upper_bound(pairs(*right), confidence)
     if metric == "calibration_error":
         return accuracy_statistics.drop(metric, reference, candidate, labels).value
@@ -123,11 +123,13 @@ def judge(
     drop = accuracy_statistics.drop(metric, reference, candidate, labels).value
     if drop > drop_max:
         return BudgetJudgement("exceeded", bound)
-    found = pairs(*(accuracy_statistics.correct(one, labels) for one in (reference, candidate)))
+    counts = pairs(
+        *(accuracy_statistics.correct(logits, labels) for logits in (reference, candidate))
+    )
     needed = sample_size(
         drop_max,
         confidence=confidence,
-        flip_share=max(FLIP_SHARE, (found.lost + found.gained) / found.n),
+        flip_share=max(FLIP_SHARE, (counts.lost + counts.gained) / counts.n),
         drop=max(0.0, drop),
     )
     return BudgetJudgement("undecided", bound, needed)
@@ -154,8 +156,8 @@ def predictive_probability(
     prior = (PRIOR + seen.lost, PRIOR + seen.gained, PRIOR + seen.n - seen.lost - seen.gained)
     whole = sum(prior)
     law = _Law(
-        cells=[_rising(one, n) for one in prior],
-        others=[_rising(whole - one, n) for one in prior],
+        cells=[_rising(parameter, n) for parameter in prior],
+        others=[_rising(whole - parameter, n) for parameter in prior],
         whole=_rising(whole, n)[n],
     )
     return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
@@ -178,7 +180,7 @@ def forecast_passing(
     Phi((drop_max - drop - z s_n) / sqrt(s^2 + s_n^2)); s is never below one image's worth.
     """
     if metric == "accuracy":
-        right = (accuracy_statistics.correct(one, labels) for one in (reference, candidate))
+        right = (accuracy_statistics.correct(logits, labels) for logits in (reference, candidate))
         return predictive_probability(pairs(*right), n, drop_max=drop_max, confidence=confidence)
     drop, seen = accuracy_statistics.drop(metric, reference, candidate, labels).value, len(labels)
     if metric == "calibration_error":  # judged by the point itself, see drop_bound
@@ -230,8 +232,8 @@ def sample_size(
         return normal
 
     def enough(n: int) -> bool:
-        found = power_at(lost, gained, n, drop_max=drop_max, confidence=confidence)
-        return found >= power
+        probability = power_at(lost, gained, n, drop_max=drop_max, confidence=confidence)
+        return probability >= power
 
     high = max(16, normal)
     while not enough(high):
@@ -305,8 +307,8 @@ def _over_passing(n: int, law: _Law, *, drop_max: float, confidence: float) -> f
         return np.asarray(every[alone > math.log(NEGLIGIBLE)])
 
     b, c = likely(0)[:, None], likely(1)[None, :]
-    held = passes(b, c, n, drop_max=drop_max, confidence=confidence) & (b + c <= n)
-    rows, columns = np.nonzero(held)
+    passing = passes(b, c, n, drop_max=drop_max, confidence=confidence) & (b + c <= n)
+    rows, columns = np.nonzero(passing)
     lost, gained = b[rows, 0], c[0, columns]
     rest = n - lost - gained
     mass = factorial[n] - factorial[lost] - factorial[gained] - factorial[rest] - law.whole

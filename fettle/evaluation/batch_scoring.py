@@ -16,5 +16,5 @@ def predict_logits(session: Session, params: Params, pixels: Pixels) -> Floats:
     """Return the logits [N, classes] of uint8 images [N, C, S, S], a chunk at a time."""
     normalise = split_reader.preprocess(params).normalise
     starts = range(0, len(pixels), CHUNK_IMAGES)
-    parts = [session.run(normalise(pixels[at : at + CHUNK_IMAGES])) for at in starts]
+    parts = [session.run(normalise(pixels[start : start + CHUNK_IMAGES])) for start in starts]
     return np.concatenate(parts)

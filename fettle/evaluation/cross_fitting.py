@@ -79,12 +79,12 @@ def pool(folds: Sequence[FoldAnswers], asked: Budget) -> PooledFolds:
                 rule="every fold trains on all classes",
                 fix="ask for fewer folds, or add images of that class",
             )
-    rows = [row for one in folds for row in one.rows]
+    rows = [row for fold in folds for row in fold.rows]
     if len(set(rows)) != len(rows):
         raise OurFault("two folds tested the same image")
-    labels = np.concatenate([one.labels for one in folds])
-    before = np.concatenate([one.before for one in folds])
-    after = np.concatenate([one.after for one in folds])
+    labels = np.concatenate([fold.labels for fold in folds])
+    before = np.concatenate([fold.before for fold in folds])
+    after = np.concatenate([fold.after for fold in folds])
     return PooledFolds(
         accuracy_statistics.accuracy(before, labels),
         accuracy_statistics.accuracy(after, labels),
@@ -101,5 +101,5 @@ def pool(folds: Sequence[FoldAnswers], asked: Budget) -> PooledFolds:
 
 
 def _logs(probabilities: Sequence[Sequence[float]]) -> Floats:
-    found = np.asarray(probabilities, dtype=np.float32)
-    return np.log(np.maximum(found, np.float32(FLOOR)))
+    shares = np.asarray(probabilities, dtype=np.float32)
+    return np.log(np.maximum(shares, np.float32(FLOOR)))

@@ -48,11 +48,11 @@ def check_limits(also: Constraints, classes: int, features: int) -> None:
 
 def min_channels(targets: list[str]) -> int:
     """Return the fewest channels that a layer may have: the targets' smallest vector width."""
-    found = [
+    multiples = [
         plugins.resolve("targets", name, where="targets").TARGET.channel_multiple
         for name in targets
     ]
-    return int(min(found))
+    return int(min(multiples))
 
 
 def warn_of_noise(asked: Budget, tested: int, recorder: Recorder) -> None:

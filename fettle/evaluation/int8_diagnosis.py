@@ -31,9 +31,9 @@ def localise_divergence(plain: Path, entry: Path, batch: Floats, torch_logits: F
 
     `plain` is the fp32 ONNX, `entry` the candidate, `torch_logits` PyTorch's answers to `batch`.
     """
-    found = export_onnx.compare_logits(export_onnx.run_onnx(plain, batch), torch_logits)
-    if found.relative > export_onnx.TOLERANCE:
-        return f"the fp32 ONNX already differs from PyTorch, by {found.max_abs:.3g} in a logit"
+    parity = export_onnx.compare_logits(export_onnx.run_onnx(plain, batch), torch_logits)
+    if parity.relative > export_onnx.TOLERANCE:
+        return f"the fp32 ONNX already differs from PyTorch, by {parity.max_abs:.3g} in a logit"
     if entry.suffix != ".onnx":
         return "its layers cannot be compared one by one: it is no ONNX"
     part = batch[:LADDER_IMAGES]
@@ -66,19 +66,19 @@ def accuracy_without_vnni(
     if count < least:
         return {"reason": f"not measured: only {count} images, it takes {least}"}, {}
     try:
-        found = vnni_emulation.emulate(entry, batch[:count])
+        emulated = vnni_emulation.emulate(entry, batch[:count])
     except ModelError as err:
         return {"reason": f"not measured: {err}"}, {}
     labels, ours = images.labels[:count], logits[:count]
-    agrees = float((found.exact.argmax(axis=1) == ours.argmax(axis=1)).mean())
+    agrees = float((emulated.exact.argmax(axis=1) == ours.argmax(axis=1)).mean())
     if agrees < AGREES_MIN:
         return {"reason": f"not measured: the emulator agrees on {agrees:.1%} of images only"}, {}
-    drop = accuracy_statistics.drop("accuracy", found.exact, found.saturated, labels)
-    ranked = sorted(found.layers.items(), key=lambda item: (-item[1], item[0]))
+    drop = accuracy_statistics.drop("accuracy", emulated.exact, emulated.saturated, labels)
+    ranked = sorted(emulated.layers.items(), key=lambda item: (-item[1], item[0]))
     loses = (drop.low or 0) > 0
     facts = {
         "images": count,
-        "agreement": float((found.saturated.argmax(axis=1) == ours.argmax(axis=1)).mean()),
+        "agreement": float((emulated.saturated.argmax(axis=1) == ours.argmax(axis=1)).mean()),
         "layers": dict(ranked[:LAYERS_NAMED]),
         "loses": loses,
         "reason": (
@@ -89,7 +89,7 @@ def accuracy_without_vnni(
         ),
     }
     measures = {
-        "accuracy_without_vnni": accuracy_statistics.accuracy(found.saturated, labels),
+        "accuracy_without_vnni": accuracy_statistics.accuracy(emulated.saturated, labels),
         "accuracy_drop_without_vnni": drop,
     }
     return facts, measures

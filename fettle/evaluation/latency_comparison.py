@@ -61,7 +61,7 @@ class LatencyComparison:
 
 def open_float_models(model: Path, *, threads: int) -> dict[str, Contender]:
     """Open the float model in each runtime that is here beside ONNX Runtime, and takes it."""
-    found = {}
+    contenders = {}
     for name in plugins.names("runtimes"):
         runtime = plugins.resolve("runtimes", name, where="the float model")
         if name == PLAIN_RUNTIME or hasattr(runtime, "TOOLCHAIN") or not runtime.available().ok:
@@ -70,20 +70,20 @@ def open_float_models(model: Path, *, threads: int) -> dict[str, Contender]:
             session = runtime.open(model, threads=threads)
         except ModelError:
             continue  # it cannot be the best runtime of a model it does not take
-        found[f"{FLOAT}{name}"] = Contender(session, model.stat().st_size)
-    return found
+        contenders[f"{FLOAT}{name}"] = Contender(session, model.stat().st_size)
+    return contenders
 
 
 def open_unoptimised(
     files: Mapping[str, tuple[ModuleType, Path]], *, threads: int
 ) -> dict[str, Contender]:
     """Open the baseline and the candidate with graph optimisation off, where the runtime can."""
-    found = {}
+    contenders = {}
     for name, (runtime, path) in files.items():
         if name in OPTIMISED and hasattr(runtime, "unoptimised"):
             session = runtime.unoptimised(path, threads=threads)
-            found[f"{name}{UNOPTIMISED}"] = Contender(session, path.stat().st_size)
-    return found
+            contenders[f"{name}{UNOPTIMISED}"] = Contender(session, path.stat().st_size)
+    return contenders
 
 
 def optimisation_speedup(
@@ -94,15 +94,15 @@ def optimisation_speedup(
     `speedup_unoptimised` is the candidate's speed-up over the baseline with it off in both.
     """
     off = {n: single[f"{n}{UNOPTIMISED}"] for n in OPTIMISED if f"{n}{UNOPTIMISED}" in single}
-    found = {
+    speedups = {
         OPTIMISED[name]: latency_measurement.speedup(times, single[name], seed=seed)
         for name, times in off.items()
     }
     if len(off) == len(OPTIMISED):
-        found["speedup_unoptimised"] = latency_measurement.speedup(
+        speedups["speedup_unoptimised"] = latency_measurement.speedup(
             off["baseline"], off["candidate"], seed=seed
         )
-    return found
+    return speedups
 
 
 def measure_latency(

@@ -58,14 +58,14 @@ def compare_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
 
 def describe_divergence(layers: list[DivergedLayer]) -> str | None:
     """Say in a sentence where the files part, or None."""
-    at = next((index for index, layer in enumerate(layers) if layer.parts), None)
-    if at is None:
+    position = next((index for index, layer in enumerate(layers) if layer.parts), None)
+    if position is None:
         return None
-    before = min((layer.ratio_db for layer in layers[:at]), default=None)
+    before = min((layer.ratio_db for layer in layers[:position]), default=None)
     kept = "it is the first" if before is None else f"those before it keep {before:.0f} dB and more"
     return (
-        f"the first layer that diverges is '{layers[at].name}' "
-        f"({layers[at].ratio_db:.0f} dB of signal over error; {kept})"
+        f"the first layer that diverges is '{layers[position].name}' "
+        f"({layers[position].ratio_db:.0f} dB of signal over error; {kept})"
     )
 
 
@@ -115,7 +115,7 @@ def _layers(
 
     proto = onnx.load(model)
     wanted = _quantized_answers(proto) if quantized else _answers(proto)
-    present = {one.name for one in proto.graph.output}
+    present = {output.name for output in proto.graph.output}
     for name in wanted.values():
         if name not in present:
             proto.graph.output.add().name = name
@@ -145,9 +145,9 @@ def _answers(proto: Any) -> dict[str, str]:  # Any: onnx.ModelProto, untyped
 def _quantized_answers(proto: Any) -> dict[str, str]:  # Any: onnx.ModelProto, untyped
     """Return the QuantizeLinear behind each layer, or its own answer where there is none."""
     readers = {name: node for node in proto.graph.node for name in node.input}
-    found = {}
+    names = {}
     for name, answer in _answers(proto).items():
         reader = readers.get(answer)
         quantizes = reader and reader.op_type == "QuantizeLinear"
-        found[name] = reader.output[0] if reader and quantizes else answer
-    return found
+        names[name] = reader.output[0] if reader and quantizes else answer
+    return names

@@ -64,10 +64,10 @@ def probability_for_drop(asked: Budget, drop: float, *, seen: int, tested: int) 
     as many flips as such a drop comes with.
     """
     flips = min(1.0, max(accuracy_budget.FLIP_SHARE, PAIRS_PER_DROP * abs(drop)))
-    found = PairedCounts(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
+    counts = PairedCounts(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
     n = _decisive(asked, tested)
     return accuracy_budget.predictive_probability(
-        found, n, drop_max=asked.drop_max, confidence=asked.confidence
+        counts, n, drop_max=asked.drop_max, confidence=asked.confidence
     )
 
 

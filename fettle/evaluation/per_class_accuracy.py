@@ -19,7 +19,7 @@ def recall_drops(
     `before` and `after` are logits [n, classes] of the same images. A class without an image has
     no entry.
     """
-    found = {}
+    drops = {}
     for index, name in enumerate(classes):
         rows = np.flatnonzero(labels == index)
         if rows.size:
@@ -27,8 +27,8 @@ def recall_drops(
                 accuracy_statistics.correct(logits[rows], labels[rows])
                 for logits in (before, after)
             ]
-            found[name] = accuracy_statistics.paired_drop(*right)
-    return found
+            drops[name] = accuracy_statistics.paired_drop(*right)
+    return drops
 
 
 def classes_over_limit(drops: Mapping[str, Measure], drop_max: float) -> list[str]:
@@ -36,5 +36,7 @@ def classes_over_limit(drops: Mapping[str, Measure], drop_max: float) -> list[st
 
     The worst first. Without the second condition one image of a class of ten is a tenth.
     """
-    gone = [name for name, one in drops.items() if one.value > drop_max and one.low and one.low > 0]
+    gone = [
+        name for name, drop in drops.items() if drop.value > drop_max and drop.low and drop.low > 0
+    ]
     return sorted(gone, key=lambda name: (-drops[name].value, name))

@@ -56,16 +56,16 @@ def interleave(
             contenders[name]()
     rng = np.random.default_rng(seed)
     taken = {name: np.empty(rounds) for name in names}
-    for at in range(rounds):
+    for round_index in range(rounds):
         for index in rng.permutation(len(names)):
             run = contenders[names[index]]
             if isinstance(run, OwnClock):
-                taken[names[index]][at] = run.time_ms()
+                taken[names[index]][round_index] = run.time_ms()
                 continue
             run()
             started = clock()
             run()
-            taken[names[index]][at] = (clock() - started) / 1e6
+            taken[names[index]][round_index] = (clock() - started) / 1e6
     return taken
 
 

@@ -30,23 +30,28 @@ def machine_lock(
     folder = folder or Path(tempfile.gettempdir())
     with (folder / f"{name}.lock").open("a") as lock:
         with (folder / f"{name}.turnstile").open("a") as turnstile:
-            told = _take(turnstile, fcntl.LOCK_EX, lock, on_wait)
-            _take(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, lock, on_wait, told=told)
+            waited = _take(turnstile, fcntl.LOCK_EX, lock, on_wait)
+            _take(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, lock, on_wait, waited=waited)
         yield
 
 
 def _take(
-    handle: IO[str], how: int, lock: IO[str], on_wait: Callable[[str], None], *, told: bool = False
+    handle: IO[str],
+    how: int,
+    lock: IO[str],
+    on_wait: Callable[[str], None],
+    *,
+    waited: bool = False,
 ) -> bool:
     """Take one flock; return whether somebody was told of waiting."""
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        if not told:
+        if not waited:
             on_wait(f"waiting for the machine: held by {_names(holders(lock))}")
         fcntl.flock(handle, how)
         return True
-    return told
+    return waited
 
 
 def holders(lock: IO[str]) -> list[int]:
@@ -56,8 +61,8 @@ def holders(lock: IO[str]) -> list[int]:
     inode = str(os.fstat(lock.fileno()).st_ino)
     rows = [line.split() for line in PROC_LOCKS.read_text().splitlines()]
     # "1: FLOCK ADVISORY WRITE 123 08:01:4567 0 EOF"; one that waits has "->" after the number
-    held = [r for r in rows if r[1] == "FLOCK" and r[5].rpartition(":")[2] == inode]
-    return sorted(int(row[4]) for row in held)
+    locks = [r for r in rows if r[1] == "FLOCK" and r[5].rpartition(":")[2] == inode]
+    return sorted(int(row[4]) for row in locks)
 
 
 def _names(pids: list[int]) -> str:
@@ -70,5 +75,5 @@ def _name(pid: int) -> str:
         words, where = process.cmdline(), process.cwd()
     except psutil.Error:
         return f"process {pid}"
-    at = words.index("stage") + 1 if "stage" in words[:-1] else 0
-    return f"process {pid} ({' '.join(words[at:])[:60]} in {where})"
+    position = words.index("stage") + 1 if "stage" in words[:-1] else 0
+    return f"process {pid} ({' '.join(words[position:])[:60]} in {where})"

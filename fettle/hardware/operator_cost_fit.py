@@ -87,7 +87,7 @@ def _beyond(
     scale = rows.max(axis=0)
     kept = np.ones(len(nets), dtype=bool)
     for _ in range(2):
-        found = lsq_linear(
+        solution = lsq_linear(
             (rows / scale)[kept] / ms[kept, None],
             (ms[kept] - glue) / ms[kept],
             bounds=(
@@ -95,9 +95,9 @@ def _beyond(
                 [KERNEL_SHARE_MAX * scale[0], np.inf, np.inf],
             ),
         ).x
-        off = np.abs(((rows / scale) @ found + glue) / ms - 1)
+        off = np.abs(((rows / scale) @ solution + glue) / ms - 1)
         kept = off <= 3 * max(float(np.median(off)) * 1.4826, 0.02)
-    terms = found / scale
+    terms = solution / scale
     return float(terms[0]), float(terms[1]), float(terms[2])
 
 
@@ -107,5 +107,5 @@ def _terms(features: Doubles, ms: Doubles) -> tuple[float, ...]:
 
     weights = 1 / np.maximum(ms, 1e-3)  # profilers count whole microseconds
     scale = np.maximum(np.abs(features).max(axis=0), 1e-12)
-    found, _ = nnls(features / scale * weights[:, None], ms * weights)
-    return tuple(float(term) for term in found / scale)
+    solution, _ = nnls(features / scale * weights[:, None], ms * weights)
+    return tuple(float(term) for term in solution / scale)

@@ -142,5 +142,5 @@ def load_quantizer(precision: Precision) -> Quantizer | None:
     plugin = plugins.resolve(
         "quantizers", precision.quantizer, where="fettle/hardware/precisions.py"
     )
-    found: Quantizer = plugin.apply
-    return found
+    quantizer: Quantizer = plugin.apply
+    return quantizer

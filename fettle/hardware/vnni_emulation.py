@@ -50,9 +50,9 @@ def emulate(model: Path, batch: Floats) -> EmulationResult:
     plan = _Plan(onnx.load(model))
     parts = {False: [], True: []}  # type: dict[bool, list[Floats]]
     changed: dict[str, list[float]] = {}
-    for at in range(0, len(batch), BATCH):
+    for start in range(0, len(batch), BATCH):
         for saturates in (False, True):
-            logits = _run(plan, batch[at : at + BATCH], changed if saturates else None)
+            logits = _run(plan, batch[start : start + BATCH], changed if saturates else None)
             parts[saturates].append(logits.astype(np.float32))
     return EmulationResult(
         np.concatenate(parts[True]),
@@ -68,7 +68,7 @@ class _Plan:
         from onnx import numpy_helper
 
         graph = proto.graph
-        self.opsets = {one.domain: one.version for one in proto.opset_import}
+        self.opsets = {opset.domain: opset.version for opset in proto.opset_import}
         self.nodes = list(graph.node)
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.input = next(i.name for i in graph.input if i.name not in self.constants)

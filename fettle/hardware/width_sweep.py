@@ -100,15 +100,15 @@ def sweep_widths(
     with tempfile.TemporaryDirectory(prefix="fettle-clones-") as name:
         paths, operators = [], []
         for index, becomes in enumerate(drawn.learnt + drawn.checked):
-            made = onnx_width_scaling.scale_widths(proto, becomes)
-            operators.append(tuple(onnx_width_scaling.name_after_operators(made)))
+            scaled = onnx_width_scaling.scale_widths(proto, becomes)
+            operators.append(tuple(onnx_width_scaling.name_after_operators(scaled)))
             paths.append(Path(name) / f"{index}.onnx")
-            onnx.save(made, paths[-1])
+            onnx.save(scaled, paths[-1])
         learnt = len(drawn.learnt)
         profiles = _profile([profile(path) for path in paths[:learnt]], batch)
         sessions = [open_(path) for path in paths]
         times = latency_measurement.interleave(
-            {str(at): _bind(session, batch) for at, session in enumerate(sessions)},
+            {str(index): _bind(session, batch) for index, session in enumerate(sessions)},
             rounds=rounds,
             seed=seed,
         )
@@ -163,7 +163,7 @@ def _profile(profilers: Sequence[ProfiledModel], batch: Floats) -> list[Sequence
         for profiler in profilers:
             for _ in range(RUNS_A_TURN):
                 profiler.run(batch)
-    return [one.kernels() for one in profilers]
+    return [profiler.kernels() for profiler in profilers]
 
 
 def _taken(
@@ -177,16 +177,18 @@ def _taken(
     for listed, kernels, whole in zip(operators, profiles, ms, strict=False):
         spent, glue = [0.0] * len(listed), 0.0
         for kernel in kernels:
-            at = onnx_width_scaling.operator_of(kernel.name)
-            if at is None:
+            position = onnx_width_scaling.operator_of(kernel.name)
+            if position is None:
                 glue += kernel.ms
             else:
-                spent[at] += kernel.ms
-        samples += [CostSample(one, took) for one, took in zip(listed, spent, strict=True)]
+                spent[position] += kernel.ms
+        samples += [CostSample(pair, took) for pair, took in zip(listed, spent, strict=True)]
         nets.append(NetworkTiming(listed, whole, glue))
     rest = range(len(profiles), len(operators))
     return WidthSweep(
-        tuple(samples), tuple(nets), tuple(NetworkTiming(operators[at], ms[at]) for at in rest)
+        tuple(samples),
+        tuple(nets),
+        tuple(NetworkTiming(operators[position], ms[position]) for position in rest),
     )
 
 

@@ -110,8 +110,8 @@ def run_onnx(model: Path, batch: Floats) -> Floats:
         one_by_one = session.get_inputs()[0].shape[0] == 1
         size = 1 if one_by_one else len(batch)
         parts = [
-            session.run([OUTPUT], {INPUT: batch[at : at + size]})[0]
-            for at in range(0, len(batch), size)
+            session.run([OUTPUT], {INPUT: batch[start : start + size]})[0]
+            for start in range(0, len(batch), size)
         ]
     except (
         foreign.Fail,
@@ -128,8 +128,8 @@ def run_onnx(model: Path, batch: Floats) -> Floats:
             got=_first_line(err),
             fix="open the file with the tool that made it and export it again",
         ) from err
-    found: Floats = np.concatenate(parts)
-    return found
+    logits: Floats = np.concatenate(parts)
+    return logits
 
 
 def compare_logits(logits: Floats, reference: Floats) -> Parity:
@@ -153,14 +153,14 @@ def compare_logits(logits: Floats, reference: Floats) -> Parity:
     )
 
 
-def check_parity(found: Parity, *, what: str, tolerance: float = TOLERANCE) -> None:
-    """Raise ModelError when `found.relative` is above `tolerance` or is not a number."""
-    if found.relative <= tolerance:
+def check_parity(measured: Parity, *, what: str, tolerance: float = TOLERANCE) -> None:
+    """Raise ModelError when `measured.relative` is above `tolerance` or is not a number."""
+    if measured.relative <= tolerance:
         return
     raise ModelError(
         f"{what} does not answer as the model it was made from",
-        got=f"max_abs {found.max_abs:.3g} ({found.relative:.3g} of the largest logit), cosine "
-        f"{found.cosine:.6f}, top1 {found.top1:.3f}",
+        got=f"max_abs {measured.max_abs:.3g} ({measured.relative:.3g} of the largest logit), "
+        f"cosine {measured.cosine:.6f}, top1 {measured.top1:.3f}",
         rule=f"the largest difference may be {tolerance:g} of the largest logit",
         fix="look in the model for operators that behave otherwise in eval mode or in ONNX",
     )
@@ -188,15 +188,15 @@ def _fold_norms(model: nn.Module) -> None:
 
     chains = [m for m in model.modules() if isinstance(m, nn.Sequential)]
     for chain in chains:
-        for at in range(len(chain) - 1):
-            conv, norm = chain[at], chain[at + 1]
+        for index in range(len(chain) - 1):
+            conv, norm = chain[index], chain[index + 1]
             if (
                 type(conv) is nn.Conv2d
                 and type(norm) is nn.BatchNorm2d
                 and norm.track_running_stats
             ):
-                chain[at] = fuse_conv_bn_eval(conv, norm)
-                chain[at + 1] = nn.Identity()
+                chain[index] = fuse_conv_bn_eval(conv, norm)
+                chain[index + 1] = nn.Identity()
 
 
 def _trace(model: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:

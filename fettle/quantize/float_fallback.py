@@ -53,13 +53,13 @@ def rank_layers(
     """
     wanted = run(prepared, images)
     base = float(((run(quantized, images) - wanted) ** 2).mean())
-    found = []
+    layers = []
     for name in candidates(quantized):
         proto = reverted(quantized, prepared, [name])
         left = float(((run(proto, images) - wanted) ** 2).mean())
         price = BOUNDARY_US + FLOAT_US_PER_MAC * macs.get(name, 0)
-        found.append(Int8Layer(name, (base - left) / max(base, 1e-30), price))
-    return sorted(found, key=lambda one: (-one.regained / one.price_us, one.name))
+        layers.append(Int8Layer(name, (base - left) / max(base, 1e-30), price))
+    return sorted(layers, key=lambda layer: (-layer.regained / layer.price_us, layer.name))
 
 
 def macs(prepared: Any, image: Floats) -> dict[str, int]:  # Any: onnx.ModelProto, untyped

@@ -57,9 +57,9 @@ def revive_dead_channels(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         channels = np.moveaxis(array, channel_axis(node, array.ndim), 0)
         sizes = np.abs(channels).reshape(len(channels), -1).max(axis=1)
         floor = max(float(sizes.max()) * DEAD, DEAD**2)  # a layer may be dead as a whole
-        for at in np.flatnonzero(sizes <= floor):
-            channels[at] = 0
-            channels[at].flat[0] = floor
+        for channel in np.flatnonzero(sizes <= floor):
+            channels[channel] = 0
+            channels[channel].flat[0] = floor
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
@@ -124,8 +124,8 @@ def covered(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
 
 def input_name(proto: Any) -> str:  # Any: onnx.ModelProto, untyped
     """Return the first input that is no initialiser: older files list their weights there too."""
-    held = {tensor.name for tensor in proto.graph.initializer}
-    return str(next(i.name for i in proto.graph.input if i.name not in held))
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return str(next(i.name for i in proto.graph.input if i.name not in constants))
 
 
 def fit_batch(proto: Any, images: list[Floats]) -> list[Floats]:  # Any: onnx.ModelProto, untyped
@@ -135,8 +135,8 @@ def fit_batch(proto: Any, images: list[Floats]) -> list[Floats]:  # Any: onnx.Mo
     fixed = dims[0].dim_value if dims else 0
     rows = np.concatenate(images)
     if fixed <= 0:
-        return [rows[at : at + BATCH_IMAGES] for at in range(0, len(rows), BATCH_IMAGES)]
-    return [rows[at : at + fixed] for at in range(0, len(rows) - fixed + 1, fixed)]
+        return [rows[start : start + BATCH_IMAGES] for start in range(0, len(rows), BATCH_IMAGES)]
+    return [rows[start : start + fixed] for start in range(0, len(rows) - fixed + 1, fixed)]
 
 
 def operators(model: Path) -> str:

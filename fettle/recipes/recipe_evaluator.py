@@ -51,16 +51,16 @@ class RecipeEvaluator:
 
     def moves(self, recipe: Recipe) -> Sequence[Move]:
         """Next moves: every technique's proposals, each tried on a copy, and the recovery."""
-        state, found = self._rebuild(recipe), []
+        state, moves = self._rebuild(recipe), []
         for step in proposals(self.job, state):
             tried = self._probe(state, step)
             if tried is not None:
-                found.append(tried)
+                moves.append(tried)
         if recipe:
             epochs = self.job.params.compress.search.final_epochs
             final = {"use": RECOVERY, "epochs": epochs}
             value, excess = self.cost_model.cost(state.model, state.layers)
-            found.append(
+            moves.append(
                 Move(
                     step=final,
                     role="recover",
@@ -70,7 +70,7 @@ class RecipeEvaluator:
                     epoch_cost=self._epoch_cost(state.layers),
                 )
             )
-        return found
+        return moves
 
     def evaluate(self, recipe: Recipe) -> Result:
         """Trial of `recipe`: make its model, from what scratch keeps of its steps, and score it."""
@@ -95,13 +95,13 @@ class RecipeEvaluator:
         """Score a model on the validation images against the float model."""
         asked, labels = self.job.params.compress.budget, self.job.validation.labels
         value, excess = self.cost_model.cost(state.model, state.layers)
-        found = passing_probability.forecast_passing(
+        forecast = passing_probability.forecast_passing(
             asked, self.root.logits, state.logits, labels, tested=self.tested
         )
         return Result(
             value=value,
-            drop=found.drop,
-            chance=found.chance,
+            drop=forecast.drop,
+            chance=forecast.chance,
             excess=excess,
             figures={
                 "params": float(state.size[0]),
@@ -179,7 +179,7 @@ def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
     context = compression_context(probe_job(job), state.model, state.plan)
     survey = sensitivity_analysis.measure_sensitivity(model, context, shares=(), as_built=untouched)
     multiple = context.channel_multiple
-    found: list[Options] = []
+    steps: list[Options] = []
     for name in plugins.names("techniques"):
         plugin = plugins.resolve("techniques", name, where="compress.recipe")
         propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
@@ -191,8 +191,8 @@ def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
             step = {"use": name, **options}
             if "recover_epochs" in plugin.Params.model_fields:
                 step["recover_epochs"] = job.params.compress.search.trial_epochs
-            found.append(step)
-    return found
+            steps.append(step)
+    return steps
 
 
 def training_epochs(step: Options) -> int:

@@ -15,7 +15,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 # Strengths of the prior correction tried on validation; 0 is none, 1 the full correction.
-_STRENGTHS = tuple(round(0.1 * at, 1) for at in range(16))
+_STRENGTHS = tuple(round(0.1 * step, 1) for step in range(16))
 
 
 def class_weights(labels: Ints, classes: int) -> Floats:

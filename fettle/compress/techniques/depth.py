@@ -63,9 +63,9 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
     seen at the next move, whose survey is of the model without the first.
     """
     del multiple, seed  # no channel is cut, nothing is drawn
-    ranked = [block.name for block in sorted(survey.blocks, key=lambda one: one.loss_increase)]
+    ranked = [block.name for block in sorted(survey.blocks, key=lambda block: block.loss_increase)]
     most = len(ranked)
-    counts = [2**at for at in range(most.bit_length()) if 2**at < most]
+    counts = [2**power for power in range(most.bit_length()) if 2**power < most]
     return [{"blocks": ranked[:count]} for count in (*counts, *([most] if most else []))]
 
 
@@ -76,13 +76,13 @@ def apply(
 
     Raises ModelError for a block that is not there.
     """
-    found = removable_blocks.find_blocks(model, context.example, context.protected)
+    removable = removable_blocks.find_blocks(model, context.example, context.protected)
     if options.blocks is not None:
-        removable_blocks.check_block_names(options.blocks, found)
+        removable_blocks.check_block_names(options.blocks, removable)
         gone = list(options.blocks)
     else:
         gone = sensitivity_analysis.least_sensitive_blocks(
-            model, context, found, count=options.remove
+            model, context, removable, count=options.remove
         )
     plan = removable_blocks.remove_blocks(model, plan, gone)
     batchnorm_statistics.reestimate(

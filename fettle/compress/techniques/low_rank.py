@@ -67,7 +67,7 @@ def apply(
     model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Split layers of `model` in place and train it; return the plan and the layers left, why."""
-    macs = {one.name: one.macs for one in layer_costs.count_layers(model, context.example)}
+    macs = {layer.name: layer.macs for layer in layer_costs.count_layers(model, context.example)}
     skipped: dict[str, str] = {}
     said: list[str] = []
     for name, layer in list(model.named_modules()):

@@ -70,14 +70,14 @@ class Params(Strict):
 def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose shares that take channels from at least one group, each fewer than the last."""
     del seed  # nothing here is drawn
-    found: list[Options] = []
+    options: list[Options] = []
     widths = last = [group.width for group in survey.groups]
     for fraction in PROPOSED_FRACTIONS:
         counts = [rounded_count(width, width, fraction, multiple) for width in widths]
         if counts != last:
-            found.append({"keep_fraction": fraction})
+            options.append({"keep_fraction": fraction})
         last = counts
-    return found
+    return options
 
 
 def apply(
@@ -154,11 +154,15 @@ def choose_counts(
 
     shares = dict.fromkeys(scores, keep_fraction)
     if scope == "global" and scores:
-        ranked = {name: channel_importance.normalise_scores(one) for name, one in scores.items()}
+        ranked = {
+            name: channel_importance.normalise_scores(values) for name, values in scores.items()
+        }
         total = int(sum(full.values()) * keep_fraction)
         pooled = torch.sort(torch.cat(list(ranked.values())), descending=True).values
         threshold = pooled[min(max(total, 1), len(pooled)) - 1]
-        shares = {name: int((one >= threshold).sum()) / full[name] for name, one in ranked.items()}
+        shares = {
+            name: int((values >= threshold).sum()) / full[name] for name, values in ranked.items()
+        }
     return {
         name: rounded_count(len(scores[name]), full[name], share, multiple)
         for name, share in shares.items()
@@ -218,14 +222,14 @@ def _score(
     scores: dict[str, Tensor] = {}
     unread: dict[str, str] = {}
     for group in groups:
-        found = channel_importance.score_channels(
+        score = channel_importance.score_channels(
             group, importance, generator=generator, gates=gates
         )
-        if found is None:
+        if score is None:
             reason = f"importance '{importance}' finds nothing to read in its group"
             unread |= dict.fromkeys(group.producers, reason)
         else:
-            scores[group.name] = found
+            scores[group.name] = score
     return scores, unread
 
 

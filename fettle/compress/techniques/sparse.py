@@ -61,7 +61,7 @@ class Params(Strict):
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         given = [self.share, self.threshold, self.n_of_m]
-        if sum(one is not None for one in given) > 1:
+        if sum(value is not None for value in given) > 1:
             raise ValueError("give one of share, threshold and n_of_m")
         if self.n_of_m is not None and self.n_of_m[0] >= self.n_of_m[1]:
             raise ValueError(f"n_of_m keeps n of every m weights: {self.n_of_m} keeps them all")
@@ -87,7 +87,9 @@ def apply(
     }
     if options.l1 > 0:
         hooks = [
-            weight.register_hook(lambda grad, one=weight: grad + options.l1 * one.detach().sign())
+            weight.register_hook(
+                lambda grad, weight=weight: grad + options.l1 * weight.detach().sign()
+            )
             for weight in weights.values()
         ]
         context.fit(model, phase="l1", epochs=options.l1_epochs, **training)

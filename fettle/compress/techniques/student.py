@@ -108,13 +108,14 @@ def apply(
     del plan
     with torch.random.fork_rng():
         torch.manual_seed(context.seed)
-        made = context.build(options.family, options.options)
-    made = made.to(context.example.device).eval()
+        student = context.build(options.family, options.options)
+    student = student.to(context.example.device).eval()
     before, after = (
-        layer_costs.totals(layer_costs.count_layers(one, context.example)) for one in (model, made)
+        layer_costs.totals(layer_costs.count_layers(network, context.example))
+        for network in (model, student)
     )
     context.fit(
-        made,
+        student,
         phase="student",
         epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -124,5 +125,5 @@ def apply(
     start = compression_plan.Architecture(options.family, copy.deepcopy(options.options))
     note = f"{options.family}: {after[0]:,} parameters in place of {before[0]:,}"
     return TechniqueResult(
-        plan=compression_plan.CompressionPlan(architecture=start), model=made, notes=(note,)
+        plan=compression_plan.CompressionPlan(architecture=start), model=student, notes=(note,)
     )

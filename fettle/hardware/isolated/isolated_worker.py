@@ -260,7 +260,7 @@ def _listen(stderr: IO[bytes], tail: deque[bytes]) -> None:
     """Keep the last bytes of stderr; a full pipe would stop the worker."""
     with contextlib.suppress(OSError, ValueError), stderr:
         while chunk := os.read(stderr.fileno(), 65536):
-            tail.extend(chunk[at : at + 64] for at in range(0, len(chunk), 64))
+            tail.extend(chunk[start : start + 64] for start in range(0, len(chunk), 64))
 
 
 def _end(

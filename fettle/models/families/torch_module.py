@@ -90,9 +90,9 @@ def build(
 
 def files(options: Params, project: Path) -> list[Path]:
     """List the user's files that the model depends on: its sources and its weights."""
-    found = user_code.source_closure(project, options.entry.partition(":")[0])
+    sources = user_code.source_closure(project, options.entry.partition(":")[0])
     weights = user_code.resolve(project, options.weights) if options.weights else None
-    return found + ([weights] if weights is not None and weights.is_file() else [])
+    return sources + ([weights] if weights is not None and weights.is_file() else [])
 
 
 def groups(model: nn.Module) -> list[list[nn.Module]]:
@@ -125,7 +125,7 @@ def groups(model: nn.Module) -> list[list[nn.Module]]:
     ordered = [first, *(child for child in reversed(children) if child is not first)]
     first, *rest = [c for c in ordered if any(p.requires_grad for p in c.parameters())] or ordered
     size = -(-len(rest) // (_GROUPS_MAX - 1))
-    return [[first], *(rest[at : at + size] for at in range(0, len(rest), size))]
+    return [[first], *(rest[start : start + size] for start in range(0, len(rest), size))]
 
 
 def protected(model: nn.Module) -> list[nn.Module]:
@@ -138,8 +138,8 @@ def protected(model: nn.Module) -> list[nn.Module]:
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     named = dict(model.named_modules())
-    found = [module for module in named.values() if isinstance(module, kinds)]
-    if not found:
+    layers = [module for module in named.values() if isinstance(module, kinds)]
+    if not layers:
         raise ModelError(
             f"{_AT}.entry: the module has no head",
             got=type(model).__name__,
@@ -147,7 +147,7 @@ def protected(model: nn.Module) -> list[nn.Module]:
             fix="end the network with an nn.Linear",
         )
     name = module_probe.output_layer(model)
-    return [found[-1] if name is None else named.get(name, found[-1])]
+    return [layers[-1] if name is None else named.get(name, layers[-1])]
 
 
 # Any: a stranger's function.
@@ -159,10 +159,10 @@ def _function(entry: str, project: Path) -> Callable[..., Any]:
         with import_isolation.of_the_user(roots):
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as err:
-        at = user_traceback.line(err, roots)
+        line = user_traceback.line(err, roots)
         raise ModelError(
             f"{_AT}.entry: no module '{err.name}'",
-            got=f"{entry}{at}",
+            got=f"{entry}{line}",
             rule="modules are looked for in the project's folder and among installed packages",
             fix="check the spelling, or install the package",
         ) from err

@@ -73,7 +73,9 @@ def apply(
     methods = METHODS if calibrate == "auto" else (calibrate,)
     drafts = static_int8.drafts(model, batches=batches, methods=methods, weight_bits=weight_bits)
     wanted = float_fallback.run(drafts[methods[0]].prepared, held_out)
-    answers = {name: float_fallback.run(one.quantized, held_out) for name, one in drafts.items()}
+    answers = {
+        name: float_fallback.run(draft.quantized, held_out) for name, draft in drafts.items()
+    }
     errors = {name: float(((logits - wanted) ** 2).mean()) for name, logits in answers.items()}
     best = min(methods, key=lambda name: (errors[name], methods.index(name)))
     chosen = drafts[best]
@@ -113,7 +115,7 @@ def apply(
     )
 
 
-def _ranked(made: static_int8.Int8Draft, images: Floats) -> list[str]:
-    macs = float_fallback.macs(made.prepared, images[:1])
-    layers = float_fallback.rank_layers(made.quantized, made.prepared, images=images, macs=macs)
+def _ranked(draft: static_int8.Int8Draft, images: Floats) -> list[str]:
+    macs = float_fallback.macs(draft.prepared, images[:1])
+    layers = float_fallback.rank_layers(draft.quantized, draft.prepared, images=images, macs=macs)
     return [layer.name for layer in layers]

@@ -22,8 +22,8 @@ def apply(model: Path, out: Path) -> qdq_graph.Coverage:
     float16's largest, 65,504, stays float32. Raises ModelError when none is left, or the file
     cannot be folded.
     """
-    proto, heavy, held = weight_only.opened(model)
-    stored = {name for name, tensor in held.items() if _narrow(proto, tensor)}
+    proto, heavy, weights = weight_only.opened(model)
+    stored = {name for name, tensor in weights.items() if _narrow(proto, tensor)}
     if not stored:
         which = "constant weights of at most 65,504"
         raise weight_only.nothing_to_store(model, "float16", weights=which, targets="w16")

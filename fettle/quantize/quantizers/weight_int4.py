@@ -62,11 +62,11 @@ def apply(
     `batches` and `held_out` are normalised training images [n, C, H, W]. Raises ModelError when
     there is no weight to store, the bounds leave none in int4, or the file cannot be folded.
     """
-    proto, heavy, held = weight_only.opened(model, opset=OPSET)
+    proto, heavy, weights = weight_only.opened(model, opset=OPSET)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
-    int8 = weight_only.in_int8(heavy, held)
+    int8 = weight_only.in_int8(heavy, weights)
     with translated(model):
-        int4 = _in_int4(proto, heavy, int8, held, qdq_graph.fit_batch(proto, batches))
+        int4 = _in_int4(proto, heavy, int8, weights, qdq_graph.fit_batch(proto, batches))
     chosen, disagreement = _choose(model, proto, int8, int4, held_out, disagreement_max)
     stored = Stored(
         coverage=qdq_graph.covered(heavy, int8),
@@ -74,8 +74,8 @@ def apply(
         disagreement=disagreement,
         images=len(held_out),
     )
-    for weight, one in int8.items():
-        weight_only.store(proto, weight, chosen.get(weight, one), packed=weight in chosen)
+    for weight, rounded in int8.items():
+        weight_only.store(proto, weight, chosen.get(weight, rounded), packed=weight in chosen)
     weight_only.written(proto, out)
     return stored
 
@@ -84,14 +84,14 @@ def _in_int4(
     proto: Any,  # Any: onnx's, untyped
     heavy: Sequence[Any],
     int8: Mapping[str, RoundedWeight],
-    held: Mapping[str, Any],
+    weights: Mapping[str, Any],
     batches: list[Floats],
 ) -> dict[str, RoundedWeight]:
     """Round every weight that one layer reads, and that can be taken apart: {weight: rounded}."""
     from onnx import numpy_helper
 
     readers = Counter(node.input[1] for node in heavy)
-    dims = {name: tuple(held[name].dims) for name in int8}
+    dims = {name: tuple(weights[name].dims) for name in int8}
     nodes = [
         node
         for node in heavy
@@ -102,14 +102,14 @@ def _in_int4(
     if not nodes:
         return {}
     moments = gptq.input_second_moments(proto, nodes, dims, batches)
-    found = {}
+    rounded = {}
     for node in nodes:
         weight, axis = node.input[1], int8[node.input[1]].axis
-        array = np.moveaxis(np.asarray(numpy_helper.to_array(held[weight])), axis, 0)
+        array = np.moveaxis(np.asarray(numpy_helper.to_array(weights[weight])), axis, 0)
         rows, scales = gptq.quantize(array.reshape(len(array), -1), moments.pop(node.name))
         values = np.moveaxis(rows.reshape(array.shape), 0, axis)
-        found[weight] = RoundedWeight(np.ascontiguousarray(values), scales, axis)
-    return found
+        rounded[weight] = RoundedWeight(np.ascontiguousarray(values), scales, axis)
+    return rounded
 
 
 def _choose(
@@ -171,9 +171,9 @@ def _ranked(
     wanted = float_fallback.run(proto, images)
     plain = _error(float_fallback.run(_widened(proto, int8), images), wanted)
     costs = {}
-    for name, one in int4.items():
-        logits = float_fallback.run(_widened(proto, {**int8, name: one}), images)
-        costs[name] = (_error(logits, wanted) - plain) / one.values.size
+    for name, rounded in int4.items():
+        logits = float_fallback.run(_widened(proto, {**int8, name: rounded}), images)
+        costs[name] = (_error(logits, wanted) - plain) / rounded.values.size
     return sorted(costs, key=lambda name: (-costs[name], name))
 
 

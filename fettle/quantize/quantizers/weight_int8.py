@@ -19,11 +19,11 @@ def apply(model: Path, out: Path) -> qdq_graph.Coverage:
     `quantized` of the answer counts the operators whose weight is int8. Raises ModelError when
     there is none, or the file cannot be folded.
     """
-    proto, heavy, held = weight_only.opened(model)
-    if not held:
+    proto, heavy, weights = weight_only.opened(model)
+    if not weights:
         raise weight_only.nothing_to_store(model, "int8", weights="constant weights", targets="w8")
-    for name, one in weight_only.in_int8(heavy, held).items():
-        weight_only.store(proto, name, one)
-    covered = qdq_graph.covered(heavy, held)
+    for name, rounded in weight_only.in_int8(heavy, weights).items():
+        weight_only.store(proto, name, rounded)
+    covered = qdq_graph.covered(heavy, weights)
     weight_only.written(proto, out)
     return covered

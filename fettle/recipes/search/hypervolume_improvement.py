@@ -19,7 +19,7 @@ from fettle.recipes.search.trial import Move, Trial
 
 # The middles of so many equal shares of the normal distribution stand for it.
 SHARES = 15
-QUANTILES = tuple(NormalDist().inv_cdf((at + 0.5) / SHARES) for at in range(SHARES))
+QUANTILES = tuple(NormalDist().inv_cdf((share + 0.5) / SHARES) for share in range(SHARES))
 SETTLED = 0.001  # of all the area there is: adding less is not worth an evaluation
 
 
@@ -41,10 +41,10 @@ def choose_move(
         for trial in trials
         if not trial.result.refused and trial.result.excess <= 1
     ]
-    held, learnt = hypervolume(points, reference), surrogate_model.fit(trials)
+    dominated, learnt = hypervolume(points, reference), surrogate_model.fit(trials)
 
     def adds(value: float, foreseen: tuple[float, float]) -> float:
-        return expected_area(points, value, foreseen, reference) - held
+        return expected_area(points, value, foreseen, reference) - dominated
 
     best, chosen = SETTLED * hypervolume([(0.0, 0.0)], reference), None
     for parent, move in untried:
@@ -64,8 +64,8 @@ def expected_area(
     mean, deviation = foreseen[0], math.sqrt(foreseen[1])
     areas = (
         hypervolume(
-            [*points, (value, surrogate_model.expand_scale(mean + at * deviation))], reference
+            [*points, (value, surrogate_model.expand_scale(mean + quantile * deviation))], reference
         )
-        for at in QUANTILES
+        for quantile in QUANTILES
     )
     return math.fsum(areas) / SHARES

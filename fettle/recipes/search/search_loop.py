@@ -72,9 +72,9 @@ class SearchResult:
     @property
     def front(self) -> list[int]:
         """The numbers of the trials that none beats in value and drop."""
-        whole = [one for one in self.trials if not one.result.refused]
-        points = [(one.result.value, one.result.drop) for one in whole]
-        return [whole[at].number for at in front(points)]
+        whole = [entry for entry in self.trials if not entry.result.refused]
+        points = [(entry.result.value, entry.result.drop) for entry in whole]
+        return [whole[position].number for position in front(points)]
 
 
 def search(
@@ -114,7 +114,7 @@ def search(
             ended = "clock"
             break
         drop, _ = surrogate_model.fit(trials).after(parent, move)
-        one = Trial(
+        entry = Trial(
             number=len(trials),
             parent=parent.number,
             recipe=recipe,
@@ -125,11 +125,11 @@ def search(
             foreseen_value=move.value,
             foreseen_drop=surrogate_model.expand_scale(drop),
         )
-        trials.append(one)
-        on_trial(one)
+        trials.append(entry)
+        on_trial(entry)
         untried = [pair for pair in untried if (*pair[0].recipe, pair[1].step) != recipe]
-        if not one.result.refused and one.role == "shrink":
-            untried += [(one, further) for further in memory.moves(recipe)]
+        if not entry.result.refused and entry.role == "shrink":
+            untried += [(entry, further) for further in memory.moves(recipe)]
     best, met = choose_best(trials, limits.chance_min)
     return SearchResult(trials=tuple(trials), best=best, met=met, ended=ended)
 
@@ -145,13 +145,13 @@ def choose_best(trials: Sequence[Trial], chance_min: float) -> tuple[int, bool]:
     Inside budget and limits the least value wins. Otherwise the nearest miss: the least excess
     over a limit, then the best chance, then the least value.
     """
-    good = [one for one in trials if accepted(one.result, chance_min)]
+    good = [entry for entry in trials if accepted(entry.result, chance_min)]
     if good:
-        return min(good, key=lambda one: (one.result.value, one.number)).number, True
-    whole = [one for one in trials if not one.result.refused]
+        return min(good, key=lambda entry: (entry.result.value, entry.number)).number, True
+    whole = [entry for entry in trials if not entry.result.refused]
 
-    def miss(one: Trial) -> tuple[float, float, float, int]:
-        return max(1.0, one.result.excess), -one.result.chance, one.result.value, one.number
+    def miss(entry: Trial) -> tuple[float, float, float, int]:
+        return max(1.0, entry.result.excess), -entry.result.chance, entry.result.value, entry.number
 
     return min(whole, key=miss).number, False
 
@@ -176,15 +176,15 @@ def choose_move(
     Before anything is accepted, every move is held against the float model. Ties go to the move
     that was offered first.
     """
-    good = [one for one in trials if accepted(one.result, limits.chance_min)]
-    bar = min((one.result.value for one in good), default=trials[0].result.value)
+    good = [entry for entry in trials if accepted(entry.result, limits.chance_min)]
+    bar = min((entry.result.value for entry in good), default=trials[0].result.value)
     learnt, failed = surrogate_model.fit(trials), failed_costs(trials, limits.chance_min)
     open_ = [
         (parent, move)
         for parent, move in untried
         if move.value > failed.get(branch_root(trials, parent), 0.0) and reduces_cost(parent, move)
     ]
-    if all(one.role == "root" for one in good):
+    if all(entry.role == "root" for entry in good):
         back = nearest_larger_recovery(trials, open_, limits.chance_min)
         if back is not None:
             return back
@@ -207,22 +207,22 @@ def reduces_cost(parent: Trial, move: Move) -> bool:
     return move.role == "recover" or move.value < before.value or nearer
 
 
-def branch_root(trials: Sequence[Trial], one: Trial) -> int:
-    """Return the number of the first trial on the way to `one`; 0 for the root itself."""
-    while one.parent > 0:
-        one = trials[one.parent]
-    return one.number
+def branch_root(trials: Sequence[Trial], entry: Trial) -> int:
+    """Return the number of the first trial on the way to `entry`; 0 for the root itself."""
+    while entry.parent > 0:
+        entry = trials[entry.parent]
+    return entry.number
 
 
 def failed_costs(trials: Sequence[Trial], chance_min: float) -> dict[int, float]:
     """Return by branch the largest value whose long recovery failed."""
-    found: dict[int, float] = {}
-    for one in trials:
-        failed = one.result.chance < chance_min and not one.result.refused
-        if one.role == "recover" and failed:
-            at = branch_root(trials, one)
-            found[at] = max(found.get(at, 0.0), one.result.value)
-    return found
+    costs: dict[int, float] = {}
+    for entry in trials:
+        failed = entry.result.chance < chance_min and not entry.result.refused
+        if entry.role == "recover" and failed:
+            root = branch_root(trials, entry)
+            costs[root] = max(costs.get(root, 0.0), entry.result.value)
+    return costs
 
 
 def nearest_larger_recovery(
@@ -276,7 +276,7 @@ class _JournaledEvaluator:
             if event["kind"] == "result":
                 self._results[event["recipe"]] = event["result"]
             else:
-                self._moves[event["recipe"]] = [Move(**one) for one in event["moves"]]
+                self._moves[event["recipe"]] = [Move(**fields) for fields in event["moves"]]
 
     def knows(self, recipe: Recipe) -> bool:
         return trial.key(recipe) in self._results
@@ -293,7 +293,7 @@ class _JournaledEvaluator:
     def moves(self, recipe: Recipe) -> list[Move]:
         name = trial.key(recipe)
         if name not in self._moves:
-            found = [asdict(move) for move in self._bench.moves(recipe)]
-            self._journal.append({"kind": "moves", "recipe": name, "moves": found})
-            self._moves[name] = [Move(**one) for one in found]
+            offered = [asdict(move) for move in self._bench.moves(recipe)]
+            self._journal.append({"kind": "moves", "recipe": name, "moves": offered})
+            self._moves[name] = [Move(**fields) for fields in offered]
         return self._moves[name]

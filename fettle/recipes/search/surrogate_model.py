@@ -162,10 +162,10 @@ def fit(trials: Sequence[Trial]) -> Surrogate:
             rows["shrink"].append((features, t))
         else:
             before = compress_scale(parent.result.drop)
-            found = recover_features(
+            row_features = recover_features(
                 before, gone=math.log(root / value), before=parent.epochs, more=trial.epochs
             )
-            rows["recover"].append((found, t))
+            rows["recover"].append((row_features, t))
     return Surrogate(regress(SHRINK, rows["shrink"]), regress(RECOVER, rows["recover"]), root)
 
 
@@ -179,15 +179,17 @@ def prediction_errors(trials: Sequence[Trial]) -> dict[str, float]:
 
     Drops in shares, values relative. Empty for fewer than two foreseen trials.
     """
-    told = [
+    predicted = [
         trial for trial in trials if trial.foreseen_drop is not None and not trial.result.refused
     ]
-    if len(told) < 2:
+    if len(predicted) < 2:
         return {}
-    foreseen = np.array([[one.foreseen_drop, one.foreseen_value] for one in told], dtype=float)
-    got = np.array([[one.result.drop, one.result.value] for one in told])
+    foreseen = np.array(
+        [[trial.foreseen_drop, trial.foreseen_value] for trial in predicted], dtype=float
+    )
+    got = np.array([[trial.result.drop, trial.result.value] for trial in predicted])
     return {
-        "trials": float(len(told)),
+        "trials": float(len(predicted)),
         "drop_mean_absolute_error": float(np.abs(foreseen[:, 0] - got[:, 0]).mean()),
         "drop_rank_correlation": spearman(foreseen[:, 0], got[:, 0]),
         "value_mean_relative_error": float(np.abs(foreseen[:, 1] / got[:, 1] - 1).mean()),
@@ -197,7 +199,7 @@ def prediction_errors(trials: Sequence[Trial]) -> dict[str, float]:
 
 def spearman(first: Vector, second: Vector) -> float:
     """Return Spearman's rank correlation, ties averaged; 0 where one side never varies."""
-    ranks = [_ranks(one) for one in (first, second)]
+    ranks = [_ranks(values) for values in (first, second)]
     spread = float(ranks[0].std() * ranks[1].std())
     if spread == 0:
         return 0.0

@@ -62,8 +62,8 @@ def _read(path: Path) -> tuple[list[Event], int]:
     return [json.loads(line) for line in data[:end].splitlines()], end
 
 
-def _write(handle: int, line: bytes, at: int) -> None:
+def _write(handle: int, line: bytes, offset: int) -> None:
     """Write all of `line` at an offset: a disk that fills up takes only a part at first."""
     done = 0
     while done < len(line):
-        done += os.pwrite(handle, line[done:], at + done)
+        done += os.pwrite(handle, line[done:], offset + done)
