@@ -85,7 +85,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 
 def images_digest(images: Images, most: int) -> str:
-    """Hash (hex) the row ids and pixels of the first `most` images, in order."""
+    """Digest (hex) of the row ids and pixels of the first `most` images, in order."""
     digest = hashlib.sha256()
     for row, pixels in zip(images.ids[:most], images.pixels[:most], strict=True):
         digest.update(json.dumps(row).encode())
@@ -152,7 +152,7 @@ def compress_module(
 
 
 def read_latency_tables(inputs: Inputs) -> dict[str, Costs]:
-    """Read this machine's latency table, by target."""
+    """Latency tables of this machine, by target."""
     return operator_cost_table.read(
         inputs["latency_table"] / operator_cost_table.NAME, machine_fingerprint.fingerprint()
     )

@@ -131,7 +131,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         outcome = measure(job, name, out)
         write_profiles(job, out)
         return outcome
-    except Exception as err:  # a toolchain may raise anything: see _refusal
+    except Exception as err:  # a toolchain may raise anything: see target_refusal
         refused = target_refusal.refusal_reason(err)
         for left in out.iterdir():
             left.unlink()
@@ -309,7 +309,7 @@ def write_profiles(job: EvaluationJob, out: Path) -> None:
 
 
 def localise(job: EvaluationJob) -> str:
-    """Name the step and the layer at which the answers part from the reference."""
+    """Localise the step and the layer at which the answers diverge from the reference."""
     reference = load_file(job.inputs["compress"] / "reference.safetensors")
     most = job.params.evaluate.parity_images
     return int8_diagnosis.localise_divergence(

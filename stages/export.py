@@ -82,7 +82,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         recorder.progress(0.7, f"compiling for {target.runtime}")
         bf16 = precisions.named(target.precision).in_bfloat16
         entry = runtime.compile(model, out, bf16=bf16) if available.ok else None
-    except Exception as err:  # a toolchain may raise anything: see _refusal
+    except Exception as err:  # a toolchain may raise anything: see target_refusal
         refused = target_refusal.refusal_reason(err)
         for left in out.iterdir():
             left.unlink()

@@ -170,7 +170,7 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
 
 
 def training_plan(params: Params) -> TrainingPlan:
-    """Turn the finetune section into the training room's values: the names are the same."""
+    """Training plan of the finetune section: the names are the same."""
     from fettle.training.augmentation import Augmentation
     from fettle.training.training_plan import TrainingPlan
 
@@ -191,7 +191,7 @@ def _report(recorder: Recorder, epoch: Epoch, *, epochs_max: int) -> None:
 
 
 def _dry_run(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
-    """Do on the untrained model what follows training, so that it cannot fail after it.
+    """Dry run on the untrained model of what follows training, so that it cannot fail after it.
 
     Families of ours are known to lower; raises ModelError.
     """

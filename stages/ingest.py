@@ -94,7 +94,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 
 def split_origins(named: Sequence[str | None]) -> dict[str, str]:
-    """Say of each split whether it is the data's own or drawn by ingest.split, and from what.
+    """Origin of each split: whether it is the data's own or drawn by ingest.split, and from what.
 
     What follows from fettle/data/splitting.py: what the data names stands; a split that it does not
     name is drawn from the rows without one, or from train where every row has one.
@@ -107,7 +107,7 @@ def split_origins(named: Sequence[str | None]) -> dict[str, str]:
 
 
 def assign_splits(items: Sequence[Item], split: SplitParams, seed: int) -> list[str]:
-    """Return each row's split.
+    """Assign each row its split.
 
     Raises DataError where folds are asked of data that names splits of its own.
     """

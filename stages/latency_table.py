@@ -100,7 +100,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 def unneeded_reason(
     params: Params, facts: Mapping[str, Any]
 ) -> str | None:  # Any: finetune's facts
-    """Say why nobody will ask the table, or None."""
+    """Reason why no stage will read the table, or None."""
     if params.compress.recipe != "auto":
         return "compress.recipe is a list, so nothing is predicted"
     if not facts["trains"]:
@@ -147,7 +147,7 @@ def quantized(model: Path, out: Path, shape: tuple[int, int, int], seed: int) ->
 
 
 def prediction_error_text(costs: Costs) -> str:
-    """State the predictor's error beside its claim."""
+    """Prediction error in words, beside its claim."""
     if costs.error is None:
         return "not checked: the widths of this network cannot be changed one by one"
     checks = ", ".join(

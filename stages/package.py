@@ -203,7 +203,7 @@ def write_facts(
 def model_card_facts(
     params: Params, read: Mapping[str, Manifest], choice: Mapping[str, Any], stated: Json
 ) -> model_card.Card:  # Any: choice.json
-    """Collect the facts of the model card."""
+    """Model card: its facts."""
     ingest, verdict = read["ingest"].facts, read["verdict"]
     rows = [
         model_card.Row(
@@ -241,7 +241,7 @@ def model_card_facts(
 def bill_of_materials_facts(
     params: Params, read: Mapping[str, Manifest], stated: Json, model_files: Mapping[str, str]
 ) -> tuple[sbom.ModelComponent, sbom.DatasetComponent]:
-    """Collect what the bill of materials says of the model and of the data."""
+    """Bill of materials (SBOM): what it says of the model and of the data."""
     ingest, verdict = read["ingest"].facts, read["verdict"]
     named = [*METRICS, *(f"{name}_drop" for name in METRICS)]
     model = sbom.ModelComponent(

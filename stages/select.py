@@ -111,7 +111,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 
 def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
-    """Foretell the budget on test from evaluate's artefact; None where nothing was measured."""
+    """Forecast the budget on test from evaluate's artefact; None where nothing was measured."""
     file = evaluated / "answers.safetensors"
     if not file.is_file():
         return None

@@ -164,7 +164,7 @@ def size_and_speed_ratios(params: Params, inputs: Inputs, shipped: Shipped) -> d
 def check_budget(
     measures: Mapping[str, Measure], asked: Budget, judgement: accuracy_budget.BudgetJudgement
 ) -> tuple[bool, str]:
-    """Say whether the drop's upper bound lies within the budget, in a sentence."""
+    """Budget check: whether the drop's upper bound lies within the budget, in a sentence."""
     drop, met = measures[f"{asked.metric}_drop"], judgement.status == "met"
     text = (
         f"{asked.metric} drops by {_show(drop)} on {SPLIT}; the {asked.confidence:.0%} upper bound "
@@ -184,7 +184,7 @@ def check_budget(
 def check_limits(
     measures: Mapping[str, Measure], limits: Sequence[Limit]
 ) -> list[tuple[bool, str]]:
-    """Hold each limit to the test figures: whether it holds, and a sentence."""
+    """Limit check on the test figures: whether it holds, and a sentence."""
     checks = []
     for index, limit in enumerate(limits):
         taken = measures[limit.metric]
@@ -203,7 +203,7 @@ def check_limits(
 
 
 def check_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
-    """Hold every class to the recall it may lose: one sentence, about those that lost more."""
+    """Class check, the recall each may lose: one sentence, about those that lost more."""
     if drop_max is None:
         return []
     rule = f"{drop_max:g} (verdict.class_drop_max)"

@@ -1,4 +1,4 @@
-"""Find the channels that live and die together: Torch-Pruning's dependency groups, as plain values.
+"""Channel groups that must be cut together: Torch-Pruning's dependency groups, as plain values.
 
 Fang et al. 2023, DepGraph (arXiv:2301.12900). Only the tracing is the library's: the cutting is
 ours (_plan.cut), so that a plan re-applied without the library gives the same model. A group is

@@ -1,4 +1,4 @@
-"""Score the channels of a group: which may go with the least loss.
+"""Channel importance: which channels of a group may go with the least loss.
 
 Magnitudes by Torch-Pruning's group importances, the sensitivity of the loss by our own pass, and a
 seeded random baseline. Scores compare within one group; `normalised` scores (mean 1) compare
@@ -31,7 +31,7 @@ def score_channels(
     generator: torch.Generator,
     gates: Mapping[str, Tensor] | None = None,
 ) -> Tensor | None:
-    """Return scores [width], higher is worth more; None when the group has nothing to read.
+    """Score importance [width], higher is worth more; None when the group has nothing to read.
 
     l1, l2: sum of |w|^p over all weights of the group (Li et al. 2017, arXiv:1608.08710);
     taylor: the sensitivities that `gate_sensitivities` found, of the group's normalisations, or

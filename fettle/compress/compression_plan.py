@@ -1,4 +1,4 @@
-"""Keep what compression did to the architecture as data: a plan that a fresh network is cut to.
+"""Compression plan: what was done to the architecture, as data that a fresh network is cut to.
 
 A compressed model travels as this plan (JSON) beside its weights (safetensors), never as a pickle:
 build the architecture the plan names (or the family's own), `apply` the plan, load the weights. The
@@ -26,7 +26,7 @@ READABLE = (1, 2)  # 1 had kept channels only
 
 @dataclass(frozen=True, slots=True)
 class KeptChannels:
-    """The channels one layer keeps, ascending, in the numbering of the full architecture, or of
+    """Kept channels of a layer, ascending, in the numbering of the full architecture, or of
     the part that took the layer's place.
 
     None means all of them. `out_full` and `in_full` are the full widths. A depthwise convolution
@@ -49,7 +49,8 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class CompressionPlan:
-    """What became of a network, by module name; a module that is not named stays as it was built.
+    """Compression plan of a network, by module name; a module that is not named stays as it was
+    built.
 
     `architecture` is another network than the fine-tuned one, or None. `replaced` modules gave way
     to a plain part (nothing at all, a merged convolution, two thin layers), outer ones first;
@@ -109,7 +110,7 @@ class CompressionPlan:
 
 
 def channel_counts(module: nn.Module) -> tuple[int, int | None] | None:
-    """Return (outputs, inputs) of a layer that a plan can cut, else None.
+    """Channel counts (outputs, inputs) of a layer that a plan can cut, else None.
 
     Inputs are None where they are the outputs (depthwise, normalisation). A convolution with
     groups that is not depthwise, a transposed one, and every other kind of layer cannot be cut.
@@ -166,7 +167,8 @@ def set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
 def replace_submodule(
     model: nn.Module, plan: CompressionPlan, name: str, module: nn.Module
 ) -> CompressionPlan:
-    """Put `module` (plain parts only, see _parts) in the place of submodule `name`, in place.
+    """Put `module` (plain kinds only, see replacement_layers) in the place of submodule `name`, in
+    place.
 
     Returns the plan that does the same to a fresh network: what it said of `name` and of all
     inside it is void.

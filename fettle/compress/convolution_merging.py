@@ -1,4 +1,4 @@
-"""Merge two convolutions with nothing between them into one: fewer operators, the same answer.
+"""Convolution merging: two with nothing between them become one, with the same answer.
 
 After a block is gone, the 1x1 that ends one block often meets the 1x1 that begins the next. On
 small images the cost is per operator, so one wide convolution is faster than two thin ones, up to

@@ -1,7 +1,7 @@
-"""Count parameters and multiply-accumulates of a torch module, layer by layer.
+"""Layer costs: parameters and multiply-accumulates (MACs) of a torch module, layer by layer.
 
 Of the module itself, so that layers.json can name what pruning removed; the shipped file is
-counted on its ONNX graph by the bench room.
+counted on its ONNX graph by fettle/hardware/onnx_cost.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """One layer with parameters of its own; `macs` are for one image."""
+    """Cost of one layer with parameters of its own; `macs` are for one image."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""Say in words where a step of the recipe bought nothing or broke the model."""
+"""Recipe warnings, in words: a step that bought nothing or broke the model."""
 
 from __future__ import annotations
 

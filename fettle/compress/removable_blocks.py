@@ -1,4 +1,4 @@
-"""Find the blocks that can be taken out whole, and take them out.
+"""Removable blocks (depth pruning): find those that can be taken out whole, take them out.
 
 A block is a module with layers inside whose output has the shape of its input, and which runs once:
 a residual block, or a convolution with its normalisation where neither width nor side changes. Its
@@ -72,7 +72,7 @@ def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
 
 
 def remove_blocks(model: nn.Module, plan: CompressionPlan, names: Sequence[str]) -> CompressionPlan:
-    """Put nothing in the place of each block, in place; return the plan that does the same."""
+    """Remove blocks in place, an Identity for each; return the plan that does the same."""
     from torch import nn
 
     for name in names:

@@ -1,4 +1,4 @@
-"""Write down the few plain modules that techniques put in a layer's place, as values.
+"""Replacement layers: the few plain modules that techniques put in a layer's place, as values.
 
 A plan holds them as JSON: shapes, never weights. Only what every runtime has: nothing at all,
 convolutions, linear layers, normalisation, an activation, and chains of these.

@@ -1,4 +1,4 @@
-"""Measure what the loss says to a cut before anything is trained: per block, and per group.
+"""Sensitivity analysis: the loss after a cut, before any training, per block and per group.
 
 A part is silenced, the mean loss of a few training images is taken, the part comes back. The cost
 is kept down by running only what lies behind the part: a model that is a chain of modules
@@ -37,7 +37,8 @@ SHARES = (0.75, 0.5, 0.25)
 
 @dataclass
 class LossProbe:
-    """A private copy of a model, with the activations between its parts on fixed images.
+    """Loss probe: a private copy of a model, with the activations between its parts on fixed
+    images.
 
     `chain` are (name, part) in the order they run; `cached[b][k]` is batch b before part k.
     """
@@ -119,7 +120,7 @@ def _chain(name: str, module: nn.Module, whole: Collection[str]) -> list[tuple[s
 
 @contextmanager
 def bypassed_blocks(probe: LossProbe, names: Iterable[str]) -> Iterator[None]:
-    """Let the named blocks hand their input on."""
+    """Bypass the named blocks: they hand their input on."""
     with ExitStack() as stack:
         for name in names:
             hook = probe.modules[name].register_forward_hook(lambda _m, inputs, _o: inputs[0])
@@ -129,7 +130,7 @@ def bypassed_blocks(probe: LossProbe, names: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def masked_channels(probe: LossProbe, group: Group, channels: Sequence[int]) -> Iterator[None]:
-    """Zero the given root channels of a group in every layer that makes them."""
+    """Mask the given root channels of a group in every layer that makes them."""
     import torch
 
     kept: list[tuple[Tensor, Tensor]] = []
@@ -159,7 +160,8 @@ def measure_sensitivity(
     shares: Sequence[float] = SHARES,
     as_built: bool = False,
 ) -> SensitivityReport:
-    """Look at `model` as it stands: costs, blocks and groups, each with the loss that hangs on it.
+    """Sensitivity of `model` as it stands: costs, blocks and groups, each with the loss that hangs
+    on it.
 
     Channels go in the order of `importance`, down to each of `shares` (falling); with none the
     groups are listed, not measured. A model that cannot be traced has no group, and `skipped` says

@@ -1,4 +1,4 @@
-"""List the operators a torch module runs, by watching one image go through it.
+"""Operators that a torch module runs, listed by watching one image go through it.
 
 Cheaper than lowering it (milliseconds instead of seconds), so that a search can ask what a
 candidate would cost. BatchNorm and activations are not listed: lowering folds the one, runtimes

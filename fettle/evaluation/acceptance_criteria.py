@@ -1,4 +1,4 @@
-"""Decide whether a target's file pays: nothing slower than the float model ships, nothing broken.
+"""Acceptance criteria of a target's file: nothing slower than the float model ships, nor broken.
 
 A reason is one sentence with the numbers it rests on.
 """
@@ -18,7 +18,9 @@ SAVED_MIN = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a file is held against: a name for the sentence, its bytes, the speed-up over it."""
+    """Baseline that a file is compared with: a name for the sentence, its bytes, the speed-up over
+    it.
+    """
 
     name: str
     size_bytes: int
@@ -26,7 +28,9 @@ class Baseline:
 
 
 def parity_failure(precision: str, parity: Mapping[str, float]) -> str | None:
-    """Say why the answers are too far from the reference's to be measured further, or None."""
+    """Parity failure: why the answers are too far from the reference's to be measured further, or
+    None.
+    """
     least = precisions.named(precision).top1_min
     if parity["top1"] >= least:
         return None

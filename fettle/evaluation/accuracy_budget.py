@@ -1,4 +1,4 @@
-"""Judge a budget by the upper bound of a paired drop; foretell on validation how test will judge.
+"""Accuracy budget: judged by the upper bound of a paired drop, and forecast on validation.
 
 All figures rest on the discordant pairs of n images: b that only the reference (the float model)
 got right, c that only the candidate got right. The drop is (b - c) / n.
@@ -98,7 +98,7 @@ def drop_bound(
 
 @dataclass(frozen=True, slots=True)
 class BudgetJudgement:
-    """How a budget stands on n images. "undecided": the drop itself lies within the budget, its
+    """Budget judgement on n images. "undecided": the drop itself lies within the budget, its
     bound does not; then `n_needed` images would decide it for this drop (None: no set would).
     """
 
@@ -149,7 +149,7 @@ def passes(
 def predictive_probability(
     seen: PairedCounts, n: int, *, drop_max: float, confidence: float
 ) -> float:
-    """Return the predictive probability that `n` fresh images will pass, given `seen` ones.
+    """Predictive probability that `n` fresh images will pass, given `seen` ones.
 
     `seen.n` 0 is the prior alone.
     """
@@ -173,7 +173,8 @@ def forecast_passing(
     drop_max: float,
     confidence: float,
 ) -> float:
-    """Return how likely `n` fresh images will pass, given logits [v, classes] and labels [v].
+    """Forecast the probability that `n` fresh images pass, given logits [v, classes] and labels
+    [v].
 
     accuracy: `chance`. The others: the drop on fresh images is normal around the drop seen, with
     the bootstrap's spread s here and s_n = s sqrt(v / n) there, so that it passes with probability
@@ -196,7 +197,7 @@ def forecast_passing(
 def power_at(
     lost_share: float, gained_share: float, n: int, *, drop_max: float, confidence: float
 ) -> float:
-    """Return the probability that `n` images pass when the true shares of both cells are known."""
+    """Power: the probability that `n` images pass when the true shares of both cells are known."""
     shares = (lost_share, gained_share, max(0.0, 1 - lost_share - gained_share))
     law = _Law(
         cells=[_powers(share, n) for share in shares],
@@ -214,7 +215,7 @@ def sample_size(
     power: float = POWER,
     drop: float = 0.0,
 ) -> int | None:
-    """Return how many test images decide in favour with probability `power`.
+    """Sample size: how many test images decide in favour with probability `power`.
 
     The model's true drop is `drop`; `flip_share` of the answers differ in correctness, at least
     `drop`. None when no test set would: the drop is not below `drop_max`. Exact to the few images
@@ -248,7 +249,7 @@ def sample_size(
 
 
 def min_sample_size(drop_max: float, *, confidence: float) -> int:
-    """Return the size below which no answer passes: not one with every image right in both.
+    """Minimum sample size, below which no answer passes: not one with every image right in both.
 
     From z^2 / (n + z^2) <= drop_max; drop_max in (0, 1].
     """

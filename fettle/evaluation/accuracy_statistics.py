@@ -1,4 +1,4 @@
-"""Score logits against labels, with intervals that stay honest on small and perfect samples.
+"""Accuracy statistics, with intervals that stay honest on small and perfect samples.
 
 Shapes everywhere: `logits` float [N, classes], `labels` int [N] into them. Rows that already are
 probabilities (third-party models often end in a softmax) are taken as such. Intervals are 95 %:

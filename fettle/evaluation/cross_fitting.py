@@ -1,4 +1,4 @@
-"""Pool what the folds of a cross-fit answered: every image judged once, by models it did not teach.
+"""Cross-fitting: pooled folds, every image judged once by models it did not teach.
 
 A recipe that is fixed beforehand is applied anew in each fold, to a float model of that fold. The
 drop is then that of the procedure, over as many images as the data has; a single split shows at

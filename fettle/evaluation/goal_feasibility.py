@@ -1,4 +1,4 @@
-"""Check the goal of params.yaml as soon as the row counts are known, before any training."""
+"""Goal feasibility: check params.yaml as soon as the row counts are known, before any training."""
 
 from __future__ import annotations
 

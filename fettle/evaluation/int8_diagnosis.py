@@ -1,4 +1,4 @@
-"""Two looks inside an int8 file: where its answers part from the float model's, and what a CPU
+"""Int8 diagnosis: where a file's answers diverge from the float model's, and what a CPU
 without VNNI would answer.
 """
 
@@ -27,7 +27,7 @@ Facts = dict[str, Any]  # Any: JSON
 
 
 def localise_divergence(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> str:
-    """Name the first rung, and on it the first layer, at which the answers part.
+    """Localise the divergence: the first step, and in it the first layer, where answers differ.
 
     `plain` is the fp32 ONNX, `entry` the candidate, `torch_logits` PyTorch's answers to `batch`.
     """

@@ -1,4 +1,4 @@
-"""Time an evaluation's contenders in the same rounds, the float model in every runtime here.
+"""Latency comparison in the same rounds, with the float model in every runtime here.
 
 The float model's best runtime is what a compressed file has to beat: a speed-up over a slow way of
 running the same network is none. What the runtime's own graph optimisation buys is timed

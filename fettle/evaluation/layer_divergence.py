@@ -1,4 +1,4 @@
-"""Name the first layer at which two files of one network part: float ONNX, int8 ONNX, the runtime.
+"""Layer divergence: the first layer at which two files of one network differ in their answers.
 
 Both files are run with the answers of every Conv, Gemm and MatMul added as outputs; layers are
 matched by their names. What is compared is the signal over the error of a layer's answers, in dB:
@@ -57,7 +57,7 @@ def compare_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
 
 
 def describe_divergence(layers: list[DivergedLayer]) -> str | None:
-    """Say in a sentence where the files part, or None."""
+    """Divergence in a sentence: where the files begin to differ, or None."""
     position = next((index for index, layer in enumerate(layers) if layer.parts), None)
     if position is None:
         return None

@@ -1,4 +1,4 @@
-"""Foretell on validation how test will judge the budget: the rule of the search and of select.
+"""Passing probability: how test will judge the budget, forecast on validation.
 
 What is at least ACCEPT_SHARE times as likely to pass on test as a truly lossless model would be is
 inside: so a budget below the noise still gets the best there is, and the verdict says that it is
@@ -42,7 +42,7 @@ class PassingForecast:
 def forecast_passing(
     asked: Budget, reference: Floats, candidate: Floats, labels: Labels, *, tested: int
 ) -> PassingForecast:
-    """Hold a model's answers to the validation images against the float model's.
+    """Forecast from a model's answers to the validation images and the float model's.
 
     reference, candidate: logits [n, classes]; labels: [n]; `tested` counts the test images.
     """
@@ -60,7 +60,7 @@ def forecast_passing(
 
 
 def probability_for_drop(asked: Budget, drop: float, *, seen: int, tested: int) -> float:
-    """Return how likely the budget holds on `tested` images for a point drop on `seen` ones, with
+    """Probability that the budget holds on `tested` images for a point drop on `seen` ones, with
     as many flips as such a drop comes with.
     """
     flips = min(1.0, max(accuracy_budget.FLIP_SHARE, PAIRS_PER_DROP * abs(drop)))
@@ -72,7 +72,7 @@ def probability_for_drop(asked: Budget, drop: float, *, seen: int, tested: int) 
 
 
 def _decisive(asked: Budget, tested: int) -> int:
-    """Return the size of test set to foretell for: of one on which no model could pass, however
+    """Return the size of test set to forecast for: of one on which no model could pass, however
     good, twice the least on which one could, or every model would look alike.
     """
     if asked.drop_max == 0:
@@ -82,7 +82,7 @@ def _decisive(asked: Budget, tested: int) -> int:
 
 
 def probability_min(asked: Budget, *, seen: int, tested: int) -> float:
-    """Return the chance from which on a model is taken to be inside the budget."""
+    """Return the probability from which on a model is taken to be inside the budget."""
     return ACCEPT_SHARE * probability_for_drop(asked, 0.0, seen=seen, tested=tested)
 
 

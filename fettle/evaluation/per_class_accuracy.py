@@ -1,4 +1,4 @@
-"""Hold each class by itself: a model whose mean passes may have given one class up."""
+"""Per-class accuracy: a model whose mean passes may have given one class up."""
 
 from __future__ import annotations
 

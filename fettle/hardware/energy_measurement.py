@@ -1,4 +1,4 @@
-"""Read the energy a processor used from the kernel's counters, where it has any; never estimate it.
+"""Energy measurement by the kernel's counters (RAPL), where it has any; never an estimate.
 
 Linux keeps Intel's and AMD's RAPL counters under /sys/class/powercap as whole microjoules since
 some start, which wrap at max_energy_range_uj. Virtual machines and arm boards have none, and since

@@ -1,4 +1,4 @@
-"""Add up where the time of a network goes, from the kernels a runtime's own profiler saw.
+"""Kernel profile: where the time of a network goes, by the runtime's own profiler.
 
 Shares, not latencies: a profiler slows what it times (most where kernels are short), so whole
 networks are timed without it. Times are ms of one image.

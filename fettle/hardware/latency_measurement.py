@@ -1,4 +1,4 @@
-"""Time several models together, in rounds of shuffled order, so that drift hits all of them alike.
+"""Latency measurement in interleaved rounds of shuffled order, so that drift hits all alike.
 
 In each round every contender runs once untimed (the one before it has emptied the caches; a
 server runs one model, so its steady state is what counts) and once timed. Times are float64

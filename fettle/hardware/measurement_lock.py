@@ -1,4 +1,4 @@
-"""Share the machine between stages: work side by side, or measure alone (docs/decisions/0005).
+"""Measurement lock: stages work side by side, or measure alone (docs/decisions/0005).
 
 Two benchmarks on two cores measure each other, so a stage that measures holds the lock alone and
 any other shares it. Whoever asks goes through a turnstile first, one at a time, and stands in it

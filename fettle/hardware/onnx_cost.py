@@ -1,4 +1,4 @@
-"""Count what an ONNX file costs: parameters, and multiply-accumulates for one image.
+"""ONNX cost of a file: parameters, and multiply-accumulates for one image.
 
 A parameter is an element of any initialiser or constant, scales and zero points of int8 included:
 what the file carries, not what one would like to count. MACs are those of Conv, Gemm and MatMul (in

@@ -1,4 +1,4 @@
-"""Make copies of an ONNX with other channel counts, to time real kernels in their real places.
+"""ONNX width scaling: copies with other channel counts, to time real kernels in their places.
 
 A clone keeps the graph and takes the first so many channels of every tensor: the count a width
 becomes depends on the width alone, so that tensors which are added stay alike. That holds for a

@@ -1,4 +1,4 @@
-"""Learn what operators cost from profiled copies of a network: makes a latency table's Costs.
+"""Operator cost fit: a latency table's Costs, learnt from profiled copies of a network.
 
 Non-negative least squares on relative errors (Lawson & Hanson 1974, ch. 23), so that more channels
 never cost less; then whole networks say what lies beyond the kernels.

@@ -1,4 +1,4 @@
-"""Predict the latency of a network from measured times of its operators, before it is built.
+"""Operator cost table: a network's latency predicted from measured operators, before it is built.
 
 A table holds, for one target on one machine, what each kind of operator costs as its channels
 change. Its times are of real kernels in their real places (fettle/hardware/width_sweep.py says how

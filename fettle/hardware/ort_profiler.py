@@ -1,4 +1,4 @@
-"""Time each node of a model with ONNX Runtime's own profiler.
+"""ONNX Runtime profiler: each node of a model timed.
 
 It writes one JSON event a node and run, in whole microseconds, and adds about one to each.
 """

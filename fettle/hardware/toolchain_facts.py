@@ -1,4 +1,4 @@
-"""State the toolchain versions that a stage's result depends on: what inputs/toolchain/*.json hold.
+"""Toolchain facts: the versions that a stage's result depends on, for inputs/toolchain/*.json.
 
 Pure but for looking at what is installed; no toolchain is imported. Installing one changes the
 facts of its own targets alone: a toolchain with an environment of its own stands in no other

@@ -1,4 +1,4 @@
-"""Answer as an x86 CPU without VNNI does, where int8 products saturate at 16 bits.
+"""VNNI emulation: answers of an x86 CPU without it, where int8 products saturate at 16 bits.
 
 There VPMADDUBSW multiplies unsigned activations with signed weights and adds two neighbours along
 the reduction to a 16-bit number, cut at [-32768, 32767] (Intel SDM, vol. 2). Two products of 255
@@ -32,7 +32,9 @@ BATCH = 32  # images at once: the unfolded layer of one batch is held in memory
 
 @dataclass(frozen=True, slots=True)
 class EmulationResult:
-    """Logits [n, classes] with and without saturation; `layers` {name: share of sums changed}."""
+    """Emulation result: logits [n, classes] with and without saturation; `layers` {name: share of
+    sums changed}.
+    """
 
     saturated: Floats
     exact: Floats

@@ -1,4 +1,4 @@
-"""Time copies of a network at many widths: kernels by the profiler, whole networks by the clock.
+"""Width sweep: copies of a network timed at many widths, by the profiler and by the clock.
 
 The widths are drawn by the seed: each copy has its own share of the channels, from all to an
 eighth, and each width within it its own deviation, so that inputs and outputs of a layer vary

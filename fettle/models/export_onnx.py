@@ -1,4 +1,4 @@
-"""Lower a torch module to ONNX fp32 with a parity check: the one bridge out of torch.
+"""ONNX export of a torch module in fp32 with a parity check: the one bridge out of torch.
 
 The file has one input "input" float32 [batch, C, S, S] and one output "logits" float32
 [batch, classes], batch free. Same model, same bytes: names, stack traces and paths that the
@@ -42,7 +42,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How far two sets of logits [n, classes] are apart.
+    """Parity: how far two sets of logits [n, classes] are apart.
 
     `cosine` is the smallest cosine over the rows, `max_abs` the largest difference of one logit,
     `relative` the same as a share of the largest reference logit, `top1` the share of rows with
@@ -206,7 +206,7 @@ def _trace(model: nn.Module, example: torch.Tensor) -> torch.export.ExportedProg
         return torch.export.export(
             model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
-    except Exception as err:  # a stranger's forward runs in here: any exception may come out
+    except Exception as err:  # the user's forward runs in here: any exception may come out
         raise ModelError(
             f"the model cannot be exported{_source_line(err)}",
             got=f"{type(err).__name__}: {_first_line(err)}",

@@ -69,8 +69,8 @@ def check(
     model.train(was_training)
 
 
-def logits_of(output: Any) -> Any:  # Any: whatever a stranger's forward returns
-    """Choose the logits of several outputs: the one named `logits`, else the first."""
+def logits_of(output: Any) -> Any:  # Any: whatever the user's forward returns
+    """Logits among several outputs: the one named `logits`, else the first."""
     if isinstance(output, Mapping):
         return output.get("logits", next(iter(output.values()), None))
     if hasattr(output, "logits"):
@@ -117,7 +117,7 @@ def _check_saved(model: nn.Module) -> None:
         )
     try:
         copy.deepcopy(model)
-    except Exception as err:  # a stranger's code: any exception may come out
+    except Exception as err:  # the user's code: any exception may come out
         raise ModelError(
             f"{AT}: the module cannot be copied",
             got=f"{type(err).__name__}: {_first_line(err)}",
@@ -127,11 +127,11 @@ def _check_saved(model: nn.Module) -> None:
         ) from err
 
 
-def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: a stranger's
+def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: the user's
     shape = list(images.shape)
     try:
         return model(images)
-    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+    except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
             f"{AT}: the module does not take the images",
             got=f"{type(err).__name__} for {shape}: {err}{user_traceback.line(err, roots)}",
@@ -154,7 +154,7 @@ def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> An
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             return backward(copy.deepcopy(model))
-        except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+        except (Exception, SystemExit) as err:  # the user's code: anything may come out
             line = user_traceback.line(err, roots) or _forward_line(backward, model, roots)
             raise ModelError(
                 f"{AT}: the module cannot be trained",
@@ -185,8 +185,8 @@ def _forward_line(backward: Callable[[nn.Module], Any], model: nn.Module, roots:
 
 
 def _check_answers(
-    answer: Any,  # Any: a stranger's
-    trained: Any,  # Any: a stranger's
+    answer: Any,  # Any: the user's
+    trained: Any,  # Any: the user's
     *,
     classes: int,
     batch: int,
@@ -220,7 +220,7 @@ def _check_answers(
         )
 
 
-def _check_alone(answer: Any, classes: int, shape: list[int]) -> None:  # Any: a stranger's
+def _check_alone(answer: Any, classes: int, shape: list[int]) -> None:  # Any: the user's
     import torch
 
     logits = logits_of(answer)
@@ -261,7 +261,7 @@ def _note_order(model: nn.Module, images: torch.Tensor, classes: int) -> None:
     order: list[str] = []
     outputs: dict[str, torch.Tensor] = {}
 
-    def note(name: str, module: nn.Module, output: Any) -> None:  # Any: a stranger's
+    def note(name: str, module: nn.Module, output: Any) -> None:  # Any: the user's
         if name in order:
             order.remove(name)
         order.append(name)
@@ -310,7 +310,7 @@ def _takes_channels_last(model: nn.Module, images: torch.Tensor) -> bool:
     return bool((plain - answers).abs().max() <= limit)
 
 
-def _shown(value: Any) -> str:  # Any: a stranger's
+def _shown(value: Any) -> str:  # Any: the user's
     import torch
 
     if isinstance(value, torch.Tensor):

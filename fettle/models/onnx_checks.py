@@ -1,4 +1,6 @@
-"""Refuse an ONNX file that is no image classifier for this data, and say what would make it one."""
+"""ONNX checks: refuse a file that is no image classifier for this data; say what would make it
+one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Change an ONNX graph without changing what it answers: shapes, names, opset, order of outputs.
+"""ONNX graph rewriting that keeps the answers: shapes, names, opset, order of outputs.
 
 Each function takes a ModelProto and either returns a changed copy or, where it returns None,
 changes it in place.

@@ -1,4 +1,4 @@
-"""Read a stranger's weights without running their code, and load them where they fit."""
+"""Pretrained weights from anywhere: read without running their code, loaded where they fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find what the user's own model is made of: its files, and the modules its code imports."""
+"""User code: the files of the user's own model, and the modules its code imports."""
 
 from __future__ import annotations
 

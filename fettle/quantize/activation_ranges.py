@@ -1,4 +1,4 @@
-"""Find the ranges of all activations by several methods, in one run of the calibration images.
+"""Activation ranges (calibration): by several methods, in one run of the calibration images.
 
 ONNX Runtime's quantizer runs them once more for each method. Here its own collectors share one run,
 and the ranges, equal to its own but for float32's rounding, go back to it as the cache file that it

@@ -1,4 +1,4 @@
-"""Give each int8 convolution a bias that keeps its channels' means where the float graph has them.
+"""Bias correction: each int8 convolution's channel means are kept where the float graph has them.
 
 Rounding a layer's weights and its input moves the mean of its answer, and the next layers carry the
 shift on. Measured on calibration images and taken off layer by layer, each after those before it:
@@ -38,7 +38,7 @@ def first_batches(batches: Sequence[Floats]) -> list[Floats]:
 
 
 class ChannelMeans:
-    """Averages each convolution's answers over their positions, batch by batch."""
+    """Channel means: averages each convolution's answers over their positions, batch by batch."""
 
     def __init__(self, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
         self._layers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}

@@ -1,4 +1,4 @@
-"""Choose the layers of an int8 graph that go back to float (how: _revert.py).
+"""Float fallback: the layers of an int8 graph that go back to float (float_fallback_rewrite.py).
 
 The ladder here has two rungs: int8 per channel, then float. The 16-bit rungs between them are left
 out because both runtimes run them slower than float on a CPU: ONNX Runtime has no fused kernel for
@@ -31,7 +31,7 @@ FLOAT_US_PER_MAC = 3e-5
 
 @dataclass(frozen=True, slots=True)
 class Int8Layer:
-    """What one layer's return to float regains of the logits' squared error, and its price."""
+    """Int8 layer: what its return to float regains of the logits' squared error, and its price."""
 
     name: str
     regained: float
@@ -45,7 +45,7 @@ def rank_layers(
     images: Floats,
     macs: dict[str, int],
 ) -> list[Int8Layer]:
-    """Measure each layer's return to float, one at a time; the best bargain first.
+    """Rank layers by what their return to float regains for its price, one at a time, best first.
 
     `images` [n, C, H, W] are training images, `macs` {layer: multiply-accumulates an image}. The
     measure is the mean squared error of the logits against the float graph's: no labels, and one
@@ -102,5 +102,5 @@ def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
 
 
 def disagreement(logits: Floats, wanted: Floats) -> float:
-    """Return the share of answers [n, classes] whose winner is another."""
+    """Disagreement: the share of answers [n, classes] whose top class is another."""
     return float((logits.argmax(axis=1) != wanted.argmax(axis=1)).mean())

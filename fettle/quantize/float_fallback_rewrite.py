@@ -1,4 +1,4 @@
-"""Make layers of an int8 graph float again, and all that then pays for int8 without need.
+"""Float fallback, the graph rewrite: layers float again, and all that then gains nothing by int8.
 
 Between two operators lies a pair, QuantizeLinear and DequantizeLinear. ONNX Runtime runs a
 convolution in int8 only if its answer goes straight into a pair, so a float reader behind an int8

@@ -1,4 +1,4 @@
-"""Round a layer's weights input by input, each rounding's error made up for by the inputs left.
+"""GPTQ: weights rounded input by input, each error compensated by the inputs that are left.
 
 What is kept is the layer's answer, not its weights: rounded plainly to int4 the digits model
 (EfficientNet-Lite0) changes 90 % of its answers, rounded so 7 %. Frantar et al. 2022, "GPTQ:
@@ -45,7 +45,8 @@ def input_second_moments(
     dims: Mapping[str, Sequence[int]],
     batches: Sequence[Floats],
 ) -> dict[str, Floats]:
-    """Sum x xᵀ over each layer's inputs x, on images [n, C, H, W]: {node: [groups, d, d]}.
+    """Second moments: sum x xᵀ over each layer's inputs x, on images [n, C, H, W]: {node: [groups,
+    d, d]}.
 
     `dims` {weight: its shape}; d is what one output of a group reads.
     """

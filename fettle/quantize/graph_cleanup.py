@@ -1,4 +1,4 @@
-"""Take out of an int8 ONNX what no runtime needs: a pruned net is a fifth bookkeeping.
+"""Graph cleanup of an int8 ONNX: what no runtime needs is a fifth of a pruned network's file.
 
 The digits model pruned to 0.25: 418,700 bytes, of which 249,000 are weights. Gone are biases in
 int32 with their own scale and zero point (12 bytes a channel; _bias.py put float ones there), zero

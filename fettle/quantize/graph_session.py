@@ -1,4 +1,4 @@
-"""Run graphs while they are being compressed: one thread, every optimisation, no warnings."""
+"""Sessions to run a graph while it is quantized: one thread, every optimisation, no warnings."""
 
 from __future__ import annotations
 

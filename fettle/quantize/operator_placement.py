@@ -1,4 +1,4 @@
-"""Decide which operators stay float in an int8 graph, and shape the graph so that the rest fuses.
+"""Operator placement: which operators stay float in an int8 graph, shaped so that the rest fuses.
 
 Looked at: the graph ONNX Runtime 1.32 makes of our families' QDQ files (`optimized_model_filepath`)
 and its time per operator, one thread, 32 px, the digits model pruned to 0.25. Every convolution

@@ -1,4 +1,4 @@
-"""Drive ONNX Runtime's quantizer: fold the graph, write Q/DQ pairs by given ranges."""
+"""ONNX Runtime's quantizer, driven: fold the graph, write Q/DQ pairs by given ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Round the weights of convolutions to int8, each channel on its own, all channels at once.
+"""Per-channel weight rounding of convolutions to int8, all channels at once.
 
 ONNX Runtime's quantizer does the same in Python, a channel at a time, and their biases too: most of
 its time for EfficientNet-Lite0 (20,000 channels). So it is told to take these weights as a whole
@@ -37,7 +37,7 @@ def round_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, unt
 
 # Any: onnx.ModelProto, untyped
 def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) -> None:
-    """Round the weights in `names` (of `of_convolutions`) that the int8 `proto` holds, in place.
+    """Round the weights in `names` (of `round_convolutions`) that the int8 `proto` holds, in place.
 
     A channel's step is its largest weight over 127 (7 bits: 64), or what its bias needs to fit.
     """

@@ -1,4 +1,4 @@
-"""Edit and read the graph of an int8 ONNX: dead channels, the bare answer, what became int8."""
+"""QDQ graph of an int8 ONNX, read and edited: dead channels, the bare answer, what became int8."""
 
 from __future__ import annotations
 

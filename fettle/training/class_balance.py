@@ -1,4 +1,4 @@
-"""Meet class imbalance in one of three ways: loss weights, a sampler, or offsets after training."""
+"""Class imbalance, met in one of three ways: loss weights, a sampler, or offsets after training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a module over a split batch by batch: pixels in, logits out."""
+"""Inference of a module over a split, batch by batch: pixels in, logits out."""
 
 from __future__ import annotations
 

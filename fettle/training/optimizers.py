@@ -1,4 +1,4 @@
-"""Build AdamW with one learning rate a group of layers, and store its state without pickle."""
+"""AdamW with one learning rate a group of layers; its state is stored without pickle."""
 
 from __future__ import annotations
 

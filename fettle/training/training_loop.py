@@ -1,4 +1,4 @@
-"""Train a module: the one loop behind fine-tuning and behind compression's recovery.
+"""Training loop: the one behind fine-tuning and behind compression's recovery.
 
     fitted = fit(model, data=Data(...), plan=Plan(epochs_max=10, learning_rate=1e-3))
     fitted = fit(student, data=data, plan=plan, loss=distillation)   # any loss of yours
@@ -37,7 +37,9 @@ Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training gave; the model itself holds the weights of `best_epoch` (from 1)."""
+    """Fit result: what a training gave; the model itself holds the weights of `best_epoch` (from
+    1).
+    """
 
     curve: list[Epoch]
     best_epoch: int

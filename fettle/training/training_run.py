@@ -1,4 +1,4 @@
-"""Carry a training from epoch to epoch: its curve, its best weights, its checkpoint."""
+"""Training run from epoch to epoch: its curve, its best weights, its checkpoint."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainingRun:
             )
 
     def resume(self, on_epoch: Callable[[Epoch], None]) -> None:
-        """Take up the checkpoint in scratch, if there is one."""
+        """Resume from the checkpoint in scratch, if there is one."""
         kept = training_checkpoint.load(self.scratch) if self.scratch is not None else None
         if kept is None:
             return

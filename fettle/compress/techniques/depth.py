@@ -1,4 +1,4 @@
-"""Take whole blocks out of the network, the least missed first, and merge what then meets.
+"""Depth pruning: take out whole blocks, the least sensitive first, and merge what then meets.
 
 On small images a network costs by the operator, not by the multiply-accumulate: at 32 px, 8x fewer
 MACs bought 3.2x here, and int8 on top nothing. Fewer operators is the way down. A block counts as

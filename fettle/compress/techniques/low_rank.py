@@ -1,4 +1,4 @@
-"""Split large layers into two thin ones by singular values, where that saves enough.
+"""Low-rank factorization: large layers become two thin ones by SVD, where that saves enough.
 
 A linear layer or 1x1 convolution of I inputs and O outputs becomes I -> r -> O, a kxk convolution
 becomes a kxk to r channels and a 1x1 back (Zhang et al. 2016, arXiv:1505.06798, without its data

@@ -1,4 +1,4 @@
-"""Remove whole channels by dependency groups, in steps, each followed by recovery training.
+"""Structured pruning: whole channels go by dependency groups, in steps with recovery training.
 
 One step: score the channels of each group, keep the best, cut them out of every layer they run
 through, measure BatchNorm again, train towards the unpruned model. Widths are rounded to the

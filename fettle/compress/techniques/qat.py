@@ -1,4 +1,4 @@
-"""Train with the rounding of int8 in the forward pass, so that the weights quantize well.
+"""Quantization-aware training (QAT): int8 rounding in the forward pass, fake quantization.
 
 Weights are rounded per output channel to [-127, 127], the inputs of each layer to 256 steps between
 a running minimum and maximum; the gradient passes straight through (Jacob et al. 2018, arXiv:

@@ -1,4 +1,5 @@
-"""Set single weights to zero: by magnitude, by a threshold after L1 training, or N of every M.
+"""Sparsity (unstructured pruning): single weights set to zero by magnitude, by a threshold after
+L1 training, or N of every M.
 
 Shapes stay, so no dense runtime is faster for it and the ONNX file is as long as before. What
 shrinks is the file under compression (a download, a wheel, an image layer), and the notes say by
@@ -147,7 +148,7 @@ def n_of_m_mask(weight: Tensor, *, n: int, m: int) -> Tensor:
 
 
 def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    """Zero, in place, what the masks do not keep."""
+    """Mask weights in place: zero what the masks do not keep."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Train a smaller network of another family in the model's place, towards its answers.
+"""Student network: a smaller one of another family, trained in the model's place to its answers.
 
 The other way to be small: not to cut a large network but never to have had it, with its knowledge
 (Hinton, Vinyals, Dean 2015, arXiv:1503.02531). `family` is a file in fettle/models/families and

@@ -1,4 +1,4 @@
-"""Run a toolchain's script in a subprocess: JSON in, one JSON line out, time and memory limited.
+"""Isolated worker: a toolchain's script in a subprocess, JSON lines, time and memory limited.
 
 The worker leads a process group of its own. It is killed with the whole group when a call takes
 too long or too much memory, when it answers out of turn, when it is closed, and when this process

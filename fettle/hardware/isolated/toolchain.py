@@ -1,4 +1,4 @@
-"""Run a toolchain in its own virtual environment: record here, environment, worker, session beside.
+"""Isolated toolchain: its record; its environment, worker and session are beside.
 
 For a toolchain too heavy, or too much at odds with the others, to be installed beside them.
 

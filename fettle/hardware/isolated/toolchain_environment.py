@@ -1,4 +1,4 @@
-"""Make a toolchain's virtual environment from its lock, in a cache folder of this user.
+"""Toolchain environment: a virtual one, made from its lock in a cache folder of this user.
 
     $FETTLE_TOOLCHAINS, else $XDG_CACHE_HOME/fettle/toolchains, else ~/.cache/fettle/toolchains
         NAME-DIGEST/                 the environment; DIGEST is of lock, Python and platform

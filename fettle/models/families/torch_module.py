@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TRAINS = True
 
-# Parts to cut a stranger's network in: each costs an epoch before everything learns.
+# Parts to cut a user's network in: each costs an epoch before everything learns.
 _GROUPS_MAX = 4
 _AT = "finetune.options"
 # The user's own modules, which inputs/model.json digests (see fettle/staleness/reachability.py).
@@ -68,7 +68,7 @@ def build(
     try:
         with import_isolation.of_the_user(roots):  # it may import more
             model = function(**_accepted(function, offered))
-    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+    except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
             f"{_AT}.entry: {options.entry} failed",
             got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",
@@ -96,7 +96,8 @@ def files(options: Params, project: Path) -> list[Path]:
 
 
 def groups(model: nn.Module) -> list[list[nn.Module]]:
-    """Cut a stranger's network in up to four: the part with the head, then what runs before it.
+    """Layer groups of a user's network, up to four: the part with the head, then what runs before
+    it.
 
     One group where children share parameters or the module holds parameters of its own. A part
     that is frozen as a whole is in none.
@@ -150,7 +151,7 @@ def protected(model: nn.Module) -> list[nn.Module]:
     return [layers[-1] if name is None else named.get(name, layers[-1])]
 
 
-# Any: a stranger's function.
+# Any: the user's function.
 def _function(entry: str, project: Path) -> Callable[..., Any]:
     module_name, _, name = entry.partition(":")
     roots = user_code.roots(project)
@@ -166,7 +167,7 @@ def _function(entry: str, project: Path) -> Callable[..., Any]:
             rule="modules are looked for in the project's folder and among installed packages",
             fix="check the spelling, or install the package",
         ) from err
-    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+    except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
             f"{_AT}.entry: importing '{module_name}' failed",
             got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",

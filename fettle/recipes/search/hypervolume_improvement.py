@@ -1,7 +1,7 @@
-"""Decide which recipe to evaluate next when the whole front is wanted, not one answer.
+"""Expected hypervolume improvement: the next recipe when the whole Pareto front is wanted.
 
 Of all untried moves the one comes next that is expected to add most to the area which the trials
-dominate (front.hypervolume), for each evaluation it takes: expected hypervolume improvement
+dominate (pareto_front.hypervolume), for each evaluation it takes: expected hypervolume improvement
 (Emmerich, Giannakoglou, Naujoks 2006). A move's value is counted before any training, so only its
 drop is uncertain, and the expectation is over one number. A shrinking move is worth the better of
 two hopes: what it adds as it comes, by one evaluation, and what it adds with its recovery, by two.
@@ -30,7 +30,8 @@ def choose_move(
     drop_max: float,
     final_epochs: int,
 ) -> tuple[Trial, Move] | None:
-    """Return the untried move that is expected to add most, None when all add next to nothing.
+    """Acquisition: the untried move that is expected to add most, None when all add next to
+    nothing.
 
     The front is wanted up to the value of the float model and up to `drop_max`. Ties go to the
     move that was offered first.
@@ -60,7 +61,7 @@ def choose_move(
 def expected_area(
     points: Sequence[Point], value: float, foreseen: tuple[float, float], reference: Point
 ) -> float:
-    """Return the area expected with one more point: its drop's t is Normal(mean, variance)."""
+    """Hypervolume expected with one more point: its drop's t is Normal(mean, variance)."""
     mean, deviation = foreseen[0], math.sqrt(foreseen[1])
     areas = (
         hypervolume(

@@ -1,4 +1,4 @@
-"""Tell which points are beaten by no other, and how much of the plane they dominate."""
+"""Pareto front: the points that no other beats, and the area they dominate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ Point = tuple[float, float]  # both lower is better
 
 
 def front(points: Sequence[Point]) -> list[int]:
-    """Return the positions of the points that none other beats in one and matches in the rest.
+    """Pareto front: the positions of the points that none other beats in one and matches in the
+    rest.
 
     Sorted by the first coordinate; of equal points the first one given stays.
     """
@@ -22,7 +23,9 @@ def front(points: Sequence[Point]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """Return the area that `points` dominate, up to `reference` (Zitzler, Thiele 1998)."""
+    """Hypervolume, in two dimensions the area that `points` dominate, up to `reference` (Zitzler,
+    Thiele 1998).
+    """
     area, last = 0.0, reference[1]
     for position in front(points):
         first, second = points[position]

@@ -1,4 +1,4 @@
-"""Decide which recipe to evaluate next, until nothing promises to repay an evaluation.
+"""Recipe search by expected improvement, until nothing promises to repay an evaluation.
 
 Of all untried moves from all trials the one of most expected improvement for its cost comes next:
 
@@ -32,23 +32,25 @@ SETTLED = 0.02  # an expected improvement below 2 % is within the spread of a la
 
 
 class TrialEvaluator(Protocol):
-    """What a search is lent: the only way it touches models."""
+    """Trial evaluator: the only way in which a search touches models."""
 
     def moves(self, recipe: Recipe) -> Sequence[Move]:
         """List the next moves from an evaluated recipe, mild first."""
 
     def evaluate(self, recipe: Recipe) -> Result:
-        """Make the model of `recipe` and look at it on validation."""
+        """Evaluate `recipe`: make its model and score it on validation."""
 
     def chance(self, drop: float) -> float:
-        """Return how likely the budget holds on test for a validation drop: in [0, 1], falling."""
+        """Probability that the budget holds on test for a validation drop: in [0, 1], falling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchLimits:
-    """`chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking move needs.
+    """Search limits: `chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking
+    move needs.
 
-    `front_drop_max`: look for the whole front up to this drop (expansion.py), not for one answer.
+    `front_drop_max`: look for the whole front up to this drop (hypervolume_improvement.py), not for
+    one answer.
     """
 
     evaluations_max: int
@@ -59,7 +61,8 @@ class SearchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """All trials in order (the root first), the best one's number, and whether the goal is met.
+    """Search result: all trials in order (the root first), the best one's number, and whether the
+    goal is met.
 
     `ended`: settled (nothing promised more), evaluations (the bound), or clock (truncated).
     """
@@ -89,7 +92,7 @@ def search(
     """Search from the float model, which `root` describes and which costs no evaluation.
 
     `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
-    before an evaluation only: what the journal holds is taken up whatever the clock says.
+    before an evaluation only: what the journal holds is used whatever the clock says.
     """
     memory = _JournaledEvaluator(bench, journal)
     drop_most = largest_drop(bench.chance, limits.chance_min)
@@ -135,7 +138,7 @@ def search(
 
 
 def accepted(result: Result, chance_min: float) -> bool:
-    """Tell whether a trial may be the answer."""
+    """Tell whether a trial is accepted: it may be the answer."""
     return not result.refused and result.chance >= chance_min and result.excess <= 1
 
 
@@ -171,7 +174,8 @@ def choose_move(
     drop_most: float,
     limits: SearchLimits,
 ) -> tuple[Trial, Move] | None:
-    """Return the untried move of most expected improvement for its cost, None when all are small.
+    """Acquisition: the untried move of most expected improvement for its cost, None when all are
+    small.
 
     Before anything is accepted, every move is held against the float model. Ties go to the move
     that was offered first.
@@ -266,7 +270,7 @@ def expected_improvement(
 
 
 class _JournaledEvaluator:
-    """Ask the journal first, the workbench second; write down what the workbench says."""
+    """Evaluator behind the journal: asks that first, and writes down what it had to evaluate."""
 
     def __init__(self, bench: TrialEvaluator, journal: TrialJournal) -> None:
         self._bench, self._journal = bench, journal

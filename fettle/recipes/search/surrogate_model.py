@@ -1,4 +1,4 @@
-"""Foretell what a recipe will lose, from the trials so far: two Bayesian linear regressions.
+"""Surrogate model of what a recipe will lose: two Bayesian linear regressions on the trials.
 
 Drops are learnt in the scale t(d) = asinh(d / 0.01): linear below a point, logarithmic above, so
 that a collapse does not drown the small differences that decide. With t of the drops and e the
@@ -93,7 +93,9 @@ def _regress(
 
 @dataclass(frozen=True, slots=True)
 class Surrogate:
-    """What was learnt of shrinking and of recovering; `root_value` is the float model's."""
+    """Surrogate: what was learnt of shrinking and of recovering; `root_value` is the float
+    model's.
+    """
 
     shrink: LinearRegression
     recover: LinearRegression
@@ -134,19 +136,19 @@ class Surrogate:
 def shrink_features(
     parent: Trial, *, value: float, probe: float, epochs: int
 ) -> tuple[float, float, float]:
-    """Return what a shrinking move is judged by."""
+    """Features of a shrinking move."""
     step = math.log(parent.result.value / value)
     kept = 1 / (1 + epochs / EPOCHS)
     return kept * compress_scale(parent.result.drop), kept * step, kept * compress_scale(probe)
 
 
 def recover_features(t: float, *, gone: float, before: int, more: int) -> tuple[float, float]:
-    """Return what a recovery is judged by; `before` and `more` are epochs."""
+    """Features of a recovery; `before` and `more` are epochs."""
     return t * before / max(1, before + more), gone
 
 
 def fit(trials: Sequence[Trial]) -> Surrogate:
-    """Learn from every trial that has a model; the first is the root."""
+    """Fit the surrogate to every trial that has a model; the first is the root."""
     root = trials[0].result.value
     rows: dict[str, list[tuple[Sequence[float], float]]] = {"shrink": [], "recover": []}
     for trial in trials:
@@ -170,12 +172,12 @@ def fit(trials: Sequence[Trial]) -> Surrogate:
 
 
 def likelihood(drop_most: float, mean: float, variance: float) -> float:
-    """Return how likely the drop is at most `drop_most`, for t ~ Normal(mean, variance)."""
+    """Likelihood that the drop is at most `drop_most`, for t ~ Normal(mean, variance)."""
     return NormalDist(mean, math.sqrt(variance)).cdf(compress_scale(drop_most))
 
 
 def prediction_errors(trials: Sequence[Trial]) -> dict[str, float]:
-    """Report how well the trials were foreseen: mean absolute error and rank correlation.
+    """Prediction errors of the surrogate on the trials: mean absolute error and rank correlation.
 
     Drops in shares, values relative. Empty for fewer than two foreseen trials.
     """

@@ -1,4 +1,4 @@
-"""Keep one line of JSON an event, on disk before it counts: a killed search goes on from here.
+"""Trial journal, one line of JSON an event, on disk before it counts: to resume a killed search.
 
 A line is appended and fsynced at once. A kill or a full disk can leave at most one torn line at
 the end; it is cut off, so that the file always reads. The first line names the search it is of.

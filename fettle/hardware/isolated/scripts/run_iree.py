@@ -1,4 +1,5 @@
-"""Compile with IREE for this CPU and run the result; in IREE's own environment, by harness.py.
+"""Compile with IREE for this CPU and run the result; in IREE's own environment, by
+worker_harness.py.
 
 The ONNX is imported at opset 20 (older ones are converted by onnx itself), and compiled by LLVM for
 the CPU it is compiled on: the file does not run on a CPU without its instructions.
