@@ -51,7 +51,7 @@ Json = dict[str, Any]  # Any: a JSON object
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
+class ShippedTarget:
     """The chosen target: its folder, its export's facts, its speed-up over the float model, and the
     limits of compress.also that it breaks.
     """
@@ -105,17 +105,19 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     return Outputs(measures=measures, facts=facts)
 
 
-def find_shipped(inputs: Inputs) -> Shipped:
+def find_shipped(inputs: Inputs) -> ShippedTarget:
     """Read which target select chose, and its export."""
     choice = json.loads((inputs["select"] / "choice.json").read_text())
     folder = inputs.matrix("export")[choice["target"]]
     row = next(row for row in choice["candidates"] if row["target"] == choice["target"])
     facts = manifest.read(folder, verify=False).facts
-    return Shipped(folder, facts, Measure.from_dict(row["speedup"]), tuple(row.get("over", ())))
+    return ShippedTarget(
+        folder, facts, Measure.from_dict(row["speedup"]), tuple(row.get("over", ()))
+    )
 
 
 def score(
-    params: Params, inputs: Inputs, shipped: Shipped, images: Images
+    params: Params, inputs: Inputs, shipped: ShippedTarget, images: Images
 ) -> tuple[Floats, Floats]:
     """Return the test logits of the float model (ONNX Runtime) and of the shipped file."""
     ort = plugins.resolve("runtimes", "ort", where="the float model")
@@ -148,7 +150,9 @@ def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]
     }
 
 
-def size_and_speed_ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measure]:
+def size_and_speed_ratios(
+    params: Params, inputs: Inputs, shipped: ShippedTarget
+) -> dict[str, Measure]:
     """Compare the shipped file with the float model: how many times smaller and faster it is."""
     model, size = inputs["finetune"] / "model.onnx", params.preprocess.size_px
     cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))

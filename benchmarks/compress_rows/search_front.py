@@ -39,7 +39,9 @@ def run(context: Context) -> Iterator[Row]:
 
 
 class Narrow:
-    """A workbench whose moves from a recipe are each technique's mildest and harshest alone."""
+    """A trial evaluator whose moves from a recipe are each technique's mildest and harshest
+    alone.
+    """
 
     def __init__(self, bench: recipe_evaluator.RecipeEvaluator) -> None:
         self.bench = bench

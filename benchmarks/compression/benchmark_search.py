@@ -18,7 +18,7 @@ from fettle.recorder import MemoryRecorder
 def bench(
     one: Prepared, folder: Path, asked: Mapping[str, float]
 ) -> recipe_evaluator.RecipeEvaluator:
-    """Make the workbench that compress would use, with further `compress.search` settings."""
+    """Make the trial evaluator that compress would use, with further `compress.search` settings."""
     made = job(one, folder, MemoryRecorder(), asked)
     price = CostModel(
         minimise="macs",

@@ -5,7 +5,7 @@ matched by their names. What is compared is the signal over the error of a layer
 
     10 log10(sum(reference^2) / sum((candidate - reference)^2))
 
-Int8 loses a little at each layer; a layer parts where the ratio falls below `FLOOR_DB` and by more
+Int8 loses a little at each layer; a layer diverges where the ratio falls below `FLOOR_DB` and by more
 than `STEP_DB` under the worst of what came before it. Sound int8 kept 6 dB and more at every layer
 (EfficientNet-Lite0 on digits, 97 % of answers kept; 19 dB pruned to 0.25); a layer whose channels
 are in wrong order has 0 and less.
@@ -32,11 +32,11 @@ SAME_DB = 200.0  # what equal arrays are given
 
 @dataclass(frozen=True, slots=True)
 class DivergedLayer:
-    """One layer's signal over error, in dB; `parts` marks the first one that diverges."""
+    """One layer's signal over error, in dB; `diverges` marks the first one that diverges."""
 
     name: str
     ratio_db: float
-    parts: bool = False
+    diverges: bool = False
 
 
 def compare_files(reference: Path, candidate: Path, batch: Floats) -> list[DivergedLayer]:
@@ -44,7 +44,7 @@ def compare_files(reference: Path, candidate: Path, batch: Floats) -> list[Diver
 
     Raises ModelError when they share no named layer, or one does not run.
     """
-    return _mark(_compare(_layers(reference, batch), _layers(candidate, batch)))
+    return _mark_divergence(_compare(_layers(reference, batch), _layers(candidate, batch)))
 
 
 def compare_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
@@ -53,7 +53,9 @@ def compare_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
     The int8 answers of each layer are compared, since only those exist after fusion.
     """
     written = _layers(candidate, batch, quantized=True)
-    return _mark(_compare(written, _layers(candidate, batch, quantized=True, fused=True)))
+    return _mark_divergence(
+        _compare(written, _layers(candidate, batch, quantized=True, fused=True))
+    )
 
 
 def describe_divergence(layers: list[DivergedLayer]) -> str | None:
@@ -92,7 +94,7 @@ def ratio_db(reference: Floats, candidate: Floats) -> float:
     return float(np.clip(10 * np.log10(max(signal, 1e-30) / noise), -SAME_DB, SAME_DB))
 
 
-def _mark(layers: list[DivergedLayer]) -> list[DivergedLayer]:
+def _mark_divergence(layers: list[DivergedLayer]) -> list[DivergedLayer]:
     """Mark the first layer that falls below the floor by a step."""
     lowest = SAME_DB
     for index, layer in enumerate(layers):

@@ -51,7 +51,7 @@ def forecast_passing(
         reference,
         candidate,
         labels,
-        _decisive(asked, tested),
+        _decisive_size(asked, tested),
         drop_max=asked.drop_max,
         confidence=asked.confidence,
     )
@@ -65,13 +65,13 @@ def probability_for_drop(asked: Budget, drop: float, *, seen: int, tested: int) 
     """
     flips = min(1.0, max(accuracy_budget.FLIP_SHARE, PAIRS_PER_DROP * abs(drop)))
     counts = PairedCounts(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
-    n = _decisive(asked, tested)
+    n = _decisive_size(asked, tested)
     return accuracy_budget.predictive_probability(
         counts, n, drop_max=asked.drop_max, confidence=asked.confidence
     )
 
 
-def _decisive(asked: Budget, tested: int) -> int:
+def _decisive_size(asked: Budget, tested: int) -> int:
     """Return the size of test set to forecast for: of one on which no model could pass, however
     good, twice the least on which one could, or every model would look alike.
     """

@@ -96,7 +96,7 @@ def sweep_widths(
         onnx_width_scaling.scale_widths(proto, {w: min(w, multiple) for w in widths}), batch
     ):
         widths = []
-    drawn = draw_widths(widths, multiple, seed, learnt=_affordable(open_, model))
+    drawn = draw_widths(widths, multiple, seed, learnt=_affordable_copies(open_, model))
     with tempfile.TemporaryDirectory(prefix="fettle-clones-") as name:
         paths, operators = [], []
         for index, becomes in enumerate(drawn.learnt + drawn.checked):
@@ -112,10 +112,10 @@ def sweep_widths(
             rounds=rounds,
             seed=seed,
         )
-    return _taken(operators, profiles, [float(np.median(ms)) for ms in times.values()])
+    return _to_operators(operators, profiles, [float(np.median(ms)) for ms in times.values()])
 
 
-def _affordable(open_: Callable[[Path], TimedWidth], model: Path) -> int:
+def _affordable_copies(open_: Callable[[Path], TimedWidth], model: Path) -> int:
     """Say how many copies to learn from, by the time the network itself takes to load."""
     started = time.perf_counter()
     open_(model)
@@ -166,7 +166,7 @@ def _profile(profilers: Sequence[ProfiledModel], batch: Floats) -> list[Sequence
     return [profiler.kernels() for profiler in profilers]
 
 
-def _taken(
+def _to_operators(
     operators: Sequence[tuple[Operator, ...]],
     profiles: Sequence[Sequence[KernelTime]],
     ms: Sequence[float],

@@ -105,7 +105,7 @@ def _pieces(proto: Any) -> Iterator[tuple[list[Any], set[str]]]:  # Any: onnx, u
     The nodes are sorted, readers after makers; what follows the last one is left out.
     """
     nodes = list(proto.graph.node)
-    names = set(qdq_graph.candidates(proto))
+    names = set(qdq_graph.int8_layers(proto))
     ends = [index + 1 for index, n in enumerate(nodes) if n.op_type == "Conv" and n.name in names]
     pieces = [nodes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     for index, piece in enumerate(pieces):
@@ -163,7 +163,7 @@ def _float_biases(proto: Any, prepared: Any) -> None:  # Any: onnx.ModelProto, u
 
     before = {node.name: node for node in prepared.graph.node if node.op_type == "Conv"}
     constants = {tensor.name: tensor for tensor in prepared.graph.initializer}
-    int8 = set(qdq_graph.candidates(proto))
+    int8 = set(qdq_graph.int8_layers(proto))
     for node in proto.graph.node:
         if node.name not in int8 or node.name not in before:
             continue

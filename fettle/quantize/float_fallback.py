@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fettle.operator_shape import HEAVY
 from fettle.quantize import graph_session
 from fettle.quantize.float_fallback_rewrite import reverted
-from fettle.quantize.qdq_graph import candidates, fit_batch
+from fettle.quantize.qdq_graph import fit_batch, int8_layers
 
 Floats = npt.NDArray[np.float32]
 
@@ -54,7 +54,7 @@ def rank_layers(
     wanted = run(prepared, images)
     base = float(((run(quantized, images) - wanted) ** 2).mean())
     layers = []
-    for name in candidates(quantized):
+    for name in int8_layers(quantized):
         proto = reverted(quantized, prepared, [name])
         left = float(((run(proto, images) - wanted) ** 2).mean())
         price = BOUNDARY_US + FLOAT_US_PER_MAC * macs.get(name, 0)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fettle.operator_shape import HEAVY
-from fettle.quantize.qdq_graph import candidates, channel_axis
+from fettle.quantize.qdq_graph import channel_axis, int8_layers
 
 FUSED = ("Relu", "Clip")  # between a convolution and its pair: both runtimes fuse them
 PAIR = ("QuantizeLinear", "DequantizeLinear")
@@ -79,7 +79,7 @@ def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any:
     operator that reads before that range gets it back. Unread pairs stay, for _compact.py.
     """
     links = _Links(proto)
-    heavy = frozenset(candidates(proto)) - names
+    heavy = frozenset(int8_layers(proto)) - names
     passing = _passing(proto, links, heavy)
     convolutions = {n.name for n in proto.graph.node if n.op_type == "Conv" and n.name in heavy}
     present = {node.name for node in proto.graph.node}

@@ -71,7 +71,7 @@ def channel_axis(node: Any, rank: int) -> int:  # Any: onnx.NodeProto, untyped
     return 0 if transposed else rank - 1
 
 
-def bare_answer(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def strip_output_pairs(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
     """Take the Q/DQ pair before each graph output out."""
     graph = proto.graph
     makers = {name: node for node in graph.node for name in node.output}
@@ -91,7 +91,7 @@ def bare_answer(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         graph.node.remove(quantize)
 
 
-def candidates(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+def int8_layers(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     """Name the heavy layers that run in int8."""
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     return [
@@ -102,7 +102,7 @@ def candidates(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     ]
 
 
-def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
+def operator_coverage(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
     """Count the heavy operators whose inputs all come dequantized, and the others."""
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     quantized: Counter[str] = Counter()
@@ -115,7 +115,7 @@ def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
 
 
 # Any: onnx.NodeProto, untyped
-def covered(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
+def weight_coverage(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
     """Count the heavy operators whose weight is among `stored`, and the others."""
     quantized = Counter(node.op_type for node in heavy if node.input[1] in stored)
     left = Counter(node.op_type for node in heavy if node.input[1] not in stored)

@@ -130,7 +130,7 @@ def drafts(
             per_channel_rounding.quantize(
                 quantized, prepared=prepared, names=whole, bits=weight_bits
             )
-            qdq_graph.bare_answer(quantized)
+            qdq_graph.strip_output_pairs(quantized)
             with translated(model):
                 bias_correction.correct(
                     quantized, prepared=prepared, means=means.of_layers(), batches=seen
@@ -144,7 +144,7 @@ def drafts(
 def finish(draft: Int8Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qdq_graph.Coverage:
     """Make the named layers float again, write the compact file, and run it once."""
     proto = float_fallback_rewrite.reverted(draft.quantized, draft.prepared, frozenset(keep_float))
-    coverage = qdq_graph.cover(proto)
+    coverage = qdq_graph.operator_coverage(proto)
     if not coverage.quantized:
         raise ModelError(
             f"{draft.name} cannot be quantized to int8",

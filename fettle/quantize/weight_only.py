@@ -34,7 +34,7 @@ class RoundedWeight:
 
 
 # Any: onnx's, untyped
-def opened(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str, Any]]:
+def load_folded(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str, Any]]:
     """Fold the ONNX `model`: its graph, its heavy operators, and their weights worth storing.
 
     Those are float and of two dimensions or more, by name. Raises ModelError when the file cannot
@@ -53,13 +53,13 @@ def opened(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str
     return proto, heavy, weights
 
 
-def written(proto: Any, out: Path) -> None:  # Any: onnx.ModelProto, untyped
+def write_compact(proto: Any, out: Path) -> None:  # Any: onnx.ModelProto, untyped
     """Make the graph compact and write it; same graph, same bytes. Its tensors get other names."""
     graph_cleanup.compact(proto)
     out.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def nothing_to_store(model: Path, form: str, *, weights: str, targets: str) -> ModelError:
+def no_weights_error(model: Path, form: str, *, weights: str, targets: str) -> ModelError:
     """Make the error of a model without weights for a form; `weights` says which would do."""
     return ModelError(
         f"{model.name} has no weights to store in {form}",
@@ -70,7 +70,7 @@ def nothing_to_store(model: Path, form: str, *, weights: str, targets: str) -> M
 
 
 # Any: onnx's, untyped
-def in_int8(heavy: Sequence[Any], weights: Mapping[str, Any]) -> dict[str, RoundedWeight]:
+def round_to_int8(heavy: Sequence[Any], weights: Mapping[str, Any]) -> dict[str, RoundedWeight]:
     """Round each weight held to int8, in the order of the operators that read them."""
     from onnx import numpy_helper
 

@@ -157,7 +157,7 @@ def install(toolchain: Toolchain, *, say: Say) -> Environment:
     place = folder(toolchain)
     environment = find(toolchain)
     if environment is None:
-        with _held(place, say) as handle:
+        with _install_lock(place, say) as handle:
             environment = find(toolchain)  # the one that was waited for has made it
             if environment is None:
                 return _remake(toolchain, place, handle, say)
@@ -260,7 +260,7 @@ def _check_space(toolchain: Toolchain, place: Path) -> None:
 
 
 @contextmanager
-def _held(place: Path, say: Say) -> Iterator[int]:
+def _install_lock(place: Path, say: Say) -> Iterator[int]:
     """Hold the lock of one environment; the kernel frees it on any death. Yields its handle."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

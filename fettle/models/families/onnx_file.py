@@ -83,7 +83,7 @@ def _lacks_weights(file: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
+class AdoptedModel:
     """The model in house form, how many weights it has, what was done to it in plain words."""
 
     proto: Any  # onnx.ModelProto, untyped
@@ -93,7 +93,7 @@ class Adopted:
 
 def adopt(
     source: Path, *, channels: int, size_px: int, classes: list[str], labels: list[str] | None
-) -> Adopted:
+) -> AdoptedModel:
     """Read, check and normalise a file; `classes` are the data's, sorted.
 
     The result has one input "input" float32 [batch, C, S, S] and one output "logits"
@@ -125,7 +125,7 @@ def adopt(
         notes.append("the outputs are put into sorted class order")
     onnx_rewriting.strip(proto)
     proto, fixed = _settle_batch(proto, probe, reference[:, order])
-    return Adopted(proto, onnx_rewriting.parameters(proto), tuple(notes + fixed))
+    return AdoptedModel(proto, onnx_rewriting.parameters(proto), tuple(notes + fixed))
 
 
 def _answers(proto: Any, probe: Floats) -> Floats | None:  # Any: onnx.ModelProto

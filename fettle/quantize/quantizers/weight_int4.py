@@ -32,7 +32,7 @@ ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredWeights:
     """What was stored how: `coverage.quantized` counts the weights in int4 or int8.
 
     `kept_int8` names those in int8; `disagreement` is the share of answers that differ from the
@@ -56,27 +56,27 @@ class Stored:
 
 def apply(
     model: Path, out: Path, *, batches: list[Floats], held_out: Floats, disagreement_max: float
-) -> Stored:
+) -> StoredWeights:
     """Write the ONNX `model` with int4 weights to `out`; same inputs, same bytes.
 
     `batches` and `held_out` are normalised training images [n, C, H, W]. Raises ModelError when
     there is no weight to store, the bounds leave none in int4, or the file cannot be folded.
     """
-    proto, heavy, weights = weight_only.opened(model, opset=OPSET)
+    proto, heavy, weights = weight_only.load_folded(model, opset=OPSET)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
-    int8 = weight_only.in_int8(heavy, weights)
+    int8 = weight_only.round_to_int8(heavy, weights)
     with translated(model):
         int4 = _in_int4(proto, heavy, int8, weights, qdq_graph.fit_batch(proto, batches))
     chosen, disagreement = _choose(model, proto, int8, int4, held_out, disagreement_max)
-    stored = Stored(
-        coverage=qdq_graph.covered(heavy, int8),
+    stored = StoredWeights(
+        coverage=qdq_graph.weight_coverage(heavy, int8),
         kept_int8=tuple(n.name for n in heavy if n.input[1] in int8.keys() - chosen.keys()),
         disagreement=disagreement,
         images=len(held_out),
     )
     for weight, rounded in int8.items():
         weight_only.store(proto, weight, chosen.get(weight, rounded), packed=weight in chosen)
-    weight_only.written(proto, out)
+    weight_only.write_compact(proto, out)
     return stored
 
 
@@ -126,7 +126,7 @@ def _choose(
     """
     if not int4:
         which = "constant weights of its own"
-        raise weight_only.nothing_to_store(model, "int4", weights=which, targets="w4")
+        raise weight_only.no_weights_error(model, "int4", weights=which, targets="w4")
     wanted = float_fallback.run(proto, images)
     variance = max(float(wanted.var()), 1e-30)
     plain = _error(float_fallback.run(_widened(proto, int8), images), wanted) / variance

@@ -82,7 +82,7 @@ class SearchResult:
 
 def search(
     root: Result,
-    bench: TrialEvaluator,
+    evaluator: TrialEvaluator,
     journal: TrialJournal,
     *,
     limits: SearchLimits,
@@ -94,8 +94,8 @@ def search(
     `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
     before an evaluation only: what the journal holds is used whatever the clock says.
     """
-    memory = _JournaledEvaluator(bench, journal)
-    drop_most = largest_drop(bench.chance, limits.chance_min)
+    memory = _JournaledEvaluator(evaluator, journal)
+    drop_most = largest_drop(evaluator.chance, limits.chance_min)
     trials = [Trial(number=0, parent=-1, recipe=(), role="root", result=root)]
     untried = [(trials[0], move) for move in memory.moves(())]
     ended: Literal["settled", "evaluations", "clock"] = "settled"
@@ -272,8 +272,8 @@ def expected_improvement(
 class _JournaledEvaluator:
     """Evaluator behind the journal: asks that first, and writes down what it had to evaluate."""
 
-    def __init__(self, bench: TrialEvaluator, journal: TrialJournal) -> None:
-        self._bench, self._journal = bench, journal
+    def __init__(self, evaluator: TrialEvaluator, journal: TrialJournal) -> None:
+        self._evaluator, self._journal = evaluator, journal
         self._results: dict[str, Mapping[str, object]] = {}
         self._moves: dict[str, list[Move]] = {}
         for event in journal.events[1:]:
@@ -288,7 +288,7 @@ class _JournaledEvaluator:
     def evaluate(self, recipe: Recipe) -> Result:
         name = trial.key(recipe)
         if name not in self._results:
-            kept = trial.result_to_json(self._bench.evaluate(recipe))
+            kept = trial.result_to_json(self._evaluator.evaluate(recipe))
             steps = [dict(step) for step in recipe]
             self._journal.append({"kind": "result", "recipe": name, "steps": steps, "result": kept})
             self._results[name] = kept
@@ -297,7 +297,7 @@ class _JournaledEvaluator:
     def moves(self, recipe: Recipe) -> list[Move]:
         name = trial.key(recipe)
         if name not in self._moves:
-            offered = [asdict(move) for move in self._bench.moves(recipe)]
+            offered = [asdict(move) for move in self._evaluator.moves(recipe)]
             self._journal.append({"kind": "moves", "recipe": name, "moves": offered})
             self._moves[name] = [Move(**fields) for fields in offered]
         return self._moves[name]

@@ -62,7 +62,7 @@ def saved(proto: Any, folder: Path) -> Path:
     return path
 
 
-def adopt(path: Path, **changed: Any) -> family.Adopted:
+def adopt(path: Path, **changed: Any) -> family.AdoptedModel:
     given: dict[str, Any] = {"channels": 3, "size_px": 8, "classes": CLASSES, "labels": None}
     return family.adopt(path, **(given | changed))
 

@@ -19,7 +19,7 @@ from fettle.models import export_onnx
 from fettle.models.families import small_cnn
 from fettle.quantize import gptq
 from fettle.quantize.quantizers import weight_int4, weight_int8
-from fettle.quantize.quantizers.weight_int4 import Stored
+from fettle.quantize.quantizers.weight_int4 import StoredWeights
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 BOUND = 0.02
@@ -50,7 +50,7 @@ def model(images: Floats, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def store(model: Path, out: Path, images: Floats, *, most: float = BOUND) -> Stored:
+def store(model: Path, out: Path, images: Floats, *, most: float = BOUND) -> StoredWeights:
     return weight_int4.apply(
         model,
         out,
@@ -61,7 +61,7 @@ def store(model: Path, out: Path, images: Floats, *, most: float = BOUND) -> Sto
 
 
 @pytest.fixture(scope="module")
-def stored(model: Path, images: Floats) -> tuple[Path, Stored]:
+def stored(model: Path, images: Floats) -> tuple[Path, StoredWeights]:
     out = model.with_name("w4.onnx")
     return out, store(model, out, images)
 
@@ -77,7 +77,7 @@ def test_the_network_tells_digits_apart(model: Path, images: Floats) -> None:
 
 
 def test_the_file_is_well_under_int8_weights_and_says_what_it_holds(
-    model: Path, stored: tuple[Path, Stored]
+    model: Path, stored: tuple[Path, StoredWeights]
 ) -> None:
     path, found = stored
     weight_int8.apply(model, model.with_name("w8.onnx"))
@@ -92,7 +92,7 @@ def test_the_file_is_well_under_int8_weights_and_says_what_it_holds(
 
 
 def test_the_answers_keep_the_bound_on_images_that_nothing_saw(
-    model: Path, images: Floats, stored: tuple[Path, Stored]
+    model: Path, images: Floats, stored: tuple[Path, StoredWeights]
 ) -> None:
     path, found = stored
     assert found.images == 256
@@ -101,7 +101,7 @@ def test_the_answers_keep_the_bound_on_images_that_nothing_saw(
 
 
 def test_a_tighter_bound_on_the_error_keeps_more_layers_in_int8(
-    model: Path, images: Floats, stored: tuple[Path, Stored], monkeypatch: pytest.MonkeyPatch
+    model: Path, images: Floats, stored: tuple[Path, StoredWeights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = model.with_name("tight.onnx")
     monkeypatch.setattr(weight_int4, "ERROR_SHARE", 5e-4)
@@ -111,7 +111,7 @@ def test_a_tighter_bound_on_the_error_keeps_more_layers_in_int8(
 
 
 def test_onnx_runtime_widens_the_weights_when_it_loads_the_file(
-    images: Floats, stored: tuple[Path, Stored]
+    images: Floats, stored: tuple[Path, StoredWeights]
 ) -> None:
     profiler = ort.profile(stored[0], threads=1)
     for _ in range(3):
@@ -123,7 +123,7 @@ def test_onnx_runtime_widens_the_weights_when_it_loads_the_file(
 
 @pytest.mark.skipif(not openvino.available().ok, reason="needs openvino")
 def test_openvino_answers_the_same_and_keeps_the_weights_packed(
-    images: Floats, stored: tuple[Path, Stored], tmp_path: Path
+    images: Floats, stored: tuple[Path, StoredWeights], tmp_path: Path
 ) -> None:
     openvino.compile(stored[0], tmp_path)
     ours = ort.open(stored[0], threads=1).run(images[:64])
@@ -134,7 +134,7 @@ def test_openvino_answers_the_same_and_keeps_the_weights_packed(
 
 
 def test_the_same_model_gives_the_same_bytes(
-    model: Path, images: Floats, stored: tuple[Path, Stored]
+    model: Path, images: Floats, stored: tuple[Path, StoredWeights]
 ) -> None:
     again = model.with_name("again.onnx")
     assert store(model, again, images) == stored[1]
