@@ -5,10 +5,10 @@ matched by their names. What is compared is the signal over the error of a layer
 
     10 log10(sum(reference^2) / sum((candidate - reference)^2))
 
-Int8 loses a little at each layer; a layer diverges where the ratio falls below `FLOOR_DB` and by more
-than `STEP_DB` under the worst of what came before it. Sound int8 kept 6 dB and more at every layer
-(EfficientNet-Lite0 on digits, 97 % of answers kept; 19 dB pruned to 0.25); a layer whose channels
-are in wrong order has 0 and less.
+Int8 loses a little at each layer; a layer diverges where the ratio falls below `FLOOR_DB` and by
+more than `STEP_DB` under the worst of what came before it. Sound int8 kept 6 dB and more at every
+layer (EfficientNet-Lite0 on digits, 97 % of answers kept; 19 dB pruned to 0.25); a layer whose
+channels are in wrong order has 0 and less.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def compare_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
 
 def describe_divergence(layers: list[DivergedLayer]) -> str | None:
     """Divergence in a sentence: where the files begin to differ, or None."""
-    position = next((index for index, layer in enumerate(layers) if layer.parts), None)
+    position = next((index for index, layer in enumerate(layers) if layer.diverges), None)
     if position is None:
         return None
     before = min((layer.ratio_db for layer in layers[:position]), default=None)
@@ -101,7 +101,7 @@ def _mark_divergence(layers: list[DivergedLayer]) -> list[DivergedLayer]:
         if layer.ratio_db < FLOOR_DB and layer.ratio_db < lowest - STEP_DB:
             return [
                 *layers[:index],
-                DivergedLayer(layer.name, layer.ratio_db, parts=True),
+                DivergedLayer(layer.name, layer.ratio_db, diverges=True),
                 *layers[index + 1 :],
             ]
         lowest = min(lowest, layer.ratio_db)
