@@ -101,7 +101,7 @@ def compress_module(
     train: Images,
     validation: Images,
 ) -> Outputs:
-    """Take the float module through the recipe and lower it; torch is imported here."""
+    """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from fettle.recipes import recipe_runner, recovery_training, sensitivity_report

@@ -89,7 +89,7 @@ PROFILED_RUNS = 50  # medians of whole microseconds: shares move by under a poin
 
 @dataclass(frozen=True, slots=True)
 class EvaluationJob:
-    """What every part of the stage needs. `runtime` is the candidate's module."""
+    """Evaluation job: what every part of the stage needs. `runtime` is the candidate's module."""
 
     params: Params
     inputs: Inputs
@@ -169,7 +169,7 @@ def refuse_unmeasured(name: str, reason: str, exported: Mapping[str, Any]) -> Ou
 
 
 def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
-    """Take every figure of the candidate and judge it."""
+    """Measure every figure of the candidate and judge it."""
     contenders = load(job)
     facts: Facts = {
         "target": name,

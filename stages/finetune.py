@@ -54,7 +54,7 @@ WEIGHT_OPTIONS = ("path", "weights")
 
 @dataclass(frozen=True, slots=True)
 class FinetuneJob:
-    """What both ways of getting a model need; `options` are the family's own."""
+    """Fine-tuning job: what both ways of getting a model need; `options` are the family's own."""
 
     params: Params
     family: ModuleType

@@ -166,7 +166,7 @@ def inspect_images(
 
 
 def refuse_double_rows(images: Sequence[IngestedImages], source: str) -> None:
-    """Hold the source to its contract: a row's id is unique."""
+    """Refuse a source that breaks its contract: a row's id is unique."""
     if len({image.item.row for image in images}) != len(images):
         raise OurFault(f"the source {source} gave two images the same row id")
 

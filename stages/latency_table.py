@@ -1,4 +1,4 @@
-"""Measure what operators cost on this machine, so that compress can predict a latency unbuilt.
+"""Latency table: what operators cost on this machine, so that compress can predict a latency.
 
 reads     finetune (the float model: its graph and its shapes)
 writes    latency_table.json (fettle/hardware/operator_cost_table.py; no targets when nothing was

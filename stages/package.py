@@ -162,7 +162,7 @@ def _are_probabilities(rows: Floats) -> bool:
 def describe(
     params: Params, read: Mapping[str, Manifest], exported: Manifest, classes: list[str], kind: str
 ) -> Json:
-    """State what the release is: name, target, runtime, typed signature, where it comes from."""
+    """Release description: name, target, runtime, typed signature, where it comes from."""
     facts, size_px = exported.facts, params.preprocess.size_px
     shape = [None, params.preprocess.channels, size_px, size_px]
     ingest = read["ingest"]

@@ -130,7 +130,7 @@ def score(
 
 
 def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]:
-    """Take every metric of both models, and the paired drops."""
+    """Compare every metric of both models, and the paired drops."""
     labels = images.labels
     first = accuracy_statistics.summary(before, labels)
     recalls = {

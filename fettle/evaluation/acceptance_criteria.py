@@ -53,7 +53,8 @@ def is_faster(size_bytes: int, best: Baseline) -> tuple[bool, str]:
 
 
 def pays(size_bytes: int, rival: Baseline) -> tuple[bool, str]:
-    """Tell whether a file is faster (its interval lies above 1) or smaller than its rival.
+    """Gain in speed or size: whether a file is faster (its interval lies above 1) or smaller than
+    its rival.
 
     Smaller is: by SAVED_MIN of the rival's bytes at least.
     """

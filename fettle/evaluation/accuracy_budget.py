@@ -116,7 +116,7 @@ def judge(
     drop_max: float,
     confidence: float,
 ) -> BudgetJudgement:
-    """Hold the upper bound of the drop against `drop_max`."""
+    """Judge the budget: the upper bound of the drop against `drop_max`."""
     bound = drop_bound(metric, reference, candidate, labels, confidence=confidence)
     if bound <= drop_max:
         return BudgetJudgement("met", bound)

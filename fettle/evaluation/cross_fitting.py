@@ -33,7 +33,9 @@ FLOOR = 1e-30  # a probability of 0 has no logarithm
 
 @dataclass(frozen=True, slots=True)
 class FoldAnswers:
-    """What both models say of images [n]: log-probabilities [n, classes], as good as logits."""
+    """Fold answers of both models on images [n]: log-probabilities [n, classes], as good as
+    logits.
+    """
 
     classes: list[str]
     rows: list[str]

@@ -32,7 +32,7 @@ KERNELS_KEPT = 12  # of the slowest, by name
 
 
 class ProfiledKernel(Protocol):
-    """What a profiler tells of a node: see fettle.hardware.runtimes.Kernel."""
+    """Profiled kernel, a node: see fettle.hardware.runtimes.Kernel."""
 
     @property
     def name(self) -> str: ...

@@ -25,7 +25,7 @@ PROC_LOCKS = Path("/proc/locks")  # Linux: every lock of the machine, a line eac
 def machine_lock(
     *, alone: bool, on_wait: Callable[[str], None], folder: Path | None = None
 ) -> Iterator[None]:
-    """Hold the machine, shared or alone; `on_wait` is told once who holds it, if one must wait."""
+    """Lock the machine, shared or alone; `on_wait` is told once who holds it, if one must wait."""
     name = f"fettle-measure-{os.getuid()}"
     folder = folder or Path(tempfile.gettempdir())
     with (folder / f"{name}.lock").open("a") as lock:

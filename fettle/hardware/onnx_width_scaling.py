@@ -63,7 +63,7 @@ def scale_widths(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.Mo
 
 
 def is_runnable(proto: Any, batch: Any) -> bool:  # Any: onnx.ModelProto; float32 [1, C, H, W]
-    """Tell whether a clone still is a network: not every graph lets its widths change."""
+    """Tell whether a scaled copy still is a network: not every graph lets its widths change."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

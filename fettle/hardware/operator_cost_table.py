@@ -67,7 +67,7 @@ class PredictionCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What operators cost on one target; `fits` maps a place, a form or a kind to its terms.
+    """Operator costs on one target; `fits` maps a place, a form or a kind to its terms.
 
     `glue_ms` is charged once a network; an operator takes `kernel_share` of its profiled time, and
     `operator_ms`, and `weight_ms` for each of its weights and each million of the network's: the

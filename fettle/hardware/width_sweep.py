@@ -39,14 +39,14 @@ RUNS_A_TURN = 3
 
 
 class TimedWidth(Protocol):
-    """What a runtime's `open` returns: see fettle.hardware.runtimes.Session."""
+    """Timed width, as a runtime's `open` returns it: see fettle.hardware.runtimes.Session."""
 
     def run(self, batch: Floats) -> object:
         """Run once."""
 
 
 class KernelTime(Protocol):
-    """What a profiler tells of a node: see fettle.hardware.runtimes.Kernel."""
+    """Kernel time of a node: see fettle.hardware.runtimes.Kernel."""
 
     @property
     def name(self) -> str: ...
@@ -55,7 +55,9 @@ class KernelTime(Protocol):
 
 
 class ProfiledModel(TimedWidth, Protocol):
-    """What a runtime's `profile` returns: see fettle.hardware.runtimes.Profiler."""
+    """Profiled model, as a runtime's `profile` returns it: see
+    fettle.hardware.runtimes.Profiler.
+    """
 
     def kernels(self) -> Sequence[KernelTime]:
         """Stop, and tell."""
@@ -63,7 +65,9 @@ class ProfiledModel(TimedWidth, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WidthSweep:
-    """What a table is made of: kernels, the networks they were in, and others to judge it on."""
+    """Width sweep, of which a table is made: kernels, the networks they were in, and others to
+    judge it on.
+    """
 
     samples: tuple[CostSample, ...]
     nets: tuple[NetworkTiming, ...]

@@ -73,7 +73,7 @@ def reverted(quantized: Any, prepared: Any, names: Collection[str]) -> Any:  # A
 
 
 def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any: onnx.ModelProto
-    """Give the named layers, and what no longer pays, float inputs and weights back, in place.
+    """Revert the named layers to float, and what then gains nothing by int8, in place.
 
     The quantizer takes a Clip or Relu out where the next range cuts the same values off; a float
     operator that reads before that range gets it back. Unread pairs stay, for _compact.py.

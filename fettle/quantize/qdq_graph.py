@@ -27,7 +27,9 @@ BATCH_IMAGES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many of the heavy operators run in int8, and which stay float: {operator: count}."""
+    """Int8 coverage: how many of the heavy operators run in int8, and which stay float: {operator:
+    count}.
+    """
 
     quantized: dict[str, int]
     left: dict[str, int]
@@ -72,7 +74,7 @@ def channel_axis(node: Any, rank: int) -> int:  # Any: onnx.NodeProto, untyped
 
 
 def strip_output_pairs(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
-    """Take the Q/DQ pair before each graph output out."""
+    """Strip the Q/DQ pair before each graph output."""
     graph = proto.graph
     makers = {name: node for node in graph.node for name in node.output}
     uses = Counter(name for node in graph.node for name in node.input)

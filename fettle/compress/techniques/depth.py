@@ -41,7 +41,7 @@ CLAIMS = Capabilities(
 
 
 class Params(Strict):
-    """How many blocks go, or which; how the loss is won back.
+    """Depth options: how many blocks go, or which; how accuracy is recovered.
 
     `blocks` names them and overrides `remove`; a model with fewer removable blocks loses them all.
     `merge` joins two convolutions that meet with nothing between them.

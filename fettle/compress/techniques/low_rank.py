@@ -39,7 +39,7 @@ PROPOSED_FRACTIONS = (0.5, 0.25)
 
 
 class Params(Strict):
-    """How thin: `rank_fraction` of the full rank, rounded up to the channel multiple.
+    """Rank options: `rank_fraction` of the full rank, rounded up to the channel multiple.
 
     A layer is split where its multiply-accumulates fall by `macs_ratio_min` or more, and by
     `macs_saved_min` an image: below that the added operator costs more than the split saves.

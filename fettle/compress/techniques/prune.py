@@ -51,7 +51,7 @@ PROPOSED_FRACTIONS = (0.75, 0.5, 0.375, 0.25)
 
 
 class Params(Strict):
-    """How many channels stay and how the loss is won back.
+    """Pruning options: how many channels stay, how accuracy is recovered.
 
     `scope` uniform keeps the same share in every group, global ranks all channels together.
     """

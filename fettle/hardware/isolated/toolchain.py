@@ -29,7 +29,7 @@ PLAIN_PATH = re.compile(r"[\w/.,+@:=~-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one call may take: wall time, and resident memory of the whole process group.
+    """Limits of one call: wall time, and resident memory of the whole process group.
 
     Memory is looked at in /proc; where there is none, only the time is held.
     """

@@ -139,7 +139,7 @@ def python(toolchain: Toolchain) -> Path:
 
 
 def cost(toolchain: Toolchain) -> str:
-    """Say what installing takes, in one line."""
+    """Cost of installing, in one line."""
     return (
         f"{toolchain.title}: about {toolchain.download_mb} MB to download, {toolchain.disk_mb} MB "
         f"on disk at {folder(toolchain)}, {toolchain.minutes} min"

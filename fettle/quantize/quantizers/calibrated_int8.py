@@ -28,7 +28,7 @@ METHODS: tuple[Calibrate, ...] = get_args(Calibrate)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibratedModel:
-    """What was chosen: the method, layers made float again, and what the file then changes.
+    """Calibrated model: the method chosen, layers made float again, and what the file then changes.
 
     `errors` {method: mean squared error of the logits}; `disagreement` is the share of answers
     that differ from the float graph's on `images` held-out images, after `evaluations` files.

@@ -33,7 +33,7 @@ ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredWeights:
-    """What was stored how: `coverage.quantized` counts the weights in int4 or int8.
+    """Stored weights: `coverage.quantized` counts the weights in int4 or int8.
 
     `kept_int8` names those in int8; `disagreement` is the share of answers that differ from the
     float graph's on `images` held-out images.

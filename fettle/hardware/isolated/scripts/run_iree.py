@@ -1,5 +1,4 @@
-"""Compile with IREE for this CPU and run the result; in IREE's own environment, by
-worker_harness.py.
+"""IREE: compile for this CPU and run; in its own environment, by worker_harness.py.
 
 The ONNX is imported at opset 20 (older ones are converted by onnx itself), and compiled by LLVM for
 the CPU it is compiled on: the file does not run on a CPU without its instructions.
