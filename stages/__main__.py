@@ -25,7 +25,7 @@ import psutil
 
 from fettle import manifest, params, user_traceback
 from fettle.errors import FettleError, ModelError, OurFault, TransientError
-from fettle.evaluation.target_refusal import disk_full
+from fettle.evaluation.target_refusal import is_disk_full
 from fettle.hardware.measurement_lock import machine_lock
 from fettle.process_lifetime import die_with_parent
 from fettle.recorder import JsonlRecorder
@@ -140,9 +140,9 @@ def input_folders(
     for read in stage.READS:
         upstream, at, which = read.partition("@")
         chosen = targets if which == "*" else [target or ""] if at else [""]
-        for one in chosen:
-            address = f"{upstream}@{one}" if which == "*" else upstream
-            folders[address] = project / "artifacts" / upstream / one
+        for entry in chosen:
+            address = f"{upstream}@{entry}" if which == "*" else upstream
+            folders[address] = project / "artifacts" / upstream / entry
     return folders
 
 
@@ -169,17 +169,17 @@ def explain(err: BaseException) -> FettleError:
     """
     if isinstance(err, FettleError):
         return err
-    if disk_full(err):
+    if is_disk_full(err):
         return TransientError(
             "the disk is full",
             got=f"{type(err).__name__}: {err}",
             rule="an artefact is written whole or not at all; the last good one is kept",
             fix="free some space (`fettle doctor` says how much is left) and run again",
         )
-    at = user_traceback.line(err, [Path.cwd(), Path(os.environ.get("FETTLE_ROOT", "."))])
-    if at:
+    line = user_traceback.line(err, [Path.cwd(), Path(os.environ.get("FETTLE_ROOT", "."))])
+    if line:
         return ModelError(
-            f"your own code failed{at}",
+            f"your own code failed{line}",
             got=f"{type(err).__name__}: {err}",
             rule="it runs in every stage that trains, cuts or exports the model",
             fix="mend that line; the last good artefacts are kept",

@@ -72,28 +72,28 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     calibrating = params.export.calibration_images
     if facts["trains"]:
         train = split_reader.images(inputs, params, "train")
-        found = of_module(params, inputs, out, recorder, train, validation)
+        outputs = compress_module(params, inputs, out, recorder, train, validation)
     else:
         train = split_reader.images(inputs, params, "train", most=calibrating)
-        found = as_it_is(params, inputs["finetune"] / "model.onnx", out, validation)
+        outputs = copy_unchanged(params, inputs["finetune"] / "model.onnx", out, validation)
     shared = {
         "classes": facts["classes"],
         "trains": facts["trains"],
-        "calibration_digest": digest(train, calibrating),
+        "calibration_digest": images_digest(train, calibrating),
     }
-    return Outputs(measures=found.measures, facts={**shared, **found.facts})
+    return Outputs(measures=outputs.measures, facts={**shared, **outputs.facts})
 
 
-def digest(images: Images, most: int) -> str:
-    """Hash (hex) the row ids and pixels of the first `most` images, in order."""
-    found = hashlib.sha256()
+def images_digest(images: Images, most: int) -> str:
+    """Digest (hex) of the row ids and pixels of the first `most` images, in order."""
+    digest = hashlib.sha256()
     for row, pixels in zip(images.ids[:most], images.pixels[:most], strict=True):
-        found.update(json.dumps(row).encode())
-        found.update(pixels.tobytes())
-    return found.hexdigest()
+        digest.update(json.dumps(row).encode())
+        digest.update(pixels.tobytes())
+    return digest.hexdigest()
 
 
-def of_module(
+def compress_module(
     params: Params,
     inputs: Inputs,
     out: Path,
@@ -101,7 +101,7 @@ def of_module(
     train: Images,
     validation: Images,
 ) -> Outputs:
-    """Take the float module through the recipe and lower it; torch is imported here."""
+    """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from fettle.recipes import recipe_runner, recovery_training, sensitivity_report
@@ -122,17 +122,17 @@ def of_module(
     if asked == "auto":
         from fettle.recipes import recipe_search
 
-        searched = recipe_search.find(
-            job, passing_probability.count_tested(inputs["validate"]), costs(inputs)
+        searched = recipe_search.search_recipe(
+            job, passing_probability.count_tested(inputs["validate"]), read_latency_tables(inputs)
         )
         job = replace(job, recipe=searched.recipe)
         manifest.write_json(out / "search.json", searched.document)
-        told = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
-        facts = {"search": {name: searched.document[name] for name in told}}
-    done = recipe_runner.follow(job)
+        keys = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
+        facts = {"search": {name: searched.document[name] for name in keys}}
+    done = recipe_runner.run_recipe(job)
     sensitivity_report.write(job, done.before, out)
     reference = write_reference(out, validation.pixels, done.after.logits)
-    parity = recipe_runner.write(job, done, out, reference)
+    parity = recipe_runner.write_artefacts(job, done, out, reference)
     drop = accuracy_statistics.drop(
         "accuracy", done.before.logits, done.after.logits, validation.labels
     )
@@ -140,7 +140,7 @@ def of_module(
         measures={
             **accuracy_statistics.summary(done.after.logits, validation.labels),
             "accuracy_drop": drop,
-            **sizes(done.before.size, done.after.size),
+            **size_measures(done.before.size, done.after.size),
         },
         facts={
             "steps": done.steps,
@@ -151,14 +151,14 @@ def of_module(
     )
 
 
-def costs(inputs: Inputs) -> dict[str, Costs]:
-    """Read this machine's latency table, by target."""
+def read_latency_tables(inputs: Inputs) -> dict[str, Costs]:
+    """Latency tables of this machine, by target."""
     return operator_cost_table.read(
         inputs["latency_table"] / operator_cost_table.NAME, machine_fingerprint.fingerprint()
     )
 
 
-def as_it_is(params: Params, model: Path, out: Path, validation: Images) -> Outputs:
+def copy_unchanged(params: Params, model: Path, out: Path, validation: Images) -> Outputs:
     """Hand an ONNX file on without a change; its reference is ONNX Runtime on that very file."""
     from fettle.hardware import onnx_cost
     from fettle.hardware.runtimes import ort
@@ -171,18 +171,21 @@ def as_it_is(params: Params, model: Path, out: Path, validation: Images) -> Outp
         [session.run(normalise(batch)) for batch in _batches(validation.pixels)]
     )
     reference = write_reference(out, validation.pixels, logits)
-    parity = export_onnx.compare(logits[: len(reference)], reference)
+    parity = export_onnx.compare_logits(logits[: len(reference)], reference)
     manifest.write_json(out / "layers.json", [])
     pre = params.preprocess
     cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.size_px, pre.size_px))
     size = (cost.parameters, cost.macs)
     return Outputs(
-        measures={**accuracy_statistics.summary(logits, validation.labels), **sizes(size, size)},
+        measures={
+            **accuracy_statistics.summary(logits, validation.labels),
+            **size_measures(size, size),
+        },
         facts={"steps": [], "recipe": [], "parity": parity.to_dict()},
     )
 
 
-def sizes(before: tuple[int, int], after: tuple[int, int]) -> dict[str, Measure]:
+def size_measures(before: tuple[int, int], after: tuple[int, int]) -> dict[str, Measure]:
     """Name (parameters, multiply-accumulates for one image) before and after as Measures."""
     return {
         "params_before": Measure(value=before[0], unit="parameters", n=1),

@@ -59,7 +59,7 @@ from fettle.evaluation import (
     latency_comparison,
     target_refusal,
 )
-from fettle.evaluation.batch_scoring import answers
+from fettle.evaluation.batch_scoring import predict_logits
 from fettle.evaluation.latency_comparison import Contender
 from fettle.hardware import energy_measurement, kernel_profile, peak_memory, precisions
 from fettle.hardware.machine_check import check_machine
@@ -88,7 +88,7 @@ PROFILED_RUNS = 50  # medians of whole microseconds: shares move by under a poin
 
 @dataclass(frozen=True, slots=True)
 class EvaluationJob:
-    """What every part of the stage needs. `runtime` is the candidate's module."""
+    """Evaluation job: what every part of the stage needs. `runtime` is the candidate's module."""
 
     params: Params
     inputs: Inputs
@@ -119,27 +119,27 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     name = str(inputs.target)
     target: Target = plugins.resolve("targets", name, where="targets").TARGET
     exported = manifest.read(inputs["export"], verify=False).facts
-    absent = target_refusal.absent(name, target, exported)
+    absent = target_refusal.unavailable_reason(name, target, exported)
     if absent:
-        return not_measured(name, absent, exported)
+        return refuse_unmeasured(name, absent, exported)
     runtime = plugins.resolve(
         "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
     )
     job = EvaluationJob(params, inputs, recorder, target, runtime, exported)
     try:
-        found = measure(job, name, out)
+        outcome = measure(job, name, out)
         write_profiles(job, out)
-        return found
+        return outcome
     except Exception as err:  # a toolchain may raise anything: see target_refusal
-        refused = target_refusal.reason(err)
+        refused = target_refusal.refusal_reason(err)
         for left in out.iterdir():
             if left.is_file():
                 left.unlink()
-        return not_measured(name, refused, exported)
+        return refuse_unmeasured(name, refused, exported)
 
 
 # Any: the export's facts
-def not_measured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs:
+def refuse_unmeasured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs:
     """Refuse for want of evidence: missing evidence never ships."""
     return Outputs(
         facts={
@@ -155,7 +155,7 @@ def not_measured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs
 
 
 def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
-    """Take every figure of the candidate and judge it."""
+    """Measure every figure of the candidate and judge it."""
     contenders = load(job)
     facts: Facts = {
         "target": name,
@@ -165,18 +165,18 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
         "plain_size_bytes": contenders["plain"].size_bytes,
         "threads": job.params.evaluate.threads,
         "batch_images": job.params.evaluate.batch_images,
-        "parity": take_parity(job, contenders["candidate"].session),
+        "parity": measure_parity(job, contenders["candidate"].session),
     }
     images = split_reader.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
-    measures = take_quality(job, contenders, images, out)
+    measures = measure_quality(job, contenders, images, out)
     if job.precision.saturates_without_vnni and job.entry.suffix == ".onnx":
-        found, more = take_other_cpu(job, contenders["candidate"].session, images)
-        facts["without_vnni"] = found
+        other_cpu, more = measure_without_vnni(job, contenders["candidate"].session, images)
+        facts["without_vnni"] = other_cpu
         measures |= more
     section = job.params.evaluate
     job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
-    timed = latency_comparison.take(contenders, job.params, images.pixels)
+    timed = latency_comparison.measure_latency(contenders, job.params, images.pixels)
     measures |= timed.measures
     facts["best_float"] = timed.best_float
     measures["peak_memory_bytes"] = peak_memory.peak(
@@ -185,12 +185,12 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
         threads=section.threads,
         shape=(1, *images.pixels.shape[1:]),
     )
-    joules, facts["energy"] = take_energy(job, contenders["candidate"].session, images)
+    joules, facts["energy"] = measure_energy(job, contenders["candidate"].session, images)
     measures |= joules
     measures["size_bytes"] = Measure(value=facts["size_bytes"], unit="bytes", n=1)
     ships, reason = judge(job, facts, measures)
-    for key, one in measures.items():
-        job.recorder.scalar(key, one.value)
+    for key, value in measures.items():
+        job.recorder.scalar(key, value.value)
     facts |= {
         "verdict": "ship" if ships else "refused",
         "reason": reason,
@@ -214,12 +214,12 @@ def load(job: EvaluationJob) -> dict[str, Contender]:
         name: Contender(runtime.open(path, threads=threads), sizes[name])
         for name, (runtime, path) in files.items()
     } | {
-        **latency_comparison.float_models(files["baseline"][1], threads=threads),
-        **latency_comparison.unoptimised(files, threads=threads),
+        **latency_comparison.open_float_models(files["baseline"][1], threads=threads),
+        **latency_comparison.open_unoptimised(files, threads=threads),
     }
 
 
-def take_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
+def measure_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
     """Compare with the reference answers that compress left: source-of-truth logits.
 
     Raises ModelError when an answer is no number.
@@ -227,7 +227,7 @@ def take_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
     reference = load_file(job.inputs["compress"] / "reference.safetensors")
     most = job.params.evaluate.parity_images
     pixels, wanted = reference["input_pixels"][:most], reference["logits"][:most]
-    logits = answers(session, job.params, pixels)
+    logits = predict_logits(session, job.params, pixels)
     if not np.isfinite(logits).all():
         raise ModelError(
             "the model answers with values that are no numbers",
@@ -235,21 +235,21 @@ def take_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
             rule="every logit is finite",
             fix="look for an overflow in the model, or drop this target",
         )
-    found = export_onnx.compare(logits, wanted)
-    return {"cosine": found.cosine, "max_abs": found.max_abs, "top1": found.top1}
+    parity = export_onnx.compare_logits(logits, wanted)
+    return {"cosine": parity.cosine, "max_abs": parity.max_abs, "top1": parity.top1}
 
 
-def take_quality(
+def measure_quality(
     job: EvaluationJob, contenders: Mapping[str, Contender], images: Images, out: Path
 ) -> dict[str, Measure]:
     """Score the candidate on validation, and its drops against the float; keep the answers."""
-    before = answers(contenders["baseline"].session, job.params, images.pixels)
-    after = answers(contenders["candidate"].session, job.params, images.pixels)
+    before = predict_logits(contenders["baseline"].session, job.params, images.pixels)
+    after = predict_logits(contenders["candidate"].session, job.params, images.pixels)
     save_file({"baseline": before, "candidate": after, "labels": images.labels}, out / ANSWERS)
     baseline = accuracy_statistics.summary(before, images.labels)
     return {
         **accuracy_statistics.summary(after, images.labels),
-        **{f"baseline_{name}": one for name, one in baseline.items()},
+        **{f"baseline_{name}": value for name, value in baseline.items()},
         **{
             f"{name}_drop": accuracy_statistics.drop(name, before, after, images.labels)
             for name in baseline
@@ -258,18 +258,18 @@ def take_quality(
     }
 
 
-def take_energy(
+def measure_energy(
     job: EvaluationJob, session: Session, images: Images
 ) -> tuple[Mapping[str, Measure], str | None]:
     """Measure the joules of an image at batch 1; where nothing counts them, say so instead."""
     batch = split_reader.preprocess(job.params).normalise(images.pixels[:1])
     try:
-        found = energy_measurement.measure(
+        energy = energy_measurement.measure(
             latency_comparison.bind(session, batch), images=ENERGY_IMAGES
         )
     except TargetError as err:
         return {}, f"NOT_MEASURED: {err.got}"
-    return {"energy_j": found}, None
+    return {"energy_j": energy}, None
 
 
 def write_profiles(job: EvaluationJob, out: Path) -> None:
@@ -295,10 +295,10 @@ def write_profiles(job: EvaluationJob, out: Path) -> None:
 
 
 def localise(job: EvaluationJob) -> str:
-    """Name the step and the layer at which the answers part from the reference."""
+    """Localise the step and the layer at which the answers diverge from the reference."""
     reference = load_file(job.inputs["compress"] / "reference.safetensors")
     most = job.params.evaluate.parity_images
-    return int8_diagnosis.localise(
+    return int8_diagnosis.localise_divergence(
         job.inputs["compress"] / "model.onnx",
         job.entry,
         split_reader.preprocess(job.params).normalise(reference["input_pixels"][:most]),
@@ -306,26 +306,26 @@ def localise(job: EvaluationJob) -> str:
     )
 
 
-def take_other_cpu(
+def measure_without_vnni(
     job: EvaluationJob, session: Session, images: Images
 ) -> tuple[Facts, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
-    found, measures = int8_diagnosis.without_vnni(
+    accuracy, measures = int8_diagnosis.accuracy_without_vnni(
         job.entry,
         images=images,
         batch=split_reader.preprocess(job.params).normalise(images.pixels),
-        logits=answers(session, job.params, images.pixels),
+        logits=predict_logits(session, job.params, images.pixels),
         macs=int(job.exported["macs"]),
     )
-    if found.get("loses"):
-        job.recorder.note("other_cpu", str(found["reason"]))
-    return found, measures
+    if accuracy.get("loses"):
+        job.recorder.note("other_cpu", str(accuracy["reason"]))
+    return accuracy, measures
 
 
 def judge(job: EvaluationJob, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
     """Decide whether the candidate ships; return that and the sentence that says why."""
-    wrong = acceptance_criteria.broken(job.target.precision, facts["parity"])
+    wrong = acceptance_criteria.parity_failure(job.target.precision, facts["parity"])
     if wrong:
         return False, f"{wrong}; {localise(job)}"
     same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
@@ -336,7 +336,7 @@ def judge(job: EvaluationJob, facts: Facts, measures: Mapping[str, Measure]) -> 
         facts["baseline_size_bytes"],
         measures["speedup_over_best_float"],
     )
-    faster, reason = acceptance_criteria.faster(facts["size_bytes"], floats)
+    faster, reason = acceptance_criteria.is_faster(facts["size_bytes"], floats)
     if job.is_plain or not faster:
         return faster, reason
     plain = acceptance_criteria.Baseline(

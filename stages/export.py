@@ -30,7 +30,7 @@ from typing import Any
 from fettle import plugins
 from fettle.data import split_reader
 from fettle.evaluation import target_refusal
-from fettle.evaluation.batch_scoring import answers
+from fettle.evaluation.batch_scoring import predict_logits
 from fettle.hardware import onnx_cost, precisions
 from fettle.hardware.runtimes import Availability
 from fettle.hardware.targets import Target
@@ -83,7 +83,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         bf16 = precisions.named(target.precision).in_bfloat16
         entry = runtime.compile(model, out, bf16=bf16) if available.ok else None
     except Exception as err:  # a toolchain may raise anything: see target_refusal
-        refused = target_refusal.reason(err)
+        refused = target_refusal.refusal_reason(err)
         for left in out.iterdir():
             left.unlink()
         recorder.note("refused", refused)
@@ -131,9 +131,9 @@ def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     normalise = split_reader.preprocess(params).normalise
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]
-    calibration_images.check(pixels, labels, answers(plain, params, pixels))
+    calibration_images.check(pixels, labels, predict_logits(plain, params, pixels))
     starts = range(0, len(pixels), CALIBRATION_BATCH)
-    batches = [normalise(pixels[at : at + CALIBRATION_BATCH]) for at in starts]
+    batches = [normalise(pixels[start : start + CALIBRATION_BATCH]) for start in starts]
     return Calibration(batches, normalise(held_out), len(pixels))
 
 

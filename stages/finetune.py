@@ -54,7 +54,7 @@ WEIGHT_OPTIONS = ("path", "weights")
 
 @dataclass(frozen=True, slots=True)
 class FinetuneJob:
-    """What both ways of getting a model need; `options` are the family's own."""
+    """Fine-tuning job: what both ways of getting a model need; `options` are the family's own."""
 
     params: Params
     family: ModuleType
@@ -79,7 +79,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         train=split_reader.images(inputs, params, "train"),
         validation=split_reader.images(inputs, params, "validation"),
     )
-    logits, facts = fine_tune(job) if family.TRAINS else take_file(job)
+    logits, facts = fine_tune(job) if family.TRAINS else adopt_onnx_file(job)
     labels, classes = job.validation.labels, job.validation.classes
     recalls = accuracy_statistics.recall_measures(logits, labels, classes)
     return Outputs(
@@ -97,7 +97,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
 
-def take_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
+def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     """Adopt a trained ONNX file; return its validation logits and its facts (Any: JSON)."""
     adopted = job.family.adopt(
         job.family.path(job.options, job.inputs.project),
@@ -114,8 +114,8 @@ def take_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     normalise = split_reader.preprocess(job.params).normalise
     logits = np.concatenate(
         [
-            export_onnx.answers(model, normalise(job.validation.pixels[at : at + 256]))
-            for at in range(0, len(job.validation.pixels), 256)
+            export_onnx.run_onnx(model, normalise(job.validation.pixels[start : start + 256]))
+            for start in range(0, len(job.validation.pixels), 256)
         ]
     )
     facts = {"epochs": 0, "params": adopted.parameters, "notes": list(adopted.notes)}
@@ -144,21 +144,21 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     )
     data = training_data(job.params, train=job.train, validation=job.validation)
     plan = training_plan(job.params)
-    _rehearse(job, model, plan)
+    _dry_run(job, model, plan)
     fitted = fit(
         model,
         data=data,
         plan=plan,
         groups=job.family.groups(model),
         scratch=job.inputs.scratch,
-        on_epoch=lambda one: _report(job.recorder, one, epochs_max=plan.epochs_max),
+        on_epoch=lambda epoch: _report(job.recorder, epoch, epochs_max=plan.epochs_max),
     )
     if plan.imbalance == "thresholds":
         _fold_thresholds(job, model, data)
     model.to("cpu")
     logits = inference.logits(model, data.validation_pixels, data.normalise)
     save_file(training_checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
-    manifest.write_json(job.out / "curve.json", [one.to_dict() for one in fitted.curve])
+    manifest.write_json(job.out / "curve.json", [epoch.to_dict() for epoch in fitted.curve])
     facts = {
         "epochs": len(fitted.curve),
         "best_epoch": fitted.best_epoch,
@@ -170,7 +170,7 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
 
 
 def training_plan(params: Params) -> TrainingPlan:
-    """Turn the finetune section into the training room's values: the names are the same."""
+    """Training plan of the finetune section: the names are the same."""
     from fettle.training.augmentation import Augmentation
     from fettle.training.training_plan import TrainingPlan
 
@@ -179,19 +179,19 @@ def training_plan(params: Params) -> TrainingPlan:
     return TrainingPlan(seed=params.seed, augment=augment, **section)
 
 
-def _report(recorder: Recorder, one: Epoch, *, epochs_max: int) -> None:
+def _report(recorder: Recorder, epoch: Epoch, *, epochs_max: int) -> None:
     """Tell the recorder of a finished epoch."""
     for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
-        recorder.scalar(name, getattr(one, name), step=one.epoch)
+        recorder.scalar(name, getattr(epoch, name), step=epoch.epoch)
     text = (
-        f"epoch {one.epoch} of at most {epochs_max} ({one.phase}): "
-        f"validation accuracy {one.validation_accuracy:.1%}"
+        f"epoch {epoch.epoch} of at most {epochs_max} ({epoch.phase}): "
+        f"validation accuracy {epoch.validation_accuracy:.1%}"
     )
-    recorder.progress(one.epoch / epochs_max, text)
+    recorder.progress(epoch.epoch / epochs_max, text)
 
 
-def _rehearse(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
-    """Do on the untrained model what follows training, so that it cannot fail after it.
+def _dry_run(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
+    """Dry run on the untrained model of what follows training, so that it cannot fail after it.
 
     Families of ours are known to lower; raises ModelError.
     """
@@ -201,10 +201,10 @@ def _rehearse(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
     if plan.imbalance == "thresholds":
         head = job.family.protected(model)[-1]
         pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
-        class_balance.check_fold(head, lambda: inference.logits(model, pixels, normalise))
+        class_balance.check_offsets_fold(head, lambda: inference.logits(model, pixels, normalise))
     if hasattr(job.family, "files"):
         job.inputs.scratch.mkdir(parents=True, exist_ok=True)
-        export_onnx.lower(
+        export_onnx.export(
             model,
             channels=job.params.preprocess.channels,
             size_px=job.params.preprocess.size_px,
@@ -218,7 +218,7 @@ def _fold_thresholds(job: FinetuneJob, model: nn.Module, data: TrainingData) -> 
 
     logits = inference.logits(model, data.validation_pixels, data.normalise)
     amounts = class_balance.offsets(logits, data.validation_labels, data.train_labels)
-    class_balance.fold(job.family.protected(model)[-1], amounts)
+    class_balance.fold_offsets(job.family.protected(model)[-1], amounts)
     shown = ", ".join(
         f"{name} {amount:+.2f}" for name, amount in zip(job.train.classes, amounts, strict=True)
     )
@@ -228,7 +228,7 @@ def _fold_thresholds(job: FinetuneJob, model: nn.Module, data: TrainingData) -> 
 def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Parity:
     """Write model.onnx and hold it to the module's own logits on validation images."""
     path = job.out / "model.onnx"
-    export_onnx.lower(
+    export_onnx.export(
         model,
         channels=job.params.preprocess.channels,
         size_px=job.params.preprocess.size_px,
@@ -236,9 +236,9 @@ def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Pa
     )
     pixels = job.validation.pixels[:PARITY_IMAGES_MAX]
     batch = split_reader.preprocess(job.params).normalise(pixels)
-    found = export_onnx.parity(path, batch, logits[:PARITY_IMAGES_MAX])
-    export_onnx.check_parity(found, what="model.onnx")
-    return found
+    parity = export_onnx.parity(path, batch, logits[:PARITY_IMAGES_MAX])
+    export_onnx.check_parity(parity, what="model.onnx")
+    return parity
 
 
 def _architecture(options: dict[str, Any]) -> dict[str, Any]:  # Any: the family's own options

@@ -63,38 +63,38 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     place = local_settings.location(inputs.project, options)
     print_now = source.fingerprint(options, place)
     refuse_stale(inputs.project / "inputs" / "source.json", name, str(print_now["digest"]))
-    found = look_into(source.read(options, place), int(print_now["images"]), recorder)
-    if not found:
+    images = inspect_images(source.read(options, place), int(print_now["images"]), recorder)
+    if not images:
         raise DataError(
             f"the source {name} gave no images", fix="name other data in params.yaml: ingest"
         )
-    refuse_double_rows(found, name)
-    splits = divide([one.item for one in found], params.ingest.split, params.seed)
+    refuse_double_rows(images, name)
+    splits = assign_splits([image.item for image in images], params.ingest.split, params.seed)
     rows = sorted(
-        zip(found, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
+        zip(images, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
     )
     image_table.write(out / image_table.IMAGES, image_table.SCHEMA, row_groups(rows))
     recorder.progress(1.0, f"{len(rows):,} images")
-    whence = origins([one.item.split for one in found])
+    whence = split_origins([image.item.split for image in images])
     if "own" in whence.values():
         counts = Counter(splits)
-        told = ", ".join(f"{name} {counts[name]:,} ({whence[name]})" for name in SPLITS)
-        recorder.note("warning", f"the data's own splits are kept, not ingest.split: {told}")
+        counts_text = ", ".join(f"{name} {counts[name]:,} ({whence[name]})" for name in SPLITS)
+        recorder.note("warning", f"the data's own splits are kept, not ingest.split: {counts_text}")
     return Outputs(
         facts={
             "source": name,
             "digest": print_now["digest"],
             "rows": len(rows),
-            "unreadable": sum(one.look.error is not None for one in found),
-            "groups": len({one.item.group for one in found} - {None}),
+            "unreadable": sum(image.look.error is not None for image in images),
+            "groups": len({image.item.group for image in images} - {None}),
             "classes": count_classes(rows),
             "splits": whence,
         }
     )
 
 
-def origins(named: Sequence[str | None]) -> dict[str, str]:
-    """Say of each split whether it is the data's own or drawn by ingest.split, and from what.
+def split_origins(named: Sequence[str | None]) -> dict[str, str]:
+    """Origin of each split: whether it is the data's own or drawn by ingest.split, and from what.
 
     What follows from fettle/data/splitting.py: what the data names stands; a split that it does not
     name is drawn from the rows without one, or from train where every row has one.
@@ -106,8 +106,8 @@ def origins(named: Sequence[str | None]) -> dict[str, str]:
     return {split: "own" if split in own else f"drawn from {pool}" for split in SPLITS}
 
 
-def divide(items: Sequence[Item], split: SplitParams, seed: int) -> list[str]:
-    """Return each row's split.
+def assign_splits(items: Sequence[Item], split: SplitParams, seed: int) -> list[str]:
+    """Assign each row its split.
 
     Raises DataError where folds are asked of data that names splits of its own.
     """
@@ -139,11 +139,11 @@ def refuse_stale(path: Path, source: str, digest: str) -> None:
     """
     try:
         asked = json.loads(path.read_text()) if path.is_file() else {}
-        told = asked.get("source"), asked.get("digest")
-        before = f"{told[0]} {str(told[1])[:12]}" if path.is_file() else "no such file"
+        recorded = asked.get("source"), asked.get("digest")
+        before = f"{recorded[0]} {str(recorded[1])[:12]}" if path.is_file() else "no such file"
     except (ValueError, AttributeError):
-        told, before = (None, None), "a file that is not JSON as fettle writes it"
-    if told != (source, digest):
+        recorded, before = (None, None), "a file that is not JSON as fettle writes it"
+    if recorded != (source, digest):
         raise ProjectError(
             f"inputs/{path.name} is stale",
             got=before,
@@ -152,20 +152,22 @@ def refuse_stale(path: Path, source: str, digest: str) -> None:
         )
 
 
-def look_into(items: Iterable[Item], expected: int, recorder: Recorder) -> list[IngestedImages]:
+def inspect_images(
+    items: Iterable[Item], expected: int, recorder: Recorder
+) -> list[IngestedImages]:
     """Decode and digest each image once."""
-    found: list[IngestedImages] = []
+    images: list[IngestedImages] = []
     for index, item in enumerate(items):
         seen = ImageFacts(error=item.error) if item.error is not None else look(item.encoded)
-        found.append(IngestedImages(item, hashlib.sha256(item.encoded).hexdigest(), seen))
+        images.append(IngestedImages(item, hashlib.sha256(item.encoded).hexdigest(), seen))
         if index % GROUP_ROWS == 0:
             recorder.progress(min(index / max(expected, 1), 0.99), f"{index:,} images read")
-    return found
+    return images
 
 
-def refuse_double_rows(found: Sequence[IngestedImages], source: str) -> None:
-    """Hold the source to its contract: a row's id is unique."""
-    if len({one.item.row for one in found}) != len(found):
+def refuse_double_rows(images: Sequence[IngestedImages], source: str) -> None:
+    """Refuse a source that breaks its contract: a row's id is unique."""
+    if len({image.item.row for image in images}) != len(images):
         raise OurFault(f"the source {source} gave two images the same row id")
 
 
@@ -173,23 +175,23 @@ def row_groups(rows: Iterable[tuple[IngestedImages, str]]) -> Iterator[pa.Table]
     """Cut the rows into tables of bounded size."""
     group: list[dict[str, object]] = []
     size = 0
-    for one, split in rows:
-        item = one.item
+    for row, split in rows:
+        item = row.item
         group.append(
             {
                 "row": item.row,
                 "label": item.label,
                 "group": item.group,
                 "split": split,
-                "sha256": one.sha256,
+                "sha256": row.sha256,
                 "bytes": item.encoded,
-                "format": one.look.format,
-                "mode": one.look.mode,
-                "width": one.look.width,
-                "height": one.look.height,
-                "low": one.look.low,
-                "high": one.look.high,
-                "error": one.look.error,
+                "format": row.look.format,
+                "mode": row.look.mode,
+                "width": row.look.width,
+                "height": row.look.height,
+                "low": row.look.low,
+                "high": row.look.high,
+                "error": row.look.error,
             }
         )
         size += len(item.encoded)
@@ -203,7 +205,7 @@ def row_groups(rows: Iterable[tuple[IngestedImages, str]]) -> Iterator[pa.Table]
 def count_classes(rows: Iterable[tuple[IngestedImages, str]]) -> dict[str, dict[str, int]]:
     """Count the images of each class in each split; those without a label are not counted."""
     counts: dict[str, dict[str, int]] = {}
-    for one, split in rows:
-        if one.item.label is not None:
-            counts.setdefault(one.item.label, dict.fromkeys(SPLITS, 0))[split] += 1
+    for row, split in rows:
+        if row.item.label is not None:
+            counts.setdefault(row.item.label, dict.fromkeys(SPLITS, 0))[split] += 1
     return dict(sorted(counts.items()))

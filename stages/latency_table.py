@@ -1,4 +1,4 @@
-"""Measure what operators cost on this machine, so that compress can predict a latency unbuilt.
+"""Latency table: what operators cost on this machine, so that compress can predict a latency.
 
 reads     finetune (the float model: its graph and its shapes)
 writes    latency_table.json (fettle/hardware/operator_cost_table.py; no targets when nothing was
@@ -62,7 +62,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     names = (
         [params.compress.objective.target] if params.compress.objective.target else params.targets
     )
-    needless = why_needless(params, manifest.read(inputs["finetune"], verify=False).facts)
+    needless = unneeded_reason(params, manifest.read(inputs["finetune"], verify=False).facts)
     tables: dict[str, Costs] = {}
     absent: dict[str, str] = {}
     for index, name in enumerate(names):
@@ -70,7 +70,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         runtime = plugins.resolve(
             "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
         )
-        reason = needless or why_absent(target, runtime)
+        reason = needless or unavailable_reason(target, runtime)
         if reason:
             absent[name] = reason
             continue
@@ -80,7 +80,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         except ModelError as err:
             absent[name] = str(err)
             continue
-        recorder.note(f"predictor.{name}", said(tables[name]))
+        recorder.note(f"predictor.{name}", prediction_error_text(tables[name]))
     operator_cost_table.write(
         out / operator_cost_table.NAME, tables, threads=params.evaluate.threads
     )
@@ -99,8 +99,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
 
-def why_needless(params: Params, facts: Mapping[str, Any]) -> str | None:  # Any: finetune's facts
-    """Say why nobody will ask the table, or None."""
+def unneeded_reason(
+    params: Params, facts: Mapping[str, Any]
+) -> str | None:  # Any: finetune's facts
+    """Reason why no stage will read the table, or None."""
     if params.compress.recipe != "auto":
         return "compress.recipe is a list, so nothing is predicted"
     if not facts["trains"]:
@@ -108,13 +110,13 @@ def why_needless(params: Params, facts: Mapping[str, Any]) -> str | None:  # Any
     return None
 
 
-def why_absent(target: Target, runtime: ModuleType) -> str | None:
+def unavailable_reason(target: Target, runtime: ModuleType) -> str | None:
     """Say why this target's kernels cannot be timed here, or None."""
     if platform.machine() not in target.machine:
         return f"it runs on {' or '.join(target.machine)}, this machine is {platform.machine()}"
-    found = runtime.available()
-    if not found.ok:
-        return f"{found.reason}: {found.install}"
+    availability = runtime.available()
+    if not availability.ok:
+        return f"{availability.reason}: {availability.install}"
     if not hasattr(runtime, "profile"):
         return f"the runtime '{target.runtime}' has no profiler"
     return None
@@ -127,7 +129,7 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
     with tempfile.TemporaryDirectory(prefix="fettle-table-") as folder:
         if precisions.named(target.precision).timed_as_int8:
             model = quantized(model, Path(folder) / "int8.onnx", shape, params.seed)
-        taken = width_sweep.take(
+        taken = width_sweep.sweep_widths(
             model,
             shape=shape,
             multiple=target.channel_multiple,
@@ -146,8 +148,8 @@ def quantized(model: Path, out: Path, shape: tuple[int, int, int], seed: int) ->
     return out
 
 
-def said(costs: Costs) -> str:
-    """State the predictor's error beside its claim."""
+def prediction_error_text(costs: Costs) -> str:
+    """Prediction error in words, beside its claim."""
     if costs.error is None:
         return "not checked: the widths of this network cannot be changed one by one"
     checks = ", ".join(

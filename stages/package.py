@@ -72,8 +72,8 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.progress(0.1, f"packaging {choice['target']}")
 
     model_files = copy_model(inputs[f"export@{choice['target']}"], exported, release)
-    code, packages, direct = carry_sources(inputs.project, params, exported, release)
-    logits = answers(inputs[f"export@{choice['target']}"], exported, params, images)
+    code, packages, direct = copy_sources(inputs.project, params, exported, release)
+    logits = predict_logits(inputs[f"export@{choice['target']}"], exported, params, images)
     kind = "probabilities" if _are_probabilities(logits) else "logits"
     stated = describe(params, read, exported, images.classes, kind)
     stated["code"] = code
@@ -81,9 +81,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
     write_facts(release, params, read, images.classes)
     manifest.write_text(
-        release / "card.md", model_card.text(the_card(params, read, choice, stated))
+        release / "card.md", model_card.text(model_card_facts(params, read, choice, stated))
     )
-    bill = the_bill(params, read, stated, model_files)
+    bill = bill_of_materials_facts(params, read, stated, model_files)
     manifest.write_text(release / "sbom.cdx.json", sbom.text(*bill, packages, direct))
     manifest.write_text(release / "requirements.txt", locked_requirements.text(packages))
     manifest.write_text(release / "bentofile.yaml", BENTOFILE)
@@ -105,7 +105,7 @@ def copy_model(export: Path, exported: Manifest, release: Path) -> dict[str, str
     return {f"model/{file.path}": file.sha256 for file in exported.files}
 
 
-def carry_sources(
+def copy_sources(
     project: Path, params: Params, exported: Manifest, release: Path
 ) -> tuple[str, list[Package], list[str]]:
     """Copy the service and all it imports; return their digest, every package, the direct ones.
@@ -131,7 +131,7 @@ def carry_sources(
     for place, path in files.items():
         (release / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, release / place)
-    digest = manifest.digest_of({at: manifest.sha256_file(release / at) for at in files})
+    digest = manifest.digest_of({path: manifest.sha256_file(release / path) for path in files})
     direct = locked_requirements.of_modules(sources.foreign)
     return digest, locked_requirements.closure(direct, project / locked_requirements.LOCK), direct
 
@@ -146,7 +146,7 @@ def run_elsewhere(runtime: str) -> dict[str, Path]:
     return {(place / path.relative_to(toolchain.HERE)).as_posix(): path for path in needed}
 
 
-def answers(export: Path, exported: Manifest, params: Params, images: Images) -> Floats:
+def predict_logits(export: Path, exported: Manifest, params: Params, images: Images) -> Floats:
     """Run the chosen file, where export left it, on the first validation images."""
     runtime = plugins.resolve("runtimes", exported.facts["runtime"], where="targets")
     session = runtime.open(export / exported.facts["entry"], threads=1)
@@ -162,7 +162,7 @@ def _are_probabilities(rows: Floats) -> bool:
 def describe(
     params: Params, read: Mapping[str, Manifest], exported: Manifest, classes: list[str], kind: str
 ) -> Json:
-    """State what the release is: name, target, runtime, typed signature, where it comes from."""
+    """Release description: name, target, runtime, typed signature, where it comes from."""
     facts, size_px = exported.facts, params.preprocess.size_px
     shape = [None, params.preprocess.channels, size_px, size_px]
     ingest = read["ingest"]
@@ -200,10 +200,10 @@ def write_facts(
         manifest.write_json(release / name, doc)
 
 
-def the_card(
+def model_card_facts(
     params: Params, read: Mapping[str, Manifest], choice: Mapping[str, Any], stated: Json
 ) -> model_card.Card:  # Any: choice.json
-    """Collect the facts of the model card."""
+    """Model card: its facts."""
     ingest, verdict = read["ingest"].facts, read["verdict"]
     rows = [
         model_card.Row(
@@ -238,10 +238,10 @@ def the_card(
     )
 
 
-def the_bill(
+def bill_of_materials_facts(
     params: Params, read: Mapping[str, Manifest], stated: Json, model_files: Mapping[str, str]
 ) -> tuple[sbom.ModelComponent, sbom.DatasetComponent]:
-    """Collect what the bill of materials says of the model and of the data."""
+    """Bill of materials (SBOM): what it says of the model and of the data."""
     ingest, verdict = read["ingest"].facts, read["verdict"]
     named = [*METRICS, *(f"{name}_drop" for name in METRICS)]
     model = sbom.ModelComponent(

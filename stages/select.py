@@ -70,21 +70,26 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     objective, budget = params.compress.objective, params.compress.budget
     folders = inputs.matrix("evaluate")
     rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
-    made = manifest.read(inputs["compress"], verify=False).measures
-    broken = {name: over(params.compress.constraints, one, made) for name, one in rows.items()}
+    compressed = manifest.read(inputs["compress"], verify=False).measures
+    broken = {
+        name: exceeded_limits(params.compress.constraints, row, compressed)
+        for name, row in rows.items()
+    }
     tested = passing_probability.count_tested(inputs["validate"])
-    foreseen = {name: foresee(path, budget, tested=tested) for name, path in folders.items()}
+    foreseen = {
+        name: forecast_passing(path, budget, tested=tested) for name, path in folders.items()
+    }
     candidates = [
-        replace(one, over=tuple(broken[one.target]))
-        for one in shippable(rows, foreseen, on=objective.target)
+        replace(row, over=tuple(broken[row.target]))
+        for row in shippable(rows, foreseen, on=objective.target)
     ]
     inside = [
         candidate for candidate in candidates if candidate.foreseen.inside and not candidate.over
     ]
     if inside:
-        chosen, why = best(inside, objective.minimise)
+        chosen, why = best_candidate(inside, objective.minimise)
     else:
-        chosen, why = nearest(candidates, budget)
+        chosen, why = nearest_miss(candidates, budget)
     recorder.note("chosen", f"{chosen.target}: {why}")
     doc = {
         "target": chosen.target,
@@ -106,13 +111,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     return Outputs(facts={"target": chosen.target, "goal_met": bool(inside), "why": why})
 
 
-def foresee(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
-    """Foretell the budget on test from evaluate's artefact; None where nothing was measured."""
+def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
+    """Forecast the budget on test from evaluate's artefact; None where nothing was measured."""
     file = evaluated / "answers.safetensors"
     if not file.is_file():
         return None
     kept = load_file(file)
-    return passing_probability.foresee(
+    return passing_probability.forecast_passing(
         asked, kept["baseline"], kept["candidate"], kept["labels"], tested=tested
     )
 
@@ -125,19 +130,19 @@ def shippable(
     Raises TargetError when there is none.
     """
     asked = {name: sealed for name, sealed in rows.items() if on in (None, name)}
-    found = [
+    candidates = [
         Candidate(
             name,
             int(sealed.facts["size_bytes"]),
             sealed.measures["speedup"],
-            told,
+            forecast,
             sealed.measures.get("energy_j"),
         )
         for name, sealed in asked.items()
-        if sealed.facts["verdict"] == "ship" and (told := foreseen[name]) is not None
+        if sealed.facts["verdict"] == "ship" and (forecast := foreseen[name]) is not None
     ]
-    if found:
-        return found
+    if candidates:
+        return candidates
     reasons = "; ".join(
         f"{name} is refused ({str(sealed.facts['reason']).rstrip('.')})"
         for name, sealed in asked.items()
@@ -163,54 +168,64 @@ def shippable(
     )
 
 
-def over(constraints: Constraints, row: Manifest, made: Mapping[str, Measure]) -> list[str]:
-    """List the limits that a measured target breaks; `made` holds compress's measures."""
+def exceeded_limits(
+    constraints: Constraints, row: Manifest, compressed: Mapping[str, Measure]
+) -> list[str]:
+    """List the limits that a measured target breaks; `compressed` holds compress's measures."""
     figures = {
         "size_bytes": row.measures.get("size_bytes"),
         "latency_p50_ms": row.measures.get("latency_p50_ms"),
-        "params": made.get("params_after"),
-        "macs": made.get("macs_after"),
+        "params": compressed.get("params_after"),
+        "macs": compressed.get("macs_after"),
     }
-    found = []
+    exceeded = []
     for name, figure in figures.items():
         limit = getattr(constraints, f"{name}_max")
         if limit is not None and figure is not None and figure.value > limit:
-            found.append(
+            exceeded.append(
                 f"{name} is {figure.value:,.6g}, above compress.constraints.{name}_max {limit:,}"
             )
-    return found
+    return exceeded
 
 
-def nearest(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str]:
+def nearest_miss(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str]:
     """Return the nearest miss, and what it misses."""
     chosen = min(
         candidates,
-        key=lambda one: (len(one.over), -one.foreseen.chance, one.size_bytes, one.target),
+        key=lambda candidate: (
+            len(candidate.over),
+            -candidate.foreseen.chance,
+            candidate.size_bytes,
+            candidate.target,
+        ),
     )
     if chosen.over:
         return chosen, f"no target keeps every limit: of {chosen.target} " + "; ".join(chosen.over)
-    told = chosen.foreseen
+    forecast = chosen.foreseen
     return chosen, (
         f"no target is likely enough to keep the drop of {budget.metric} within "
-        f"{budget.drop_max:g} on test: {chosen.target} is with probability {told.chance:.2f}, "
-        f"below {told.chance_min:.2f}, after a drop of {told.drop:.4f} on validation"
+        f"{budget.drop_max:g} on test: {chosen.target} is with probability {forecast.chance:.2f}, "
+        f"below {forecast.chance_min:.2f}, after a drop of {forecast.drop:.4f} on validation"
     )
 
 
-def best(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
+def best_candidate(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
     """Return the best candidate by the objective, and why."""
-    smallest = min(candidates, key=lambda one: (one.size_bytes, one.target))
+    smallest = min(candidates, key=lambda candidate: (candidate.size_bytes, candidate.target))
     count = f"of {len(candidates)} that may ship" if len(candidates) > 1 else "that may ship"
     if minimise == "size_bytes":
         return smallest, f"the smallest {count}: {smallest.size_bytes:,} bytes"
     if minimise == "energy_j":
-        saving = min(candidates, key=lambda one: (_joules(one), one.target))
+        saving = min(candidates, key=lambda candidate: (_joules(candidate), candidate.target))
         return saving, f"the least energy {count}: {_joules(saving):.3g} J an image"
-    fastest = max(candidates, key=lambda one: one.speedup.value)
+    fastest = max(candidates, key=lambda candidate: candidate.speedup.value)
     tied = [
         candidate for candidate in candidates if _high(candidate.speedup) >= _low(fastest.speedup)
     ]
-    chosen = min(tied, key=lambda one: (one.size_bytes, -one.speedup.value, one.target))
+    chosen = min(
+        tied,
+        key=lambda candidate: (candidate.size_bytes, -candidate.speedup.value, candidate.target),
+    )
     speed = f"{chosen.speedup.value:.2f}x the float model's speed"
     if chosen is fastest:
         return chosen, f"the fastest {count}: {speed}"
@@ -220,8 +235,8 @@ def best(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
     )
 
 
-def _joules(one: Candidate) -> float:
-    return math.inf if one.energy is None else one.energy.value
+def _joules(candidate: Candidate) -> float:
+    return math.inf if candidate.energy is None else candidate.energy.value
 
 
 # Any: a row of choice.json

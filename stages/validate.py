@@ -63,34 +63,37 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     images = inputs["ingest"] / image_table.IMAGES
     frame = read_frame(images)
     recorder.progress(0.1, f"{len(frame):,} images to check")
-    found = examine(
+    result = examine(
         frame,
         limits,
         quarantine_max_fraction=section.quarantine_max_fraction,
         docs=out / "data_docs" if section.data_docs else None,
     )
-    write_rows(out, found)
-    doc = document(found, limits, len(frame))
+    write_rows(out, result)
+    doc = document(result, limits, len(frame))
     manifest.write_json(out / "validation.json", doc)
-    shown = read_images(images, to_show(found.lines))
-    html = page(doc, found.lines, images=shown, css=stylesheet())
+    shown = read_images(images, to_show(result.lines))
+    html = page(doc, result.lines, images=shown, css=stylesheet())
     manifest.write_text(out / "validation.html", html)
     recorder.file(out / "validation.html")
-    recorder.note("validation", f"{found.quarantined} of {len(frame)} images set aside")
-    tested = sum(splits["test"] for splits in found.classes.values())
-    goal_feasibility.check(params, classes=len(found.classes), tested=tested, recorder=recorder)
-    told = ("name", "passed", "observed", "rule", "failing")
+    recorder.note("validation", f"{result.quarantined} of {len(frame)} images set aside")
+    tested = sum(splits["test"] for splits in result.classes.values())
+    goal_feasibility.check(params, classes=len(result.classes), tested=tested, recorder=recorder)
+    columns = ("name", "passed", "observed", "rule", "failing")
     facts = {key: doc[key] for key in ("passed", "rows", "quarantined", "by_rule", "classes")}
     return Outputs(
-        measures=measures(found, len(frame)),
-        facts={**facts, "checks": [{key: one[key] for key in told} for one in doc["checks"]]},
+        measures=measures(result, len(frame)),
+        facts={
+            **facts,
+            "checks": [{key: check[key] for key in columns} for check in doc["checks"]],
+        },
     )
 
 
-def write_rows(out: Path, found: Examination) -> None:
+def write_rows(out: Path, result: Examination) -> None:
     """Write the ids that go on, and the rows set aside with their reasons."""
-    lines = [{"row": line.row, "rule": line.rule, "reason": line.reason} for line in found.lines]
-    passed = pa.table({"row": found.kept}, schema=PASSED)
+    lines = [{"row": line.row, "rule": line.rule, "reason": line.reason} for line in result.lines]
+    passed = pa.table({"row": result.kept}, schema=PASSED)
     image_table.write(out / image_table.ROWS, PASSED, [passed])
     image_table.write(
         out / image_table.QUARANTINE, ASIDE, [pa.Table.from_pylist(lines, schema=ASIDE)]
@@ -109,12 +112,12 @@ def stylesheet() -> str:
     return resources.files("fettle.report").joinpath("page.css").read_text("utf-8")
 
 
-def measures(found: Examination, rows: int) -> dict[str, Measure]:
+def measures(result: Examination, rows: int) -> dict[str, Measure]:
     """Count shares over all rows: a census, so no interval."""
-    sizes = [sum(splits.values()) for splits in found.classes.values()]
-    missing = found.by_rule.get("label_missing", 0)
+    sizes = [sum(splits.values()) for splits in result.classes.values()]
+    missing = result.by_rule.get("label_missing", 0)
     return {
-        "quarantined_fraction": Measure(value=found.quarantined / rows, unit="1", n=rows),
+        "quarantined_fraction": Measure(value=result.quarantined / rows, unit="1", n=rows),
         "unlabelled_fraction": Measure(value=missing / rows, unit="1", n=rows),
         "class_imbalance": Measure(value=max(sizes) / min(sizes), unit="1", n=len(sizes)),
     }

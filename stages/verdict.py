@@ -33,7 +33,7 @@ from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_budget, accuracy_statistics, per_class_accuracy
-from fettle.evaluation.batch_scoring import answers
+from fettle.evaluation.batch_scoring import predict_logits
 from fettle.hardware import onnx_cost
 from fettle.measure import Measure
 from fettle.params import Params
@@ -51,7 +51,7 @@ Json = dict[str, Any]  # Any: a JSON object
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
+class ShippedTarget:
     """The chosen target: its folder, its export's facts, its speed-up over the float model, and the
     limits of compress.constraints that it breaks.
     """
@@ -68,9 +68,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     images = split_reader.images(inputs, params, SPLIT)
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
     before, after = score(params, inputs, shipped, images)
-    measures = compare(before, after, images) | ratios(params, inputs, shipped)
+    measures = compare(before, after, images) | size_and_speed_ratios(params, inputs, shipped)
     asked = params.compress.budget
-    found = accuracy_budget.judge(
+    judgement = accuracy_budget.judge(
         asked.metric,
         before,
         after,
@@ -79,54 +79,58 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         confidence=asked.confidence,
     )
     drops = per_class_accuracy.recall_drops(before, after, images.labels, images.classes)
-    measures |= {f"recall_drop.{name}": one for name, one in drops.items()}
-    held = [
-        hold_budget(measures, asked, found),
+    measures |= {f"recall_drop.{name}": measure for name, measure in drops.items()}
+    checks = [
+        check_budget(measures, asked, judgement),
         *((False, text) for text in shipped.over),
-        *hold_limits(measures, params.verdict.limits),
-        *hold_classes(drops, params.verdict.class_drop_max),
+        *check_limits(measures, params.verdict.limits),
+        *check_classes(drops, params.verdict.class_drop_max),
     ]
     facts = {
-        "passed": all(holds for holds, _ in held),
-        "reasons": [text for _, text in held],
-        "failed": [text for holds, text in held if not holds],
+        "passed": all(holds for holds, _ in checks),
+        "reasons": [text for _, text in checks],
+        "failed": [text for holds, text in checks if not holds],
         "target": shipped.facts["target"],
         "metric": asked.metric,
-        "budget": asdict(found),
+        "budget": asdict(judgement),
         "split": SPLIT,
         "classes": images.classes,
         "n": len(images.ids),
     }
-    for name, one in measures.items():
-        recorder.scalar(f"{SPLIT}_{name}", one.value)
+    for name, measure in measures.items():
+        recorder.scalar(f"{SPLIT}_{name}", measure.value)
     write_documents(out, facts, measures)
     write_confusion(out, images, before, after)
     write_predictions(out, images, before, after)
     return Outputs(measures=measures, facts=facts)
 
 
-def find_shipped(inputs: Inputs) -> Shipped:
+def find_shipped(inputs: Inputs) -> ShippedTarget:
     """Read which target select chose, and its export."""
     choice = json.loads((inputs["select"] / "choice.json").read_text())
     folder = inputs.matrix("export")[choice["target"]]
-    row = next(one for one in choice["candidates"] if one["target"] == choice["target"])
+    row = next(row for row in choice["candidates"] if row["target"] == choice["target"])
     facts = manifest.read(folder, verify=False).facts
-    return Shipped(folder, facts, Measure.from_dict(row["speedup"]), tuple(row.get("over", ())))
+    return ShippedTarget(
+        folder, facts, Measure.from_dict(row["speedup"]), tuple(row.get("over", ()))
+    )
 
 
 def score(
-    params: Params, inputs: Inputs, shipped: Shipped, images: Images
+    params: Params, inputs: Inputs, shipped: ShippedTarget, images: Images
 ) -> tuple[Floats, Floats]:
     """Return the test logits of the float model (ONNX Runtime) and of the shipped file."""
     ort = plugins.resolve("runtimes", "ort", where="the float model")
     runtime = plugins.resolve("runtimes", shipped.facts["runtime"], where="targets")
     float_model = ort.open(inputs["finetune"] / "model.onnx", threads=1)
     chosen = runtime.open(shipped.folder / shipped.facts["entry"], threads=1)
-    return answers(float_model, params, images.pixels), answers(chosen, params, images.pixels)
+    return predict_logits(float_model, params, images.pixels), predict_logits(
+        chosen, params, images.pixels
+    )
 
 
 def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]:
-    """Take every metric of both models, and the paired drops."""
+    """Compare every metric of both models, and the paired drops."""
     labels = images.labels
     first = accuracy_statistics.summary(before, labels)
     recalls = {
@@ -135,14 +139,20 @@ def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]
     }
     return {
         **accuracy_statistics.summary(after, labels),
-        **{f"float_{name}": one for name, one in first.items()},
+        **{f"float_{name}": measure for name, measure in first.items()},
         **{f"{name}_drop": accuracy_statistics.drop(name, before, after, labels) for name in first},
-        **{f"{kind}.{name}": one for kind, found in recalls.items() for name, one in found.items()},
+        **{
+            f"{kind}.{name}": measure
+            for kind, per_class in recalls.items()
+            for name, measure in per_class.items()
+        },
         "churn": accuracy_statistics.churn(before, after),
     }
 
 
-def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measure]:
+def size_and_speed_ratios(
+    params: Params, inputs: Inputs, shipped: ShippedTarget
+) -> dict[str, Measure]:
     """Compare the shipped file with the float model: how many times smaller and faster it is."""
     model, size = inputs["finetune"] / "model.onnx", params.preprocess.size_px
     cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
@@ -155,29 +165,31 @@ def ratios(params: Params, inputs: Inputs, shipped: Shipped) -> dict[str, Measur
     return counted | {"latency_ratio": shipped.speedup}
 
 
-def hold_budget(
-    measures: Mapping[str, Measure], asked: Budget, found: accuracy_budget.BudgetJudgement
+def check_budget(
+    measures: Mapping[str, Measure], asked: Budget, judgement: accuracy_budget.BudgetJudgement
 ) -> tuple[bool, str]:
-    """Say whether the drop's upper bound lies within the budget, in a sentence."""
-    drop, met = measures[f"{asked.metric}_drop"], found.status == "met"
+    """Budget check: whether the drop's upper bound lies within the budget, in a sentence."""
+    drop, met = measures[f"{asked.metric}_drop"], judgement.status == "met"
     text = (
         f"{asked.metric} drops by {_show(drop)} on {SPLIT}; the {asked.confidence:.0%} upper bound "
-        f"{found.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
+        f"{judgement.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
         "(compress.budget)"
     )
-    if found.status == "undecided":
+    if judgement.status == "undecided":
         needs = (
-            f"about {found.n_needed:,} test images would show whether it holds"
-            if found.n_needed
+            f"about {judgement.n_needed:,} test images would show whether it holds"
+            if judgement.n_needed
             else "no number of test images would show it to hold"
         )
         text += f": undecidable with n = {drop.n:,}, {needs}"
     return met, text
 
 
-def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> list[tuple[bool, str]]:
-    """Hold each limit to the test figures: whether it holds, and a sentence."""
-    held = []
+def check_limits(
+    measures: Mapping[str, Measure], limits: Sequence[Limit]
+) -> list[tuple[bool, str]]:
+    """Limit check on the test figures: whether it holds, and a sentence."""
+    checks = []
     for index, limit in enumerate(limits):
         taken = measures[limit.metric]
         bounds = (
@@ -190,16 +202,16 @@ def hold_limits(measures: Mapping[str, Measure], limits: Sequence[Limit]) -> lis
                     f"{limit.metric} is {_show(taken)} on {SPLIT}, "
                     f"{'' if holds else 'not '}{side} {bound:g} (verdict.limits[{index}])"
                 )
-                held.append((holds, sentence))
-    return held
+                checks.append((holds, sentence))
+    return checks
 
 
-def hold_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
-    """Hold every class to the recall it may lose: one sentence, about those that lost more."""
+def check_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
+    """Class check, the recall each may lose: one sentence, about those that lost more."""
     if drop_max is None:
         return []
     rule = f"{drop_max:g} (verdict.class_drop_max)"
-    gone = per_class_accuracy.lost(drops, drop_max)
+    gone = per_class_accuracy.classes_over_limit(drops, drop_max)
     if not gone:
         return [(True, f"no class is shown to lose more recall on {SPLIT} than {rule}")]
     shown = ", ".join(f"'{name}' {_show(drops[name])}" for name in gone)
@@ -214,10 +226,10 @@ def _show(measure: Measure) -> str:
 
 def write_documents(out: Path, facts: Json, measures: Mapping[str, Measure]) -> None:
     """Write verdict.json with everything, and metrics.json with bare numbers for DVC."""
-    doc = {**facts, "measures": {name: one.to_dict() for name, one in measures.items()}}
+    doc = {**facts, "measures": {name: measure.to_dict() for name, measure in measures.items()}}
     manifest.write_json(out / "verdict.json", doc)
     plain: Json = {"passed": facts["passed"], "target": facts["target"]}
-    plain |= {name: one.value for name, one in measures.items() if "." not in name}
+    plain |= {name: measure.value for name, measure in measures.items() if "." not in name}
     manifest.write_json(out / "metrics.json", plain)
 
 
@@ -235,11 +247,13 @@ def write_predictions(out: Path, images: Images, before: Floats, after: Floats) 
     """Write predictions.parquet: what both models say of each test image."""
     columns: dict[str, Any] = {  # Any: arrow takes each column's own type
         "row": images.ids,
-        "label": [images.classes[at] for at in images.labels],
+        "label": [images.classes[class_index] for class_index in images.labels],
     }
     for prefix, logits in (("", after), ("float_", before)):
         chances = accuracy_statistics.probabilities(logits)
-        columns[f"{prefix}predicted"] = [images.classes[at] for at in chances.argmax(axis=1)]
+        columns[f"{prefix}predicted"] = [
+            images.classes[class_index] for class_index in chances.argmax(axis=1)
+        ]
         columns[f"{prefix}probability"] = chances.max(axis=1)
         columns[f"{prefix}probabilities"] = pa.array(
             chances.tolist(), type=pa.list_(pa.float32(), chances.shape[1])

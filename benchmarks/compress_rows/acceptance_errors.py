@@ -74,7 +74,9 @@ def _ships(pool: np.ndarray, gain: float, trial: int, context: Context) -> bool:
         return {"float": pool[0, rows], "ours": pool[1, rows] / gain}
 
     first = draw(context.rounds)
-    _, speedup = latency_measurement.settled(first, draw, slow="float", fast="ours", seed=trial)
-    return acceptance_criteria.faster(
+    _, speedup = latency_measurement.measure_until_significant(
+        first, draw, slow="float", fast="ours", seed=trial
+    )
+    return acceptance_criteria.is_faster(
         1, acceptance_criteria.Baseline("the float model", 1, speedup)
     )[0]

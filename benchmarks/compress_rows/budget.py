@@ -29,11 +29,9 @@ def run(context: Context) -> Iterator[Row]:
     for name in context.data:
         asked, n = load(ROOT / DATA[name][0]).compress.budget, TESTED[name]
         bound = {"drop_max": asked.drop_max, "confidence": asked.confidence}
-        refused = [1 - accuracy_budget.chance_at(f / 2, f / 2, n, **bound) for f in FLIPS]
+        refused = [1 - accuracy_budget.power_at(f / 2, f / 2, n, **bound) for f in FLIPS]
         passed = [
-            accuracy_budget.chance_at(
-                (f + asked.drop_max) / 2, (f - asked.drop_max) / 2, n, **bound
-            )
+            accuracy_budget.power_at((f + asked.drop_max) / 2, (f - asked.drop_max) / 2, n, **bound)
             for f in (asked.drop_max, asked.drop_max + 0.02)
         ]
         note = f"budget {asked.drop_max:g} at {asked.confidence:g}; exact, no draw"

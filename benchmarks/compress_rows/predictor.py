@@ -65,7 +65,7 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
 
     model = benchmark_training.float_model(one)
     shop = benchmark_training.workshop(one, model, seed=context.seed)
-    survey = sensitivity_analysis.survey(model, shop)
+    survey = sensitivity_analysis.measure_sensitivity(model, shop)
     rng = np.random.default_rng(context.seed)
     found = []
     for _ in range(CUTS):
@@ -103,16 +103,16 @@ def _cut(
     from fettle.compress.compression_plan import CompressionPlan
     from fettle.compress.techniques import prune
 
-    groups, _ = channel_groups.find(model, shop.example, shop.protected)
+    groups, _ = channel_groups.find_groups(model, shop.example, shop.protected)
     generator = torch.Generator().manual_seed(shop.seed)
     scores, counts = {}, {}
     for group in groups:
-        score = channel_importance.score(group, "l2", generator=generator)
+        score = channel_importance.score_channels(group, "l2", generator=generator)
         if score is not None:
             scores[group.name] = score
             counts[group.name] = max(1, int(group.width * shares[group.name] + 0.5))
-    plan = prune.cut(model, CompressionPlan(), groups, scores=scores, counts=counts)
-    removable_blocks.take_out(model, plan, gone)
+    plan = prune.cut_groups(model, CompressionPlan(), groups, scores=scores, counts=counts)
+    removable_blocks.remove_blocks(model, plan, gone)
     loss = sensitivity_analysis.loss_probe(
         model, shop.batches(), images_max=sensitivity_analysis.IMAGES
     ).loss([""])

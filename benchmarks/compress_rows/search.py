@@ -47,7 +47,7 @@ def run(context: Context) -> Iterator[Row]:
         return
     one = context.prepare("digits")
     folder, clock = Path(tempfile.mkdtemp(prefix="fettle-search-")), Clock()
-    found = recipe_search.find(
+    found = recipe_search.search_recipe(
         benchmark_search.job(one, folder, clock, SETTINGS), benchmark_search.tested(one), {}
     )
     shutil.rmtree(folder)

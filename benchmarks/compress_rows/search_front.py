@@ -39,7 +39,9 @@ def run(context: Context) -> Iterator[Row]:
 
 
 class Narrow:
-    """A workbench whose moves from a recipe are each technique's mildest and harshest alone."""
+    """A trial evaluator whose moves from a recipe are each technique's mildest and harshest
+    alone.
+    """
 
     def __init__(self, bench: recipe_evaluator.RecipeEvaluator) -> None:
         self.bench = bench
@@ -68,7 +70,7 @@ def fronts(one: Prepared) -> Iterator[Row]:
     """Try everything within two cuts, then search with a fifth of the evaluations."""
     folder = Path(tempfile.mkdtemp(prefix="fettle-front-"))
     whole = benchmark_search.bench(one, folder / "all", SHORT)
-    root, results = whole.look(whole.root), everything(Narrow(whole))
+    root, results = whole.score(whole.root), everything(Narrow(whole))
     total, most = len(results), len(results) // 5
     found = sought(one, root, folder, most)
     shutil.rmtree(folder)
@@ -121,7 +123,7 @@ def sought(one: Prepared, root: Result, folder: Path, most: int) -> list[Result]
         TrialJournal(folder / "journal", "bench"),
         limits=SearchLimits(
             evaluations_max=most,
-            chance_min=passing_probability.chance_min(
+            chance_min=passing_probability.probability_min(
                 one.params.compress.budget,
                 seen=len(one.images("validation").labels),
                 tested=benchmark_search.tested(one),

@@ -188,7 +188,7 @@ def _from_scratch(one: Prepared, size: dict[str, int], seconds: float, out: Path
         model = benchmark_training.build(one, "small_cnn", size)
         found.append((benchmark_training.train(one, model, epochs=epochs, rate=rate), rate, model))
     _, _, best = max(found, key=lambda each: each[:2])
-    export_onnx.lower(best, channels=one.shape[0], size_px=one.shape[1], out=out)
+    export_onnx.export(best, channels=one.shape[0], size_px=one.shape[1], out=out)
     return out
 
 

@@ -11,20 +11,20 @@ from fettle import manifest
 from fettle.params_schema import Compress
 from fettle.recipes import recipe_evaluator
 from fettle.recipes.cost_model import CostModel
-from fettle.recipes.recovery_training import CompressionJob, example
+from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recorder import MemoryRecorder
 
 
 def bench(
     one: Prepared, folder: Path, asked: Mapping[str, float]
 ) -> recipe_evaluator.RecipeEvaluator:
-    """Make the workbench that compress would use, with further `compress.search` settings."""
+    """Make the trial evaluator that compress would use, with further `compress.search` settings."""
     made = job(one, folder, MemoryRecorder(), asked)
     price = CostModel(
         minimise="macs",
         constraints=one.params.compress.constraints,
         bytes_per_weight=1,
-        example=example(made),
+        example=example_input(made),
         costs={},
     )
     return recipe_evaluator.RecipeEvaluator(replace(made, trials=2), price, tested(one))

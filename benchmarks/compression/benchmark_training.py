@@ -18,6 +18,7 @@ from fettle.compress.techniques import distil
 from fettle.data import split_reader
 from fettle.evaluation import accuracy_statistics
 from fettle.recipes import recovery_training
+from fettle.recipes.training_setup import training_data
 from fettle.training import inference
 from fettle.training.training_loop import Loss, fit
 from fettle.training.training_plan import TrainingData
@@ -77,13 +78,15 @@ def accuracy(one: Prepared, model: nn.Module) -> float:
 
 
 def workshop(one: Prepared, teacher: nn.Module, *, seed: int) -> CompressionContext:
-    """Lend the techniques what the stage lends them; recovery is distillation from `teacher`."""
+    """Compression context as the stage makes it; recovery is distillation from `teacher`."""
 
     def towards(temperature: float, alpha: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
         def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
             with torch.no_grad():
                 answers = teacher(images)
-            return distil.loss(model(images), answers, labels, temperature=temperature, alpha=alpha)
+            return distil.distillation_loss(
+                model(images), answers, labels, temperature=temperature, alpha=alpha
+            )
 
         return loss
 
@@ -122,16 +125,7 @@ def batches(one: Prepared) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _data(one: Prepared) -> TrainingData:
-    train_images, validation = one.images("train"), one.images("validation")
-    preprocess = split_reader.preprocess(one.params)
-    return TrainingData(
-        train_pixels=train_images.pixels,
-        train_labels=train_images.labels,
-        validation_pixels=validation.pixels,
-        validation_labels=validation.labels,
-        normalise=preprocess.normalise,
-        std=preprocess.std,
-    )
+    return training_data(one.params, train=one.images("train"), validation=one.images("validation"))
 
 
 def _facts(one: Prepared) -> dict[str, Any]:  # Any: JSON

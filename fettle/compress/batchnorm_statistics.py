@@ -1,7 +1,7 @@
-"""Measure BatchNorm statistics again after channels are gone: minutes of training it saves.
+"""BatchNorm statistics, re-estimated after channels are gone: saves minutes of training.
 
 After a cut the running mean and variance describe inputs that no longer come; accuracy falls to
-chance for that reason alone. A forward pass over training images mends them without a gradient.
+chance for that reason alone. A forward pass over training images repairs them without a gradient.
 """
 
 from __future__ import annotations

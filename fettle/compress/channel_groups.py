@@ -1,4 +1,4 @@
-"""Find the channels that live and die together: Torch-Pruning's dependency groups, as plain values.
+"""Channel groups that must be cut together: Torch-Pruning's dependency groups, as plain values.
 
 Fang et al. 2023, DepGraph (arXiv:2301.12900). Only the tracing is the library's: the cutting is
 ours (_plan.cut), so that a plan re-applied without the library gives the same model. A group is
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fettle.compress import forward_hooks
-from fettle.compress.compression_plan import widths
+from fettle.compress.compression_plan import channel_counts
 from fettle.errors import ModelError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Group:
         return self.producers[0]
 
 
-def find(
+def find_groups(
     model: nn.Module, example: Tensor, protected: Mapping[str, str]
 ) -> tuple[list[Group], dict[str, str]]:
     """Trace `model` on `example` [1, C, S, S]; return the groups that may be cut and, for every
@@ -107,12 +107,12 @@ def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group:
         layer = item.dep.target.module
         if layer not in names or None in item.root_idxs:
             continue  # an operation without parameters, or an obstacle, reported by _obstacle
-        sizes = widths(layer)
+        sizes = channel_counts(layer)
         outputs = graph.is_out_channel_pruning_fn(item.dep.handler)
         side = "out" if outputs or sizes is None or sizes[1] is None else "in"
         positions: list[list[int]] = [[] for _ in range(width)]
-        for at, root in zip(item.idxs, item.root_idxs, strict=True):
-            positions[root].append(at)
+        for position, root in zip(item.idxs, item.root_idxs, strict=True):
+            positions[root].append(position)
         members.append(Member(names[layer], side, tuple(map(tuple, positions))))
         if isinstance(layer, _BatchNorm):
             norms.add(names[layer])
@@ -141,7 +141,7 @@ def _obstacle(
         if name is None:
             if node.type not in free:
                 return f"its channels meet an operation that cannot be cut ({node.type.name})"
-        elif widths(layer) is None and (
+        elif channel_counts(layer) is None and (
             node.type not in free or any(True for _ in layer.parameters())
         ):
             return f"its channels meet '{name}' ({type(layer).__name__}), which cannot be cut"
@@ -163,10 +163,10 @@ def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
     hooks = [
         module.register_forward_hook(lambda _m, _i, _o, name=name: calls.update([name]))
         for name, module in model.named_modules()
-        if widths(module) is not None
+        if channel_counts(module) is not None
     ]
     forward_hooks.forward(model, example, hooks)
-    found = {name: "it runs more than once" for name, count in calls.items() if count > 1}
+    reasons = {name: "it runs more than once" for name, count in calls.items() if count > 1}
     owners = Counter(
         id(parameter)
         for module in model.modules()
@@ -174,7 +174,7 @@ def _shared(model: nn.Module, example: Tensor) -> dict[str, str]:
     )
     for name, module in model.named_modules():
         if any(owners[id(parameter)] > 1 for parameter in module.parameters(recurse=False)):
-            found[name] = "it shares its weights with another layer"
+            reasons[name] = "it shares its weights with another layer"
         if parametrize.is_parametrized(module):
-            found[name] = "its weights are computed from others (a parametrization)"
-    return found
+            reasons[name] = "its weights are computed from others (a parametrization)"
+    return reasons

@@ -1,4 +1,4 @@
-"""Score the channels of a group: which may go with the least loss.
+"""Channel importance: which channels of a group may go with the least loss.
 
 Magnitudes by Torch-Pruning's group importances, the sensitivity of the loss by our own pass, and a
 seeded random baseline. Scores compare within one group; `normalised` scores (mean 1) compare
@@ -24,14 +24,14 @@ Importance = Literal["l1", "l2", "taylor", "bn_scale", "random"]
 GATE_BATCH_IMAGES = 16
 
 
-def score(
+def score_channels(
     group: Group,
     importance: Importance,
     *,
     generator: torch.Generator,
     gates: Mapping[str, Tensor] | None = None,
 ) -> Tensor | None:
-    """Return scores [width], higher is worth more; None when the group has nothing to read.
+    """Score importance [width], higher is worth more; None when the group has nothing to read.
 
     l1, l2: sum of |w|^p over all weights of the group (Li et al. 2017, arXiv:1608.08710);
     taylor: the sensitivities that `gate_sensitivities` found, of the group's normalisations, or
@@ -55,17 +55,17 @@ def score(
             return torch.rand(group.width, generator=generator)
         case _:
             assert_never(importance)
-    found: Tensor | None = estimator(group.traced)
-    return found
+    scores: Tensor | None = estimator(group.traced)
+    return scores
 
 
-def normalised(scores: Tensor) -> Tensor:
+def normalise_scores(scores: Tensor) -> Tensor:
     """Scale scores to mean 1; all-zero scores stay zero."""
     mean = scores.mean()
     return scores / mean if mean > 0 else scores
 
 
-def gates_for(
+def required_sensitivities(
     importance: Importance,
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -91,7 +91,7 @@ def gate_sensitivities(
     from torch.nn import functional as F
 
     model.eval()
-    found: dict[str, Tensor] = {}
+    sensitivities: dict[str, Tensor] = {}
     seen = 0
     for images, labels in batches:
         for start in range(0, len(labels), GATE_BATCH_IMAGES):
@@ -100,21 +100,21 @@ def gate_sensitivities(
             with torch.enable_grad():
                 F.cross_entropy(model(images[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call] # torch
             for name, gate in _gates(model):
-                found[name] = found.get(name, torch.zeros_like(gate)) + gate.abs()
+                sensitivities[name] = sensitivities.get(name, torch.zeros_like(gate)) + gate.abs()
         seen += len(labels)
         if seen >= images_max:
             break
     model.zero_grad(set_to_none=True)
-    return found
+    return sensitivities
 
 
 def _gates(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Yield (layer, sum of w * dL/dw by output channel) for each layer a plan can cut."""
-    from fettle.compress.compression_plan import widths
+    from fettle.compress.compression_plan import channel_counts
 
     for name, module in model.named_modules():
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if widths(module) is None or weight is None or weight.grad is None:
+        if channel_counts(module) is None or weight is None or weight.grad is None:
             continue
         gate = (weight.detach() * weight.grad).reshape(len(weight), -1).sum(1)
         if bias is not None and bias.grad is not None:
@@ -133,5 +133,5 @@ def _taylor(group: Group, gates: Mapping[str, Tensor]) -> Tensor | None:
     total = torch.zeros(group.width)
     for member in chosen:
         values = gates[member.layer].cpu()
-        total += torch.stack([values[list(at)].sum() for at in member.positions])
+        total += torch.stack([values[list(positions)].sum() for positions in member.positions])
     return total

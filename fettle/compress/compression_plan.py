@@ -1,4 +1,4 @@
-"""Keep what compression did to the architecture as data: a plan that a fresh network is cut to.
+"""Compression plan: what was done to the architecture, as data that a fresh network is cut to.
 
 A compressed model travels as this plan (JSON) beside its weights (safetensors), never as a pickle:
 build the architecture the plan names (or the family's own), `apply` the plan, load the weights. The
@@ -25,8 +25,8 @@ READABLE = (1, 2)  # 1 had kept channels only
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The channels one layer keeps, ascending, in the numbering of the full architecture, or of
+class KeptChannels:
+    """Kept channels of a layer, ascending, in the numbering of the full architecture, or of
     the part that took the layer's place.
 
     None means all of them. `out_full` and `in_full` are the full widths. A depthwise convolution
@@ -49,14 +49,15 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class CompressionPlan:
-    """What became of a network, by module name; a module that is not named stays as it was built.
+    """Compression plan of a network, by module name; a module that is not named stays as it was
+    built.
 
     `architecture` is another network than the fine-tuned one, or None. `replaced` modules gave way
     to a plain part (nothing at all, a merged convolution, two thin layers), outer ones first;
     `layers` kept some of their channels after that.
     """
 
-    layers: Mapping[str, Kept] = field(default_factory=dict)
+    layers: Mapping[str, KeptChannels] = field(default_factory=dict)
     replaced: Mapping[str, Part] = field(default_factory=dict)
     architecture: Architecture | None = None
 
@@ -93,21 +94,23 @@ class CompressionPlan:
         start = doc.get("architecture")
         return cls(
             layers={
-                name: Kept(
-                    out_full=one["out_full"],
-                    out=None if one["out"] is None else tuple(one["out"]),
-                    in_full=one["in_full"],
-                    in_=None if one["in"] is None else tuple(one["in"]),
+                name: KeptChannels(
+                    out_full=entry["out_full"],
+                    out=None if entry["out"] is None else tuple(entry["out"]),
+                    in_full=entry["in_full"],
+                    in_=None if entry["in"] is None else tuple(entry["in"]),
                 )
-                for name, one in doc["layers"].items()
+                for name, entry in doc["layers"].items()
             },
-            replaced={name: Part.from_json(one) for name, one in doc.get("replaced", {}).items()},
+            replaced={
+                name: Part.from_json(entry) for name, entry in doc.get("replaced", {}).items()
+            },
             architecture=None if start is None else Architecture(start["family"], start["options"]),
         )
 
 
-def widths(module: nn.Module) -> tuple[int, int | None] | None:
-    """Return (outputs, inputs) of a layer that a plan can cut, else None.
+def channel_counts(module: nn.Module) -> tuple[int, int | None] | None:
+    """Channel counts (outputs, inputs) of a layer that a plan can cut, else None.
 
     Inputs are None where they are the outputs (depthwise, normalisation). A convolution with
     groups that is not depthwise, a transposed one, and every other kind of layer cannot be cut.
@@ -133,17 +136,17 @@ def apply(model: nn.Module, plan: CompressionPlan) -> None:
 
     Raises ModelError when the model is not the architecture the plan was made for.
     """
-    for name in sorted(plan.replaced, key=lambda one: (one.count("."), one)):
+    for name in sorted(plan.replaced, key=lambda name: (name.count("."), name)):
         if name not in dict(model.named_modules()):
             raise _misfit(name, "no such module", "the plan puts another part in its place")
-        put(model, name, replacement_layers.build(plan.replaced[name]))
+        set_submodule(model, name, replacement_layers.build_module(plan.replaced[name]))
     modules = dict(model.named_modules())
     for name, kept in plan.layers.items():
-        found = widths(modules[name]) if name in modules else None
-        if found != (kept.out_full, kept.in_full):
-            got = "no such layer" if found is None else f"widths (out, in) {found}"
+        counts = channel_counts(modules[name]) if name in modules else None
+        if counts != (kept.out_full, kept.in_full):
+            got = "no such layer" if counts is None else f"widths (out, in) {counts}"
             raise _misfit(name, got, f"the plan was made for {(kept.out_full, kept.in_full)}")
-        cut(modules[name], out=kept.out, in_=kept.in_)
+        cut_channels(modules[name], out=kept.out, in_=kept.in_)
 
 
 def _misfit(name: str, got: str, rule: str) -> ModelError:
@@ -155,36 +158,39 @@ def _misfit(name: str, got: str, rule: str) -> ModelError:
     )
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
+def set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
     """Set the submodule `name` of `model` to `module`, in place."""
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, module)
 
 
-def replace(
+def replace_submodule(
     model: nn.Module, plan: CompressionPlan, name: str, module: nn.Module
 ) -> CompressionPlan:
-    """Put `module` (plain parts only, see _parts) in the place of submodule `name`, in place.
+    """Put `module` (plain kinds only, see replacement_layers) in the place of submodule `name`, in
+    place.
 
     Returns the plan that does the same to a fresh network: what it said of `name` and of all
     inside it is void.
     """
-    put(model, name, module)
+    set_submodule(model, name, module)
 
     def outside(other: str) -> bool:
         return other != name and not other.startswith(f"{name}.")
 
     return CompressionPlan(
-        layers={one: kept for one, kept in plan.layers.items() if outside(one)},
+        layers={entry: kept for entry, kept in plan.layers.items() if outside(entry)},
         replaced={
-            **{one: part for one, part in plan.replaced.items() if outside(one)},
-            name: replacement_layers.of(module),
+            **{entry: part for entry, part in plan.replaced.items() if outside(entry)},
+            name: replacement_layers.describe_module(module),
         },
         architecture=plan.architecture,
     )
 
 
-def cut(module: nn.Module, *, out: tuple[int, ...] | None, in_: tuple[int, ...] | None) -> None:
+def cut_channels(
+    module: nn.Module, *, out: tuple[int, ...] | None, in_: tuple[int, ...] | None
+) -> None:
     """Keep only the given output and input channels of one layer, in place; None keeps all."""
     from torch import nn
 
@@ -219,7 +225,7 @@ def _select(module: nn.Module, name: str, *, axis: int, indices: tuple[int, ...]
         setattr(module, name, chosen)
 
 
-def narrow(
+def remove_channels(
     plan: CompressionPlan,
     modules: Mapping[str, nn.Module],
     removed: Mapping[tuple[str, str], set[int]],
@@ -231,16 +237,16 @@ def narrow(
     """
     layers = dict(plan.layers)
     for (name, side), gone in sorted(removed.items()):
-        width = widths(modules[name])
+        width = channel_counts(modules[name])
         assert width is not None, name  # the pruner offers only layers that can be cut
-        old = layers.get(name, Kept(out_full=width[0], in_full=width[1]))
+        old = layers.get(name, KeptChannels(out_full=width[0], in_full=width[1]))
         if side == "out":
             out = _without(old.out, old.out_full, gone)
-            layers[name] = Kept(old.out_full, out, old.in_full, old.in_)
+            layers[name] = KeptChannels(old.out_full, out, old.in_full, old.in_)
         else:
             assert old.in_full is not None, name
             in_ = _without(old.in_, old.in_full, gone)
-            layers[name] = Kept(old.out_full, old.out, old.in_full, in_)
+            layers[name] = KeptChannels(old.out_full, old.out, old.in_full, in_)
     return CompressionPlan(layers, plan.replaced, plan.architecture)
 
 

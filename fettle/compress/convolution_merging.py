@@ -1,4 +1,4 @@
-"""Merge two convolutions with nothing between them into one: fewer operators, the same answer.
+"""Convolution merging: two with nothing between them become one, with the same answer.
 
 After a block is gone, the 1x1 that ends one block often meets the 1x1 that begins the next. On
 small images the cost is per operator, so one wide convolution is faster than two thin ones, up to
@@ -43,11 +43,11 @@ def merge(
     """
     said: list[str] = []
     while True:
-        found = next((run for run in _runs(model) if _pays(model, run, example)), None)
-        if found is None:
+        chain = next((run for run in _runs(model) if _pays(model, run, example)), None)
+        if chain is None:
             return plan, said
-        plan = _merge(model, plan, found)
-        said.append(f"merged '{found.first}' into '{found.second}'")
+        plan = _merge(model, plan, chain)
+        said.append(f"merged '{chain.first}' into '{chain.second}'")
 
 
 def _runs(model: nn.Module) -> Iterator[ConvolutionChain]:
@@ -91,8 +91,10 @@ def _fits(first: Any, second: Any) -> bool:  # Any: nn.Conv2d
     zeros in the padding.
     """
     plain = all(
-        one.groups == 1 and one.padding_mode == "zeros" and not isinstance(one.padding, str)
-        for one in (first, second)
+        convolution.groups == 1
+        and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str)
+        for convolution in (first, second)
     )
     return (
         plain
@@ -105,7 +107,7 @@ def _fits(first: Any, second: Any) -> bool:  # Any: nn.Conv2d
 def _pays(model: nn.Module, run: ConvolutionChain, example: Tensor) -> bool:
     from fettle.compress import layer_costs
 
-    macs = {one.name: one.macs for one in layer_costs.survey(model, example)}
+    macs = {layer.name: layer.macs for layer in layer_costs.count_layers(model, example)}
     first: Any = model.get_submodule(run.first)
     second: Any = model.get_submodule(run.second)
     pixels = macs[run.second] // (second.in_channels * second.out_channels)
@@ -125,7 +127,7 @@ def _merge(model: nn.Module, plan: CompressionPlan, run: ConvolutionChain) -> Co
     with torch.no_grad():
         weight, bias = _folded(first, modules[run.norm] if run.norm else None)
         mix = second.weight[:, :, 0, 0]
-        made = nn.Conv2d(
+        merged = nn.Conv2d(
             first.in_channels,
             second.out_channels,
             first.kernel_size,
@@ -133,12 +135,12 @@ def _merge(model: nn.Module, plan: CompressionPlan, run: ConvolutionChain) -> Co
             padding=first.padding,
             dilation=first.dilation,
         ).to(weight)
-        made.weight.copy_(torch.einsum("om,mikl->oikl", mix, weight))
-        made.bias.copy_(mix @ bias + (0 if second.bias is None else second.bias))  # type: ignore[union-attr] # it has one
+        merged.weight.copy_(torch.einsum("om,mikl->oikl", mix, weight))
+        merged.bias.copy_(mix @ bias + (0 if second.bias is None else second.bias))  # type: ignore[union-attr] # it has one
     for name in (run.first, run.norm):
         if name is not None:
-            plan = compression_plan.replace(model, plan, name, nn.Identity())
-    return compression_plan.replace(model, plan, run.second, made)
+            plan = compression_plan.replace_submodule(model, plan, name, nn.Identity())
+    return compression_plan.replace_submodule(model, plan, run.second, merged)
 
 
 def _folded(conv: Any, norm: Any | None) -> tuple[Tensor, Tensor]:  # Any: Conv2d, BatchNorm2d

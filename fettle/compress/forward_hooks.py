@@ -1,4 +1,4 @@
-"""Run a torch module once to learn of it, and leave it as it was."""
+"""Forward hooks: run a torch module once to learn of it, and leave it as it was."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Count parameters and multiply-accumulates of a torch module, layer by layer.
+"""Layer costs: parameters and multiply-accumulates (MACs) of a torch module, layer by layer.
 
 Of the module itself, so that layers.json can name what pruning removed; the shipped file is
-counted on its ONNX graph by the bench room.
+counted on its ONNX graph by fettle/hardware/onnx_cost.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """One layer with parameters of its own; `macs` are for one image."""
+    """Cost of one layer with parameters of its own; `macs` are for one image."""
 
     name: str
     kind: str
@@ -27,7 +27,7 @@ class LayerCost:
     macs: int
 
 
-def survey(model: nn.Module, example: Tensor) -> list[LayerCost]:
+def count_layers(model: nn.Module, example: Tensor) -> list[LayerCost]:
     """Run `example` [1, C, S, S] through `model` and list its layers in the order of the module.
 
     A parameter that layers share is counted with the first of them. Convolution and linear layers
@@ -74,7 +74,7 @@ def totals(layers: Sequence[LayerCost]) -> tuple[int, int]:
     return sum(layer.params for layer in layers), sum(layer.macs for layer in layers)
 
 
-def compare(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[dict[str, Any]]:
+def compare_layers(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[dict[str, Any]]:
     """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after.
 
     Any: a JSON document.

@@ -1,4 +1,4 @@
-"""Find the blocks that can be taken out whole, and take them out.
+"""Removable blocks (depth pruning): find those that can be taken out whole, take them out.
 
 A block is a module with layers inside whose output has the shape of its input, and which runs once:
 a residual block, or a convolution with its normalisation where neither width nor side changes. Its
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from fettle.compress.compression_plan import CompressionPlan
 
 
-def find(model: nn.Module, example: Tensor, protected: Mapping[str, str]) -> list[str]:
+def find_blocks(model: nn.Module, example: Tensor, protected: Mapping[str, str]) -> list[str]:
     """Return the names of the removable blocks of `model`, in its order.
 
     Of nested ones a block is the outermost, save that a chain (nn.Sequential) of blocks is no block
     itself. `example` is [1, C, S, S]; a block that holds a `protected` layer stays.
     """
     same = _shape_keepers(model, example)
-    found: list[str] = []
+    blocks: list[str] = []
     for name, child in model.named_children():
-        found += _within(name, child, same)
+        blocks += _within(name, child, same)
     return [
         name
-        for name in found
+        for name in blocks
         if not any(layer == name or layer.startswith(f"{name}.") for layer in protected)
     ]
 
@@ -59,7 +59,7 @@ def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
 
     def note(name: str, inputs: tuple[object, ...], output: object) -> None:
         runs[name] += 1
-        shapes = [one.shape for one in (*inputs, output) if isinstance(one, torch.Tensor)]
+        shapes = [value.shape for value in (*inputs, output) if isinstance(value, torch.Tensor)]
         if len(shapes) == 2 and shapes[0] == shapes[1] and len(shapes[0]) == 4:
             same.add(name)
 
@@ -71,23 +71,23 @@ def _shape_keepers(model: nn.Module, example: Tensor) -> set[str]:
     return {name for name in same if runs[name] == 1}
 
 
-def take_out(model: nn.Module, plan: CompressionPlan, names: Sequence[str]) -> CompressionPlan:
-    """Put nothing in the place of each block, in place; return the plan that does the same."""
+def remove_blocks(model: nn.Module, plan: CompressionPlan, names: Sequence[str]) -> CompressionPlan:
+    """Remove blocks in place, an Identity for each; return the plan that does the same."""
     from torch import nn
 
     for name in names:
-        plan = compression_plan.replace(model, plan, name, nn.Identity())
+        plan = compression_plan.replace_submodule(model, plan, name, nn.Identity())
     return plan
 
 
-def check_names(asked: Sequence[str], found: Sequence[str]) -> None:
+def check_block_names(asked: Sequence[str], blocks: Sequence[str]) -> None:
     """Raise ModelError for a name that is no removable block of the model."""
-    unknown = [name for name in asked if name not in found]
+    unknown = [name for name in asked if name not in blocks]
     if unknown:
         raise ModelError(
             "depth.blocks: no such removable block",
             got=", ".join(f"'{name}'" for name in unknown),
             rule="a block keeps the shape of its input, runs once and is not protected; here: "
-            + (", ".join(found) or "none"),
+            + (", ".join(blocks) or "none"),
             fix="name some of these in compress.recipe, or give `remove: N` instead",
         )

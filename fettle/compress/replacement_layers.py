@@ -1,4 +1,4 @@
-"""Write down the few plain modules that techniques put in a layer's place, as values.
+"""Replacement layers: the few plain modules that techniques put in a layer's place, as values.
 
 A plan holds them as JSON: shapes, never weights. Only what every runtime has: nothing at all,
 convolutions, linear layers, normalisation, an activation, and chains of these.
@@ -47,15 +47,15 @@ class Part:
     def from_json(cls, doc: Mapping[str, Any]) -> Part:  # Any: a JSON document
         """Read it back."""
         shape = {key: value for key, value in doc.items() if key not in ("kind", "parts")}
-        return cls(doc["kind"], shape, tuple(cls.from_json(one) for one in doc.get("parts", ())))
+        return cls(doc["kind"], shape, tuple(cls.from_json(part) for part in doc.get("parts", ())))
 
 
-def of(module: nn.Module) -> Part:
+def describe_module(module: nn.Module) -> Part:
     """State `module` as a part; it must be one of the kinds above, or a Sequential of them."""
     from torch import nn
 
     if isinstance(module, nn.Sequential):
-        return Part("chain", parts=tuple(of(one) for one in module))
+        return Part("chain", parts=tuple(describe_module(child) for child in module))
     for kind, (torch_name, arguments) in _KINDS.items():
         if type(module) is getattr(nn, torch_name):
             shape = {name: _plain(getattr(module, name)) for name in arguments}
@@ -69,16 +69,16 @@ def _plain(value: Any) -> Any:  # Any: a torch argument
     return list(value) if isinstance(value, tuple) else value
 
 
-def build(part: Part) -> nn.Module:
+def build_module(part: Part) -> nn.Module:
     """Make the module, with new weights."""
     from torch import nn
 
     if part.kind == "chain":
-        return nn.Sequential(*(build(one) for one in part.parts))
-    made: nn.Module = getattr(nn, _KINDS[part.kind][0])(
+        return nn.Sequential(*(build_module(inner) for inner in part.parts))
+    module: nn.Module = getattr(nn, _KINDS[part.kind][0])(
         **{
             key: tuple(value) if isinstance(value, list) else value
             for key, value in part.shape.items()
         }
     )
-    return made
+    return module

@@ -1,4 +1,4 @@
-"""Measure what the loss says to a cut before anything is trained: per block, and per group.
+"""Sensitivity analysis: the loss after a cut, before any training, per block and per group.
 
 A part is silenced, the mean loss of a few training images is taken, the part comes back. The cost
 is kept down by running only what lies behind the part: a model that is a chain of modules
@@ -37,7 +37,8 @@ SHARES = (0.75, 0.5, 0.25)
 
 @dataclass
 class LossProbe:
-    """A private copy of a model, with the activations between its parts on fixed images.
+    """Loss probe: a private copy of a model, with the activations between its parts on fixed
+    images.
 
     `chain` are (name, part) in the order they run; `cached[b][k]` is batch b before part k.
     """
@@ -111,25 +112,25 @@ def _chain(name: str, module: nn.Module, whole: Collection[str]) -> list[tuple[s
 
     if type(module) is not nn.Sequential or not len(module) or name in whole:
         return [(name, module)]
-    found = []
+    chain = []
     for child_name, child in module.named_children():
-        found += _chain(f"{name}.{child_name}" if name else child_name, child, whole)
-    return found
+        chain += _chain(f"{name}.{child_name}" if name else child_name, child, whole)
+    return chain
 
 
 @contextmanager
-def bypassed(found: LossProbe, names: Iterable[str]) -> Iterator[None]:
-    """Let the named blocks hand their input on."""
+def bypassed_blocks(probe: LossProbe, names: Iterable[str]) -> Iterator[None]:
+    """Bypass the named blocks: they hand their input on."""
     with ExitStack() as stack:
         for name in names:
-            hook = found.modules[name].register_forward_hook(lambda _m, inputs, _o: inputs[0])
+            hook = probe.modules[name].register_forward_hook(lambda _m, inputs, _o: inputs[0])
             stack.callback(hook.remove)
         yield
 
 
 @contextmanager
-def silenced(found: LossProbe, group: Group, channels: Sequence[int]) -> Iterator[None]:
-    """Zero the given root channels of a group in every layer that makes them."""
+def masked_channels(probe: LossProbe, group: Group, channels: Sequence[int]) -> Iterator[None]:
+    """Mask the given root channels of a group in every layer that makes them."""
     import torch
 
     kept: list[tuple[Tensor, Tensor]] = []
@@ -137,9 +138,9 @@ def silenced(found: LossProbe, group: Group, channels: Sequence[int]) -> Iterato
         for member in group.members:
             if member.side != "out":
                 continue
-            gone = [at for channel in channels for at in member.positions[channel]]
+            gone = [position for channel in channels for position in member.positions[channel]]
             for part in ("weight", "bias"):
-                tensor = getattr(found.modules[member.layer], part, None)
+                tensor = getattr(probe.modules[member.layer], part, None)
                 if tensor is not None:
                     kept.append((tensor, tensor.clone()))
                     tensor[gone] = 0
@@ -151,15 +152,16 @@ def silenced(found: LossProbe, group: Group, channels: Sequence[int]) -> Iterato
                 tensor.copy_(old)
 
 
-def survey(
+def measure_sensitivity(
     model: nn.Module,
-    workshop: CompressionContext,
+    context: CompressionContext,
     *,
     importance: Importance = "l2",
     shares: Sequence[float] = SHARES,
     as_built: bool = False,
 ) -> SensitivityReport:
-    """Look at `model` as it stands: costs, blocks and groups, each with the loss that hangs on it.
+    """Sensitivity of `model` as it stands: costs, blocks and groups, each with the loss that hangs
+    on it.
 
     Channels go in the order of `importance`, down to each of `shares` (falling); with none the
     groups are listed, not measured. A model that cannot be traced has no group, and `skipped` says
@@ -168,43 +170,47 @@ def survey(
     import torch
 
     model = copy.deepcopy(model).requires_grad_(True)  # tracing follows gradients
-    layers = layer_costs.survey(model, workshop.example)
-    names = removable_blocks.find(model, workshop.example, workshop.protected)
-    found = loss_probe(model, workshop.batches(), images_max=IMAGES, whole=names)
-    loss = found.loss()
+    layers = layer_costs.count_layers(model, context.example)
+    names = removable_blocks.find_blocks(model, context.example, context.protected)
+    probe = loss_probe(model, context.batches(), images_max=IMAGES, whole=names)
+    loss = probe.loss()
     try:
-        groups, skipped = channel_groups.find(model, workshop.example, workshop.protected)
+        groups, skipped = channel_groups.find_groups(model, context.example, context.protected)
     except ModelError as err:
         groups, skipped = [], {WHOLE: str(err)}
-    generator = torch.Generator().manual_seed(workshop.seed)
-    gates = channel_importance.gates_for(importance, model, workshop.batches(), images_max=IMAGES)
+    generator = torch.Generator().manual_seed(context.seed)
+    gates = channel_importance.required_sensitivities(
+        importance, model, context.batches(), images_max=IMAGES
+    )
     measured = []
     for group in groups:
-        scores = channel_importance.score(group, importance, generator=generator, gates=gates)
+        scores = channel_importance.score_channels(
+            group, importance, generator=generator, gates=gates
+        )
         if scores is not None:
-            measured.append(_group(found, group, scores, loss, shares))
+            measured.append(_group(probe, group, scores, loss, shares))
     return SensitivityReport(
         layers=tuple(layers),
-        blocks=tuple(_block(found, name, layers, loss) for name in names),
+        blocks=tuple(_block(probe, name, layers, loss) for name in names),
         groups=tuple(measured),
         loss=loss,
-        images=sum(len(label) for label in found.labels),
+        images=sum(len(label) for label in probe.labels),
         skipped=skipped,
         as_built=as_built,
-        size_px=workshop.example.shape[-1],
+        size_px=context.example.shape[-1],
     )
 
 
 def _group(
-    found: LossProbe, group: Group, scores: Tensor, loss: float, shares: Sequence[float]
+    probe: LossProbe, group: Group, scores: Tensor, loss: float, shares: Sequence[float]
 ) -> GroupSensitivity:
     import torch
 
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
     rises = []
     for share in shares:
-        with silenced(found, group, order[int(group.width * share + 0.5) :]):
-            rises.append((share, found.loss(group.producers) - loss))
+        with masked_channels(probe, group, order[int(group.width * share + 0.5) :]):
+            rises.append((share, probe.loss(group.producers) - loss))
     return GroupSensitivity(
         name=group.name,
         width=group.width,
@@ -214,36 +220,36 @@ def _group(
 
 
 def _block(
-    found: LossProbe, name: str, layers: Sequence[layer_costs.LayerCost], loss: float
+    probe: LossProbe, name: str, layers: Sequence[layer_costs.LayerCost], loss: float
 ) -> Block:
     inside = [layer for layer in layers if layer.name.startswith(f"{name}.")]
-    with bypassed(found, [name]):
-        rise = found.loss([name]) - loss
+    with bypassed_blocks(probe, [name]):
+        rise = probe.loss([name]) - loss
     params, macs = layer_costs.totals(inside)
     return Block(
         name=name,
-        layers=tuple(one.name for one in inside),
+        layers=tuple(layer.name for layer in inside),
         params=params,
         macs=macs,
         loss_increase=rise,
     )
 
 
-def least_missed(
-    model: nn.Module, workshop: CompressionContext, blocks: Sequence[str], *, count: int
+def least_sensitive_blocks(
+    model: nn.Module, context: CompressionContext, blocks: Sequence[str], *, count: int
 ) -> list[str]:
     """Choose `count` blocks to take out, one after the other, each the least missed of the rest.
 
     Measured with the earlier ones already out: two blocks that stand in for one another are not
     both called superfluous. Equal losses take the first.
     """
-    found = loss_probe(model, workshop.batches(), images_max=IMAGES, whole=blocks)
+    probe = loss_probe(model, context.batches(), images_max=IMAGES, whole=blocks)
     gone: list[str] = []
     for _ in range(min(count, len(blocks))):
         losses = {}
         for name in (block for block in blocks if block not in gone):
-            with bypassed(found, [*gone, name]):
-                losses[name] = found.loss([*gone, name])
+            with bypassed_blocks(probe, [*gone, name]):
+                losses[name] = probe.loss([*gone, name])
         gone.append(min(losses, key=losses.__getitem__))
     return gone
 
@@ -272,12 +278,12 @@ def _between(points: Sequence[tuple[float, float]], share: float) -> float:
     return points[0][1]
 
 
-def to_json(found: SensitivityReport) -> dict[str, Any]:  # Any: a JSON document
+def to_json(report: SensitivityReport) -> dict[str, Any]:  # Any: a JSON document
     """Return the document that sensitivity.json holds."""
     return {
-        "loss": found.loss,
-        "images": found.images,
-        "blocks": [asdict(block) for block in found.blocks],
-        "groups": [asdict(group) for group in found.groups],
-        "skipped": dict(sorted(found.skipped.items())),
+        "loss": report.loss,
+        "images": report.images,
+        "blocks": [asdict(block) for block in report.blocks],
+        "groups": [asdict(group) for group in report.groups],
+        "skipped": dict(sorted(report.skipped.items())),
     }

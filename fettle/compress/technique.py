@@ -1,13 +1,13 @@
-"""Compression technique: what each file of fettle/compress/techniques offers, and what it is lent.
+"""Compression technique: what each file of fettle/compress/techniques offers and is given.
 
 A technique offers `Params` (every field has a default), `CLAIMS`, and
 
-    apply(model, plan, options: Params, workshop: Workshop) -> Outcome
+    apply(model, plan, options: Params, context: CompressionContext) -> TechniqueResult
         changes a torch module in place, within the stage `compress`
 
-It may also offer `proposals(survey: Survey, *, multiple: int, seed: int)`: its next moves on the
-model as it stands, from mild to harsh, each a set of its own options. A search asks for them; it
-knows no technique by name.
+It may also offer `proposals(survey: SensitivityReport, *, multiple: int, seed: int)`: its next
+moves on the model as it stands, from mild to harsh, each a set of its own options. A search asks
+for them; it knows no technique by name.
 
 The maths below each `apply` takes flat keyword arguments; what techniques share lies in
 fettle/compress. A contract test holds every file found to its claims.
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a technique does to any model, checked over every file by a contract test.
+    """Capabilities of a technique on any model, checked over every file by a contract test.
 
-    `needs_training`: it asks the workshop to train. `keeps_shapes`: no tensor changes its shape,
+    `needs_training`: it asks the context to train. `keeps_shapes`: no tensor changes its shape,
     so the plan stays as it was. Input and output shapes of the model never change. `serves` are the
     objectives that it can bring nearer, where it can't bring all: a recipe that holds it for
     another one is refused before any training, with `reason`.
@@ -50,7 +50,7 @@ class Capabilities:
 class RecoveryFit(Protocol):
     """Train a model in place towards the unpruned float model, on augmented training images.
 
-    The stage makes it from the training room. `phase` names the training uniquely within one
+    The stage makes it from fettle.training. `phase` names the training uniquely within one
     recipe step: a finished phase is not trained again after a kill.
     """
 
@@ -64,12 +64,12 @@ class RecoveryFit(Protocol):
         temperature: float,
         alpha: float,
     ) -> None:
-        """Train `model`; see distil.loss for temperature and alpha."""
+        """Train `model`; see distil.distillation_loss for temperature and alpha."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionContext:
-    """What a stage lends to a module technique, by value.
+    """Compression context: what a stage gives to a technique, by value.
 
     `example` is one normalised image [1, C, S, S]; `protected` maps a layer's name to the reason
     why its outputs must stay; `channel_multiple` is the vector width that channel counts are
@@ -89,7 +89,7 @@ class CompressionContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TechniqueResult:
-    """What a module technique hands back: the whole plan so far, layers it left, and why.
+    """Technique result: the whole plan so far, layers it left, and why.
 
     `model` is given only when the technique made another network instead of changing the one it
     got; the plan then names that network's family.
@@ -103,7 +103,7 @@ class TechniqueResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A part of the model that can be taken out whole: its output has the shape of its input.
+    """Removable block: its output has the shape of its input.
 
     `layers` have parameters; `loss_increase` is the rise of the mean loss (nats an image) when it
     is bypassed, without any training after.
@@ -118,7 +118,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSensitivity:
-    """What the loss says to fewer channels of one group (channel_groups.py), before any training.
+    """Sensitivity of the loss to fewer channels of one group (channel_groups), without training.
 
     `losses` are (share of the `width` channels kept, rise of the mean loss in nats an image), the
     share falling. `layers` are those that run through the group's channels.
@@ -132,7 +132,8 @@ class GroupSensitivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityReport:
-    """A model as it stands, for `proposals`: what each part costs and how much hangs on it.
+    """Sensitivity report of a model, for `proposals`: what each part costs and how much hangs on
+    it.
 
     `loss` is the mean cross-entropy of `images` training images (nats); `skipped` says which layers
     cannot be pruned, and why. `as_built`: no technique has acted on it yet. `size_px` is the side

@@ -1,4 +1,4 @@
-"""List the operators a torch module runs, by watching one image go through it.
+"""Operators that a torch module runs, listed by watching one image go through it.
 
 Cheaper than lowering it (milliseconds instead of seconds), so that a search can ask what a
 candidate would cost. BatchNorm and activations are not listed: lowering folds the one, runtimes
@@ -27,7 +27,7 @@ def operators(model: nn.Module, example: Tensor) -> list[Operator]:
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    found: list[Operator] = []
+    ran: list[Operator] = []
     inside = [""]
 
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base has no types
@@ -39,9 +39,9 @@ def operators(model: nn.Module, example: Tensor) -> list[Operator]:
             kwargs: Any = None,
         ) -> Any:
             result = func(*args, **(kwargs or {}))
-            one = _operator(func.overloadpacket.__name__, args, result, inside[-1])
-            if one is not None:
-                found.append(one)
+            operator = _operator(func.overloadpacket.__name__, args, result, inside[-1])
+            if operator is not None:
+                ran.append(operator)
             return result
 
     def enter(name: str) -> Callable[..., None]:
@@ -53,7 +53,7 @@ def operators(model: nn.Module, example: Tensor) -> list[Operator]:
         hooks.append(module.register_forward_hook(lambda *_: inside.pop() and None))
     with Watch():  # type: ignore[no-untyped-call]  # as above
         forward_hooks.forward(model, example, hooks)
-    return found
+    return ran
 
 
 # Any: torch's arguments and result

@@ -1,4 +1,4 @@
-"""Decide whether a target's file pays: nothing slower than the float model ships, nothing broken.
+"""Acceptance criteria of a target's file: nothing slower than the float model ships, nor broken.
 
 A reason is one sentence with the numbers it rests on.
 """
@@ -18,15 +18,19 @@ SAVED_MIN = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a file is held against: a name for the sentence, its bytes, the speed-up over it."""
+    """Baseline that a file is compared with: a name for the sentence, its bytes, the speed-up over
+    it.
+    """
 
     name: str
     size_bytes: int
     speedup: Measure
 
 
-def broken(precision: str, parity: Mapping[str, float]) -> str | None:
-    """Say why the answers are too far from the reference's to be measured further, or None."""
+def parity_failure(precision: str, parity: Mapping[str, float]) -> str | None:
+    """Parity failure: why the answers are too far from the reference's to be measured further, or
+    None.
+    """
     least = precisions.named(precision).top1_min
     if parity["top1"] >= least:
         return None
@@ -37,7 +41,7 @@ def broken(precision: str, parity: Mapping[str, float]) -> str | None:
     )
 
 
-def faster(size_bytes: int, best: Baseline) -> tuple[bool, str]:
+def is_faster(size_bytes: int, best: Baseline) -> tuple[bool, str]:
     """Tell whether a file is shown to be faster than the float model in its best runtime.
 
     Shown is: the interval of its speed-up lies above 1. A smaller file that is slower is refused.
@@ -49,7 +53,8 @@ def faster(size_bytes: int, best: Baseline) -> tuple[bool, str]:
 
 
 def pays(size_bytes: int, rival: Baseline) -> tuple[bool, str]:
-    """Tell whether a file is faster (its interval lies above 1) or smaller than its rival.
+    """Gain in speed or size: whether a file is faster (its interval lies above 1) or smaller than
+    its rival.
 
     Smaller is: by SAVED_MIN of the rival's bytes at least.
     """

@@ -1,4 +1,4 @@
-"""Judge a budget by the upper bound of a paired drop; foretell on validation how test will judge.
+"""Accuracy budget: judged by the upper bound of a paired drop, and forecast on validation.
 
 All figures rest on the discordant pairs of n images: b that only the reference (the float model)
 got right, c that only the candidate got right. The drop is (b - c) / n.
@@ -67,10 +67,10 @@ def quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(confidence)
 
 
-def upper_bound(found: PairedCounts, confidence: float) -> float:
+def upper_bound(counts: PairedCounts, confidence: float) -> float:
     """Return Tango's one-sided upper bound of the drop at `confidence` in [0.5, 1)."""
     return accuracy_statistics.tango_interval(
-        found.lost, found.gained, found.n, z=quantile(confidence)
+        counts.lost, counts.gained, counts.n, z=quantile(confidence)
     )[1]
 
 
@@ -84,7 +84,7 @@ def drop_bound(
     interval (see quality), so its bound is the point itself.
     """
     if metric == "accuracy":
-        right = (accuracy_statistics.correct(one, labels) for one in (reference, candidate))
+        right = (accuracy_statistics.correct(logits, labels) for logits in (reference, candidate))
         return upper_bound(pairs(*right), confidence)
     if metric == "calibration_error":
         return accuracy_statistics.drop(metric, reference, candidate, labels).value
@@ -98,7 +98,7 @@ def drop_bound(
 
 @dataclass(frozen=True, slots=True)
 class BudgetJudgement:
-    """How a budget stands on n images. "undecided": the drop itself lies within the budget, its
+    """Budget judgement on n images. "undecided": the drop itself lies within the budget, its
     bound does not; then `n_needed` images would decide it for this drop (None: no set would).
     """
 
@@ -116,18 +116,20 @@ def judge(
     drop_max: float,
     confidence: float,
 ) -> BudgetJudgement:
-    """Hold the upper bound of the drop against `drop_max`."""
+    """Judge the budget: the upper bound of the drop against `drop_max`."""
     bound = drop_bound(metric, reference, candidate, labels, confidence=confidence)
     if bound <= drop_max:
         return BudgetJudgement("met", bound)
     drop = accuracy_statistics.drop(metric, reference, candidate, labels).value
     if drop > drop_max:
         return BudgetJudgement("exceeded", bound)
-    found = pairs(*(accuracy_statistics.correct(one, labels) for one in (reference, candidate)))
-    needed = n_needed(
+    counts = pairs(
+        *(accuracy_statistics.correct(logits, labels) for logits in (reference, candidate))
+    )
+    needed = sample_size(
         drop_max,
         confidence=confidence,
-        flip_share=max(FLIP_SHARE, (found.lost + found.gained) / found.n),
+        flip_share=max(FLIP_SHARE, (counts.lost + counts.gained) / counts.n),
         drop=max(0.0, drop),
     )
     return BudgetJudgement("undecided", bound, needed)
@@ -144,22 +146,24 @@ def passes(
     return np.asarray((rejected & (variance > 0)) | (drop_max >= 1))
 
 
-def chance(seen: PairedCounts, n: int, *, drop_max: float, confidence: float) -> float:
-    """Return the predictive probability that `n` fresh images will pass, given `seen` ones.
+def predictive_probability(
+    seen: PairedCounts, n: int, *, drop_max: float, confidence: float
+) -> float:
+    """Predictive probability that `n` fresh images will pass, given `seen` ones.
 
     `seen.n` 0 is the prior alone.
     """
     prior = (PRIOR + seen.lost, PRIOR + seen.gained, PRIOR + seen.n - seen.lost - seen.gained)
     whole = sum(prior)
     law = _Law(
-        cells=[_rising(one, n) for one in prior],
-        others=[_rising(whole - one, n) for one in prior],
+        cells=[_rising(parameter, n) for parameter in prior],
+        others=[_rising(whole - parameter, n) for parameter in prior],
         whole=_rising(whole, n)[n],
     )
     return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
 
 
-def foresee(
+def forecast_passing(
     metric: str,
     reference: Floats,
     candidate: Floats,
@@ -169,15 +173,16 @@ def foresee(
     drop_max: float,
     confidence: float,
 ) -> float:
-    """Return how likely `n` fresh images will pass, given logits [v, classes] and labels [v].
+    """Forecast the probability that `n` fresh images pass, given logits [v, classes] and labels
+    [v].
 
     accuracy: `chance`. The others: the drop on fresh images is normal around the drop seen, with
     the bootstrap's spread s here and s_n = s sqrt(v / n) there, so that it passes with probability
     Phi((drop_max - drop - z s_n) / sqrt(s^2 + s_n^2)); s is never below one image's worth.
     """
     if metric == "accuracy":
-        right = (accuracy_statistics.correct(one, labels) for one in (reference, candidate))
-        return chance(pairs(*right), n, drop_max=drop_max, confidence=confidence)
+        right = (accuracy_statistics.correct(logits, labels) for logits in (reference, candidate))
+        return predictive_probability(pairs(*right), n, drop_max=drop_max, confidence=confidence)
     drop, seen = accuracy_statistics.drop(metric, reference, candidate, labels).value, len(labels)
     if metric == "calibration_error":  # judged by the point itself, see drop_bound
         return float(drop <= drop_max)
@@ -189,10 +194,10 @@ def foresee(
     return NormalDist().cdf(gap / math.hypot(spread, there))
 
 
-def chance_at(
+def power_at(
     lost_share: float, gained_share: float, n: int, *, drop_max: float, confidence: float
 ) -> float:
-    """Return the probability that `n` images pass when the true shares of both cells are known."""
+    """Power: the probability that `n` images pass when the true shares of both cells are known."""
     shares = (lost_share, gained_share, max(0.0, 1 - lost_share - gained_share))
     law = _Law(
         cells=[_powers(share, n) for share in shares],
@@ -202,7 +207,7 @@ def chance_at(
     return _over_passing(n, law, drop_max=drop_max, confidence=confidence)
 
 
-def n_needed(
+def sample_size(
     drop_max: float,
     *,
     confidence: float,
@@ -210,7 +215,7 @@ def n_needed(
     power: float = POWER,
     drop: float = 0.0,
 ) -> int | None:
-    """Return how many test images decide in favour with probability `power`.
+    """Sample size: how many test images decide in favour with probability `power`.
 
     The model's true drop is `drop`; `flip_share` of the answers differ in correctness, at least
     `drop`. None when no test set would: the drop is not below `drop_max`. Exact to the few images
@@ -228,8 +233,8 @@ def n_needed(
         return normal
 
     def enough(n: int) -> bool:
-        found = chance_at(lost, gained, n, drop_max=drop_max, confidence=confidence)
-        return found >= power
+        probability = power_at(lost, gained, n, drop_max=drop_max, confidence=confidence)
+        return probability >= power
 
     high = max(16, normal)
     while not enough(high):
@@ -243,23 +248,23 @@ def n_needed(
     return high
 
 
-def least_n(drop_max: float, *, confidence: float) -> int:
-    """Return the size below which no answer passes: not one with every image right in both.
+def min_sample_size(drop_max: float, *, confidence: float) -> int:
+    """Minimum sample size, below which no answer passes: not one with every image right in both.
 
     From z^2 / (n + z^2) <= drop_max; drop_max in (0, 1].
     """
     return math.ceil(quantile(confidence) ** 2 * (1 - drop_max) / drop_max)
 
 
-def below_noise(n: int, *, drop_max: float, confidence: float) -> str | None:
+def noise_warning(n: int, *, drop_max: float, confidence: float) -> str | None:
     """Say, before any training, that `n` test images will hardly decide an accuracy budget; or
     None when a truly lossless model would pass with probability POWER.
     """
     share = FLIP_SHARE / 2
-    likely = chance_at(share, share, n, drop_max=drop_max, confidence=confidence)
+    likely = power_at(share, share, n, drop_max=drop_max, confidence=confidence)
     if likely >= POWER:
         return None
-    needed = n_needed(drop_max, confidence=confidence)
+    needed = sample_size(drop_max, confidence=confidence)
     ask = f"about {needed:,} test images" if needed else "a budget above 0"
     return (
         f"compress.budget is below the noise of the test set: with n = {n:,} even a lossless model "
@@ -303,8 +308,8 @@ def _over_passing(n: int, law: _Law, *, drop_max: float, confidence: float) -> f
         return np.asarray(every[alone > math.log(NEGLIGIBLE)])
 
     b, c = likely(0)[:, None], likely(1)[None, :]
-    held = passes(b, c, n, drop_max=drop_max, confidence=confidence) & (b + c <= n)
-    rows, columns = np.nonzero(held)
+    passing = passes(b, c, n, drop_max=drop_max, confidence=confidence) & (b + c <= n)
+    rows, columns = np.nonzero(passing)
     lost, gained = b[rows, 0], c[0, columns]
     rest = n - lost - gained
     mass = factorial[n] - factorial[lost] - factorial[gained] - factorial[rest] - law.whole

@@ -1,4 +1,4 @@
-"""Score logits against labels, with intervals that stay honest on small and perfect samples.
+"""Accuracy statistics, with intervals that stay honest on small and perfect samples.
 
 Shapes everywhere: `logits` float [N, classes], `labels` int [N] into them. Rows that already are
 probabilities (third-party models often end in a softmax) are taken as such. Intervals are 95 %:
@@ -140,7 +140,9 @@ def drop(metric: str, reference: Floats, candidate: Floats, labels: Labels) -> M
     if metric == "accuracy":
         return paired_drop(correct(reference, labels), correct(candidate, labels))
     if metric == "calibration_error":
-        before, after = (calibration_error(one, labels).value for one in (reference, candidate))
+        before, after = (
+            calibration_error(logits, labels).value for logits in (reference, candidate)
+        )
         return Measure(value=after - before, unit="1", n=len(labels))
     gap, drawn = _drop_draws(metric, reference, candidate, labels)
     return _percentiles(gap, drawn, len(labels))
@@ -160,7 +162,7 @@ def _drop_draws(
     kinds, counts = np.unique(triples, axis=0, return_counts=True)
 
     def gaps(weights: npt.NDArray[np.number]) -> Doubles:
-        before, after = (_counts(kinds[:, 0], kinds[:, at], weights, classes) for at in (1, 2))
+        before, after = (_counts(kinds[:, 0], kinds[:, axis], weights, classes) for axis in (1, 2))
         return score(before) - score(after)
 
     return float(gaps(counts[None])[0]), gaps(_resample(counts))

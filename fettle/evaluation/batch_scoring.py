@@ -1,4 +1,4 @@
-"""Run a loaded model over many images: the step that evaluate and verdict share."""
+"""Batch scoring: a loaded model over many images, as evaluate and verdict share it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fettle.preprocessing import Floats, Pixels
 CHUNK_IMAGES = 64  # held in float32 at once; the answers do not depend on it
 
 
-def answers(session: Session, params: Params, pixels: Pixels) -> Floats:
-    """Return the logits [N, classes] of uint8 images [N, C, S, S], a chunk at a time."""
+def predict_logits(session: Session, params: Params, pixels: Pixels) -> Floats:
+    """Predict the logits [N, classes] of uint8 images [N, C, S, S], a chunk at a time."""
     normalise = split_reader.preprocess(params).normalise
     starts = range(0, len(pixels), CHUNK_IMAGES)
-    parts = [session.run(normalise(pixels[at : at + CHUNK_IMAGES])) for at in starts]
+    parts = [session.run(normalise(pixels[start : start + CHUNK_IMAGES])) for start in starts]
     return np.concatenate(parts)

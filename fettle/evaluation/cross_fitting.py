@@ -1,4 +1,4 @@
-"""Pool what the folds of a cross-fit answered: every image judged once, by models it did not teach.
+"""Cross-fitting: pooled folds, every image judged once by models it did not teach.
 
 A recipe that is fixed beforehand is applied anew in each fold, to a float model of that fold. The
 drop is then that of the procedure, over as many images as the data has; a single split shows at
@@ -33,7 +33,9 @@ FLOOR = 1e-30  # a probability of 0 has no logarithm
 
 @dataclass(frozen=True, slots=True)
 class FoldAnswers:
-    """What both models say of images [n]: log-probabilities [n, classes], as good as logits."""
+    """Fold answers of both models on images [n]: log-probabilities [n, classes], as good as
+    logits.
+    """
 
     classes: list[str]
     rows: list[str]
@@ -79,12 +81,12 @@ def pool(folds: Sequence[FoldAnswers], asked: Budget) -> PooledFolds:
                 rule="every fold trains on all classes",
                 fix="ask for fewer folds, or add images of that class",
             )
-    rows = [row for one in folds for row in one.rows]
+    rows = [row for fold in folds for row in fold.rows]
     if len(set(rows)) != len(rows):
         raise OurFault("two folds tested the same image")
-    labels = np.concatenate([one.labels for one in folds])
-    before = np.concatenate([one.before for one in folds])
-    after = np.concatenate([one.after for one in folds])
+    labels = np.concatenate([fold.labels for fold in folds])
+    before = np.concatenate([fold.before for fold in folds])
+    after = np.concatenate([fold.after for fold in folds])
     return PooledFolds(
         accuracy_statistics.accuracy(before, labels),
         accuracy_statistics.accuracy(after, labels),
@@ -101,5 +103,5 @@ def pool(folds: Sequence[FoldAnswers], asked: Budget) -> PooledFolds:
 
 
 def _logs(probabilities: Sequence[Sequence[float]]) -> Floats:
-    found = np.asarray(probabilities, dtype=np.float32)
-    return np.log(np.maximum(found, np.float32(FLOOR)))
+    shares = np.asarray(probabilities, dtype=np.float32)
+    return np.log(np.maximum(shares, np.float32(FLOOR)))

@@ -1,4 +1,4 @@
-"""Check the goal of params.yaml as soon as the row counts are known, before any training."""
+"""Goal feasibility: check params.yaml as soon as the row counts are known, before any training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check(params: Params, *, classes: int, tested: int, recorder: Recorder) -> N
     """
     if params.compress.objective.minimise == "energy_j":
         energy_measurement.check()
-    check_limits(params.compress.constraints, classes, narrowest(params.targets))
+    check_limits(params.compress.constraints, classes, min_channels(params.targets))
     warn_of_noise(params.compress.budget, tested, recorder)
 
 
@@ -46,19 +46,21 @@ def check_limits(constraints: Constraints, classes: int, features: int) -> None:
             )
 
 
-def narrowest(targets: list[str]) -> int:
+def min_channels(targets: list[str]) -> int:
     """Return the fewest channels that a layer may have: the targets' smallest vector width."""
-    found = [
+    multiples = [
         plugins.resolve("targets", name, where="targets").TARGET.channel_multiple
         for name in targets
     ]
-    return int(min(found))
+    return int(min(multiples))
 
 
 def warn_of_noise(asked: Budget, tested: int, recorder: Recorder) -> None:
     """Note that `tested` images cannot decide an accuracy budget."""
     if asked.metric != "accuracy":
         return
-    text = accuracy_budget.below_noise(tested, drop_max=asked.drop_max, confidence=asked.confidence)
+    text = accuracy_budget.noise_warning(
+        tested, drop_max=asked.drop_max, confidence=asked.confidence
+    )
     if text:
         recorder.note("warning", text)

@@ -1,4 +1,4 @@
-"""Two looks inside an int8 file: where its answers part from the float model's, and what a CPU
+"""Int8 diagnosis: where a file's answers diverge from the float model's, and what a CPU
 without VNNI would answer.
 """
 
@@ -26,22 +26,26 @@ LAYERS_NAMED = 3
 Facts = dict[str, Any]  # Any: JSON
 
 
-def localise(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> str:
-    """Name the first rung, and on it the first layer, at which the answers part.
+def localise_divergence(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> str:
+    """Localise the divergence: the first step, and in it the first layer, where answers differ.
 
     `plain` is the fp32 ONNX, `entry` the candidate, `torch_logits` PyTorch's answers to `batch`.
     """
-    found = export_onnx.compare(export_onnx.answers(plain, batch), torch_logits)
-    if found.relative > export_onnx.TOLERANCE:
-        return f"the fp32 ONNX already differs from PyTorch, by {found.max_abs:.3g} in a logit"
+    parity = export_onnx.compare_logits(export_onnx.run_onnx(plain, batch), torch_logits)
+    if parity.relative > export_onnx.TOLERANCE:
+        return f"the fp32 ONNX already differs from PyTorch, by {parity.max_abs:.3g} in a logit"
     if entry.suffix != ".onnx":
         return "its layers cannot be compared one by one: it is no ONNX"
     part = batch[:LADDER_IMAGES]
     try:
-        climbed = layer_divergence.parted(layer_divergence.climb(plain, entry, part))
+        climbed = layer_divergence.describe_divergence(
+            layer_divergence.compare_files(plain, entry, part)
+        )
         if climbed:
             return f"from fp32 ONNX to this file, {climbed}"
-        climbed = layer_divergence.parted(layer_divergence.climb_runtime(entry, part))
+        climbed = layer_divergence.describe_divergence(
+            layer_divergence.compare_runtime(entry, part)
+        )
     except ModelError as err:
         return f"its layers cannot be compared one by one: {err}"
     if climbed:
@@ -49,7 +53,7 @@ def localise(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> s
     return "no single layer diverges: each loses a little"
 
 
-def without_vnni(
+def accuracy_without_vnni(
     entry: Path, *, images: Images, batch: Floats, logits: Floats, macs: int
 ) -> tuple[Facts, Mapping[str, Measure]]:
     """Score the int8 file as an x86 CPU without VNNI answers, on the first validation images.
@@ -62,19 +66,19 @@ def without_vnni(
     if count < least:
         return {"reason": f"not measured: only {count} images, it takes {least}"}, {}
     try:
-        found = vnni_emulation.emulate(entry, batch[:count])
+        emulated = vnni_emulation.emulate(entry, batch[:count])
     except ModelError as err:
         return {"reason": f"not measured: {err}"}, {}
     labels, ours = images.labels[:count], logits[:count]
-    agrees = float((found.exact.argmax(axis=1) == ours.argmax(axis=1)).mean())
+    agrees = float((emulated.exact.argmax(axis=1) == ours.argmax(axis=1)).mean())
     if agrees < AGREES_MIN:
         return {"reason": f"not measured: the emulator agrees on {agrees:.1%} of images only"}, {}
-    drop = accuracy_statistics.drop("accuracy", found.exact, found.saturated, labels)
-    ranked = sorted(found.layers.items(), key=lambda item: (-item[1], item[0]))
+    drop = accuracy_statistics.drop("accuracy", emulated.exact, emulated.saturated, labels)
+    ranked = sorted(emulated.layers.items(), key=lambda item: (-item[1], item[0]))
     loses = (drop.low or 0) > 0
     facts = {
         "images": count,
-        "agreement": float((found.saturated.argmax(axis=1) == ours.argmax(axis=1)).mean()),
+        "agreement": float((emulated.saturated.argmax(axis=1) == ours.argmax(axis=1)).mean()),
         "layers": dict(ranked[:LAYERS_NAMED]),
         "loses": loses,
         "reason": (
@@ -85,7 +89,7 @@ def without_vnni(
         ),
     }
     measures = {
-        "accuracy_without_vnni": accuracy_statistics.accuracy(found.saturated, labels),
+        "accuracy_without_vnni": accuracy_statistics.accuracy(emulated.saturated, labels),
         "accuracy_drop_without_vnni": drop,
     }
     return facts, measures

@@ -1,4 +1,4 @@
-"""Time an evaluation's contenders in the same rounds, the float model in every runtime here.
+"""Latency comparison in the same rounds, with the float model in every runtime here.
 
 The float model's best runtime is what a compressed file has to beat: a speed-up over a slow way of
 running the same network is none. What the runtime's own graph optimisation buys is timed
@@ -59,9 +59,9 @@ class LatencyComparison:
     best_float: str
 
 
-def float_models(model: Path, *, threads: int) -> dict[str, Contender]:
+def open_float_models(model: Path, *, threads: int) -> dict[str, Contender]:
     """Open the float model in each runtime that is here beside ONNX Runtime, and takes it."""
-    found = {}
+    contenders = {}
     for name in plugins.names("runtimes"):
         runtime = plugins.resolve("runtimes", name, where="the float model")
         if name == PLAIN_RUNTIME or hasattr(runtime, "TOOLCHAIN") or not runtime.available().ok:
@@ -70,23 +70,23 @@ def float_models(model: Path, *, threads: int) -> dict[str, Contender]:
             session = runtime.open(model, threads=threads)
         except ModelError:
             continue  # it cannot be the best runtime of a model it does not take
-        found[f"{FLOAT}{name}"] = Contender(session, model.stat().st_size)
-    return found
+        contenders[f"{FLOAT}{name}"] = Contender(session, model.stat().st_size)
+    return contenders
 
 
-def unoptimised(
+def open_unoptimised(
     files: Mapping[str, tuple[ModuleType, Path]], *, threads: int
 ) -> dict[str, Contender]:
     """Open the baseline and the candidate with graph optimisation off, where the runtime can."""
-    found = {}
+    contenders = {}
     for name, (runtime, path) in files.items():
         if name in OPTIMISED and hasattr(runtime, "unoptimised"):
             session = runtime.unoptimised(path, threads=threads)
-            found[f"{name}{UNOPTIMISED}"] = Contender(session, path.stat().st_size)
-    return found
+            contenders[f"{name}{UNOPTIMISED}"] = Contender(session, path.stat().st_size)
+    return contenders
 
 
-def optimisation(
+def optimisation_speedup(
     single: Mapping[str, latency_measurement.Times], *, seed: int
 ) -> dict[str, Measure]:
     """Return what graph optimisation buys: time with it off over time with it on, same rounds.
@@ -94,18 +94,20 @@ def optimisation(
     `speedup_unoptimised` is the candidate's speed-up over the baseline with it off in both.
     """
     off = {n: single[f"{n}{UNOPTIMISED}"] for n in OPTIMISED if f"{n}{UNOPTIMISED}" in single}
-    found = {
+    speedups = {
         OPTIMISED[name]: latency_measurement.speedup(times, single[name], seed=seed)
         for name, times in off.items()
     }
     if len(off) == len(OPTIMISED):
-        found["speedup_unoptimised"] = latency_measurement.speedup(
+        speedups["speedup_unoptimised"] = latency_measurement.speedup(
             off["baseline"], off["candidate"], seed=seed
         )
-    return found
+    return speedups
 
 
-def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) -> LatencyComparison:
+def measure_latency(
+    contenders: Mapping[str, Contender], params: Params, pixels: Pixels
+) -> LatencyComparison:
     """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch."""
     section, seed = params.evaluate, params.seed
     normalise = split_reader.preprocess(params).normalise
@@ -120,7 +122,7 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
     judged = [name for name in contenders if not name.endswith(UNOPTIMISED)]
     single = timed(judged, 1, section.rounds)
     best = min(_floats(single), key=lambda name: (np.median(single[name]), name))
-    single, gain = latency_measurement.settled(
+    single, gain = latency_measurement.measure_until_significant(
         single, lambda rounds: timed(judged, 1, rounds), slow=best, fast="candidate", seed=seed
     )
     # a batch takes many times longer, and varies less: a quarter of the rounds is enough for a p50
@@ -128,10 +130,10 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
     batched = timed(tuple(OPTIMISED), section.batch_images, fewer)
     # not among the judged: EfficientNet-Lite0 took 9 times longer so
     off = [name for name in contenders if name.endswith(UNOPTIMISED)]
-    optimised = optimisation(timed([*OPTIMISED, *off], 1, fewer), seed=seed)
+    optimised = optimisation_speedup(timed([*OPTIMISED, *off], 1, fewer), seed=seed)
     ours = single["candidate"]
     measures = (
-        quantiles(single, best)
+        latency_quantiles(single, best)
         | optimised
         | {
             "speedup": latency_measurement.speedup(single["baseline"], ours, seed=seed),
@@ -150,7 +152,9 @@ def take(contenders: Mapping[str, Contender], params: Params, pixels: Pixels) ->
     )
 
 
-def quantiles(single: Mapping[str, latency_measurement.Times], best: str) -> dict[str, Measure]:
+def latency_quantiles(
+    single: Mapping[str, latency_measurement.Times], best: str
+) -> dict[str, Measure]:
     """Return p50, p95 and p99 of the candidate, the baseline, the plain form and the best float."""
     shown = {"candidate": "", "baseline": "baseline_", "plain": "plain_"}
     taken = [(prefix, single[name]) for name, prefix in shown.items()]

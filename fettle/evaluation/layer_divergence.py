@@ -1,14 +1,14 @@
-"""Name the first layer at which two files of one network part: float ONNX, int8 ONNX, the runtime.
+"""Layer divergence: the first layer at which two files of one network differ in their answers.
 
 Both files are run with the answers of every Conv, Gemm and MatMul added as outputs; layers are
 matched by their names. What is compared is the signal over the error of a layer's answers, in dB:
 
     10 log10(sum(reference^2) / sum((candidate - reference)^2))
 
-Int8 loses a little at each layer; a layer parts where the ratio falls below `FLOOR_DB` and by more
-than `STEP_DB` under the worst of what came before it. Sound int8 kept 6 dB and more at every layer
-(EfficientNet-Lite0 on digits, 97 % of answers kept; 19 dB pruned to 0.25); a layer whose channels
-are in wrong order has 0 and less.
+Int8 loses a little at each layer; a layer diverges where the ratio falls below `FLOOR_DB` and by
+more than `STEP_DB` under the worst of what came before it. Sound int8 kept 6 dB and more at every
+layer (EfficientNet-Lite0 on digits, 97 % of answers kept; 19 dB pruned to 0.25); a layer whose
+channels are in wrong order has 0 and less.
 """
 
 from __future__ import annotations
@@ -32,40 +32,42 @@ SAME_DB = 200.0  # what equal arrays are given
 
 @dataclass(frozen=True, slots=True)
 class DivergedLayer:
-    """One layer's signal over error, in dB; `parts` marks the first one that diverges."""
+    """One layer's signal over error, in dB; `diverges` marks the first one that diverges."""
 
     name: str
     ratio_db: float
-    parts: bool = False
+    diverges: bool = False
 
 
-def climb(reference: Path, candidate: Path, batch: Floats) -> list[DivergedLayer]:
+def compare_files(reference: Path, candidate: Path, batch: Floats) -> list[DivergedLayer]:
     """Compare two files layer by layer on `batch` [n, C, H, W], as written: nothing is fused.
 
     Raises ModelError when they share no named layer, or one does not run.
     """
-    return _mark(_compare(_layers(reference, batch), _layers(candidate, batch)))
+    return _mark_divergence(_compare(_layers(reference, batch), _layers(candidate, batch)))
 
 
-def climb_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
+def compare_runtime(candidate: Path, batch: Floats) -> list[DivergedLayer]:
     """Compare one file as written with what ONNX Runtime makes of it, fused, on `batch`.
 
     The int8 answers of each layer are compared, since only those exist after fusion.
     """
     written = _layers(candidate, batch, quantized=True)
-    return _mark(_compare(written, _layers(candidate, batch, quantized=True, fused=True)))
+    return _mark_divergence(
+        _compare(written, _layers(candidate, batch, quantized=True, fused=True))
+    )
 
 
-def parted(layers: list[DivergedLayer]) -> str | None:
-    """Say in a sentence where the files part, or None."""
-    at = next((index for index, layer in enumerate(layers) if layer.parts), None)
-    if at is None:
+def describe_divergence(layers: list[DivergedLayer]) -> str | None:
+    """Divergence in a sentence: where the files begin to differ, or None."""
+    position = next((index for index, layer in enumerate(layers) if layer.diverges), None)
+    if position is None:
         return None
-    before = min((layer.ratio_db for layer in layers[:at]), default=None)
+    before = min((layer.ratio_db for layer in layers[:position]), default=None)
     kept = "it is the first" if before is None else f"those before it keep {before:.0f} dB and more"
     return (
-        f"the first layer that diverges is '{layers[at].name}' "
-        f"({layers[at].ratio_db:.0f} dB of signal over error; {kept})"
+        f"the first layer that diverges is '{layers[position].name}' "
+        f"({layers[position].ratio_db:.0f} dB of signal over error; {kept})"
     )
 
 
@@ -92,14 +94,14 @@ def ratio_db(reference: Floats, candidate: Floats) -> float:
     return float(np.clip(10 * np.log10(max(signal, 1e-30) / noise), -SAME_DB, SAME_DB))
 
 
-def _mark(layers: list[DivergedLayer]) -> list[DivergedLayer]:
+def _mark_divergence(layers: list[DivergedLayer]) -> list[DivergedLayer]:
     """Mark the first layer that falls below the floor by a step."""
     lowest = SAME_DB
     for index, layer in enumerate(layers):
         if layer.ratio_db < FLOOR_DB and layer.ratio_db < lowest - STEP_DB:
             return [
                 *layers[:index],
-                DivergedLayer(layer.name, layer.ratio_db, parts=True),
+                DivergedLayer(layer.name, layer.ratio_db, diverges=True),
                 *layers[index + 1 :],
             ]
         lowest = min(lowest, layer.ratio_db)
@@ -115,7 +117,7 @@ def _layers(
 
     proto = onnx.load(model)
     wanted = _quantized_answers(proto) if quantized else _answers(proto)
-    present = {one.name for one in proto.graph.output}
+    present = {output.name for output in proto.graph.output}
     for name in wanted.values():
         if name not in present:
             proto.graph.output.add().name = name
@@ -145,9 +147,9 @@ def _answers(proto: Any) -> dict[str, str]:  # Any: onnx.ModelProto, untyped
 def _quantized_answers(proto: Any) -> dict[str, str]:  # Any: onnx.ModelProto, untyped
     """Return the QuantizeLinear behind each layer, or its own answer where there is none."""
     readers = {name: node for node in proto.graph.node for name in node.input}
-    found = {}
+    names = {}
     for name, answer in _answers(proto).items():
         reader = readers.get(answer)
         quantizes = reader and reader.op_type == "QuantizeLinear"
-        found[name] = reader.output[0] if reader and quantizes else answer
-    return found
+        names[name] = reader.output[0] if reader and quantizes else answer
+    return names

@@ -1,4 +1,4 @@
-"""Foretell on validation how test will judge the budget: the rule of the search and of select.
+"""Passing probability: how test will judge the budget, forecast on validation.
 
 What is at least ACCEPT_SHARE times as likely to pass on test as a truly lossless model would be is
 inside: so a budget below the noise still gets the best there is, and the verdict says that it is
@@ -39,49 +39,51 @@ class PassingForecast:
         return self.chance >= self.chance_min
 
 
-def foresee(
+def forecast_passing(
     asked: Budget, reference: Floats, candidate: Floats, labels: Labels, *, tested: int
 ) -> PassingForecast:
-    """Hold a model's answers to the validation images against the float model's.
+    """Forecast from a model's answers to the validation images and the float model's.
 
     reference, candidate: logits [n, classes]; labels: [n]; `tested` counts the test images.
     """
-    chance = accuracy_budget.foresee(
+    chance = accuracy_budget.forecast_passing(
         asked.metric,
         reference,
         candidate,
         labels,
-        _decisive(asked, tested),
+        _decisive_size(asked, tested),
         drop_max=asked.drop_max,
         confidence=asked.confidence,
     )
     drop = accuracy_statistics.drop(asked.metric, reference, candidate, labels).value
-    return PassingForecast(drop, chance, chance_min(asked, seen=len(labels), tested=tested))
+    return PassingForecast(drop, chance, probability_min(asked, seen=len(labels), tested=tested))
 
 
-def chance_of(asked: Budget, drop: float, *, seen: int, tested: int) -> float:
-    """Return how likely the budget holds on `tested` images for a point drop on `seen` ones, with
+def probability_for_drop(asked: Budget, drop: float, *, seen: int, tested: int) -> float:
+    """Probability that the budget holds on `tested` images for a point drop on `seen` ones, with
     as many flips as such a drop comes with.
     """
     flips = min(1.0, max(accuracy_budget.FLIP_SHARE, PAIRS_PER_DROP * abs(drop)))
-    found = PairedCounts(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
-    n = _decisive(asked, tested)
-    return accuracy_budget.chance(found, n, drop_max=asked.drop_max, confidence=asked.confidence)
+    counts = PairedCounts(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
+    n = _decisive_size(asked, tested)
+    return accuracy_budget.predictive_probability(
+        counts, n, drop_max=asked.drop_max, confidence=asked.confidence
+    )
 
 
-def _decisive(asked: Budget, tested: int) -> int:
-    """Return the size of test set to foretell for: of one on which no model could pass, however
+def _decisive_size(asked: Budget, tested: int) -> int:
+    """Return the size of test set to forecast for: of one on which no model could pass, however
     good, twice the least on which one could, or every model would look alike.
     """
     if asked.drop_max == 0:
         return tested
-    least = accuracy_budget.least_n(asked.drop_max, confidence=asked.confidence)
+    least = accuracy_budget.min_sample_size(asked.drop_max, confidence=asked.confidence)
     return tested if tested >= least else 2 * least
 
 
-def chance_min(asked: Budget, *, seen: int, tested: int) -> float:
-    """Return the chance from which on a model is taken to be inside the budget."""
-    return ACCEPT_SHARE * chance_of(asked, 0.0, seen=seen, tested=tested)
+def probability_min(asked: Budget, *, seen: int, tested: int) -> float:
+    """Return the probability from which on a model is taken to be inside the budget."""
+    return ACCEPT_SHARE * probability_for_drop(asked, 0.0, seen=seen, tested=tested)
 
 
 def count_tested(validated: Path) -> int:

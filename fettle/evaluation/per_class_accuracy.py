@@ -1,4 +1,4 @@
-"""Hold each class by itself: a model whose mean passes may have given one class up."""
+"""Per-class accuracy: a model whose mean passes may have given one class up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def recall_drops(
     `before` and `after` are logits [n, classes] of the same images. A class without an image has
     no entry.
     """
-    found = {}
+    drops = {}
     for index, name in enumerate(classes):
         rows = np.flatnonzero(labels == index)
         if rows.size:
@@ -27,14 +27,16 @@ def recall_drops(
                 accuracy_statistics.correct(logits[rows], labels[rows])
                 for logits in (before, after)
             ]
-            found[name] = accuracy_statistics.paired_drop(*right)
-    return found
+            drops[name] = accuracy_statistics.paired_drop(*right)
+    return drops
 
 
-def lost(drops: Mapping[str, Measure], drop_max: float) -> list[str]:
+def classes_over_limit(drops: Mapping[str, Measure], drop_max: float) -> list[str]:
     """Name the classes that lost more than `drop_max`, beyond chance (the interval is above 0).
 
     The worst first. Without the second condition one image of a class of ten is a tenth.
     """
-    gone = [name for name, one in drops.items() if one.value > drop_max and one.low and one.low > 0]
+    gone = [
+        name for name, drop in drops.items() if drop.value > drop_max and drop.low and drop.low > 0
+    ]
     return sorted(gone, key=lambda name: (-drops[name].value, name))

@@ -13,13 +13,13 @@ from fettle.errors import DataError, FettleError, ModelError, TargetError
 from fettle.hardware.targets import Target
 
 
-def disk_full(err: BaseException) -> bool:
+def is_disk_full(err: BaseException) -> bool:
     """Say whether an exception is a full disk, in whatever words."""
     full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or os.strerror(errno.ENOSPC) in str(err)  # safetensors' own error is no OSError
 
 
-def absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
+def unavailable_reason(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
     """Say why the target cannot be measured here, or None (Any: the export's facts)."""
     if "refused" in exported:
         return str(exported["refused"])
@@ -33,7 +33,7 @@ def absent(name: str, target: Target, exported: Mapping[str, Any]) -> str | None
     return None
 
 
-def reason(err: Exception) -> str:
+def refusal_reason(err: Exception) -> str:
     """Return why this target is refused; raise `err` where it concerns the whole run.
 
     A toolchain may raise anything about a model: what is no error of ours is told with its kind,
@@ -41,7 +41,7 @@ def reason(err: Exception) -> str:
     """
     if isinstance(err, ModelError | TargetError | DataError):
         return str(err)
-    if isinstance(err, FettleError | MemoryError) or disk_full(err):
+    if isinstance(err, FettleError | MemoryError) or is_disk_full(err):
         raise err
     traceback.print_exception(err)
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Read the energy a processor used from the kernel's counters, where it has any; never estimate it.
+"""Energy measurement by the kernel's counters (RAPL), where it has any; never an estimate.
 
 Linux keeps Intel's and AMD's RAPL counters under /sys/class/powercap as whole microjoules since
 some start, which wrap at max_energy_range_uj. Virtual machines and arm boards have none, and since
@@ -19,7 +19,7 @@ MICRO = 1e-6
 
 def counters(root: Path = POWERCAP) -> list[Path]:
     """List the folders of the packages' counters that may be read; cores are part of a package."""
-    found = []
+    folders = []
     for folder in sorted(root.glob("*rapl:*")):
         try:
             int((folder / "energy_uj").read_text())
@@ -27,8 +27,8 @@ def counters(root: Path = POWERCAP) -> list[Path]:
         except (OSError, ValueError):
             continue
         if package:
-            found.append(folder)
-    return found
+            folders.append(folder)
+    return folders
 
 
 def check(root: Path = POWERCAP) -> None:

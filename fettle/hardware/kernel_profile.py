@@ -1,4 +1,4 @@
-"""Add up where the time of a network goes, from the kernels a runtime's own profiler saw.
+"""Kernel profile: where the time of a network goes, by the runtime's own profiler.
 
 Shares, not latencies: a profiler slows what it times (most where kernels are short), so whole
 networks are timed without it. Times are ms of one image.
@@ -32,7 +32,7 @@ KERNELS_KEPT = 12  # of the slowest, by name
 
 
 class ProfiledKernel(Protocol):
-    """What a profiler tells of a node: see fettle.hardware.runtimes.Kernel."""
+    """Profiled kernel, a node: see fettle.hardware.runtimes.Kernel."""
 
     @property
     def name(self) -> str: ...
@@ -84,22 +84,22 @@ class Profile:
 
 def of_kernels(kernels: Sequence[ProfiledKernel]) -> Profile:
     """Add kernels up by kind; there is at least one, and one that took time."""
-    total = sum(one.ms for one in kernels)
+    total = sum(kernel.ms for kernel in kernels)
     groups: dict[str, list[ProfiledKernel]] = {}
     for kernel in kernels:
         groups.setdefault(kernel.kind, []).append(kernel)
     kinds = [_kind(name, group) for name, group in groups.items()]
-    slowest = sorted(kernels, key=lambda one: (-one.ms, one.name))[:KERNELS_KEPT]
+    slowest = sorted(kernels, key=lambda kernel: (-kernel.ms, kernel.name))[:KERNELS_KEPT]
     return Profile(
         ms=total,
-        heavy_share=sum(one.ms for one in kernels if one.kind in HEAVY_KERNELS) / total,
-        int8_share=sum(one.ms for one in kernels if one.int8) / total,
-        kinds=tuple(sorted(kinds, key=lambda one: (-one.ms, one.kind))),
-        slowest=tuple((one.name, one.kind, one.ms) for one in slowest),
+        heavy_share=sum(kernel.ms for kernel in kernels if kernel.kind in HEAVY_KERNELS) / total,
+        int8_share=sum(kernel.ms for kernel in kernels if kernel.int8) / total,
+        kinds=tuple(sorted(kinds, key=lambda kernel: (-kernel.ms, kernel.kind))),
+        slowest=tuple((kernel.name, kernel.kind, kernel.ms) for kernel in slowest),
     )
 
 
 def _kind(name: str, group: Sequence[ProfiledKernel]) -> KernelKind:
-    ms = sum(one.ms for one in group)
-    int8 = sum(one.ms for one in group if one.int8)
+    ms = sum(kernel.ms for kernel in group)
+    int8 = sum(kernel.ms for kernel in group if kernel.int8)
     return KernelKind(name, len(group), ms, int8 / ms if ms else 0.0)

@@ -1,4 +1,4 @@
-"""Time several models together, in rounds of shuffled order, so that drift hits all of them alike.
+"""Latency measurement in interleaved rounds of shuffled order, so that drift hits all alike.
 
 In each round every contender runs once untimed (the one before it has emptied the caches; a
 server runs one model, so its steady state is what counts) and once timed. Times are float64
@@ -56,16 +56,16 @@ def interleave(
             contenders[name]()
     rng = np.random.default_rng(seed)
     taken = {name: np.empty(rounds) for name in names}
-    for at in range(rounds):
+    for round_index in range(rounds):
         for index in rng.permutation(len(names)):
             run = contenders[names[index]]
             if isinstance(run, OwnClock):
-                taken[names[index]][at] = run.time_ms()
+                taken[names[index]][round_index] = run.time_ms()
                 continue
             run()
             started = clock()
             run()
-            taken[names[index]][at] = (clock() - started) / 1e6
+            taken[names[index]][round_index] = (clock() - started) / 1e6
     return taken
 
 
@@ -119,7 +119,7 @@ def paired_speedup(slow: Times, fast: Times, *, seed: int, error: float = 0.05) 
     return _ends(float(np.median(ratios)), np.median(ratios[rows], axis=1), len(slow), error)
 
 
-def settled(
+def measure_until_significant(
     first: Mapping[str, Times],
     more: Callable[[int], Mapping[str, Times]],
     *,

@@ -1,4 +1,4 @@
-"""Refuse to measure when inputs/machine.json describes another machine than this one."""
+"""Machine check: no measuring when inputs/machine.json describes another machine."""
 
 from __future__ import annotations
 

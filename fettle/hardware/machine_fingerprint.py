@@ -1,4 +1,4 @@
-"""Tell one machine from another: a latency is a fact about a machine and its flags.
+"""Machine fingerprint, to tell one from another: a latency is a fact about a machine and its flags.
 
 `fingerprint()` is written to inputs/machine.json before DVC is asked, so that a figure measured
 elsewhere is never restored from the cache as if it were this machine's. It imports no toolkit and

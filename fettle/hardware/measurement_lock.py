@@ -1,4 +1,4 @@
-"""Share the machine between stages: work side by side, or measure alone (docs/decisions/0005).
+"""Measurement lock: stages work side by side, or measure alone (docs/decisions/0005).
 
 Two benchmarks on two cores measure each other, so a stage that measures holds the lock alone and
 any other shares it. Whoever asks goes through a turnstile first, one at a time, and stands in it
@@ -25,28 +25,33 @@ PROC_LOCKS = Path("/proc/locks")  # Linux: every lock of the machine, a line eac
 def machine_lock(
     *, alone: bool, on_wait: Callable[[str], None], folder: Path | None = None
 ) -> Iterator[None]:
-    """Hold the machine, shared or alone; `on_wait` is told once who holds it, if one must wait."""
+    """Lock the machine, shared or alone; `on_wait` is told once who holds it, if one must wait."""
     name = f"fettle-measure-{os.getuid()}"
     folder = folder or Path(tempfile.gettempdir())
     with (folder / f"{name}.lock").open("a") as lock:
         with (folder / f"{name}.turnstile").open("a") as turnstile:
-            told = _take(turnstile, fcntl.LOCK_EX, lock, on_wait)
-            _take(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, lock, on_wait, told=told)
+            waited = _take(turnstile, fcntl.LOCK_EX, lock, on_wait)
+            _take(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, lock, on_wait, waited=waited)
         yield
 
 
 def _take(
-    handle: IO[str], how: int, lock: IO[str], on_wait: Callable[[str], None], *, told: bool = False
+    handle: IO[str],
+    how: int,
+    lock: IO[str],
+    on_wait: Callable[[str], None],
+    *,
+    waited: bool = False,
 ) -> bool:
     """Take one flock; return whether somebody was told of waiting."""
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        if not told:
+        if not waited:
             on_wait(f"waiting for the machine: held by {_names(holders(lock))}")
         fcntl.flock(handle, how)
         return True
-    return told
+    return waited
 
 
 def holders(lock: IO[str]) -> list[int]:
@@ -56,8 +61,8 @@ def holders(lock: IO[str]) -> list[int]:
     inode = str(os.fstat(lock.fileno()).st_ino)
     rows = [line.split() for line in PROC_LOCKS.read_text().splitlines()]
     # "1: FLOCK ADVISORY WRITE 123 08:01:4567 0 EOF"; one that waits has "->" after the number
-    held = [r for r in rows if r[1] == "FLOCK" and r[5].rpartition(":")[2] == inode]
-    return sorted(int(row[4]) for row in held)
+    locks = [r for r in rows if r[1] == "FLOCK" and r[5].rpartition(":")[2] == inode]
+    return sorted(int(row[4]) for row in locks)
 
 
 def _names(pids: list[int]) -> str:
@@ -70,5 +75,5 @@ def _name(pid: int) -> str:
         words, where = process.cmdline(), process.cwd()
     except psutil.Error:
         return f"process {pid}"
-    at = words.index("stage") + 1 if "stage" in words[:-1] else 0
-    return f"process {pid} ({' '.join(words[at:])[:60]} in {where})"
+    position = words.index("stage") + 1 if "stage" in words[:-1] else 0
+    return f"process {pid} ({' '.join(words[position:])[:60]} in {where})"

@@ -1,4 +1,4 @@
-"""Count what an ONNX file costs: parameters, and multiply-accumulates for one image.
+"""ONNX cost of a file: parameters, and multiply-accumulates for one image.
 
 A parameter is an element of any initialiser or constant, scales and zero points of int8 included:
 what the file carries, not what one would like to count. MACs are those of Conv, Gemm and MatMul (in
@@ -72,8 +72,8 @@ def _shapes(proto: Any, shape: tuple[int, int, int]) -> Shapes:  # Any: onnx.Mod
     """Infer every tensor's shape with the input fixed at one image; initialisers included."""
     import onnx
 
-    held = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
-    source = next(i for i in proto.graph.input if i.name not in held)
+    constants = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    source = next(i for i in proto.graph.input if i.name not in constants)
     dims = source.type.tensor_type.shape.dim
     for dim, size in zip(dims, (1, *shape), strict=True):
         dim.dim_value = size
@@ -81,12 +81,12 @@ def _shapes(proto: Any, shape: tuple[int, int, int]) -> Shapes:  # Any: onnx.Mod
     for tensor in proto.graph.output:
         tensor.type.tensor_type.ClearField("shape")
     graph = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
-    found = {
+    shapes = {
         tensor.name: [d.dim_value for d in tensor.type.tensor_type.shape.dim]
         for tensor in (*graph.value_info, *graph.input, *graph.output)
         if tensor.type.tensor_type.HasField("shape")
     }
-    return {**found, **held}
+    return {**shapes, **constants}
 
 
 def _observed(

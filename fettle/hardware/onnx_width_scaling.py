@@ -1,4 +1,4 @@
-"""Make copies of an ONNX with other channel counts, to time real kernels in their real places.
+"""ONNX width scaling: copies with other channel counts, to time real kernels in their places.
 
 A clone keeps the graph and takes the first so many channels of every tensor: the count a width
 becomes depends on the width alone, so that tensors which are added stay alike. That holds for a
@@ -31,39 +31,39 @@ def widths(operators: Sequence[Operator]) -> list[int]:
     one a channel: then no width may change by itself.
     """
     heavy = [operator for operator in operators if operator.kind in ("conv", "gemm")]
-    if not heavy or any(1 < one.groups != one.inputs for one in heavy):
+    if not heavy or any(1 < operator.groups != operator.inputs for operator in heavy):
         return []
     kept = {heavy[0].inputs, heavy[-1].outputs}
-    return sorted({one.outputs for one in heavy} - kept)
+    return sorted({operator.outputs for operator in heavy} - kept)
 
 
-def clone(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.ModelProto, untyped
+def scale_widths(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.ModelProto, untyped
     """Copy a graph with each width w of `becomes` cut to becomes[w], and its batch fixed at 1."""
     import onnx
     from onnx import numpy_helper
 
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    del made.graph.value_info[:]
-    for tensor in made.graph.input:
+    scaled = onnx.ModelProto()
+    scaled.CopyFrom(proto)
+    del scaled.graph.value_info[:]
+    for tensor in scaled.graph.input:
         tensor.type.tensor_type.shape.dim[0].dim_value = 1
-    for answer in made.graph.output:
+    for answer in scaled.graph.output:
         answer.type.tensor_type.shape.dim[0].dim_value = 1
-    for tensor in made.graph.initializer:
+    for tensor in scaled.graph.initializer:
         array = numpy_helper.to_array(tensor)
         cut = array[tuple(slice(0, becomes.get(size, size)) for size in array.shape)]
         if cut.dtype == np.int64 and cut.size <= SHAPE_CONSTANT_MAX:
             cut = np.vectorize(lambda v: becomes.get(int(v), int(v)), otypes=[np.int64])(cut)
         tensor.CopyFrom(numpy_helper.from_array(np.array(cut, order="C"), tensor.name))
-    for node in made.graph.node:
+    for node in scaled.graph.node:
         for attribute in node.attribute:
             if attribute.name == "group":
                 attribute.i = becomes.get(attribute.i, attribute.i)
-    return made
+    return scaled
 
 
-def runs(proto: Any, batch: Any) -> bool:  # Any: onnx.ModelProto; float32 [1, C, H, W]
-    """Tell whether a clone still is a network: not every graph lets its widths change."""
+def is_runnable(proto: Any, batch: Any) -> bool:  # Any: onnx.ModelProto; float32 [1, C, H, W]
+    """Tell whether a scaled copy still is a network: not every graph lets its widths change."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -93,24 +93,24 @@ def name_after_operators(proto: Any) -> list[Operator]:  # Any: onnx.ModelProto,
     owner: dict[str, int] = {}
     renamed: dict[str, str] = {}
     for count, node in enumerate(graph.node):
-        at = places.get(count, next((owner[n] for n in node.input if n in owner), None))
+        position = places.get(count, next((owner[n] for n in node.input if n in owner), None))
         for slot, name in enumerate(node.input):
             node.input[slot] = renamed.get(name, name)
-        if at is None:
+        if position is None:
             node.name = f"glue{count}_"
             continue
-        node.name = f"op{at}_{count}"
+        node.name = f"op{position}_{count}"
         for slot, name in enumerate(node.output):
-            renamed[name] = name if name in kept else f"op{at}_{count}_{slot}"
-            owner[renamed[name]] = owner[name] = at
+            renamed[name] = name if name in kept else f"op{position}_{count}_{slot}"
+            owner[renamed[name]] = owner[name] = position
             node.output[slot] = renamed[name]
     return [operator for _, operator in listed]
 
 
 def operator_of(kernel: str) -> int | None:
     """Tell which operator a profiled kernel serves, None for glue."""
-    found = NAMED.search(kernel)
-    return int(found[1]) if found else None
+    named = NAMED.search(kernel)
+    return int(named[1]) if named else None
 
 
 def _listed(proto: Any) -> list[tuple[int, Operator]]:  # Any: onnx.ModelProto, untyped
@@ -124,12 +124,12 @@ def _listed(proto: Any) -> list[tuple[int, Operator]]:  # Any: onnx.ModelProto, 
     }
     constants = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
-    found = []
+    listed = []
     for place, node in enumerate(proto.graph.node):
         operator = _operator(node, shapes, constants, makers)
         if operator is not None:
-            found.append((place, operator))
-    return found
+            listed.append((place, operator))
+    return listed
 
 
 # Any: onnx.NodeProto, untyped
@@ -190,5 +190,5 @@ def _constant(
 def _attribute(node: Any, name: str, default: Any) -> Any:  # Any: onnx's untyped values
     from onnx import helper
 
-    found = next((a for a in node.attribute if a.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
+    attribute = next((a for a in node.attribute if a.name == name), None)
+    return default if attribute is None else helper.get_attribute_value(attribute)

@@ -1,4 +1,4 @@
-"""Time each node of a model with OpenVINO's performance counters, in whole microseconds."""
+"""OpenVINO profiler: each node timed with its performance counters, in whole microseconds."""
 
 from __future__ import annotations
 

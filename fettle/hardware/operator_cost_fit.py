@@ -1,4 +1,4 @@
-"""Learn what operators cost from profiled copies of a network: makes a latency table's Costs.
+"""Operator cost fit: a latency table's Costs, learnt from profiled copies of a network.
 
 Non-negative least squares on relative errors (Lawson & Hanson 1974, ch. 23), so that more channels
 never cost less; then whole networks say what lies beyond the kernels.
@@ -16,7 +16,7 @@ from fettle.hardware.operator_cost_table import (
     FITS,
     Costs,
     CostSample,
-    Net,
+    NetworkTiming,
     PredictionCheck,
     features_of,
     shares,
@@ -30,7 +30,9 @@ KERNEL_SHARE_MIN, KERNEL_SHARE_MAX = 0.5, 1.5
 Doubles = npt.NDArray[np.float64]
 
 
-def fit(samples: Sequence[CostSample], nets: Sequence[Net], checks: Sequence[Net]) -> Costs:
+def fit(
+    samples: Sequence[CostSample], nets: Sequence[NetworkTiming], checks: Sequence[NetworkTiming]
+) -> Costs:
     """Learn the costs from kernels and whole networks; judge them on `checks`, not learnt from."""
     fits: dict[str, tuple[float, ...]] = {}
     for key, features in FITS:
@@ -64,7 +66,7 @@ def fit(samples: Sequence[CostSample], nets: Sequence[Net], checks: Sequence[Net
 
 
 def _beyond(
-    fits: Mapping[str, tuple[float, ...]], glue: float, nets: Sequence[Net]
+    fits: Mapping[str, tuple[float, ...]], glue: float, nets: Sequence[NetworkTiming]
 ) -> tuple[float, float, float]:
     """Relate whole networks to their kernels, operator by operator:
 
@@ -85,7 +87,7 @@ def _beyond(
     scale = rows.max(axis=0)
     kept = np.ones(len(nets), dtype=bool)
     for _ in range(2):
-        found = lsq_linear(
+        solution = lsq_linear(
             (rows / scale)[kept] / ms[kept, None],
             (ms[kept] - glue) / ms[kept],
             bounds=(
@@ -93,9 +95,9 @@ def _beyond(
                 [KERNEL_SHARE_MAX * scale[0], np.inf, np.inf],
             ),
         ).x
-        off = np.abs(((rows / scale) @ found + glue) / ms - 1)
+        off = np.abs(((rows / scale) @ solution + glue) / ms - 1)
         kept = off <= 3 * max(float(np.median(off)) * 1.4826, 0.02)
-    terms = found / scale
+    terms = solution / scale
     return float(terms[0]), float(terms[1]), float(terms[2])
 
 
@@ -105,5 +107,5 @@ def _terms(features: Doubles, ms: Doubles) -> tuple[float, ...]:
 
     weights = 1 / np.maximum(ms, 1e-3)  # profilers count whole microseconds
     scale = np.maximum(np.abs(features).max(axis=0), 1e-12)
-    found, _ = nnls(features / scale * weights[:, None], ms * weights)
-    return tuple(float(term) for term in found / scale)
+    solution, _ = nnls(features / scale * weights[:, None], ms * weights)
+    return tuple(float(term) for term in solution / scale)

@@ -1,4 +1,4 @@
-"""Predict the latency of a network from measured times of its operators, before it is built.
+"""Operator cost table: a network's latency predicted from measured operators, before it is built.
 
 A table holds, for one target on one machine, what each kind of operator costs as its channels
 change. Its times are of real kernels in their real places (fettle/hardware/width_sweep.py says how
@@ -40,7 +40,7 @@ class CostSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Net:
+class NetworkTiming:
     """A whole network: its operators, its median time, and what its profile calls none of theirs.
 
     `glue_ms` is None when it was timed only, not profiled.
@@ -67,7 +67,7 @@ class PredictionCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What operators cost on one target; `fits` maps a place, a form or a kind to its terms.
+    """Operator costs on one target; `fits` maps a place, a form or a kind to its terms.
 
     `glue_ms` is charged once a network; an operator takes `kernel_share` of its profiled time, and
     `operator_ms`, and `weight_ms` for each of its weights and each million of the network's: the
@@ -148,7 +148,7 @@ def read(path: Path, here: Mapping[str, Any]) -> dict[str, Costs]:  # Any: machi
             rule="a latency is a fact about a machine: no prediction here may rest on it",
             fix="run `fettle run`: it measures the table again",
         )
-    return {name: _costs(one) for name, one in doc["targets"].items()}
+    return {name: _costs(entry) for name, entry in doc["targets"].items()}
 
 
 def _costs(doc: Mapping[str, Any]) -> Costs:  # Any: JSON
@@ -162,11 +162,11 @@ def _costs(doc: Mapping[str, Any]) -> Costs:  # Any: JSON
     )
 
 
-def kernel_ms(fits: Mapping[str, tuple[float, ...]], one: Operator) -> float:
+def kernel_ms(fits: Mapping[str, tuple[float, ...]], operator: Operator) -> float:
     for key, features in FITS:
-        terms = fits.get(key(one))
+        terms = fits.get(key(operator))
         if terms is not None:
-            return float(np.dot(terms, features(one)))
+            return float(np.dot(terms, features(operator)))
     return 0.0  # the model it was measured on has no operator of that kind
 
 
@@ -179,39 +179,45 @@ def features_of(
     busy machine, two seeds: networks between the ends came out up to 13 and 18 % slow, now 7 and 8;
     OpenVINO's likewise (ADR 0020).
     """
-    millions = sum(one.weights for one in operators) / 1e6
-    found = []
+    millions = sum(operator.weights for operator in operators) / 1e6
+    features = []
     for operator in operators:
         kernel = kernel_ms(fits, operator)
         row = (kernel, 1.0, operator.weights * millions) if kernel > FUSED_MS else (0.0, 0.0, 0.0)
-        found.append(row)
-    return found
+        features.append(row)
+    return features
 
 
-def _place(one: Operator) -> str:
-    return f"place {one.place}"
+def _place(operator: Operator) -> str:
+    return f"place {operator.place}"
 
 
-def _form(one: Operator) -> str:
-    return f"form {one.form}"
+def _form(operator: Operator) -> str:
+    return f"form {operator.form}"
 
 
-def _kind(one: Operator) -> str:
-    return f"kind {one.kind}{' depthwise' if one.depthwise else ''}"
+def _kind(operator: Operator) -> str:
+    return f"kind {operator.kind}{' depthwise' if operator.depthwise else ''}"
 
 
-def _in_place(one: Operator) -> list[float]:
+def _in_place(operator: Operator) -> list[float]:
     """Channels alone differ: a + b in + c out + d in out, the last one for dense operators."""
-    dense = one.kind in ("conv", "gemm") and not one.depthwise
-    product = one.inputs * one.outputs if dense else 0
-    return [1.0, float(one.inputs), float(one.outputs), float(product)]
+    dense = operator.kind in ("conv", "gemm") and not operator.depthwise
+    product = operator.inputs * operator.outputs if dense else 0
+    return [1.0, float(operator.inputs), float(operator.outputs), float(product)]
 
 
-def _anywhere(one: Operator) -> list[float]:
+def _anywhere(operator: Operator) -> list[float]:
     """Size differs as well: work, what is written, what is read of the input and of the weights."""
-    area = one.height * one.width
-    read = one.inputs * area * one.stride**2
-    return [1.0, float(one.macs), float(one.outputs * area), float(read), float(one.weights)]
+    area = operator.height * operator.width
+    read = operator.inputs * area * operator.stride**2
+    return [
+        1.0,
+        float(operator.macs),
+        float(operator.outputs * area),
+        float(read),
+        float(operator.weights),
+    ]
 
 
 # The nearest first: the same operator at the same size, at any size, the same kind.

@@ -1,4 +1,4 @@
-"""Time each node of a model with ONNX Runtime's own profiler.
+"""ONNX Runtime profiler: each node of a model timed.
 
 It writes one JSON event a node and run, in whole microseconds, and adds about one to each.
 """
@@ -46,7 +46,7 @@ class OrtProfiler:
             name, facts = event["name"].removesuffix(SUFFIX), event["args"]
             times.setdefault(name, []).append(event["dur"] / 1000)
             if name not in about:
-                types = [next(iter(one)) for one in facts.get("input_type_shape", [])]
+                types = [next(iter(tensor)) for tensor in facts.get("input_type_shape", [])]
                 int8 = bool({"int8", "uint8"} & {*types[:1], *types[3:4]})
                 kind = facts["op_name"]
                 about[name] = kind, int8 or kind == "DynamicQuantizeMatMul"  # its input is float

@@ -1,4 +1,4 @@
-"""Take the peak memory of a model: what loading and running it adds to its runtime alone.
+"""Peak memory of a model: what loading and running it adds to its runtime alone.
 
 Measured in a fresh process, which this file is as well (`python -m fettle.hardware.peak_memory`):
 there the runtime is imported, the baseline read, then the model loaded and run. The child prints

@@ -100,7 +100,7 @@ PRECISIONS = (
 
 
 class Quantized(Protocol):
-    """What a quantizer hands back."""
+    """Quantized model's facts, as a quantizer hands them back."""
 
     def facts(self) -> Mapping[str, Any]:  # Any: JSON
         """Return what was stored how, for the manifest; at least quantized_ops and float_ops."""
@@ -142,5 +142,5 @@ def load_quantizer(precision: Precision) -> Quantizer | None:
     plugin = plugins.resolve(
         "quantizers", precision.quantizer, where="fettle/hardware/precisions.py"
     )
-    found: Quantizer = plugin.apply
-    return found
+    quantizer: Quantizer = plugin.apply
+    return quantizer

@@ -1,4 +1,4 @@
-"""State the toolchain versions that a stage's result depends on: what inputs/toolchain/*.json hold.
+"""Toolchain facts: the versions that a stage's result depends on, for inputs/toolchain/*.json.
 
 Pure but for looking at what is installed; no toolchain is imported. Installing one changes the
 facts of its own targets alone: a toolchain with an environment of its own stands in no other
@@ -48,8 +48,8 @@ def profiled_runtime_facts(targets: Iterable[str]) -> dict[str, Facts]:
 
 def _shared(names: Iterable[str]) -> list[tuple[str, ModuleType]]:
     """Pick the runtimes that share fettle's own environment."""
-    found = [(name, _runtime(name)) for name in names]
-    return [(name, runtime) for name, runtime in found if not hasattr(runtime, "TOOLCHAIN")]
+    runtimes = [(name, _runtime(name)) for name in names]
+    return [(name, runtime) for name, runtime in runtimes if not hasattr(runtime, "TOOLCHAIN")]
 
 
 def _has_profiler(runtime: ModuleType) -> bool:
@@ -69,12 +69,14 @@ def _facts(name: str, runtime: ModuleType) -> Facts:
             "lock": None,
             "python": platform.python_version(),
         }
-    found = toolchain_environment.find(runtime.TOOLCHAIN)
+    environment = toolchain_environment.find(runtime.TOOLCHAIN)
     return {
         "runtime": name,
-        "packages": {package: found and found.packages.get(package) for package in packages},
+        "packages": {
+            package: environment and environment.packages.get(package) for package in packages
+        },
         "lock": toolchain_environment.lock_digest(runtime.TOOLCHAIN),
-        "python": found and found.python_version,
+        "python": environment and environment.python_version,
     }
 
 

@@ -1,4 +1,4 @@
-"""Answer as an x86 CPU without VNNI does, where int8 products saturate at 16 bits.
+"""VNNI emulation: answers of an x86 CPU without it, where int8 products saturate at 16 bits.
 
 There VPMADDUBSW multiplies unsigned activations with signed weights and adds two neighbours along
 the reduction to a 16-bit number, cut at [-32768, 32767] (Intel SDM, vol. 2). Two products of 255
@@ -31,15 +31,17 @@ BATCH = 32  # images at once: the unfolded layer of one batch is held in memory
 
 
 @dataclass(frozen=True, slots=True)
-class EmulatedSession:
-    """Logits [n, classes] with and without saturation; `layers` {name: share of sums changed}."""
+class EmulationResult:
+    """Emulation result: logits [n, classes] with and without saturation; `layers` {name: share of
+    sums changed}.
+    """
 
     saturated: Floats
     exact: Floats
     layers: Mapping[str, float]
 
 
-def emulate(model: Path, batch: Floats) -> EmulatedSession:
+def emulate(model: Path, batch: Floats) -> EmulationResult:
     """Run an int8 ONNX (QDQ, U8S8) on `batch` [n, C, H, W] twice: as without VNNI, and exactly.
 
     Compare `exact` with the runtime's own answers before `saturated` is believed. Raises ModelError
@@ -50,11 +52,11 @@ def emulate(model: Path, batch: Floats) -> EmulatedSession:
     plan = _Plan(onnx.load(model))
     parts = {False: [], True: []}  # type: dict[bool, list[Floats]]
     changed: dict[str, list[float]] = {}
-    for at in range(0, len(batch), BATCH):
+    for start in range(0, len(batch), BATCH):
         for saturates in (False, True):
-            logits = _run(plan, batch[at : at + BATCH], changed if saturates else None)
+            logits = _run(plan, batch[start : start + BATCH], changed if saturates else None)
             parts[saturates].append(logits.astype(np.float32))
-    return EmulatedSession(
+    return EmulationResult(
         np.concatenate(parts[True]),
         np.concatenate(parts[False]),
         {name: float(np.mean(shares)) for name, shares in changed.items() if any(shares)},
@@ -68,7 +70,7 @@ class _Plan:
         from onnx import numpy_helper
 
         graph = proto.graph
-        self.opsets = {one.domain: one.version for one in proto.opset_import}
+        self.opsets = {opset.domain: opset.version for opset in proto.opset_import}
         self.nodes = list(graph.node)
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.input = next(i.name for i in graph.input if i.name not in self.constants)

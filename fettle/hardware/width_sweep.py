@@ -1,4 +1,4 @@
-"""Time copies of a network at many widths: kernels by the profiler, whole networks by the clock.
+"""Width sweep: copies of a network timed at many widths, by the profiler and by the clock.
 
 The widths are drawn by the seed: each copy has its own share of the channels, from all to an
 eighth, and each width within it its own deviation, so that inputs and outputs of a layer vary
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.hardware import latency_measurement, onnx_width_scaling
-from fettle.hardware.operator_cost_table import CostSample, Net
+from fettle.hardware.operator_cost_table import CostSample, NetworkTiming
 from fettle.operator_shape import Operator
 
 Floats = npt.NDArray[np.float32]
@@ -39,14 +39,14 @@ RUNS_A_TURN = 3
 
 
 class TimedWidth(Protocol):
-    """What a runtime's `open` returns: see fettle.hardware.runtimes.Session."""
+    """Timed width, as a runtime's `open` returns it: see fettle.hardware.runtimes.Session."""
 
     def run(self, batch: Floats) -> object:
         """Run once."""
 
 
 class KernelTime(Protocol):
-    """What a profiler tells of a node: see fettle.hardware.runtimes.Kernel."""
+    """Kernel time of a node: see fettle.hardware.runtimes.Kernel."""
 
     @property
     def name(self) -> str: ...
@@ -54,8 +54,10 @@ class KernelTime(Protocol):
     def ms(self) -> float: ...
 
 
-class Profiled(TimedWidth, Protocol):
-    """What a runtime's `profile` returns: see fettle.hardware.runtimes.Profiler."""
+class ProfiledModel(TimedWidth, Protocol):
+    """Profiled model, as a runtime's `profile` returns it: see
+    fettle.hardware.runtimes.Profiler.
+    """
 
     def kernels(self) -> Sequence[KernelTime]:
         """Stop, and tell."""
@@ -63,14 +65,16 @@ class Profiled(TimedWidth, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WidthSweep:
-    """What a table is made of: kernels, the networks they were in, and others to judge it on."""
+    """Width sweep, of which a table is made: kernels, the networks they were in, and others to
+    judge it on.
+    """
 
     samples: tuple[CostSample, ...]
-    nets: tuple[Net, ...]
-    checks: tuple[Net, ...]
+    nets: tuple[NetworkTiming, ...]
+    checks: tuple[NetworkTiming, ...]
 
 
-def take(
+def sweep_widths(
     model: Path,
     *,
     shape: tuple[int, int, int],
@@ -78,7 +82,7 @@ def take(
     seed: int,
     rounds: int,
     open_: Callable[[Path], TimedWidth],
-    profile: Callable[[Path], Profiled],
+    profile: Callable[[Path], ProfiledModel],
 ) -> WidthSweep:
     """Time copies of the ONNX `model` [1, C, H, W] in one runtime; channels are cut to `multiple`.
 
@@ -90,32 +94,32 @@ def take(
     proto = onnx.load(model)
     batch = np.zeros((1, *shape), np.float32)
     widths = onnx_width_scaling.widths(
-        onnx_width_scaling.operators(onnx_width_scaling.clone(proto, {}))
+        onnx_width_scaling.operators(onnx_width_scaling.scale_widths(proto, {}))
     )
-    if not onnx_width_scaling.runs(
-        onnx_width_scaling.clone(proto, {w: min(w, multiple) for w in widths}), batch
+    if not onnx_width_scaling.is_runnable(
+        onnx_width_scaling.scale_widths(proto, {w: min(w, multiple) for w in widths}), batch
     ):
         widths = []
-    drawn = draw(widths, multiple, seed, learnt=_affordable(open_, model))
+    drawn = draw_widths(widths, multiple, seed, learnt=_affordable_copies(open_, model))
     with tempfile.TemporaryDirectory(prefix="fettle-clones-") as name:
         paths, operators = [], []
         for index, becomes in enumerate(drawn.learnt + drawn.checked):
-            made = onnx_width_scaling.clone(proto, becomes)
-            operators.append(tuple(onnx_width_scaling.name_after_operators(made)))
+            scaled = onnx_width_scaling.scale_widths(proto, becomes)
+            operators.append(tuple(onnx_width_scaling.name_after_operators(scaled)))
             paths.append(Path(name) / f"{index}.onnx")
-            onnx.save(made, paths[-1])
+            onnx.save(scaled, paths[-1])
         learnt = len(drawn.learnt)
         profiles = _profile([profile(path) for path in paths[:learnt]], batch)
         sessions = [open_(path) for path in paths]
         times = latency_measurement.interleave(
-            {str(at): _bind(session, batch) for at, session in enumerate(sessions)},
+            {str(index): _bind(session, batch) for index, session in enumerate(sessions)},
             rounds=rounds,
             seed=seed,
         )
-    return _taken(operators, profiles, [float(np.median(ms)) for ms in times.values()])
+    return _to_operators(operators, profiles, [float(np.median(ms)) for ms in times.values()])
 
 
-def _affordable(open_: Callable[[Path], TimedWidth], model: Path) -> int:
+def _affordable_copies(open_: Callable[[Path], TimedWidth], model: Path) -> int:
     """Say how many copies to learn from, by the time the network itself takes to load."""
     started = time.perf_counter()
     open_(model)
@@ -125,17 +129,19 @@ def _affordable(open_: Callable[[Path], TimedWidth], model: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnWidths:
     """For each copy, what every width becomes."""
 
     learnt: tuple[Mapping[int, int], ...]
     checked: tuple[Mapping[int, int], ...]
 
 
-def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARNT) -> Drawn:
+def draw_widths(
+    widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARNT
+) -> DrawnWidths:
     """Draw the widths of all copies; without any to change, there is the network itself."""
     if not widths:
-        return Drawn(({},), ())
+        return DrawnWidths(({},), ())
     rng = np.random.default_rng(seed)
 
     def cut(width: int, share: float) -> int:
@@ -147,7 +153,7 @@ def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARN
 
     falling = np.geomspace(1, SHARE_MIN, learnt - 1)
     between = falling[[len(falling) // 3, -len(falling) // 3]] * 0.9
-    return Drawn(
+    return DrawnWidths(
         ({}, *(one(float(share)) for share in falling)),
         (
             *({w: cut(w, share) for w in widths} for share in CHECKED),
@@ -156,43 +162,47 @@ def draw(widths: Sequence[int], multiple: int, seed: int, *, learnt: int = LEARN
     )
 
 
-def _profile(profilers: Sequence[Profiled], batch: Floats) -> list[Sequence[KernelTime]]:
+def _profile(profilers: Sequence[ProfiledModel], batch: Floats) -> list[Sequence[KernelTime]]:
     for _ in range(TURNS):
         for profiler in profilers:
             for _ in range(RUNS_A_TURN):
                 profiler.run(batch)
-    return [one.kernels() for one in profilers]
+    return [profiler.kernels() for profiler in profilers]
 
 
-def _taken(
+def _to_operators(
     operators: Sequence[tuple[Operator, ...]],
     profiles: Sequence[Sequence[KernelTime]],
     ms: Sequence[float],
 ) -> WidthSweep:
     """Give each kernel to its operator; the first len(profiles) networks are learnt from."""
     samples: list[CostSample] = []
-    nets: list[Net] = []
+    nets: list[NetworkTiming] = []
     for listed, kernels, whole in zip(operators, profiles, ms, strict=False):
         spent, glue = [0.0] * len(listed), 0.0
         for kernel in kernels:
-            at = onnx_width_scaling.operator_of(kernel.name)
-            if at is None:
+            position = onnx_width_scaling.operator_of(kernel.name)
+            if position is None:
                 glue += kernel.ms
             else:
-                spent[at] += kernel.ms
-        samples += [CostSample(one, took) for one, took in zip(listed, spent, strict=True)]
-        nets.append(Net(listed, whole, glue))
+                spent[position] += kernel.ms
+        samples += [CostSample(pair, took) for pair, took in zip(listed, spent, strict=True)]
+        nets.append(NetworkTiming(listed, whole, glue))
     rest = range(len(profiles), len(operators))
-    return WidthSweep(tuple(samples), tuple(nets), tuple(Net(operators[at], ms[at]) for at in rest))
+    return WidthSweep(
+        tuple(samples),
+        tuple(nets),
+        tuple(NetworkTiming(operators[position], ms[position]) for position in rest),
+    )
 
 
 def _bind(session: TimedWidth, batch: Floats) -> Callable[[], object]:
     return lambda: session.run(batch)
 
 
-def of_file(model: Path) -> list[Operator]:
+def list_operators(model: Path) -> list[Operator]:
     """List the operators of an ONNX file for one image, float or QDQ."""
     import onnx
 
     proto: Any = onnx.load(model)  # Any: onnx ships no types
-    return onnx_width_scaling.operators(onnx_width_scaling.clone(proto, {}))
+    return onnx_width_scaling.operators(onnx_width_scaling.scale_widths(proto, {}))

@@ -1,4 +1,4 @@
-"""Lower a torch module to ONNX fp32 with a parity check: the one bridge out of torch.
+"""ONNX export of a torch module in fp32 with a parity check: the one bridge out of torch.
 
 The file has one input "input" float32 [batch, C, S, S] and one output "logits" float32
 [batch, classes], batch free. Same model, same bytes: names, stack traces and paths that the
@@ -42,7 +42,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How far two sets of logits [n, classes] are apart.
+    """Parity: how far two sets of logits [n, classes] are apart.
 
     `cosine` is the smallest cosine over the rows, `max_abs` the largest difference of one logit,
     `relative` the same as a share of the largest reference logit, `top1` the share of rows with
@@ -59,7 +59,7 @@ class Parity:
         return asdict(self)
 
 
-def lower(
+def export(
     model: nn.Module, *, channels: int, size_px: int, out: Path, batch_example: int = 2
 ) -> None:
     """Write `model` (not changed, taken in eval mode) to `out` as ONNX with a free batch.
@@ -91,10 +91,10 @@ def parity(model: Path, batch: Floats, reference: Floats) -> Parity:
 
     Raises ModelError when the file does not run or its answer has another shape.
     """
-    return compare(answers(model, batch), reference)
+    return compare_logits(run_onnx(model, batch), reference)
 
 
-def answers(model: Path, batch: Floats) -> Floats:
+def run_onnx(model: Path, batch: Floats) -> Floats:
     """Run an ONNX file on `batch` [n, C, S, S] by ONNX Runtime, one thread: logits [n, classes].
 
     A file of fixed batch 1 takes the images one by one. Raises ModelError when it does not run.
@@ -110,8 +110,8 @@ def answers(model: Path, batch: Floats) -> Floats:
         one_by_one = session.get_inputs()[0].shape[0] == 1
         size = 1 if one_by_one else len(batch)
         parts = [
-            session.run([OUTPUT], {INPUT: batch[at : at + size]})[0]
-            for at in range(0, len(batch), size)
+            session.run([OUTPUT], {INPUT: batch[start : start + size]})[0]
+            for start in range(0, len(batch), size)
         ]
     except (
         foreign.Fail,
@@ -128,11 +128,11 @@ def answers(model: Path, batch: Floats) -> Floats:
             got=_first_line(err),
             fix="open the file with the tool that made it and export it again",
         ) from err
-    found: Floats = np.concatenate(parts)
-    return found
+    logits: Floats = np.concatenate(parts)
+    return logits
 
 
-def compare(logits: Floats, reference: Floats) -> Parity:
+def compare_logits(logits: Floats, reference: Floats) -> Parity:
     """Compare two arrays of logits [n, classes]; raises ModelError when their shapes differ."""
     if logits.shape != reference.shape:
         raise ModelError(
@@ -153,14 +153,14 @@ def compare(logits: Floats, reference: Floats) -> Parity:
     )
 
 
-def check_parity(found: Parity, *, what: str, tolerance: float = TOLERANCE) -> None:
-    """Raise ModelError when `found.relative` is above `tolerance` or is not a number."""
-    if found.relative <= tolerance:
+def check_parity(measured: Parity, *, what: str, tolerance: float = TOLERANCE) -> None:
+    """Raise ModelError when `measured.relative` is above `tolerance` or is not a number."""
+    if measured.relative <= tolerance:
         return
     raise ModelError(
         f"{what} does not answer as the model it was made from",
-        got=f"max_abs {found.max_abs:.3g} ({found.relative:.3g} of the largest logit), cosine "
-        f"{found.cosine:.6f}, top1 {found.top1:.3f}",
+        got=f"max_abs {measured.max_abs:.3g} ({measured.relative:.3g} of the largest logit), "
+        f"cosine {measured.cosine:.6f}, top1 {measured.top1:.3f}",
         rule=f"the largest difference may be {tolerance:g} of the largest logit",
         fix="look in the model for operators that behave otherwise in eval mode or in ONNX",
     )
@@ -188,15 +188,15 @@ def _fold_norms(model: nn.Module) -> None:
 
     chains = [m for m in model.modules() if isinstance(m, nn.Sequential)]
     for chain in chains:
-        for at in range(len(chain) - 1):
-            conv, norm = chain[at], chain[at + 1]
+        for index in range(len(chain) - 1):
+            conv, norm = chain[index], chain[index + 1]
             if (
                 type(conv) is nn.Conv2d
                 and type(norm) is nn.BatchNorm2d
                 and norm.track_running_stats
             ):
-                chain[at] = fuse_conv_bn_eval(conv, norm)
-                chain[at + 1] = nn.Identity()
+                chain[index] = fuse_conv_bn_eval(conv, norm)
+                chain[index + 1] = nn.Identity()
 
 
 def _trace(model: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
@@ -206,7 +206,7 @@ def _trace(model: nn.Module, example: torch.Tensor) -> torch.export.ExportedProg
         return torch.export.export(
             model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
-    except Exception as err:  # a stranger's forward runs in here: any exception may come out
+    except Exception as err:  # the user's forward runs in here: any exception may come out
         raise ModelError(
             f"the model cannot be exported{_source_line(err)}",
             got=f"{type(err).__name__}: {_first_line(err)}",

@@ -27,16 +27,16 @@ _TOLERANCE = 1e-3
 _SEED = 12  # of the probe's own images
 
 
-def executed(model: nn.Module) -> list[str]:
+def execution_order(model: nn.Module) -> list[str]:
     """Name the layers in the order they finished in the dry run; empty before one."""
-    found: list[str] = getattr(model, _EXECUTED, [])
-    return found
+    order: list[str] = getattr(model, _EXECUTED, [])
+    return order
 
 
-def head(model: nn.Module) -> str | None:
+def output_layer(model: nn.Module) -> str | None:
     """Name the layer that gives the logits; None before a dry run, or where none was found."""
-    found: str | None = getattr(model, _HEAD, None)
-    return found
+    head: str | None = getattr(model, _HEAD, None)
+    return head
 
 
 def check(
@@ -58,7 +58,7 @@ def check(
         answer = _forward(model, images[:2], roots)
     _check_saved(model)
     trained = _train_step(model, images, roots)
-    if not all(isinstance(one, torch.Tensor) for one in (answer, trained)):
+    if not all(isinstance(logits, torch.Tensor) for logits in (answer, trained)):
         _last(model).register_forward_hook(lambda _module, _inputs, output: logits_of(output))
     _check_answers(answer, trained, classes=classes, batch=2, shape=list(images[:2].shape))
     with torch.no_grad():
@@ -69,8 +69,8 @@ def check(
     model.train(was_training)
 
 
-def logits_of(output: Any) -> Any:  # Any: whatever a stranger's forward returns
-    """Choose the logits of several outputs: the one named `logits`, else the first."""
+def logits_of(output: Any) -> Any:  # Any: whatever the user's forward returns
+    """Logits among several outputs: the one named `logits`, else the first."""
     if isinstance(output, Mapping):
         return output.get("logits", next(iter(output.values()), None))
     if hasattr(output, "logits"):
@@ -117,7 +117,7 @@ def _check_saved(model: nn.Module) -> None:
         )
     try:
         copy.deepcopy(model)
-    except Exception as err:  # a stranger's code: any exception may come out
+    except Exception as err:  # the user's code: any exception may come out
         raise ModelError(
             f"{AT}: the module cannot be copied",
             got=f"{type(err).__name__}: {_first_line(err)}",
@@ -127,11 +127,11 @@ def _check_saved(model: nn.Module) -> None:
         ) from err
 
 
-def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: a stranger's
+def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: the user's
     shape = list(images.shape)
     try:
         return model(images)
-    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+    except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
             f"{AT}: the module does not take the images",
             got=f"{type(err).__name__} for {shape}: {err}{user_traceback.line(err, roots)}",
@@ -154,11 +154,11 @@ def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> An
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             return backward(copy.deepcopy(model))
-        except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
-            at = user_traceback.line(err, roots) or _forward_line(backward, model, roots)
+        except (Exception, SystemExit) as err:  # the user's code: anything may come out
+            line = user_traceback.line(err, roots) or _forward_line(backward, model, roots)
             raise ModelError(
                 f"{AT}: the module cannot be trained",
-                got=f"{type(err).__name__} for {list(images.shape)}: {_first_line(err)}{at}",
+                got=f"{type(err).__name__} for {list(images.shape)}: {_first_line(err)}{line}",
                 rule="forward in train mode and backward must run",
                 fix="run model.train()(images).sum().backward() in a Python shell and mend it",
             ) from err
@@ -175,18 +175,18 @@ def _forward_line(backward: Callable[[nn.Module], Any], model: nn.Module, roots:
                 backward(copy.deepcopy(model))
         except Exception:
             pass
-    text = "\n".join(str(one.message) for one in said)
-    found = ""
+    text = "\n".join(str(warning.message) for warning in said)
+    line = ""
     for file, number, code in re.findall(r'File "(.+?)", line (\d+).*\n\s*(.+)', text):
         name = user_traceback.name(Path(file), roots)
         if name is not None:
-            found = f", at {name} line {number} ({code})"
-    return found
+            line = f", at {name} line {number} ({code})"
+    return line
 
 
 def _check_answers(
-    answer: Any,  # Any: a stranger's
-    trained: Any,  # Any: a stranger's
+    answer: Any,  # Any: the user's
+    trained: Any,  # Any: the user's
     *,
     classes: int,
     batch: int,
@@ -220,7 +220,7 @@ def _check_answers(
         )
 
 
-def _check_alone(answer: Any, classes: int, shape: list[int]) -> None:  # Any: a stranger's
+def _check_alone(answer: Any, classes: int, shape: list[int]) -> None:  # Any: the user's
     import torch
 
     logits = logits_of(answer)
@@ -259,15 +259,15 @@ def _note_order(model: nn.Module, images: torch.Tensor, classes: int) -> None:
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     order: list[str] = []
-    made: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
 
-    def note(name: str, module: nn.Module, output: Any) -> None:  # Any: a stranger's
+    def note(name: str, module: nn.Module, output: Any) -> None:  # Any: the user's
         if name in order:
             order.remove(name)
         order.append(name)
         if isinstance(module, kinds) and isinstance(output, torch.Tensor):
-            made.pop(name, None)
-            made[name] = output.detach().clone()
+            outputs.pop(name, None)
+            outputs[name] = output.detach().clone()
 
     hooks = [
         module.register_forward_hook(lambda m, _i, output, name=name: note(name, m, output))
@@ -281,9 +281,9 @@ def _note_order(model: nn.Module, images: torch.Tensor, classes: int) -> None:
         for hook in hooks:
             hook.remove()
     parts = dict(model.named_modules())
-    wide = [name for name in made if len(parts[name].weight) == classes]
-    equal = [name for name in wide if torch.equal(made[name].flatten(), logits.flatten())]
-    chosen = [*made, *wide, *equal]
+    wide = [name for name in outputs if len(parts[name].weight) == classes]
+    equal = [name for name in wide if torch.equal(outputs[name].flatten(), logits.flatten())]
+    chosen = [*outputs, *wide, *equal]
     object.__setattr__(model, _EXECUTED, order)
     object.__setattr__(model, _HEAD, chosen[-1] if chosen else None)
 
@@ -301,16 +301,16 @@ def _takes_channels_last(model: nn.Module, images: torch.Tensor) -> bool:
             probe.to(memory_format=last)  # type: ignore[call-overload] # missing in stubs
             batch = images.to(memory_format=last)
             with torch.no_grad():
-                found = probe(batch)
+                answers = probe(batch)
             with torch.enable_grad():
                 probe.train()(batch).sum().backward()
         except Exception:
             return False
     limit = _TOLERANCE * max(float(plain.abs().max()), 1e-30)
-    return bool((plain - found).abs().max() <= limit)
+    return bool((plain - answers).abs().max() <= limit)
 
 
-def _shown(value: Any) -> str:  # Any: a stranger's
+def _shown(value: Any) -> str:  # Any: the user's
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -318,9 +318,9 @@ def _shown(value: Any) -> str:  # Any: a stranger's
         return f"{kind}{list(value.shape)}"
     parts: list[Any] = []
     if isinstance(value, Mapping):
-        parts = [f"{name} {_shown(one)}" for name, one in value.items()]
+        parts = [f"{name} {_shown(item)}" for name, item in value.items()]
     elif isinstance(value, tuple | list):
-        parts = [_shown(one) for one in value]
+        parts = [_shown(item) for item in value]
     inside = f" ({', '.join(parts)})" if parts else ""
     return f"{type(value).__name__}{inside}"
 

@@ -1,4 +1,6 @@
-"""Refuse an ONNX file that is no image classifier for this data, and say what would make it one."""
+"""ONNX checks: refuse a file that is no image classifier for this data; say what would make it
+one.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,16 @@ def read(path: Path) -> Proto:
             rule="it must load and pass ONNX's own checker",
             fix="export it again, with its weights inside the file or beside it",
         ) from err
-    weights = {one.name for one in proto.graph.initializer}
-    inputs = [one for one in proto.graph.input if one.name not in weights]
+    weights = {value.name for value in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     proto.ir_version = max(proto.ir_version, 7)  # below 4 weights had to be inputs too
-    for kind, found in (("input", inputs), ("output", proto.graph.output)):
-        if len(found) != 1:
+    for kind, values in (("input", inputs), ("output", proto.graph.output)):
+        if len(values) != 1:
             raise ModelError(
-                f"{path.name} has {len(found)} {kind}s",
-                got=", ".join(one.name for one in found) or "none",
+                f"{path.name} has {len(values)} {kind}s",
+                got=", ".join(value.name for value in values) or "none",
                 rule=f"a classifier here has one {kind}",
                 fix="cut the graph with onnx.utils.extract_model to one input and the logits",
             )
@@ -59,8 +61,8 @@ def external_files(path: Path) -> list[Path]:
         proto = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError):
         return []
-    tensors = [one for one in _get_all_tensors(proto) if uses_external_data(one)]
-    found = []
+    tensors = [tensor for tensor in _get_all_tensors(proto) if uses_external_data(tensor)]
+    files = []
     for location in sorted({ExternalDataInfo(tensor).location for tensor in tensors}):
         file = path.parent / location
         inside = file.resolve().is_relative_to(path.parent.resolve())
@@ -78,8 +80,8 @@ def external_files(path: Path) -> list[Path]:
                 rule="such a file lies beside the .onnx or in a folder below it, as a file",
                 fix=f"copy {location} there, or export the model with its weights inside",
             )
-        found.append(file)
-    return found
+        files.append(file)
+    return files
 
 
 def check_input(proto: Proto, *, channels: int, size_px: int) -> None:
@@ -87,8 +89,10 @@ def check_input(proto: Proto, *, channels: int, size_px: int) -> None:
     import onnx
 
     tensor = proto.graph.input[0].type.tensor_type
-    shape = [one.dim_value if one.dim_value > 0 else None for one in tensor.shape.dim]
-    shown = f"[{', '.join('any' if one is None else str(one) for one in shape)}]"
+    shape = [
+        dimension.dim_value if dimension.dim_value > 0 else None for dimension in tensor.shape.dim
+    ]
+    shown = f"[{', '.join('any' if dimension is None else str(dimension) for dimension in shape)}]"
     if tensor.elem_type != onnx.TensorProto.FLOAT or len(shape) != 4:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise ModelError(

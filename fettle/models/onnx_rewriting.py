@@ -1,4 +1,4 @@
-"""Change an ONNX graph without changing what it answers: shapes, names, opset, order of outputs.
+"""ONNX graph rewriting that keeps the answers: shapes, names, opset, order of outputs.
 
 Each function takes a ModelProto and either returns a changed copy or, where it returns None,
 changes it in place.
@@ -88,26 +88,28 @@ def rename(proto: Proto) -> None:
     graph = proto.graph
     names = {graph.input[0].name: INPUT, graph.output[0].name: OUTPUT}
     used = {name for node in _nodes(graph) for name in (*node.input, *node.output)}
-    used |= {one.name for one in graph.initializer}
+    used |= {value.name for value in graph.initializer}
     for taken in (INPUT, OUTPUT):
         if taken in used and taken not in names:
             names[taken] = next(
-                f"{taken}_{at}" for at in range(len(used) + 1) if f"{taken}_{at}" not in used
+                f"{taken}_{number}"
+                for number in range(len(used) + 1)
+                if f"{taken}_{number}" not in used
             )
     for node in _nodes(graph):
         for part in (node.input, node.output):
             for index, name in enumerate(part):
                 part[index] = names.get(name, name)
     for inner in _graphs(graph):
-        for one in (*inner.initializer, *inner.value_info, *inner.input, *inner.output):
-            one.name = names.get(one.name, one.name)
+        for value in (*inner.initializer, *inner.value_info, *inner.input, *inner.output):
+            value.name = names.get(value.name, value.name)
 
 
 def raise_opset(proto: Proto) -> Proto:
     """Convert to OPSET_MIN when older; kept as it is where ONNX's converter cannot."""
     import onnx
 
-    opset = next(one.version for one in proto.opset_import if one.domain in ("", "ai.onnx"))
+    opset = next(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx"))
     if opset >= OPSET_MIN:
         return proto
     try:
@@ -139,7 +141,7 @@ def parameters(proto: Proto) -> int:
     """Count the floating-point weights, wherever they are stored: initialisers and constants."""
     import onnx
 
-    tensors = [one for graph in _graphs(proto.graph) for one in graph.initializer]
+    tensors = [tensor for graph in _graphs(proto.graph) for tensor in graph.initializer]
     for node in _nodes(proto.graph):
         if node.op_type == "Constant":
             tensors += [attribute.t for attribute in node.attribute if attribute.name == "value"]
@@ -147,7 +149,7 @@ def parameters(proto: Proto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in tensors if tensor.data_type in floats)
 
 
-def answer(proto: Proto, batch: Floats) -> Floats | None:
+def run_model(proto: Proto, batch: Floats) -> Floats | None:
     """Run a graph in memory on [n, C, S, S]; None when ONNX Runtime cannot run it on this batch."""
     import onnxruntime as ort
 
@@ -158,10 +160,10 @@ def answer(proto: Proto, batch: Floats) -> Floats | None:
         session = ort.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        found: Floats = session.run(None, {session.get_inputs()[0].name: batch})[0]
+        answer: Floats = session.run(None, {session.get_inputs()[0].name: batch})[0]
     except _foreign():
         return None
-    return found
+    return answer
 
 
 def strip(proto: Proto) -> None:
@@ -170,9 +172,9 @@ def strip(proto: Proto) -> None:
     proto.graph.doc_string = ""
     del proto.metadata_props[:]
     parts = (*_nodes(proto.graph), *proto.graph.initializer, *proto.graph.value_info)
-    for one in (*parts, *proto.graph.input, *proto.graph.output):
-        one.doc_string = ""
-        del one.metadata_props[:]
+    for part in (*parts, *proto.graph.input, *proto.graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
 
 
 def _foreign() -> tuple[type[Exception], ...]:
@@ -198,8 +200,8 @@ def _graphs(graph: Any) -> Iterator[Any]:  # Any: onnx.GraphProto, untyped
 
 
 def _nodes(graph: Any) -> Iterator[Node]:  # Any: onnx.GraphProto, untyped
-    for one in _graphs(graph):
-        yield from one.node
+    for inner in _graphs(graph):
+        yield from inner.node
 
 
 def _append(proto: Proto, make: Callable[[str], Node]) -> None:
@@ -208,7 +210,7 @@ def _append(proto: Proto, make: Callable[[str], Node]) -> None:
     for node in proto.graph.node:
         for index, name in enumerate(node.output):
             node.output[index] = inner if name == OUTPUT else name
-        for at, name in enumerate(node.input):
-            node.input[at] = inner if name == OUTPUT else name
+        for position, name in enumerate(node.input):
+            node.input[position] = inner if name == OUTPUT else name
     proto.graph.node.append(make(inner))
     proto.graph.output[0].type.tensor_type.ClearField("shape")

@@ -1,4 +1,4 @@
-"""Read a stranger's weights without running their code, and load them where they fit."""
+"""Pretrained weights from anywhere: read without running their code, loaded where they fit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(model: nn.Module, path: Path, *, head: nn.Module) -> None:
     wrong = [key for key in sorted(both - new) if state[key].shape != own[key].shape]
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if wrong or missing or extra:
-        told = [
+        differences = [
             f"{len(keys)} {word} ({', '.join(keys[:3])})"
             for word, keys in (
                 ("missing", missing),
@@ -48,7 +48,7 @@ def load(model: nn.Module, path: Path, *, head: nn.Module) -> None:
         ]
         raise ModelError(
             f"finetune.options.weights: {path.name} belongs to another network",
-            got="; ".join(told),
+            got="; ".join(differences),
             rule="names and shapes must be those of the module's state dict, but for the last "
             "layer's shape",
             fix="save model.state_dict() of the very module that entry makes",
@@ -60,9 +60,9 @@ def _shared(
     own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Return what a file leaves out because another of its names holds the same tensor."""
-    held = {_place(own[key]): state[key] for key in own.keys() & state.keys()}
+    loaded = {_place(own[key]): state[key] for key in own.keys() & state.keys()}
     missing = [key for key in own if key not in state and own[key].numel()]
-    return {key: held[_place(own[key])] for key in missing if _place(own[key]) in held}
+    return {key: loaded[_place(own[key])] for key in missing if _place(own[key]) in loaded}
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Hold the torch building blocks the families share; imported inside their `build`, never earlier.
+"""Torch building blocks that the families share; imported inside their `build`, never earlier.
 
 Plain nn.Conv2d, BatchNorm and ReLU only: Torch-Pruning counts and prunes exact types, and every
 runtime fuses them.

@@ -1,4 +1,4 @@
-"""Find what the user's own model is made of: its files, and the modules its code imports."""
+"""User code: the files of the user's own model, and the modules its code imports."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def resolve(project: Path, given: str) -> Path:
 
 def roots(project: Path) -> list[Path]:
     """List the folders that the user's modules are imported from, first match first."""
-    found = [project.resolve(), Path(os.environ.get("FETTLE_ROOT", project)).resolve()]
-    return list(dict.fromkeys(found))
+    folders = [project.resolve(), Path(os.environ.get("FETTLE_ROOT", project)).resolve()]
+    return list(dict.fromkeys(folders))
 
 
 def source_closure(project: Path, module: str) -> list[Path]:
@@ -32,7 +32,7 @@ def source_closure(project: Path, module: str) -> list[Path]:
     Follows `import` and `from … import`, relative ones too; what does not lie below the project is
     a library, and its version is in the lock.
     """
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [module]
     seen: set[str] = set()
     while waiting:
@@ -45,9 +45,9 @@ def source_closure(project: Path, module: str) -> list[Path]:
             waiting.append(parent)
         path = file_of(project, name)
         if path is not None:
-            found.add(path)
+            files.add(path)
             waiting += _imports(path, name)
-    return sorted(found)
+    return sorted(files)
 
 
 def file_of(project: Path, module: str) -> Path | None:

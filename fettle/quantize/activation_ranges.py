@@ -1,4 +1,4 @@
-"""Find the ranges of all activations by several methods, in one run of the calibration images.
+"""Activation ranges (calibration): by several methods, in one run of the calibration images.
 
 ONNX Runtime's quantizer runs them once more for each method. Here its own collectors share one run,
 and the ranges, equal to its own but for float32's rounding, go back to it as the cache file that it
@@ -50,7 +50,7 @@ def collect(
     ends: dict[str, tuple[Floats, Floats]] = {}
     collectors = {name: _collector(name) for name in methods if name != "minmax"}
     clipped = _clipped(proto)
-    watch, watch_all = _Watch(proto, but=clipped), _Watch(proto)
+    watch, watch_all = _TensorRecorder(proto, but=clipped), _TensorRecorder(proto)
     for index, batch in enumerate(batches):
         values = (watch_all if index < shown else watch).run(batch)
         if index < shown:
@@ -60,10 +60,12 @@ def collect(
             ends = {name: _wider(ends.get(name), array) for name, array in kept.items()}
         for collector in collectors.values():
             collector.collect(kept)
-    found = {name: one.compute_collection_result() for name, one in collectors.items()}
+    collected = {
+        name: collector.compute_collection_result() for name, collector in collectors.items()
+    }
     written = {name: folder / f"{name}.json" for name in methods}
     for name, path in written.items():
-        ranges = ends if name == "minmax" else found[name]
+        ranges = ends if name == "minmax" else collected[name]
         ranges |= {before: ranges[after] for before, after in clipped.items()}
         c.save_tensors_data(c.TensorsData(method(name), ranges), path)
     return written
@@ -82,8 +84,8 @@ def method(name: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
 
 
 def _wider(before: tuple[Floats, Floats] | None, array: Floats) -> tuple[Floats, Floats]:
-    held = () if before is None else before
-    ends = np.array([np.nanmin(array), np.nanmax(array), *held], np.float32)
+    known = () if before is None else before
+    ends = np.array([np.nanmin(array), np.nanmax(array), *known], np.float32)
     return np.asarray(ends.min()), np.asarray(ends.max())
 
 
@@ -109,7 +111,7 @@ def _clipped(proto: Any) -> dict[str, str]:
     """
     counts = Counter(name for node in proto.graph.node for name in node.input)
     clips = [node for node in proto.graph.node if node.op_type in operator_placement.FOLLOWED]
-    seen = {one.name for one in proto.graph.output} | {qdq_graph.input_name(proto)}
+    seen = {output.name for output in proto.graph.output} | {qdq_graph.input_name(proto)}
     seen |= {node.output[0] for node in clips}
     return {
         node.input[0]: node.output[0]
@@ -118,7 +120,7 @@ def _clipped(proto: Any) -> dict[str, str]:
     }
 
 
-class _Watch:
+class _TensorRecorder:
     """The graph with its float tensors as outputs, all `but` those named; loaded when first run."""
 
     def __init__(self, proto: Any, *, but: Collection[str] = ()) -> None:  # Any: onnx, untyped
@@ -136,16 +138,16 @@ class _Watch:
         import onnx
 
         inferred = onnx.shape_inference.infer_shapes(self._proto)
-        outputs = {one.name for one in inferred.graph.output}
-        made = {name for node in inferred.graph.node for name in node.output}
+        outputs = {value.name for value in inferred.graph.output}
+        produced = {name for node in inferred.graph.node for name in node.output}
         inferred.graph.output.extend(
-            one
-            for one in inferred.graph.value_info
-            if one.name in made - outputs and one.name not in self._but
+            value
+            for value in inferred.graph.value_info
+            if value.name in produced - outputs and value.name not in self._but
         )
         names = [
-            one.name
-            for one in inferred.graph.output
-            if one.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+            value.name
+            for value in inferred.graph.output
+            if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         ]
         return graph_session.load(inferred), names

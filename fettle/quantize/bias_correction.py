@@ -1,4 +1,4 @@
-"""Give each int8 convolution a bias that keeps its channels' means where the float graph has them.
+"""Bias correction: each int8 convolution's channel means are kept where the float graph has them.
 
 Rounding a layer's weights and its input moves the mean of its answer, and the next layers carry the
 shift on. Measured on calibration images and taken off layer by layer, each after those before it:
@@ -29,7 +29,7 @@ Tensors = dict[str, npt.NDArray[Any]]  # Any: whatever a graph passes on, uint8 
 IMAGES = 32
 
 
-def some(batches: Sequence[Floats]) -> list[Floats]:
+def first_batches(batches: Sequence[Floats]) -> list[Floats]:
     """Take the first batches that hold IMAGES images, or all."""
     taken: list[Floats] = []
     while len(taken) < len(batches) and sum(map(len, taken)) < IMAGES:
@@ -38,7 +38,7 @@ def some(batches: Sequence[Floats]) -> list[Floats]:
 
 
 class ChannelMeans:
-    """Averages each convolution's answers over their positions, batch by batch."""
+    """Channel means: averages each convolution's answers over their positions, batch by batch."""
 
     def __init__(self, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
         self._layers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}
@@ -67,27 +67,27 @@ def correct(
     convolution, so that each reads what the corrected ones before it give.
     """
     _float_biases(quantized, prepared)
-    held = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
     values: list[Tensors] = [{qdq_graph.input_name(quantized): batch} for batch in batches]
     for nodes, needed in _pieces(quantized):
         layer = nodes[-1]
-        proto, inputs = _piece(quantized, nodes, [*needed, layer.output[0]], held, values[0])
+        proto, inputs = _piece(quantized, nodes, [*needed, layer.output[0]], constants, values[0])
         session = graph_session.load(proto)
-        names = [one.name for one in proto.graph.output]
+        names = [tensors.name for tensors in proto.graph.output]
         for value in values:
             answers = session.run(names, {name: value[name] for name in inputs})
             value.update(zip(names, answers, strict=True))
-        found = np.concatenate([_positions(one[layer.output[0]]) for one in values])
-        shift = _surely(means[layer.name] - found)
-        _add(held[layer.input[2]], shift)
-        for one in values:
-            answer = one[layer.output[0]]
-            one[layer.output[0]] = answer + shift.reshape(1, -1, *[1] * (answer.ndim - 2))
-            for name in one.keys() - needed:
-                del one[name]
+        answered = np.concatenate([_positions(tensors[layer.output[0]]) for tensors in values])
+        shift = _shrunk_mean(means[layer.name] - answered)
+        _add(constants[layer.input[2]], shift)
+        for tensors in values:
+            answer = tensors[layer.output[0]]
+            tensors[layer.output[0]] = answer + shift.reshape(1, -1, *[1] * (answer.ndim - 2))
+            for name in tensors.keys() - needed:
+                del tensors[name]
 
 
-def _surely(apart: Floats) -> Floats:
+def _shrunk_mean(apart: Floats) -> Floats:
     """Average [images, channels] over the images, drawn to 0 by what chance alone would give.
 
     The positive-part estimator of James and Stein (1961), a channel at a time. A map of one pixel
@@ -105,8 +105,8 @@ def _pieces(proto: Any) -> Iterator[tuple[list[Any], set[str]]]:  # Any: onnx, u
     The nodes are sorted, readers after makers; what follows the last one is left out.
     """
     nodes = list(proto.graph.node)
-    names = set(qdq_graph.candidates(proto))
-    ends = [at + 1 for at, n in enumerate(nodes) if n.op_type == "Conv" and n.name in names]
+    names = set(qdq_graph.int8_layers(proto))
+    ends = [index + 1 for index, n in enumerate(nodes) if n.op_type == "Conv" and n.name in names]
     pieces = [nodes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     for index, piece in enumerate(pieces):
         yield (
@@ -119,14 +119,14 @@ def _piece(
     proto: Any,  # Any: onnx, untyped
     nodes: list[Any],
     wanted: list[str],
-    held: Mapping[str, Any],
+    constants: Mapping[str, Any],
     values: Tensors,
 ) -> tuple[Any, list[str]]:
     """Make a graph of some nodes of `proto`, and name its inputs; `values` are what is known."""
     from onnx import helper
 
-    made = {name for node in nodes for name in node.output if name}
-    reads = sorted({name for node in nodes for name in node.input} - made)
+    produced = {name for node in nodes for name in node.output if name}
+    reads = sorted({name for node in nodes for name in node.input} - produced)
     inputs = [name for name in reads if name in values]
     model = helper.make_model(
         helper.make_graph(
@@ -141,13 +141,13 @@ def _piece(
                 for name in inputs
             ],
             [],
-            [held[name] for name in reads if name in held],
+            [constants[name] for name in reads if name in constants],
         ),
         opset_imports=proto.opset_import,
         ir_version=proto.ir_version,
     )
     for name in dict.fromkeys(wanted):
-        if name in made:
+        if name in produced:
             model.graph.output.add().name = name
     return model, inputs
 
@@ -162,16 +162,18 @@ def _float_biases(proto: Any, prepared: Any) -> None:  # Any: onnx.ModelProto, u
     from onnx import numpy_helper
 
     before = {node.name: node for node in prepared.graph.node if node.op_type == "Conv"}
-    held = {tensor.name: tensor for tensor in prepared.graph.initializer}
-    int8 = set(qdq_graph.candidates(proto))
+    constants = {tensor.name: tensor for tensor in prepared.graph.initializer}
+    int8 = set(qdq_graph.int8_layers(proto))
     for node in proto.graph.node:
         if node.name not in int8 or node.name not in before:
             continue
         source = before[node.name]
         name = source.input[2] if len(source.input) > 2 else ""
-        if name and name not in held:
+        if name and name not in constants:
             continue  # computed on the way: there is nothing to write into
-        bias = numpy_helper.to_array(held[name]) if name else _zeros(held[source.input[1]])
+        bias = (
+            numpy_helper.to_array(constants[name]) if name else _zeros(constants[source.input[1]])
+        )
         # a name of its own: the dequantized bias, dropped later, goes by the old one
         node.input[:] = [*node.input[:2], f"{node.name}_float_bias"]
         proto.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))

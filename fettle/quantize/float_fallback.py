@@ -1,4 +1,4 @@
-"""Choose the layers of an int8 graph that go back to float (how: float_fallback_rewrite.py).
+"""Float fallback: the layers of an int8 graph that go back to float (float_fallback_rewrite.py).
 
 The ladder here has two rungs: int8 per channel, then float. The 16-bit rungs between them are left
 out because both runtimes run them slower than float on a CPU: ONNX Runtime has no fused kernel for
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fettle.operator_shape import HEAVY
 from fettle.quantize import graph_session
 from fettle.quantize.float_fallback_rewrite import reverted
-from fettle.quantize.qdq_graph import candidates, fit_batch
+from fettle.quantize.qdq_graph import fit_batch, int8_layers
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,21 +31,21 @@ FLOAT_US_PER_MAC = 3e-5
 
 @dataclass(frozen=True, slots=True)
 class Int8Layer:
-    """What one layer's return to float regains of the logits' squared error, and its price."""
+    """Int8 layer: what its return to float regains of the logits' squared error, and its price."""
 
     name: str
     regained: float
     price_us: float
 
 
-def rank(
+def rank_layers(
     quantized: Any,  # Any: onnx.ModelProto, untyped
     prepared: Any,
     *,
     images: Floats,
     macs: dict[str, int],
 ) -> list[Int8Layer]:
-    """Measure each layer's return to float, one at a time; the best bargain first.
+    """Rank layers by what their return to float regains for its price, one at a time, best first.
 
     `images` [n, C, H, W] are training images, `macs` {layer: multiply-accumulates an image}. The
     measure is the mean squared error of the logits against the float graph's: no labels, and one
@@ -53,13 +53,13 @@ def rank(
     """
     wanted = run(prepared, images)
     base = float(((run(quantized, images) - wanted) ** 2).mean())
-    found = []
-    for name in candidates(quantized):
+    layers = []
+    for name in int8_layers(quantized):
         proto = reverted(quantized, prepared, [name])
         left = float(((run(proto, images) - wanted) ** 2).mean())
         price = BOUNDARY_US + FLOAT_US_PER_MAC * macs.get(name, 0)
-        found.append(Int8Layer(name, (base - left) / max(base, 1e-30), price))
-    return sorted(found, key=lambda one: (-one.regained / one.price_us, one.name))
+        layers.append(Int8Layer(name, (base - left) / max(base, 1e-30), price))
+    return sorted(layers, key=lambda layer: (-layer.regained / layer.price_us, layer.name))
 
 
 def macs(prepared: Any, image: Floats) -> dict[str, int]:  # Any: onnx.ModelProto, untyped
@@ -76,7 +76,7 @@ def macs(prepared: Any, image: Floats) -> dict[str, int]:  # Any: onnx.ModelProt
     }
 
 
-def fewest(count: int, accept: Callable[[int], bool]) -> int | None:
+def fewest_layers(count: int, accept: Callable[[int], bool]) -> int | None:
     """Return the least number of layers, of 1 to `count`, that is accepted; None if none is.
 
     Bisects: log2(count) + 1 calls, right where more float layers never lose what fewer have won.
@@ -101,6 +101,6 @@ def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
     return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
-def differ(logits: Floats, wanted: Floats) -> float:
-    """Return the share of answers [n, classes] whose winner is another."""
+def disagreement(logits: Floats, wanted: Floats) -> float:
+    """Disagreement: the share of answers [n, classes] whose top class is another."""
     return float((logits.argmax(axis=1) != wanted.argmax(axis=1)).mean())

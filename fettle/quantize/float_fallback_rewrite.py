@@ -1,4 +1,4 @@
-"""Make layers of an int8 graph float again, and all that then pays for int8 without need.
+"""Float fallback, the graph rewrite: layers float again, and all that then gains nothing by int8.
 
 Between two operators lies a pair, QuantizeLinear and DequantizeLinear. ONNX Runtime runs a
 convolution in int8 only if its answer goes straight into a pair, so a float reader behind an int8
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fettle.operator_shape import HEAVY
-from fettle.quantize.qdq_graph import candidates, channel_axis
+from fettle.quantize.qdq_graph import channel_axis, int8_layers
 
 FUSED = ("Relu", "Clip")  # between a convolution and its pair: both runtimes fuse them
 PAIR = ("QuantizeLinear", "DequantizeLinear")
@@ -73,18 +73,18 @@ def reverted(quantized: Any, prepared: Any, names: Collection[str]) -> Any:  # A
 
 
 def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any: onnx.ModelProto
-    """Give the named layers, and what no longer pays, float inputs and weights back, in place.
+    """Revert the named layers to float, and what then gains nothing by int8, in place.
 
     The quantizer takes a Clip or Relu out where the next range cuts the same values off; a float
     operator that reads before that range gets it back. Unread pairs stay, for graph_cleanup.py.
     """
     links = _Links(proto)
-    heavy = frozenset(candidates(proto)) - names
+    heavy = frozenset(int8_layers(proto)) - names
     passing = _passing(proto, links, heavy)
     convolutions = {n.name for n in proto.graph.node if n.op_type == "Conv" and n.name in heavy}
     present = {node.name for node in proto.graph.node}
     before = {node.name: node for node in prepared.graph.node}
-    held = {tensor.name: tensor for tensor in prepared.graph.initializer}
+    constants = {tensor.name: tensor for tensor in prepared.graph.initializer}
     taken_out = {n.output[0]: n for n in prepared.graph.node if n.name not in present}
     for node in list(proto.graph.node):
         reads_pair = node.op_type not in HEAVY and bool(links.starts(node))
@@ -96,17 +96,17 @@ def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any:
         del node.input[len(sources) :]  # a bias that the float layer has not
         for index, source in enumerate(sources):
             start = links.pair(node.input[index])
-            if source in held:
-                node.input[index] = _keep(proto, held[source])
+            if source in constants:
+                node.input[index] = _keep(proto, constants[source])
             elif start is None:
                 continue
             elif links.source(start) not in convolutions | passing:
                 inner = start.input[0]
                 cut = taken_out.get(inner)
-                node.input[index] = inner if cut is None else _put_back(proto, cut, held)
+                node.input[index] = inner if cut is None else _put_back(proto, cut, constants)
             elif node.name in names:
                 node.input[index] = _by_channel(
-                    proto, node.input[index], _channels(node, held, sources)
+                    proto, node.input[index], _channels(node, constants, sources)
                 )
 
 
@@ -120,35 +120,35 @@ def _passing(proto: Any, links: _Links, heavy: frozenset[str]) -> set[str]:  # A
         for node in proto.graph.node
         if node.op_type not in (*HEAVY, *PAIR) and links.starts(node)
     ]
-    found = {node.name for node in nodes}
+    names = {node.name for node in nodes}
     size = -1
-    while size != len(found):
-        size = len(found)
+    while size != len(names):
+        size = len(names)
         for node in nodes:
-            int8 = heavy | found
+            int8 = heavy | names
             there = all(
                 links.source(start) in int8 or not heavy.isdisjoint(links.behind(start))
                 for start in links.starts(node)
             )
             if not there or int8.isdisjoint(links.wanted_by(node)):
-                found.discard(node.name)
-    return found
+                names.discard(node.name)
+    return names
 
 
 def _keep(proto: Any, tensor: Any) -> str:  # Any: onnx's, untyped
     """Add a constant of the float graph under a name of its own; return the name."""
     name = f"{tensor.name}_float"
-    if name not in {one.name for one in proto.graph.initializer}:
+    if name not in {tensor.name for tensor in proto.graph.initializer}:
         proto.graph.initializer.add().CopyFrom(tensor)
         proto.graph.initializer[-1].name = name
     return name
 
 
-def _channels(node: Any, held: dict[str, Any], sources: Any) -> int:  # Any: onnx's, untyped
+def _channels(node: Any, constants: dict[str, Any], sources: Any) -> int:  # Any: onnx's, untyped
     """Count the channels that a layer reads, by its weight: [out, in / group, …] or [in, out]."""
-    dims = held[sources[1]].dims
+    dims = constants[sources[1]].dims
     if node.op_type == "Conv":
-        group = next((one.i for one in node.attribute if one.name == "group"), 1)
+        group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         return int(dims[1] * group)
     return int(dims[1 - channel_axis(node, len(dims))])
 
@@ -165,27 +165,29 @@ def _by_channel(proto: Any, name: str, channels: int) -> str:  # Any: onnx.Model
     nodes = proto.graph.node
     if any(answer in node.output for node in nodes):
         return answer
-    at = next(index for index, node in enumerate(nodes) if name in node.output)
-    held = {tensor.name: tensor for tensor in proto.graph.initializer}
-    copy = type(nodes[at])()
-    copy.CopyFrom(nodes[at])
+    position = next(index for index, node in enumerate(nodes) if name in node.output)
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    copy = type(nodes[position])()
+    copy.CopyFrom(nodes[position])
     copy.name = copy.output[0] = answer
     for place, constant in enumerate(copy.input[1:], start=1):
-        value = np.full(channels, numpy_helper.to_array(held[constant]))
+        value = np.full(channels, numpy_helper.to_array(constants[constant]))
         copy.input[place] = f"{answer}_{place}"
         proto.graph.initializer.append(numpy_helper.from_array(value, copy.input[place]))
-    nodes.insert(at + 1, copy)
+    nodes.insert(position + 1, copy)
     return answer
 
 
-def _put_back(proto: Any, node: Any, held: dict[str, Any]) -> str:  # Any: onnx's, untyped
+def _put_back(proto: Any, node: Any, constants: dict[str, Any]) -> str:  # Any: onnx's, untyped
     """Insert a Clip or Relu that the quantizer took out; return its answer's name."""
     source, answer = node.output[0], f"{node.output[0]}_float"
-    if answer not in {name for one in proto.graph.node for name in one.output}:
-        at = next(index for index, one in enumerate(proto.graph.node) if source in one.output)
+    if answer not in {name for maker in proto.graph.node for name in maker.output}:
+        position = next(
+            index for index, maker in enumerate(proto.graph.node) if source in maker.output
+        )
         copy = type(node)()
         copy.CopyFrom(node)
-        copy.input[:] = [source, *(_keep(proto, held[name]) for name in node.input[1:])]
+        copy.input[:] = [source, *(_keep(proto, constants[name]) for name in node.input[1:])]
         copy.output[:] = [answer]
-        proto.graph.node.insert(at + 1, copy)
+        proto.graph.node.insert(position + 1, copy)
     return answer

@@ -1,4 +1,4 @@
-"""Round a layer's weights input by input, each rounding's error made up for by the inputs left.
+"""GPTQ: weights rounded input by input, each error compensated by the inputs that are left.
 
 What is kept is the layer's answer, not its weights: rounded plainly to int4 the digits model
 (EfficientNet-Lite0) changes 90 % of its answers, rounded so 7 %. Frantar et al. 2022, "GPTQ:
@@ -29,7 +29,7 @@ INPUTS_MAX = 4608  # a 3x3 convolution of 512 channels: 85 MB of moments, some 2
 STEPS = np.linspace(0.5, 1.1, 31)
 
 
-def handles(node: Any, dims: Sequence[int]) -> bool:  # Any: onnx.NodeProto, untyped
+def supports_operator(node: Any, dims: Sequence[int]) -> bool:  # Any: onnx.NodeProto, untyped
     """Tell whether `node`'s inputs can be taken apart here: 2-D convolutions, linear layers."""
     given = _attributes(node)
     if node.op_type == "Conv":
@@ -39,28 +39,29 @@ def handles(node: Any, dims: Sequence[int]) -> bool:  # Any: onnx.NodeProto, unt
     return len(dims) == 2 and not given.get("transA") and wide <= INPUTS_MAX
 
 
-def moments(
+def input_second_moments(
     proto: Any,  # Any: onnx's, untyped
     nodes: Sequence[Any],
     dims: Mapping[str, Sequence[int]],
     batches: Sequence[Floats],
 ) -> dict[str, Floats]:
-    """Sum x xᵀ over each layer's inputs x, on images [n, C, H, W]: {node: [groups, d, d]}.
+    """Second moments: sum x xᵀ over each layer's inputs x, on images [n, C, H, W]: {node: [groups,
+    d, d]}.
 
     `dims` {weight: its shape}; d is what one output of a group reads.
     """
     source = qdq_graph.input_name(proto)
     names = sorted({node.input[0] for node in nodes} - {source})
     session = graph_session.watching(proto, names)
-    found: dict[str, Floats] = {}
+    moments: dict[str, Floats] = {}
     for batch in batches:
         answers = session.run(names, {source: batch}) if names else []  # no names would mean all
         given = dict(zip(names, answers, strict=True)) | {source: batch}
         for node in nodes:
             read = _unfolded(node, dims[node.input[1]], given[node.input[0]])
             squares = read @ read.transpose(0, 2, 1)
-            found[node.name] = found[node.name] + squares if node.name in found else squares
-    return found
+            moments[node.name] = moments[node.name] + squares if node.name in moments else squares
+    return moments
 
 
 def quantize(rows: Floats, moments: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
@@ -73,11 +74,11 @@ def quantize(rows: Floats, moments: Floats) -> tuple[npt.NDArray[np.int8], Float
     scales = _steps(left, np.diagonal(moments, axis1=1, axis2=2))
     values = np.empty(left.shape, np.int8)
     factors = _factors(moments)
-    for at in range(width):
-        values[..., at] = np.clip(np.round(left[..., at] / scales), LEAST, MOST)
-        off = left[..., at] - values[..., at] * scales
-        off /= factors[:, None, at, at]
-        left[..., at:] -= off[..., None] * factors[:, None, at, at:]
+    for column in range(width):
+        values[..., column] = np.clip(np.round(left[..., column] / scales), LEAST, MOST)
+        off = left[..., column] - values[..., column] * scales
+        off /= factors[:, None, column, column]
+        left[..., column:] -= off[..., None] * factors[:, None, column, column:]
     return values.reshape(rows.shape), scales.reshape(-1).astype(np.float32)
 
 
@@ -97,9 +98,9 @@ def _steps(left: Doubles, weight: Floats) -> Doubles:
 
 def _factors(moments: Floats) -> Doubles:
     """Return the upper Cholesky factors of the damped moments' inverses."""
-    held = moments.astype(np.float64)
-    mean = np.diagonal(held, axis1=1, axis2=2).mean(axis=1)
-    damped = held + np.maximum(DAMPING * mean, 1e-12)[:, None, None] * np.eye(held.shape[1])
+    hessian = moments.astype(np.float64)
+    mean = np.diagonal(hessian, axis1=1, axis2=2).mean(axis=1)
+    damped = hessian + np.maximum(DAMPING * mean, 1e-12)[:, None, None] * np.eye(hessian.shape[1])
     inverse = np.linalg.inv(damped)
     lower = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2)
     return np.asarray(lower.transpose(0, 2, 1))
@@ -127,4 +128,4 @@ def _unfolded(node: Any, dims: Sequence[int], array: Floats) -> Floats:
 def _attributes(node: Any) -> dict[str, Any]:  # Any: onnx's, untyped
     from onnx import helper
 
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

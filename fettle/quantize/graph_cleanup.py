@@ -1,4 +1,4 @@
-"""Take out of an int8 ONNX what no runtime needs: a pruned net is a fifth bookkeeping.
+"""Graph cleanup of an int8 ONNX: what no runtime needs is a fifth of a pruned network's file.
 
 The digits model pruned to 0.25: 418,700 bytes, of which 249,000 are weights. Gone are biases in
 int32 with their own scale and zero point (12 bytes a channel; bias_correction.py put float ones
@@ -33,13 +33,13 @@ def _drop_zero_points(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
     """
     from onnx import numpy_helper
 
-    held = {tensor.name: tensor for tensor in proto.graph.initializer}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     kinds = {name: node.op_type for node in proto.graph.node for name in node.input[1:2]}
     for node in proto.graph.node:
-        of_weights = node.op_type == "DequantizeLinear" and node.input[0] in held
+        of_weights = node.op_type == "DequantizeLinear" and node.input[0] in constants
         if not of_weights or len(node.input) < 3 or kinds.get(node.output[0]) != "Conv":
             continue
-        if not numpy_helper.to_array(held[node.input[2]]).any():
+        if not numpy_helper.to_array(constants[node.input[2]]).any():
             node.input.pop()
 
 
@@ -75,7 +75,7 @@ def _share_constants(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
 def _shorten_names(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
     """Rename every tensor to a number but the graph's own inputs and outputs."""
     graph = proto.graph
-    kept = {one.name for one in (*graph.input, *graph.output)}
+    kept = {value.name for value in (*graph.input, *graph.output)}
     short = {name: name for name in (*kept, "")}
     inside = [t.name for t in graph.initializer] + [o for n in graph.node for o in n.output]
     count = 0

@@ -1,4 +1,4 @@
-"""Run graphs while they are being compressed: one thread, every optimisation, no warnings."""
+"""Sessions to run a graph while it is quantized: one thread, every optimisation, no warnings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def watching(proto: Any, names: Iterable[str]) -> Any:  # Any: onnx and onnxrunt
     """Load a copy of the graph that can answer with the named tensors too."""
     watched = type(proto)()
     watched.CopyFrom(proto)
-    present = {one.name for one in watched.graph.output}
+    present = {output.name for output in watched.graph.output}
     for name in names:
         if name not in present:
             watched.graph.output.add().name = name

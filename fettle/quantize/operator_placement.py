@@ -1,4 +1,4 @@
-"""Decide which operators stay float in an int8 graph, and shape the graph so that the rest fuses.
+"""Operator placement: which operators stay float in an int8 graph, shaped so that the rest fuses.
 
 Looked at: the graph ONNX Runtime 1.32 makes of our families' QDQ files (`optimized_model_filepath`)
 and its time per operator, one thread, 32 px, the digits model pruned to 0.25. Every convolution
@@ -36,22 +36,22 @@ def float_head(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     for node in graph.node:
         for name in node.input if node.op_type != "Shape" else ():  # it reads no values
             readers.setdefault(name, []).append(node)
-    at = next(i.name for i in graph.input if i.name not in weights)
-    found = []
-    while len(readers.get(at, ())) == 1:
-        node = readers[at][0]
+    frontier = next(i.name for i in graph.input if i.name not in weights)
+    head = []
+    while len(readers.get(frontier, ())) == 1:
+        node = readers[frontier][0]
         if node.op_type == "Conv" and node.input[1] in weights:
             _, inside, *kernel = weights[node.input[1]]
             unfolded = math.prod(kernel)
             if unfolded == 1 or inside * unfolded >= VECTOR_PRODUCTS:
                 break
-            found.append(node.name)
+            head.append(node.name)
         elif node.op_type not in FOLLOWED:
             break
-        at = node.output[0]
+        frontier = node.output[0]
     else:
         return []
-    return found
+    return head
 
 
 def name_nodes(proto: Any) -> None:  # Any: onnx.ModelProto, untyped

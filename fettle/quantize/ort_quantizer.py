@@ -1,4 +1,4 @@
-"""Drive ONNX Runtime's quantizer: fold the graph, write Q/DQ pairs by given ranges."""
+"""ONNX Runtime's quantizer, driven: fold the graph, write Q/DQ pairs by given ranges."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def prepare(model: Path, folder: Path, *, opset: int = OPSET) -> Any:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     proto = onnx.load(model)
-    found = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), opset)
-    if found < opset:
+    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), opset)
+    if version < opset:
         proto = version_converter.convert_version(proto, opset)
         onnx.save(proto, folder / "newer.onnx")
         model = folder / "newer.onnx"

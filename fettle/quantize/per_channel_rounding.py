@@ -1,4 +1,4 @@
-"""Round the weights of convolutions to int8, each channel on its own, all channels at once.
+"""Per-channel weight rounding of convolutions to int8, all channels at once.
 
 ONNX Runtime's quantizer does the same in Python, a channel at a time, and their biases too: most of
 its time for EfficientNet-Lite0 (20,000 channels). So it is told to take these weights as a whole
@@ -21,30 +21,33 @@ LARGEST = {7: 64, 8: 127}
 BIAS_LARGEST = (2**31 - 1) / 1.0001
 
 
-def of_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+def round_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     """Name the float weights that are read by convolutions, as weights, and by nothing else."""
-    held = {one.name for one in prepared.graph.initializer if one.data_type == one.FLOAT}
+    constants = {
+        tensor.name for tensor in prepared.graph.initializer if tensor.data_type == tensor.FLOAT
+    }
     reads = [
         (name, node.op_type == "Conv" and index == 1)
         for node in prepared.graph.node
         for index, name in enumerate(node.input)
     ]
     others = {name for name, as_weight in reads if not as_weight}
-    return sorted(held.intersection(name for name, _ in reads) - others)
+    return sorted(constants.intersection(name for name, _ in reads) - others)
 
 
 # Any: onnx.ModelProto, untyped
 def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) -> None:
-    """Round the weights in `names` (of `of_convolutions`) that the int8 `proto` holds, in place.
+    """Round the weights in `names` (of `round_convolutions`) that the int8 `proto` holds, in place.
 
     A channel's step is its largest weight over 127 (7 bits: 64), or what its bias needs to fit.
     """
     from onnx import helper, numpy_helper
 
-    held = {one.name: one for one in proto.graph.initializer}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
     floats = {
-        one.name: np.asarray(numpy_helper.to_array(one)) for one in prepared.graph.initializer
+        tensor.name: np.asarray(numpy_helper.to_array(tensor))
+        for tensor in prepared.graph.initializer
     }
     sources = {node.name: list(node.input) for node in prepared.graph.node}
     ends: dict[str, Any] = {}  # Any: onnx.NodeProto, what dequantizes each weight
@@ -56,7 +59,7 @@ def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) ->
         ends[source[1]] = makers[node.input[1]]
         entry = makers.get(node.input[0])
         if len(source) > 2 and source[2] in floats and entry is not None and len(entry.input) > 1:
-            step = numpy_helper.to_array(held[entry.input[1]]).astype(np.float64)
+            step = numpy_helper.to_array(constants[entry.input[1]]).astype(np.float64)
             least = np.abs(floats[source[2]]) / (BIAS_LARGEST * step)
             steps_min[source[1]] = np.maximum(least, steps_min.get(source[1], 0.0))
     for name, end in ends.items():
@@ -66,5 +69,5 @@ def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) ->
         for part, array in zip(
             end.input, (values, steps, np.zeros(len(steps), np.int8)), strict=True
         ):
-            held[part].CopyFrom(numpy_helper.from_array(array, part))
+            constants[part].CopyFrom(numpy_helper.from_array(array, part))
         end.attribute.append(helper.make_attribute("axis", 0))

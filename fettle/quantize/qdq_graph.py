@@ -1,4 +1,4 @@
-"""Edit and read the graph of an int8 ONNX: dead channels, the bare answer, what became int8."""
+"""QDQ graph of an int8 ONNX, read and edited: dead channels, the bare answer, what became int8."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ BATCH_IMAGES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many of the heavy operators run in int8, and which stay float: {operator: count}."""
+    """Int8 coverage: how many of the heavy operators run in int8, and which stay float: {operator:
+    count}.
+    """
 
     quantized: dict[str, int]
     left: dict[str, int]
@@ -57,9 +59,9 @@ def revive_dead_channels(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         channels = np.moveaxis(array, channel_axis(node, array.ndim), 0)
         sizes = np.abs(channels).reshape(len(channels), -1).max(axis=1)
         floor = max(float(sizes.max()) * DEAD, DEAD**2)  # a layer may be dead as a whole
-        for at in np.flatnonzero(sizes <= floor):
-            channels[at] = 0
-            channels[at].flat[0] = floor
+        for channel in np.flatnonzero(sizes <= floor):
+            channels[channel] = 0
+            channels[channel].flat[0] = floor
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
@@ -71,8 +73,8 @@ def channel_axis(node: Any, rank: int) -> int:  # Any: onnx.NodeProto, untyped
     return 0 if transposed else rank - 1
 
 
-def bare_answer(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
-    """Take the Q/DQ pair before each graph output out."""
+def strip_output_pairs(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+    """Strip the Q/DQ pair before each graph output."""
     graph = proto.graph
     makers = {name: node for node in graph.node for name in node.output}
     uses = Counter(name for node in graph.node for name in node.input)
@@ -91,7 +93,7 @@ def bare_answer(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         graph.node.remove(quantize)
 
 
-def candidates(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+def int8_layers(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     """Name the heavy layers that run in int8."""
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     return [
@@ -102,7 +104,7 @@ def candidates(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     ]
 
 
-def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
+def operator_coverage(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
     """Count the heavy operators whose inputs all come dequantized, and the others."""
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     quantized: Counter[str] = Counter()
@@ -115,7 +117,7 @@ def cover(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
 
 
 # Any: onnx.NodeProto, untyped
-def covered(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
+def weight_coverage(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
     """Count the heavy operators whose weight is among `stored`, and the others."""
     quantized = Counter(node.op_type for node in heavy if node.input[1] in stored)
     left = Counter(node.op_type for node in heavy if node.input[1] not in stored)
@@ -124,8 +126,8 @@ def covered(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
 
 def input_name(proto: Any) -> str:  # Any: onnx.ModelProto, untyped
     """Return the first input that is no initialiser: older files list their weights there too."""
-    held = {tensor.name for tensor in proto.graph.initializer}
-    return str(next(i.name for i in proto.graph.input if i.name not in held))
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return str(next(i.name for i in proto.graph.input if i.name not in constants))
 
 
 def fit_batch(proto: Any, images: list[Floats]) -> list[Floats]:  # Any: onnx.ModelProto, untyped
@@ -135,8 +137,8 @@ def fit_batch(proto: Any, images: list[Floats]) -> list[Floats]:  # Any: onnx.Mo
     fixed = dims[0].dim_value if dims else 0
     rows = np.concatenate(images)
     if fixed <= 0:
-        return [rows[at : at + BATCH_IMAGES] for at in range(0, len(rows), BATCH_IMAGES)]
-    return [rows[at : at + fixed] for at in range(0, len(rows) - fixed + 1, fixed)]
+        return [rows[start : start + BATCH_IMAGES] for start in range(0, len(rows), BATCH_IMAGES)]
+    return [rows[start : start + fixed] for start in range(0, len(rows) - fixed + 1, fixed)]
 
 
 def operators(model: Path) -> str:

@@ -64,8 +64,8 @@ def apply(
     ModelError when the graph has control flow, has no Conv, Gemm or MatMul with constant weights,
     or does not run afterwards.
     """
-    made = drafts(model, batches=batches, methods=[calibrate], weight_bits=weight_bits)
-    return finish(made[calibrate], out, keep_float=keep_float)
+    by_method = drafts(model, batches=batches, methods=[calibrate], weight_bits=weight_bits)
+    return finish(by_method[calibrate], out, keep_float=keep_float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,10 @@ def drafts(
         fitting = qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
-        whole, seen = per_channel_rounding.of_convolutions(prepared), bias_correction.some(fitting)
+        whole, seen = (
+            per_channel_rounding.round_convolutions(prepared),
+            bias_correction.first_batches(fitting),
+        )
         means = bias_correction.ChannelMeans(prepared)
         with translated(model), quiet():
             ranges = activation_ranges.collect(
@@ -119,7 +122,7 @@ def drafts(
                 shown=len(seen),
                 on_batch=means.add,
             )
-        found = {}
+        by_method = {}
         for method in methods:
             written = folder / f"{method}.onnx"
             with translated(model):
@@ -128,41 +131,41 @@ def drafts(
             per_channel_rounding.quantize(
                 quantized, prepared=prepared, names=whole, bits=weight_bits
             )
-            qdq_graph.bare_answer(quantized)
+            qdq_graph.strip_output_pairs(quantized)
             with translated(model):
                 bias_correction.correct(
                     quantized, prepared=prepared, means=means.of_layers(), batches=seen
                 )
-            found[method] = Int8Draft(
+            by_method[method] = Int8Draft(
                 name=model.name, prepared=prepared, quantized=quantized, batch=fitting[0]
             )
-    return found
+    return by_method
 
 
-def finish(made: Int8Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qdq_graph.Coverage:
+def finish(draft: Int8Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qdq_graph.Coverage:
     """Make the named layers float again, write the compact file, and run it once."""
-    proto = float_fallback_rewrite.reverted(made.quantized, made.prepared, frozenset(keep_float))
-    coverage = qdq_graph.cover(proto)
+    proto = float_fallback_rewrite.reverted(draft.quantized, draft.prepared, frozenset(keep_float))
+    coverage = qdq_graph.operator_coverage(proto)
     if not coverage.quantized:
         raise ModelError(
-            f"{made.name} cannot be quantized to int8",
+            f"{draft.name} cannot be quantized to int8",
             got=f"no {', '.join(HEAVY)} with constant weights among its "
-            f"{len(made.prepared.graph.node)} operators",
+            f"{len(draft.prepared.graph.node)} operators",
             rule="int8 buys time in those operators only",
             fix="drop the int8 targets (params.yaml: targets)",
         )
     graph_cleanup.compact(proto)
     out.write_bytes(proto.SerializeToString(deterministic=True))
-    _check_runs(out, proto, made.batch)
+    _check_runs(out, proto, draft.batch)
     return coverage
 
 
 def _refuse_branches(model: Path, proto: Any) -> None:  # Any: onnx.ModelProto, untyped
-    found = qdq_graph.branches(proto)
-    if found:
+    names = qdq_graph.branches(proto)
+    if names:
         raise ModelError(
             f"{model.name} cannot be quantized to int8: it branches on its data",
-            got=_show(found),
+            got=_show(names),
             rule="the int8 ranges are fixed before the run, so every image must take the same path",
             fix="drop the int8 targets (params.yaml: targets), or export the model without "
             "these operators",

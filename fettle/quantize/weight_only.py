@@ -29,12 +29,12 @@ class RoundedWeight:
 
     def widened(self) -> Floats:
         """Return what the runtime computes with."""
-        shape = [-1 if at == self.axis else 1 for at in range(self.values.ndim)]
+        shape = [-1 if axis == self.axis else 1 for axis in range(self.values.ndim)]
         return self.values * self.scales.reshape(shape)
 
 
 # Any: onnx's, untyped
-def opened(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str, Any]]:
+def load_folded(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str, Any]]:
     """Fold the ONNX `model`: its graph, its heavy operators, and their weights worth storing.
 
     Those are float and of two dimensions or more, by name. Raises ModelError when the file cannot
@@ -45,21 +45,21 @@ def opened(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str
     operator_placement.name_nodes(proto)
     heavy = [node for node in proto.graph.node if node.op_type in HEAVY]
     read = {node.input[1] for node in heavy}
-    held = {
-        one.name: one
-        for one in proto.graph.initializer
-        if one.name in read and one.data_type == one.FLOAT and len(one.dims) > 1
+    weights = {
+        tensor.name: tensor
+        for tensor in proto.graph.initializer
+        if tensor.name in read and tensor.data_type == tensor.FLOAT and len(tensor.dims) > 1
     }
-    return proto, heavy, held
+    return proto, heavy, weights
 
 
-def written(proto: Any, out: Path) -> None:  # Any: onnx.ModelProto, untyped
+def write_compact(proto: Any, out: Path) -> None:  # Any: onnx.ModelProto, untyped
     """Make the graph compact and write it; same graph, same bytes. Its tensors get other names."""
     graph_cleanup.compact(proto)
     out.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def nothing_to_store(model: Path, form: str, *, weights: str, targets: str) -> ModelError:
+def no_weights_error(model: Path, form: str, *, weights: str, targets: str) -> ModelError:
     """Make the error of a model without weights for a form; `weights` says which would do."""
     return ModelError(
         f"{model.name} has no weights to store in {form}",
@@ -70,18 +70,18 @@ def nothing_to_store(model: Path, form: str, *, weights: str, targets: str) -> M
 
 
 # Any: onnx's, untyped
-def in_int8(heavy: Sequence[Any], held: Mapping[str, Any]) -> dict[str, RoundedWeight]:
+def round_to_int8(heavy: Sequence[Any], weights: Mapping[str, Any]) -> dict[str, RoundedWeight]:
     """Round each weight held to int8, in the order of the operators that read them."""
     from onnx import numpy_helper
 
-    found: dict[str, RoundedWeight] = {}
+    rounded: dict[str, RoundedWeight] = {}
     for node in heavy:
         name = node.input[1]
-        if name in held and name not in found:
-            array = np.asarray(numpy_helper.to_array(held[name]))
+        if name in weights and name not in rounded:
+            array = np.asarray(numpy_helper.to_array(weights[name]))
             axis = qdq_graph.channel_axis(node, array.ndim)
-            found[name] = RoundedWeight(*quantize(array, axis), axis)
-    return found
+            rounded[name] = RoundedWeight(*quantize(array, axis), axis)
+    return rounded
 
 
 def quantize(
@@ -100,13 +100,13 @@ def quantize(
     steps = np.abs(moved).reshape(len(moved), -1).max(axis=1) / np.float64(largest)
     steps = np.maximum(steps, steps_min)
     scales = np.where(steps > 0, steps, 1).astype(np.float32)
-    shape = [-1 if at == axis else 1 for at in range(weight.ndim)]
+    shape = [-1 if dimension == axis else 1 for dimension in range(weight.ndim)]
     values = np.clip(np.round(weight / scales.reshape(shape)), -largest, largest).astype(np.int8)
     return values, scales
 
 
 # Any: onnx.ModelProto, untyped
-def store(proto: Any, name: str, one: RoundedWeight, *, packed: bool = False) -> None:
+def store(proto: Any, name: str, rounded: RoundedWeight, *, packed: bool = False) -> None:
     """Replace a weight by its whole numbers and a DequantizeLinear that answers to its name.
 
     `packed`: two values (-8 to 7) share a byte, as int4.
@@ -114,13 +114,13 @@ def store(proto: Any, name: str, one: RoundedWeight, *, packed: bool = False) ->
     from ml_dtypes import int4
     from onnx import helper, numpy_helper
 
-    tensor = next(held for held in proto.graph.initializer if held.name == name)
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
     proto.graph.initializer.remove(tensor)
-    kept = one.values.astype(int4) if packed else one.values
-    for suffix, part in (("_values", kept), ("_scales", one.scales)):
+    kept = rounded.values.astype(int4) if packed else rounded.values
+    for suffix, part in (("_values", kept), ("_scales", rounded.scales)):
         proto.graph.initializer.append(numpy_helper.from_array(part, f"{name}{suffix}"))
     stored = [f"{name}_values", f"{name}_scales"]
     restores = helper.make_node(
-        "DequantizeLinear", stored, [name], f"{name}_restore", axis=one.axis
+        "DequantizeLinear", stored, [name], f"{name}_restore", axis=rounded.axis
     )
     proto.graph.node.insert(0, restores)

@@ -1,6 +1,7 @@
 """Recipes: run one, search for one, judge what came of it: the engine of stages/compress.py.
 
 recipe_runner              a module through the steps of a recipe
+compression_context        what a technique is given, and the network it works on
 recovery_training          fine-tuning with distillation after each cut
 recipe_search              `recipe: auto`: the search, resumed after a kill
 recipe_evaluator           a recipe as a trial: what it buys, what it loses

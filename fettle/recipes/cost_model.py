@@ -1,4 +1,4 @@
-"""Put a price on a model as it stands: the objective's figure, and how far limits are exceeded.
+"""Cost model: the objective's figure of a model as it stands, and how far limits are exceeded.
 
 A latency is predicted from this machine's latency table: the least over the targets that may ship.
 Where nothing could be measured (no runtime with a profiler), models are ranked by
@@ -26,15 +26,15 @@ MS_PER_MAC = 0.0415e-6
 MS_PER_LAYER = 0.0054
 
 
-def counted_ms(layers: Sequence[layer_costs.LayerCost]) -> float:
-    """Return the figure that models are ranked by where nothing was measured."""
+def latency_from_macs_ms(layers: Sequence[layer_costs.LayerCost]) -> float:
+    """Latency proxy from MACs and layers, which ranks models where nothing was measured."""
     return MS_PER_MAC * layer_costs.totals(layers)[1] + MS_PER_LAYER * len(layers)
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """How models are priced: `bytes_per_weight` is of the target the objective is for, `costs` are
-    the table's, by target.
+    """Cost model of an objective: `bytes_per_weight` is of the target the objective is for, `costs`
+    are the table's, by target.
     """
 
     minimise: str
@@ -63,11 +63,11 @@ class CostModel:
             return "MACs and layers, for want of a latency table"
         return f"the latency table of {', '.join(sorted(self.costs))}"
 
-    def of(
+    def cost(
         self, model: nn.Module, layers: Sequence[layer_costs.LayerCost] | None
     ) -> tuple[float, float]:
-        """Return the objective's figure (> 0), and the worst ratio of a figure to its limit."""
-        layers = layer_costs.survey(model, self.example) if layers is None else layers
+        """Cost by the objective (> 0), and the worst ratio of a figure to its limit."""
+        layers = layer_costs.count_layers(model, self.example) if layers is None else layers
         params, macs = layer_costs.totals(layers)
         latency_ms = self._latency_ms(model, layers)
         size_bytes = self.bytes_per_weight * params
@@ -89,6 +89,8 @@ class CostModel:
 
     def _latency_ms(self, model: nn.Module, layers: Sequence[layer_costs.LayerCost]) -> float:
         if not self.costs:
-            return counted_ms(layers)
-        found = torch_operators.operators(model, self.example)
-        return min(operator_cost_table.predict(cost, found).value for cost in self.costs.values())
+            return latency_from_macs_ms(layers)
+        operators = torch_operators.operators(model, self.example)
+        return min(
+            operator_cost_table.predict(cost, operators).value for cost in self.costs.values()
+        )

@@ -1,4 +1,4 @@
-"""Lend the search real models: what a move costs, and what came of a recipe.
+"""Recipe evaluation for the search, on real models: what a move costs, what came of a recipe.
 
 A move is what a technique proposes for the model as it stands; before any training it is tried on a
 copy, so that its cost is counted, not guessed, and the drop of the copy on training images is what
@@ -9,7 +9,7 @@ more.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,15 +17,16 @@ import torch
 from fettle import plugins
 from fettle.compress import layer_costs, sensitivity_analysis
 from fettle.compress.compression_plan import CompressionPlan
-from fettle.compress.technique import Capabilities, CompressionContext
+from fettle.compress.technique import Capabilities
 from fettle.data import split_reader
 from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics, passing_probability
 from fettle.params_schema import Options
 from fettle.recipes import recipe_runner
-from fettle.recipes.cost_model import CostModel, counted_ms
+from fettle.recipes.compression_context import compression_context, parse_options
+from fettle.recipes.cost_model import CostModel, latency_from_macs_ms
 from fettle.recipes.recipe_runner import ModelState
-from fettle.recipes.recovery_training import CompressionJob, batches, example, teacher_of, untrained
+from fettle.recipes.recovery_training import CompressionJob, example_input, load_teacher
 from fettle.recipes.search.trial import Move, Recipe, Result, key
 from fettle.training import inference
 
@@ -39,104 +40,106 @@ PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point 
 
 
 class RecipeEvaluator:
-    """The workbench of fettle/recipes/search/search_loop.py, on real models."""
+    """Trial evaluator of fettle/recipes/search/search_loop.py, on real models."""
 
-    def __init__(self, job: CompressionJob, price: CostModel, tested: int) -> None:
-        self.job, self.price, self.tested = job, price, tested
-        self.root = recipe_runner.begin(job)
-        self._teacher = teacher_of(job.weights, self.root.model)
+    def __init__(self, job: CompressionJob, cost_model: CostModel, tested: int) -> None:
+        self.job, self.cost_model, self.tested = job, cost_model, tested
+        self.root = recipe_runner.float_model_state(job)
+        self._teacher = load_teacher(job.weights, self.root.model)
         self._last: tuple[str, ModelState] = (key(()), self.root)
         self._trial = 0
 
     def moves(self, recipe: Recipe) -> Sequence[Move]:
-        """Ask every technique, try each proposal on a copy, and add the recovery."""
-        now, found = self._stand(recipe), []
-        for step in proposals(self.job, now):
-            tried = self._probe(now, step)
+        """Next moves: every technique's proposals, each tried on a copy, and the recovery."""
+        state, moves = self._rebuild(recipe), []
+        for step in proposals(self.job, state):
+            tried = self._probe(state, step)
             if tried is not None:
-                found.append(tried)
+                moves.append(tried)
         if recipe:
             epochs = self.job.params.compress.search.final_epochs
             final = {"use": RECOVERY, "epochs": epochs}
-            value, excess = self.price.of(now.model, now.layers)
-            found.append(
+            value, excess = self.cost_model.cost(state.model, state.layers)
+            moves.append(
                 Move(
                     step=final,
                     role="recover",
                     value=value,
                     excess=excess,
                     epochs=epochs,
-                    epoch_cost=self._epoch_cost(now.layers),
+                    epoch_cost=self._epoch_cost(state.layers),
                 )
             )
-        return found
+        return moves
 
     def evaluate(self, recipe: Recipe) -> Result:
-        """Make the model of `recipe`, from what scratch keeps of its beginning."""
-        parent = self._stand(recipe[:-1])
+        """Trial of `recipe`: make its model, from what scratch keeps of its steps, and score it."""
+        parent = self._rebuild(recipe[:-1])
         spent = replace(parent, model=copy.deepcopy(parent.model))
         steps = [dict(step) for step in recipe]
         job = replace(self.job, recipe=steps, trial=self._trial)
         self._trial += 1
         try:
-            now, _ = recipe_runner.advance(job, spent, len(steps) - 1, teacher=self._teacher)
+            state, _ = recipe_runner.run_step(job, spent, len(steps) - 1, teacher=self._teacher)
         except ModelError as err:
             return Result(refused=str(err))
-        self._last = (key(recipe), now)
-        return self.look(now)
+        self._last = (key(recipe), state)
+        return self.score(state)
 
     def chance(self, drop: float) -> float:
-        """Foretell test for a drop on validation."""
+        """Probability that the budget holds on test, for a drop on validation."""
         asked, seen = self.job.params.compress.budget, len(self.job.validation.labels)
-        return passing_probability.chance_of(asked, drop, seen=seen, tested=self.tested)
+        return passing_probability.probability_for_drop(asked, drop, seen=seen, tested=self.tested)
 
-    def look(self, now: ModelState) -> Result:
-        """Hold a model's answers to the validation images against the float model's."""
+    def score(self, state: ModelState) -> Result:
+        """Score a model on the validation images against the float model."""
         asked, labels = self.job.params.compress.budget, self.job.validation.labels
-        value, excess = self.price.of(now.model, now.layers)
-        found = passing_probability.foresee(
-            asked, self.root.logits, now.logits, labels, tested=self.tested
+        value, excess = self.cost_model.cost(state.model, state.layers)
+        forecast = passing_probability.forecast_passing(
+            asked, self.root.logits, state.logits, labels, tested=self.tested
         )
         return Result(
             value=value,
-            drop=found.drop,
-            chance=found.chance,
+            drop=forecast.drop,
+            chance=forecast.chance,
             excess=excess,
             figures={
-                "params": float(now.size[0]),
-                "macs": float(now.size[1]),
-                "accuracy": now.accuracy.value,
-                "epochs": float(now.epochs),
+                "params": float(state.size[0]),
+                "macs": float(state.size[1]),
+                "accuracy": state.accuracy.value,
+                "epochs": float(state.epochs),
             },
         )
 
-    def _stand(self, recipe: Recipe) -> ModelState:
+    def _rebuild(self, recipe: Recipe) -> ModelState:
         name = key(recipe)
         if not recipe:
             return self.root
         if self._last[0] != name:
-            kept, _ = recipe_runner.take_up(self.job, self.job.scratch / name)
+            kept, _ = recipe_runner.load_step(self.job, self.job.scratch / name)
             self._last = (name, kept)
         return self._last[1]
 
     def _epoch_cost(self, layers: Sequence[layer_costs.LayerCost]) -> float:
-        """Return what an epoch of a model costs, in epochs of the float model: counted, so that the
-        search takes the same way everywhere.
+        """Cost of an epoch in epochs of the float model: counted, so that the search goes the same
+        way everywhere.
         """
-        return max(EPOCH_COST_MIN, counted_ms(layers) / counted_ms(self.root.layers))
+        return max(
+            EPOCH_COST_MIN, latency_from_macs_ms(layers) / latency_from_macs_ms(self.root.layers)
+        )
 
-    def _probe(self, now: ModelState, step: Options) -> Move | None:
-        """Try `step` on an untrained copy; None if it cannot be."""
-        spent = copy.deepcopy(now.model)
+    def _probe(self, state: ModelState, step: Options) -> Move | None:
+        """Move that `step` would be, tried on an untrained copy; None if it cannot be."""
+        spent = copy.deepcopy(state.model)
         spent.requires_grad_(True)
         plugin = plugins.resolve("techniques", step["use"], where="compress.recipe")
         options = {name: value for name, value in step.items() if name != "use"}
-        workshop = replace(lent(self.job, now), fit=untrained)
+        context = compression_context(probe_job(self.job), state.model, state.plan)
         try:
-            outcome = plugin.apply(spent, now.plan, recipe_runner.parse(plugin, options), workshop)
+            outcome = plugin.apply(spent, state.plan, parse_options(plugin, options), context)
             model = (outcome.model or spent).eval()
-            layers = layer_costs.survey(model, example(self.job))
-            value, excess = self.price.of(model, layers)
+            layers = layer_costs.count_layers(model, example_input(self.job))
+            value, excess = self.cost_model.cost(model, layers)
         except ModelError:
             return None
         return Move(
@@ -145,7 +148,7 @@ class RecipeEvaluator:
             value=value,
             probe=self._probe_drop(model),
             excess=excess,
-            epochs=epochs_of(step),
+            epochs=training_epochs(step),
             epoch_cost=self._epoch_cost(layers),
         )
 
@@ -153,43 +156,30 @@ class RecipeEvaluator:
         train, normalise = self.job.train, split_reader.preprocess(self.job.params).normalise
         pixels, labels = train.pixels[:PROBE_IMAGES], train.labels[:PROBE_IMAGES]
         before, after = (
-            accuracy_statistics.accuracy(inference.logits(one, pixels, normalise), labels).value
-            for one in (self.root.model, model)
+            accuracy_statistics.accuracy(inference.logits(model_, pixels, normalise), labels).value
+            for model_ in (self.root.model, model)
         )
         return before - after
 
 
-def lent(job: CompressionJob, now: ModelState) -> CompressionContext:
-    """Lend a probe a workshop with few images; the caller sets how it trains."""
-    few = replace(
-        job.train, pixels=job.train.pixels[:PROBE_IMAGES], labels=job.train.labels[:PROBE_IMAGES]
-    )
-    small = replace(job, train=few)
-
-    def some() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return batches(small)
-
-    return CompressionContext(
-        example=example(job),
-        protected=recipe_runner.protected(job, now),
-        channel_multiple=recipe_runner.channel_multiple(job.params.targets),
-        seed=job.params.seed,
-        batches=some,
-        fit=untrained,
-        build=lambda name, options: recipe_runner.build(job, name, options),
-    )
+def probe_job(job: CompressionJob) -> CompressionJob:
+    """Job with the first training images alone, for what is measured and not trained."""
+    train = job.train
+    few = replace(train, pixels=train.pixels[:PROBE_IMAGES], labels=train.labels[:PROBE_IMAGES])
+    return replace(job, train=few)
 
 
-def proposals(job: CompressionJob, now: ModelState) -> list[Options]:
-    """List whole steps that techniques propose for the model; a step that recovers does so for
+def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
+    """Proposed steps of all techniques for the model; a step that recovers does so for
     search.trial_epochs. A technique that shrinks nothing of the module is not asked.
     """
     # the tracer follows gradients, which the teacher has none of
-    model = copy.deepcopy(now.model).requires_grad_(True)
-    untouched = now.plan == CompressionPlan()
-    survey = sensitivity_analysis.survey(model, lent(job, now), shares=(), as_built=untouched)
-    multiple = recipe_runner.channel_multiple(job.params.targets)
-    found: list[Options] = []
+    model = copy.deepcopy(state.model).requires_grad_(True)
+    untouched = state.plan == CompressionPlan()
+    context = compression_context(probe_job(job), state.model, state.plan)
+    survey = sensitivity_analysis.measure_sensitivity(model, context, shares=(), as_built=untouched)
+    multiple = context.channel_multiple
+    steps: list[Options] = []
     for name in plugins.names("techniques"):
         plugin = plugins.resolve("techniques", name, where="compress.recipe")
         propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
@@ -197,27 +187,25 @@ def proposals(job: CompressionJob, now: ModelState) -> list[Options]:
         if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
             continue
         offered = propose(survey, multiple=multiple, seed=job.params.seed)
-        for options in spread(offered, PROPOSALS_MAX):
+        for options in evenly_spaced(offered, PROPOSALS_MAX):
             step = {"use": name, **options}
             if "recover_epochs" in plugin.Params.model_fields:
                 step["recover_epochs"] = job.params.compress.search.trial_epochs
-            found.append(step)
-    return found
+            steps.append(step)
+    return steps
 
 
-def epochs_of(step: Options) -> int:
-    """Count the epochs that a step trains for, its technique's default where it does not say."""
+def training_epochs(step: Options) -> int:
+    """Epochs that a step trains for, its technique's default where it does not say."""
     plugin = plugins.resolve("techniques", step["use"], where="compress.recipe")
-    options = recipe_runner.parse(
-        plugin, {name: one for name, one in step.items() if name != "use"}
-    )
+    options = parse_options(plugin, {name: value for name, value in step.items() if name != "use"})
     own = options.model_dump()
     return int(own.get("recover_epochs", own.get("epochs", 0)))
 
 
-def spread(offered: Sequence[Options], most: int) -> list[Options]:
-    """Take at most `most` of the proposals, mild to harsh, the first and the last among them."""
+def evenly_spaced(offered: Sequence[Options], most: int) -> list[Options]:
+    """At most `most` of the proposals, mild to harsh, the first and the last among them."""
     if len(offered) <= most:
         return list(offered)
     last = len(offered) - 1
-    return [offered[round(at * last / (most - 1))] for at in range(most)]
+    return [offered[round(index * last / (most - 1))] for index in range(most)]

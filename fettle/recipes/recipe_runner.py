@@ -1,4 +1,4 @@
-"""Carry a torch module through the compression recipe: the part of stages/compress.py with torch.
+"""Recipe runner: a torch module taken through the compression recipe, step by step.
 
 After each step of the recipe the model is rebuilt from its kept plan and weights, as after a kill:
 a resumed run goes the same way as an unbroken one, and the artefact is known to load.
@@ -6,7 +6,6 @@ a resumed run goes the same way as an unbroken one, and the artefact is known to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +19,26 @@ from torch import nn
 from fettle import manifest, plugins
 from fettle.compress import compression_plan, layer_costs
 from fettle.compress.compression_plan import Architecture, CompressionPlan
-from fettle.compress.recipe_warnings import remarks
-from fettle.compress.technique import CompressionContext
+from fettle.compress.recipe_warnings import step_warnings
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics
 from fettle.measure import Measure
 from fettle.models import export_onnx
-from fettle.params import Strict
 from fettle.preprocessing import Floats
+from fettle.recipes.compression_context import (
+    build_network,
+    compression_context,
+    parse_options,
+)
 from fettle.recipes.recovery_training import (
-    Answer,
     CompressionJob,
     ReportEpoch,
-    batches,
-    example,
-    recovery,
-    teacher_of,
+    Teacher,
+    example_input,
+    load_teacher,
+    recovery_fit,
 )
 from fettle.recipes.search import trial
 from fettle.recipes.training_setup import threads
@@ -46,8 +47,8 @@ from fettle.training import inference, training_checkpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelState:
-    """A model as it stands: plan from the full architecture, layers, answers to the validation
-    images [n, classes], their accuracy, and the epochs of recovery it took.
+    """Model state: plan from the full architecture, layers, answers to the validation images
+    [n, classes], their accuracy, and the epochs of recovery it took.
     """
 
     model: nn.Module
@@ -65,100 +66,104 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class RecipeResult:
-    """The float model, the compressed one, and what each step did (the manifest's `steps`)."""
+    """Recipe result: float model, compressed model, what each step did (the manifest's `steps`)."""
 
     before: ModelState
     after: ModelState
     steps: list[dict[str, Any]]  # Any: JSON
 
 
-def follow(job: CompressionJob) -> RecipeResult:
-    """Take every step of the recipe, or take it up from scratch where it was already taken."""
+def run_recipe(job: CompressionJob) -> RecipeResult:
+    """Recipe run: take every step, or load it from scratch where it was already taken."""
     torch.set_num_threads(threads())
-    before = begin(job)
-    teacher = teacher_of(job.weights, before.model)
-    now, steps = begin(job), []
+    before = float_model_state(job)
+    teacher = load_teacher(job.weights, before.model)
+    state, steps = float_model_state(job), []
     for index, entry in enumerate(job.recipe):
-        last, (now, state) = now, advance(job, now, index, teacher=teacher)
-        technique = technique_of(job, index)
-        said = remarks(
+        last, (state, kept) = state, run_step(job, state, index, teacher=teacher)
+        technique = load_technique(job, index)
+        warnings = step_warnings(
             technique.CLAIMS,
             before=last.size,
-            after=now.size,
+            after=state.size,
             accuracy_before=last.accuracy,
-            accuracy_after=now.accuracy,
-            chance=commonest(job.validation),
+            accuracy_after=state.accuracy,
+            chance=majority_class_share(job.validation),
         )
-        notes = [*state["notes"], *said]
+        notes = [*kept["notes"], *warnings]
         for text in notes:
             job.recorder.note(f"compress.recipe[{index}]", text)
-        steps.append(fact(entry["use"], now, notes, state["skipped"]))
-    return RecipeResult(before, now, steps)
+        steps.append(step_facts(entry["use"], state, notes, kept["skipped"]))
+    return RecipeResult(before, state, steps)
 
 
-def begin(job: CompressionJob) -> ModelState:
-    """Return the float model: the start of every recipe, and its teacher."""
-    found = stand(job, CompressionPlan(), load_file(job.weights))
-    found.model.requires_grad_(False)
-    return found
+def float_model_state(job: CompressionJob) -> ModelState:
+    """Float model: the start of every recipe, and its teacher."""
+    state = rebuild_model(job, CompressionPlan(), load_file(job.weights))
+    state.model.requires_grad_(False)
+    return state
 
 
-def technique_of(job: CompressionJob, at: int) -> ModuleType:
-    """Find the file of the recipe's step `at`."""
-    return plugins.resolve("techniques", job.recipe[at]["use"], where=f"compress.recipe[{at}].use")
+def load_technique(job: CompressionJob, index: int) -> ModuleType:
+    """Technique, a module of fettle/compress/techniques, of the recipe's step `index`."""
+    return plugins.resolve(
+        "techniques", job.recipe[index]["use"], where=f"compress.recipe[{index}].use"
+    )
 
 
 # Any: a state is JSON.
-def advance(
-    job: CompressionJob, now: ModelState, at: int, *, teacher: Answer
+def run_step(
+    job: CompressionJob, state: ModelState, index: int, *, teacher: Teacher
 ) -> tuple[ModelState, dict[str, Any]]:
-    """Take step `at` of the recipe from `now`, whose model is spent, unless scratch has it."""
-    folder = folder_of(job, at)
+    """Recipe step `index` taken from `state`, whose model is spent, unless scratch has it."""
+    folder = step_folder(job, index)
     if training_checkpoint.load(folder) is None:
-        take(job, now, at=at, teacher=teacher)
-    return take_up(job, folder)
+        apply_step(job, state, index=index, teacher=teacher)
+    return load_step(job, folder)
 
 
-def folder_of(job: CompressionJob, at: int) -> Path:
-    """Name the folder of the recipe up to and with step `at`: recipes that begin alike share it."""
-    return job.scratch / trial.key(job.recipe[: at + 1])
+def step_folder(job: CompressionJob, index: int) -> Path:
+    """Folder in scratch of the recipe up to and with a step: recipes that begin alike share it."""
+    return job.scratch / trial.key(job.recipe[: index + 1])
 
 
 # Any: one entry of the manifest's `steps`, JSON.
-def fact(use: str, now: ModelState, notes: list[str], skipped: dict[str, str]) -> dict[str, Any]:
-    """State what a step of the recipe left behind."""
+def step_facts(
+    use: str, state: ModelState, notes: list[str], skipped: dict[str, str]
+) -> dict[str, Any]:
+    """Facts of a step of the recipe, for the manifest: size, accuracy, notes."""
     return {
         "use": use,
-        "params": now.size[0],
-        "macs": now.size[1],
-        "validation_accuracy": now.accuracy.value,
+        "params": state.size[0],
+        "macs": state.size[1],
+        "validation_accuracy": state.accuracy.value,
         "notes": notes,
         "skipped": skipped,
     }
 
 
-def stand(
+def rebuild_model(
     job: CompressionJob, plan: CompressionPlan, weights: dict[str, torch.Tensor], epochs: int = 0
 ) -> ModelState:
-    """Build the architecture, cut it to `plan`, load `weights`; look at it in eval mode."""
+    """Model rebuilt from its plan and weights, and scored on validation in eval mode."""
     start = plan.architecture or Architecture(job.facts["family"], job.facts["options"])
-    model = build(job, start.family, start.options)
+    model = build_network(job, start.family, start.options)
     compression_plan.apply(model, plan)
-    load(model, weights, start.family)
+    load_weights(model, weights, start.family)
     model.to(inference.device()).eval()
     normalise = split_reader.preprocess(job.params).normalise
     logits = inference.logits(model, job.validation.pixels, normalise)
     return ModelState(
         model=model,
         plan=plan,
-        layers=layer_costs.survey(model, example(job)),
+        layers=layer_costs.count_layers(model, example_input(job)),
         logits=logits,
         accuracy=accuracy_statistics.accuracy(logits, job.validation.labels),
         epochs=epochs,
     )
 
 
-def load(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> None:
     """Load kept weights; raises ModelError when the family now makes another network."""
     try:
         model.load_state_dict(weights)
@@ -172,57 +177,37 @@ def load(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> 
         ) from err
 
 
-# Any: the family's Params checks them.
-def build(job: CompressionJob, name: str, options: Mapping[str, Any]) -> nn.Module:
-    """Make a family's network, untrained, for the images and classes at hand."""
-    family = plugins.resolve("families", name, where="finetune.family")
-    model: nn.Module = family.build(
-        parse(family, options),
-        classes=len(job.facts["classes"]),
-        channels=job.facts["channels"],
-        size_px=job.facts["size_px"],
-        project=job.project,
+def apply_step(job: CompressionJob, state: ModelState, *, index: int, teacher: Teacher) -> None:
+    """Apply step `index` to `state.model`; keep the result in its folder, whole or not at all."""
+    entry, folder = job.recipe[index], step_folder(job, index)
+    state.model.requires_grad_(True)
+    report = ReportEpoch(job, index, entry["use"], state.epochs)
+    context = compression_context(
+        job, state.model, state.plan, fit=recovery_fit(job, teacher, folder, report)
     )
-    return model
-
-
-def take(job: CompressionJob, now: ModelState, *, at: int, teacher: Answer) -> None:
-    """Apply step `at` to `now.model` and keep the result in its folder, whole or not at all."""
-    entry, folder = job.recipe[at], folder_of(job, at)
-    now.model.requires_grad_(True)
-    report = ReportEpoch(job, at, entry["use"], now.epochs)
-    workshop = CompressionContext(
-        example=example(job),
-        protected=protected(job, now),
-        channel_multiple=channel_multiple(job.params.targets),
-        seed=job.params.seed,
-        batches=lambda: batches(job),
-        fit=recovery(job, teacher, folder, report),
-        build=lambda name, options: build(job, name, options),
-    )
-    technique = technique_of(job, at)
+    technique = load_technique(job, index)
     options = {key: value for key, value in entry.items() if key != "use"}
-    outcome = technique.apply(now.model, now.plan, parse(technique, options), workshop)
-    state = {
+    outcome = technique.apply(state.model, state.plan, parse_options(technique, options), context)
+    facts = {
         "plan": outcome.plan.to_json(),
         "skipped": dict(outcome.skipped),
         "notes": list(outcome.notes),
         "epochs": report.epochs,
     }
-    model = now.model if outcome.model is None else outcome.model
-    training_checkpoint.save(folder, {"model": model.state_dict()}, state)
+    model = state.model if outcome.model is None else outcome.model
+    training_checkpoint.save(folder, {"model": model.state_dict()}, facts)
 
 
-def take_up(job: CompressionJob, folder: Path) -> tuple[ModelState, dict[str, Any]]:
-    """Rebuild what `take` kept in `folder`; also return its state (Any: JSON)."""
+def load_step(job: CompressionJob, folder: Path) -> tuple[ModelState, dict[str, Any]]:
+    """Step result that `apply_step` kept in `folder`, rebuilt; also its facts (Any: JSON)."""
     kept = training_checkpoint.load(folder)
     assert kept is not None, folder  # take() has just written it, or an earlier run had
-    parts, state = kept
-    plan = CompressionPlan.from_json(state["plan"])
-    return stand(job, plan, parts["model"], state["epochs"]), state
+    parts, facts = kept
+    plan = CompressionPlan.from_json(facts["plan"])
+    return rebuild_model(job, plan, parts["model"], facts["epochs"]), facts
 
 
-def write(
+def write_artefacts(
     job: CompressionJob, done: RecipeResult, out: Path, reference: Floats
 ) -> export_onnx.Parity:
     """Write model.onnx, model.safetensors, plan.json and layers.json; return model.onnx's parity
@@ -232,7 +217,7 @@ def write(
     """
     model, facts = done.after.model, job.facts
     onnx = out / "model.onnx"
-    export_onnx.lower(model, channels=facts["channels"], size_px=facts["size_px"], out=onnx)
+    export_onnx.export(model, channels=facts["channels"], size_px=facts["size_px"], out=onnx)
     first = job.validation.pixels[: len(reference)]
     parity = export_onnx.parity(
         onnx, split_reader.preprocess(job.params).normalise(first), reference
@@ -241,37 +226,12 @@ def write(
     save_file(training_checkpoint.detached(model.state_dict()), out / "model.safetensors")
     manifest.write_json(out / "plan.json", done.after.plan.to_json())
     manifest.write_json(
-        out / "layers.json", layer_costs.compare(done.before.layers, done.after.layers)
+        out / "layers.json", layer_costs.compare_layers(done.before.layers, done.after.layers)
     )
     return parity
 
 
-# Any: a plug-in's Params is its own class.
-def parse(plugin: ModuleType, options: Mapping[str, Any]) -> Strict:
-    """Parse options that params.yaml's check already let through."""
-    model: type[Strict] = plugin.Params
-    return model.model_validate_json(json.dumps(dict(options)))
-
-
-def protected(job: CompressionJob, now: ModelState) -> dict[str, str]:
-    """Name the layers that the model's family protects, with the reason."""
-    name = now.plan.architecture.family if now.plan.architecture else job.facts["family"]
-    family = plugins.resolve("families", name, where="finetune.family")
-    inside = {one for module in family.protected(now.model) for one in module.modules()}
-    reason = f"protected by fettle/models/families/{name}.py"
-    return {layer: reason for layer, module in now.model.named_modules() if module in inside}
-
-
-def channel_multiple(targets: list[str]) -> int:
-    """Return the largest channel multiple of the targets, as one model serves them all."""
-    found = [
-        plugins.resolve("targets", name, where=f"targets[{index}]").TARGET.channel_multiple
-        for index, name in enumerate(targets)
-    ]
-    return int(max(found))
-
-
-def commonest(images: Images) -> float:
-    """Return the share of the commonest class: the accuracy of a model that learnt nothing."""
+def majority_class_share(images: Images) -> float:
+    """Majority class's share of the images: the accuracy of a model that learnt nothing."""
     counts = torch.bincount(torch.from_numpy(images.labels))
     return float(counts.max()) / len(images.labels)

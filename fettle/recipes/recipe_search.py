@@ -1,6 +1,6 @@
-"""Search for the recipe: what stages/compress.py does when params.yaml says `recipe: auto`.
+"""Recipe search: what stages/compress.py does when params.yaml says `recipe: auto`.
 
-Lends fettle/recipes/search a workbench of real models (fettle/recipes/recipe_evaluator.py). Only
+fettle/recipes/search asks, fettle/recipes/recipe_evaluator.py answers with real models. Only
 training and validation images are looked at; of the test set its size alone is known.
 """
 
@@ -21,7 +21,7 @@ from fettle.params_schema import Options
 from fettle.recipes import search_report
 from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recipe_evaluator import RecipeEvaluator
-from fettle.recipes.recovery_training import CompressionJob, example
+from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recipes.search.search_loop import SearchLimits, accepted, search
 from fettle.recipes.search.trial import Trial
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -33,31 +33,33 @@ FRONT_BUDGETS = 2.5  # how far beyond the budget's drop `search.aim: front` look
 
 @dataclass(frozen=True, slots=True)
 class SearchedRecipe:
-    """The recipe found, and search.json's document (Any: JSON)."""
+    """Recipe found by the search, and search.json's document (Any: JSON)."""
 
     recipe: list[Options]
     document: dict[str, Any]
 
 
-def find(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> SearchedRecipe:
-    """Search within `job.scratch`, which keeps the journal and every model tried.
+def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> SearchedRecipe:
+    """Recipe search within `job.scratch`, which keeps the journal and every model tried.
 
     `tested` is the number of test images; `costs` is the latency table, by target.
     """
     torch.set_num_threads(threads())
     goal, started = job.params.compress, time.monotonic()
-    price = CostModel(
+    cost_model = CostModel(
         minimise=goal.objective.minimise,
         constraints=goal.constraints,
         bytes_per_weight=bytes_per_weight(goal.objective.target, job.params.targets),
-        example=example(job),
+        example=example_input(job),
         costs=costs,
     )
-    bench = RecipeEvaluator(replace(job, trials=goal.search.evaluations_max), price, tested)
-    root = bench.look(bench.root)
+    evaluator = RecipeEvaluator(
+        replace(job, trials=goal.search.evaluations_max), cost_model, tested
+    )
+    root = evaluator.score(evaluator.root)
     limits = SearchLimits(
         evaluations_max=goal.search.evaluations_max,
-        chance_min=passing_probability.chance_min(
+        chance_min=passing_probability.probability_min(
             goal.budget, seen=len(job.validation.labels), tested=tested
         ),
         final_epochs=goal.search.final_epochs,
@@ -65,42 +67,46 @@ def find(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> Search
     )
     best = root.value
 
-    def on_trial(one: Trial) -> None:
+    def on_trial(trial: Trial) -> None:
         nonlocal best
-        if accepted(one.result, limits.chance_min):
-            best = min(best, one.result.value)
-        job.recorder.note(f"trial {one.number}", told(one, price.unit))
-        job.recorder.scalar("search_best_value", best, step=one.number)
-        if not one.result.refused:
-            job.recorder.scalar("search_value", one.result.value, step=one.number)
-            job.recorder.scalar("search_drop", one.result.drop, step=one.number)
+        if accepted(trial.result, limits.chance_min):
+            best = min(best, trial.result.value)
+        job.recorder.note(f"trial {trial.number}", describe_trial(trial, cost_model.unit))
+        job.recorder.scalar("search_best_value", best, step=trial.number)
+        if not trial.result.refused:
+            job.recorder.scalar("search_value", trial.result.value, step=trial.number)
+            job.recorder.scalar("search_drop", trial.result.drop, step=trial.number)
 
-    found = search(
+    result = search(
         root,
-        bench,
+        evaluator,
         TrialJournal(job.scratch / JOURNAL, "recipe: auto"),
         limits=limits,
         out_of_time=lambda: time.monotonic() - started > goal.search.wall_clock_max_s,
         on_trial=on_trial,
     )
-    chosen = found.trials[found.best]
-    doc = search_report.document(found, goal, limits, unit=price.unit, priced_by=price.source)
+    chosen = result.trials[result.best]
+    doc = search_report.document(
+        result, goal, limits, unit=cost_model.unit, priced_by=cost_model.source
+    )
     return SearchedRecipe([dict(step) for step in chosen.recipe], doc)
 
 
 def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:
-    """Return what a weight takes in the smallest file that may ship; a layer or two aside."""
+    """Bytes a weight takes in the smallest file that may ship; a layer or two aside."""
     names = targets if on is None else [on]
-    found = [plugins.resolve("targets", name, where="targets").TARGET.precision for name in names]
-    return min(precisions.named(one).bytes_per_weight for one in found)
+    precision_names = [
+        plugins.resolve("targets", name, where="targets").TARGET.precision for name in names
+    ]
+    return min(precisions.named(name).bytes_per_weight for name in precision_names)
 
 
-def told(one: Trial, unit: str) -> str:
-    """Say what a trial was and found, in one line."""
-    steps = " > ".join(str(step["use"]) for step in one.recipe)
-    if one.result.refused:
-        return f"{steps}: refused, {one.result.refused}"
+def describe_trial(trial: Trial, unit: str) -> str:
+    """Trial in one line: its steps, and what they gave."""
+    steps = " > ".join(str(step["use"]) for step in trial.recipe)
+    if trial.result.refused:
+        return f"{steps}: refused, {trial.result.refused}"
     return (
-        f"{steps}: {one.result.value:.4g} {unit}, {100 * one.result.drop:+.2f} points lost on "
-        f"validation, the budget holds on test with probability {one.result.chance:.2f}"
+        f"{steps}: {trial.result.value:.4g} {unit}, {100 * trial.result.drop:+.2f} points lost on "
+        f"validation, the budget holds on test with probability {trial.result.chance:.2f}"
     )

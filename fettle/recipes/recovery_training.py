@@ -1,7 +1,7 @@
-"""Train a model on its way through the recipe: distillation from the float model, epoch by epoch.
+"""Recovery training between the steps of a recipe: distillation from the float model.
 
-The room of compression and the room of training must not know each other; they meet here, by
-value: a technique is handed `recovery(...)` as its `fit`.
+fettle.compress and fettle.training must not import each other; they meet here, by value: a
+technique is handed `recovery_fit(...)` as its `fit`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ANSWERS_BYTES_MAX = 2**28
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionJob:
-    """What there is to compress. `facts` and `weights` are finetune's; Any: facts are JSON.
+    """Compression job: model, data, recipe. `facts` (Any: JSON) and `weights` are finetune's.
 
     A search does this many times: `trial` counts them from 0, `trials` at most. `answers` keeps
     what the teacher said of a batch, by the batch's digest: trainings at the same epoch of a recipe
@@ -59,11 +59,11 @@ class CompressionJob:
     answers: dict[bytes, torch.Tensor] = field(default_factory=dict)
 
 
-Answer = Callable[[torch.Tensor], torch.Tensor]  # a normalised batch → logits [n, classes]
+Teacher = Callable[[torch.Tensor], torch.Tensor]  # a normalised batch → logits [n, classes]
 
 
-def teacher_of(weights: Path, model: nn.Module) -> Answer:
-    """Return what answers as the float model: the module on a GPU; on a CPU the ONNX that finetune
+def load_teacher(weights: Path, model: nn.Module) -> Teacher:
+    """Teacher that answers as the float model: the module on a GPU; on a CPU the ONNX that finetune
     wrote beside the weights, whose forward pass takes ONNX Runtime a third of torch's time.
     """
     if inference.device().type != "cpu":
@@ -82,33 +82,33 @@ def teacher_of(weights: Path, model: nn.Module) -> Answer:
 
 
 class ReportEpoch:
-    """Tell the recorder of each epoch of recovery; counts them over the whole recipe."""
+    """Epoch callback: tells the recorder of each epoch of recovery, counted over the recipe."""
 
-    def __init__(self, job: CompressionJob, at: int, use: str, epochs: int) -> None:
-        self.job, self.at, self.use, self.epochs = job, at, use, epochs
+    def __init__(self, job: CompressionJob, index: int, use: str, epochs: int) -> None:
+        self.job, self.index, self.use, self.epochs = job, index, use, epochs
 
-    def epoch(self, one: training.Epoch, *, phase: str, of: int) -> None:
+    def epoch(self, result: training.Epoch, *, phase: str, of: int) -> None:
         """Record one finished epoch of `phase`, which has `of` of them."""
         self.epochs += 1
-        done, text = one.epoch / of, f"{self.use}, {phase}: epoch {one.epoch} of {of}"
+        done, text = result.epoch / of, f"{self.use}, {phase}: epoch {result.epoch} of {of}"
         recorder = self.job.recorder
         if self.job.trials > 1:  # one curve of many short trainings would say nothing
             number = self.job.trial + 1
             text = f"trial {number} of at most {self.job.trials}: {text}"
             recorder.progress((self.job.trial + done) / self.job.trials, text)
             return
-        recorder.scalar("recovery_loss", one.train_loss, step=self.epochs)
-        recorder.scalar("validation_accuracy", one.validation_accuracy, step=self.epochs)
-        recorder.progress((self.at + done) / len(self.job.recipe), text)
+        recorder.scalar("recovery_loss", result.train_loss, step=self.epochs)
+        recorder.scalar("validation_accuracy", result.validation_accuracy, step=self.epochs)
+        recorder.progress((self.index + done) / len(self.job.recipe), text)
 
 
-def recovery(
-    job: CompressionJob, teacher: Answer, folder: Path, report: ReportEpoch
+def recovery_fit(
+    job: CompressionJob, teacher: Teacher, folder: Path, report: ReportEpoch
 ) -> RecoveryFit:
-    """Make the callable that techniques train with: distillation from the float model.
+    """Recovery `fit` that techniques train with: distillation from the float model.
 
     Each phase keeps its epochs in a folder named by what it starts from; a finished phase found
-    there is taken up, not trained again.
+    there is loaded, not trained again.
     """
     data = training_data(job.params, train=job.train, validation=job.validation)
 
@@ -125,7 +125,7 @@ def recovery(
             training_plan(job.params),
             epochs_max=epochs,
             learning_rate=learning_rate,
-            rate_key=f"compress.recipe[{report.at}].learning_rate",
+            rate_key=f"compress.recipe[{report.index}].learning_rate",
             epochs_before=report.epochs,
             views_epochs=VIEWS_EPOCHS,
         )
@@ -133,18 +133,18 @@ def recovery(
             model,
             data=data,
             plan=plan,
-            loss=towards(teacher, job.answers, temperature=temperature, alpha=alpha),
-            scratch=folder / f"{phase}-{fingerprint(model)}",
-            on_epoch=lambda one: report.epoch(one, phase=phase, of=epochs),
+            loss=distillation_loss(teacher, job.answers, temperature=temperature, alpha=alpha),
+            scratch=folder / f"{phase}-{weights_digest(model)}",
+            on_epoch=lambda result: report.epoch(result, phase=phase, of=epochs),
         )
 
     return recover
 
 
-def towards(
-    teacher: Answer, known: dict[bytes, torch.Tensor], *, temperature: float, alpha: float
+def distillation_loss(
+    teacher: Teacher, known: dict[bytes, torch.Tensor], *, temperature: float, alpha: float
 ) -> Loss:
-    """Make the loss of a student on a batch: the teacher sees the same augmented images.
+    """Distillation loss of a student on a batch: the teacher sees the same augmented images.
 
     `known` holds its answers by the digest of the batch; new ones are added while there is room.
     """
@@ -158,13 +158,15 @@ def towards(
                 # a clone: the runtime's own array keeps the batch's memory with it, 24 views of a
                 # large set held 5 GiB
                 known[digest] = answers.clone()
-        return distil.loss(student(images), answers, labels, temperature=temperature, alpha=alpha)
+        return distil.distillation_loss(
+            student(images), answers, labels, temperature=temperature, alpha=alpha
+        )
 
     return loss
 
 
 def training_plan(params: Params) -> training.TrainingPlan:
-    """Take from finetune what recovery shares with it; rate and epochs are the technique's.
+    """Training plan: what recovery shares with finetune; rate and epochs are the technique's.
 
     Class weights and thresholds are not repeated: the teacher's answers carry them.
     """
@@ -182,14 +184,14 @@ def training_plan(params: Params) -> training.TrainingPlan:
     )
 
 
-def example(job: CompressionJob) -> torch.Tensor:
-    """Return the first validation image, normalised: [1, C, S, S]."""
+def example_input(job: CompressionJob) -> torch.Tensor:
+    """Return the example input: the first validation image, normalised, [1, C, S, S]."""
     normalise = split_reader.preprocess(job.params).normalise
     return torch.from_numpy(normalise(job.validation.pixels[:1])).to(inference.device())
 
 
-def batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the training images as they are: (normalised [N, C, S, S], labels [N])."""
+def training_batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Training batches of the images as they are: (normalised [N, C, S, S], labels [N])."""
     normalise, where = split_reader.preprocess(job.params).normalise, inference.device()
     for start in range(0, len(job.train.labels), BATCH_IMAGES):
         rows = slice(start, start + BATCH_IMAGES)
@@ -197,15 +199,15 @@ def batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield images, torch.from_numpy(job.train.labels[rows]).to(where)
 
 
-def untrained(model: nn.Module, **_asked: object) -> None:
-    """Stand in for training where a copy is only looked at: the model stays as it is."""
+def skip_training(model: nn.Module, **_asked: object) -> None:
+    """No training, where a copy is only looked at: the model stays as it is."""
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Hash a model's weights, in short: a training kept on disk is of this start or of no use."""
-    found = hashlib.sha256()
+def weights_digest(model: nn.Module) -> str:
+    """Digest of a model's weights: a training kept on disk is of this start or of no use."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {list(tensor.shape)}\n".encode())
+        digest.update(f"{name} {list(tensor.shape)}\n".encode())
         plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        found.update(plain.numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(plain.numpy().tobytes())
+    return digest.hexdigest()[:16]

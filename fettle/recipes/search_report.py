@@ -1,4 +1,4 @@
-"""Describe what a search found: search.json, every trial with what it bought, cost, and why."""
+"""Search report, search.json: every trial with what it bought, cost, and why."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fettle.recipes.search.trial import Trial
 
 
 def document(
-    found: SearchResult, goal: Compress, limits: SearchLimits, *, unit: str, priced_by: str
+    search: SearchResult, goal: Compress, limits: SearchLimits, *, unit: str, priced_by: str
 ) -> dict[str, Any]:  # Any: JSON
-    """Return search.json: every trial with its verdict, the front, and how well it was foreseen."""
-    best = found.trials[found.best]
+    """Search report as JSON: every trial with its verdict, the front, the predictor's errors."""
+    best = search.trials[search.best]
     recipe = [dict(step) for step in best.recipe]
     return {
         "objective": goal.objective.recorded(),
@@ -26,33 +26,33 @@ def document(
         "budget": goal.budget.model_dump(),
         "unit": unit,
         "priced_by": priced_by,
-        "evaluations": len(found.trials) - 1,
+        "evaluations": len(search.trials) - 1,
         "evaluations_max": goal.search.evaluations_max,
-        "ended": found.ended,
-        "truncated": found.ended == "clock",
-        "goal_met": found.met,
-        "why": why(found, limits),
+        "ended": search.ended,
+        "truncated": search.ended == "clock",
+        "goal_met": search.met,
+        "why": stop_reason(search, limits),
         "chance_min": limits.chance_min,
-        "best": found.best,
-        "front": found.front,
+        "best": search.best,
+        "front": search.front,
         "recipe": recipe,
         "recipe_yaml": as_yaml(recipe),
-        "predictor": surrogate_model.errors(found.trials),
-        "curve": curve(found, limits),
-        "trials": [row(trial, found, unit, limits) for trial in found.trials],
+        "predictor": surrogate_model.prediction_errors(search.trials),
+        "curve": convergence_curve(search, limits),
+        "trials": [trial_row(trial, search, unit, limits) for trial in search.trials],
     }
 
 
-def why(found: SearchResult, limits: SearchLimits) -> str:
-    """Say how the search ended, and what is missing when the goal is not met."""
-    best, tried = found.trials[found.best].result, len(found.trials) - 1
+def stop_reason(search: SearchResult, limits: SearchLimits) -> str:
+    """Stop reason: how the search ended, and what is missing when the goal is not met."""
+    best, tried = search.trials[search.best].result, len(search.trials) - 1
     ends = {
         "settled": f"after {tried} evaluations nothing promised more",
         "evaluations": f"stopped at its bound of {limits.evaluations_max} evaluations",
         "clock": f"truncated by search.wall_clock_max_s after {tried} evaluations",
     }
-    if found.met:
-        return ends[found.ended]
+    if search.met:
+        return ends[search.ended]
     if best.excess > 1:
         miss = f"the nearest model is {best.excess:.2f} times a limit of compress.constraints"
     else:
@@ -60,13 +60,13 @@ def why(found: SearchResult, limits: SearchLimits) -> str:
             f"the likeliest model holds the budget on test with probability {best.chance:.2f}, "
             f"below {limits.chance_min:.2f}"
         )
-    return f"goal not met: {miss}; {ends[found.ended]}"
+    return f"goal not met: {miss}; {ends[search.ended]}"
 
 
-def curve(found: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
-    """Return the best accepted value after each evaluation, with its parameters and MACs."""
-    rows, best = [], found.trials[0]
-    for trial in found.trials:
+def convergence_curve(search: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
+    """Convergence curve: best accepted value after each evaluation, its parameters, its MACs."""
+    rows, best = [], search.trials[0]
+    for trial in search.trials:
         better = trial.result.value < best.result.value
         if accepted(trial.result, limits.chance_min) and better:
             best = trial
@@ -75,44 +75,44 @@ def curve(found: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
     return rows
 
 
-def row(
-    one: Trial, found: SearchResult, unit: str, limits: SearchLimits
+def trial_row(
+    trial: Trial, search: SearchResult, unit: str, limits: SearchLimits
 ) -> dict[str, Any]:  # Any: JSON
-    """Return one trial: what it bought, what it cost, and why it was taken or refused."""
-    verdict, reason = judged(one, found, limits)
+    """Trial as a row of the report: what it bought, what it cost, why it was taken or refused."""
+    verdict, reason = trial_verdict(trial, search, limits)
     base: dict[str, Any] = {
-        "number": one.number,
-        "parent": one.parent,
-        "role": one.role,
-        "recipe": [dict(step) for step in one.recipe],
+        "number": trial.number,
+        "parent": trial.parent,
+        "role": trial.role,
+        "recipe": [dict(step) for step in trial.recipe],
         "verdict": verdict,
         "reason": reason,
     }
-    if one.result.refused:
+    if trial.result.refused:
         return base
-    figures: Mapping[str, float] = one.result.figures
+    figures: Mapping[str, float] = trial.result.figures
     base |= {
-        "value": one.result.value,
-        "foreseen_value": one.foreseen_value,
-        "drop": one.result.drop,
-        "foreseen_drop": one.foreseen_drop,
-        "untrained_drop": one.probe,
-        "chance": one.result.chance,
-        "excess": one.result.excess,
+        "value": trial.result.value,
+        "foreseen_value": trial.foreseen_value,
+        "drop": trial.result.drop,
+        "foreseen_drop": trial.foreseen_drop,
+        "untrained_drop": trial.probe,
+        "chance": trial.result.chance,
+        "excess": trial.result.excess,
         **figures,
     }
-    if one.parent >= 0:
-        before = found.trials[one.parent].result
-        base["bought"] = f"{before.value / one.result.value:.2f}x less ({unit})"
-        base["cost"] = f"{100 * (one.result.drop - before.drop):+.2f} points on validation"
+    if trial.parent >= 0:
+        before = search.trials[trial.parent].result
+        base["bought"] = f"{before.value / trial.result.value:.2f}x less ({unit})"
+        base["cost"] = f"{100 * (trial.result.drop - before.drop):+.2f} points on validation"
     return base
 
 
-def judged(one: Trial, found: SearchResult, limits: SearchLimits) -> tuple[str, str]:
-    """Return "chosen", "kept" (on the front), "beaten" or "refused", and the reason."""
-    result = one.result
-    if one.number == found.best:
-        return "chosen", why(found, limits)
+def trial_verdict(trial: Trial, search: SearchResult, limits: SearchLimits) -> tuple[str, str]:
+    """Verdict on a trial: "chosen", "kept" (on the front), "beaten" or "refused"; the reason."""
+    result = trial.result
+    if trial.number == search.best:
+        return "chosen", stop_reason(search, limits)
     if result.refused:
         return "refused", result.refused
     if result.excess > 1:
@@ -122,13 +122,13 @@ def judged(one: Trial, found: SearchResult, limits: SearchLimits) -> tuple[str, 
             f"the budget would hold on test with probability {result.chance:.2f}, below "
             f"{limits.chance_min:.2f}"
         )
-    if one.number in found.front:
+    if trial.number in search.front:
         return "kept", "no other trial is better in both the objective and the drop"
     return "beaten", "another trial is better in the objective and loses no more"
 
 
 def as_yaml(recipe: list[Options]) -> str:
-    """Write the recipe as params.yaml would hold it under compress.recipe.
+    """Recipe in YAML, as params.yaml would hold it under compress.recipe.
 
     The technique comes first, its options by name: a journal keeps no order of its own.
     """

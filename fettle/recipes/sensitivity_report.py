@@ -1,4 +1,4 @@
-"""Write sensitivity.json: what the loss says to each block and group of the float model.
+"""Sensitivity report, sensitivity.json: how each block and group of the float model counts.
 
 Measured once, of the model as it was fine-tuned, whatever the recipe: the report draws it, and a
 person reads from it what a recipe of his own may take.
@@ -10,22 +10,13 @@ from pathlib import Path
 
 from fettle import manifest
 from fettle.compress import sensitivity_analysis
-from fettle.compress.technique import CompressionContext
-from fettle.recipes import recipe_runner
+from fettle.recipes.compression_context import compression_context
 from fettle.recipes.recipe_runner import ModelState
-from fettle.recipes.recovery_training import CompressionJob, batches, example, untrained
+from fettle.recipes.recovery_training import CompressionJob
 
 
 def write(job: CompressionJob, before: ModelState, out: Path) -> None:
-    """Measure the float model and write the document; see _sensitivity.to_json."""
-    workshop = CompressionContext(
-        example=example(job),
-        protected=recipe_runner.protected(job, before),
-        channel_multiple=recipe_runner.channel_multiple(job.params.targets),
-        seed=job.params.seed,
-        batches=lambda: batches(job),
-        fit=untrained,
-        build=lambda name, options: recipe_runner.build(job, name, options),
-    )
-    found = sensitivity_analysis.survey(before.model, workshop)
-    manifest.write_json(out / "sensitivity.json", sensitivity_analysis.to_json(found))
+    """Sensitivity of the float model, measured and written; see sensitivity_analysis.to_json."""
+    context = compression_context(job, before.model, before.plan)
+    survey = sensitivity_analysis.measure_sensitivity(before.model, context)
+    manifest.write_json(out / "sensitivity.json", sensitivity_analysis.to_json(survey))

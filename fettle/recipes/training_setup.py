@@ -1,4 +1,4 @@
-"""Share what every training of a stage begins with: the number of threads, the data."""
+"""Training set-up that finetune and recovery share: the number of threads, the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def threads() -> int:
-    """Count the physical cores this process may use, or fewer where OMP_NUM_THREADS says so."""
+    """Threads to train with: the physical cores we may use, or fewer by OMP_NUM_THREADS."""
     cores = [psutil.cpu_count(logical=False) or 1]
     if hasattr(os, "sched_getaffinity"):
         cores.append(len(os.sched_getaffinity(0)))
@@ -25,7 +25,7 @@ def threads() -> int:
 
 
 def training_data(params: Params, *, train: Images, validation: Images) -> TrainingData:
-    """Hand both splits and the normalisation to the training room."""
+    """Training data for fettle.training: both splits and the normalisation."""
     from fettle.training.training_plan import TrainingData
 
     preprocess = split_reader.preprocess(params)

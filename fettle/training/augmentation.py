@@ -1,4 +1,4 @@
-"""Change training images at random as batched tensor operations, cheap enough to hide in a step."""
+"""Augmentation: random changes of training images as batched tensor operations."""
 
 from __future__ import annotations
 

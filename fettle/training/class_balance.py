@@ -1,4 +1,4 @@
-"""Meet class imbalance in one of three ways: loss weights, a sampler, or offsets after training."""
+"""Class imbalance, met in one of three ways: loss weights, a sampler, or offsets after training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 # Strengths of the prior correction tried on validation; 0 is none, 1 the full correction.
-_STRENGTHS = tuple(round(0.1 * at, 1) for at in range(16))
+_STRENGTHS = tuple(round(0.1 * step, 1) for step in range(16))
 
 
 def class_weights(labels: Ints, classes: int) -> Floats:
@@ -59,7 +59,7 @@ def offsets(logits: Floats, labels: Ints, train_labels: Ints) -> Floats:
     return np.asarray(0.0 - best * log_share, dtype=np.float32)  # 0.0 -: no negative zeros
 
 
-def check_fold(head: nn.Module, answer: Callable[[], Floats]) -> None:
+def check_offsets_fold(head: nn.Module, answer: Callable[[], Floats]) -> None:
     """Try on a head whether `fold` moves each logit of `answer` [n, classes] by its own amount.
 
     Leaves the head as it was. Raises ModelError as `fold` does, or when the logits do not follow.
@@ -68,7 +68,7 @@ def check_fold(head: nn.Module, answer: Callable[[], Floats]) -> None:
     amounts = np.linspace(-1, 1, before.shape[1], dtype=np.float32)
     kept = {name: value.detach().clone() for name, value in head.state_dict().items()}
     try:
-        fold(head, amounts)
+        fold_offsets(head, amounts)
         after = answer()
     finally:
         head.load_state_dict(kept)
@@ -83,7 +83,7 @@ def check_fold(head: nn.Module, answer: Callable[[], Floats]) -> None:
         )
 
 
-def fold(head: nn.Module, amounts: Floats) -> None:
+def fold_offsets(head: nn.Module, amounts: Floats) -> None:
     """Add offsets [classes] to the head's bias, in place, so that the exported model has them.
 
     Raises ModelError when the head has no bias of that length.

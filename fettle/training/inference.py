@@ -1,4 +1,4 @@
-"""Run a module over a split batch by batch: pixels in, logits out."""
+"""Inference of a module over a split, batch by batch: pixels in, logits out."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def logits(
     where = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    found = []
+    parts = []
     with torch.inference_mode():
         for start in range(0, len(pixels), batch_images):
             batch = normalise(pixels[start : start + batch_images])
-            found.append(model(to_device(batch, where)).float().cpu().numpy())
+            parts.append(model(to_device(batch, where)).float().cpu().numpy())
     model.train(was_training)
-    return np.concatenate(found)
+    return np.concatenate(parts)
 
 
 def loss_of(answers: Floats, labels: Ints) -> float:

@@ -1,4 +1,4 @@
-"""Decide when a group of layers begins to learn and how fast: pure functions of epoch and step."""
+"""Learning-rate schedule with gradual unfreezing: pure functions of epoch and step."""
 
 from __future__ import annotations
 

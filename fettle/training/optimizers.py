@@ -1,4 +1,4 @@
-"""Build AdamW with one learning rate a group of layers, and store its state without pickle."""
+"""AdamW with one learning rate a group of layers; its state is stored without pickle."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def build(
     """
     parts = []
     for index, modules in enumerate(groups):
-        found = [p for module in modules for p in module.parameters()]
+        weights = [p for module in modules for p in module.parameters()]
         rate = learning_rate * decay_per_group**index
         for wide, decay in ((True, weight_decay), (False, 0.0)):
-            chosen = [p for p in found if (p.ndim > 1) == wide]
+            chosen = [p for p in weights if (p.ndim > 1) == wide]
             if chosen:
                 parts.append(
                     {
@@ -51,11 +51,11 @@ def unfreeze(groups: Sequence[Sequence[nn.Module]], count: int) -> None:
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Flatten the state into tensors named "<parameter index>.<entry>"."""
-    found = {}
+    tensors = {}
     for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
-            found[f"{index}.{name}"] = torch.as_tensor(value)
-    return found
+            tensors[f"{index}.{name}"] = torch.as_tensor(value)
+    return tensors
 
 
 def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Keep a training run in one file, so that a killed run goes on where its last epoch ended.
+"""Training checkpoint, one file: a killed run goes on where its last epoch ended.
 
 One safetensors file with the JSON state in its header: renamed into place, it is whole or absent.
 """

@@ -1,4 +1,4 @@
-"""Train a module: the one loop behind fine-tuning and behind compression's recovery.
+"""Training loop: the one behind fine-tuning and behind compression's recovery.
 
     fitted = fit(model, data=Data(...), plan=Plan(epochs_max=10, learning_rate=1e-3))
     fitted = fit(student, data=data, plan=plan, loss=distillation)   # any loss of yours
@@ -37,7 +37,9 @@ Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training gave; the model itself holds the weights of `best_epoch` (from 1)."""
+    """Fit result: what a training gave; the model itself holds the weights of `best_epoch` (from
+    1).
+    """
 
     curve: list[Epoch]
     best_epoch: int
@@ -75,9 +77,9 @@ def fit(
     run.resume(on_epoch)
     with torch.random.fork_rng():
         while not run.done(plan):
-            one = _epoch(run, data, plan, groups, loss or supervised(data, plan), frozen)
-            run.finish(one)
-            on_epoch(one)
+            epoch = _epoch(run, data, plan, groups, loss or supervised(data, plan), frozen)
+            run.finish(epoch)
+            on_epoch(epoch)
     model.load_state_dict(run.best)
     model.requires_grad_(True).eval()
     return Fitted(run.curve, run.best_epoch)
@@ -90,8 +92,8 @@ def supervised(data: TrainingData, plan: TrainingPlan) -> Loss:
         logits = model(inputs)
         weights = None
         if plan.imbalance == "weights":
-            found = class_balance.class_weights(data.train_labels, logits.shape[1])
-            weights = torch.from_numpy(found).to(logits)
+            by_class = class_balance.class_weights(data.train_labels, logits.shape[1])
+            weights = torch.from_numpy(by_class).to(logits)
         return F.cross_entropy(logits, labels, weight=weights, label_smoothing=plan.label_smoothing)
 
     return cross_entropy

@@ -1,4 +1,4 @@
-"""Say what is learnt from and how: the values the loop takes, and what it tells of an epoch."""
+"""Training plan and data: the values the loop takes, and what it tells of an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carry a training from epoch to epoch: its curve, its best weights, its checkpoint."""
+"""Training run from epoch to epoch: its curve, its best weights, its checkpoint."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class TrainingRun:
             return True
         if plan.patience_epochs is None or not self.curve or self.curve[-1].phase != "all":
             return False
-        opened = sum(one.phase != "all" for one in self.curve)
+        opened = sum(epoch.phase != "all" for epoch in self.curve)
         return len(self.curve) - max(self.best_epoch, opened) >= plan.patience_epochs
 
-    def finish(self, one: Epoch) -> None:
+    def finish(self, epoch: Epoch) -> None:
         """Note an epoch, keep its weights if it is the best so far, write the checkpoint."""
-        self.curve.append(one)
-        if self.best_epoch == 0 or _score(one) >= _score(self.curve[self.best_epoch - 1]):
-            self.best_epoch = one.epoch
+        self.curve.append(epoch)
+        if self.best_epoch == 0 or _score(epoch) >= _score(self.curve[self.best_epoch - 1]):
+            self.best_epoch = epoch.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if self.scratch is not None:
             training_checkpoint.save(
@@ -50,7 +50,7 @@ class TrainingRun:
             )
 
     def resume(self, on_epoch: Callable[[Epoch], None]) -> None:
-        """Take up the checkpoint in scratch, if there is one."""
+        """Resume from the checkpoint in scratch, if there is one."""
         kept = training_checkpoint.load(self.scratch) if self.scratch is not None else None
         if kept is None:
             return
@@ -59,11 +59,11 @@ class TrainingRun:
         optimizers.load_state(self.optimizer, parts.get("optimizer", {}))
         self.best = parts["best"]
         self.best_epoch = state["best_epoch"]
-        self.curve = [Epoch(**one) for one in state["curve"]]
-        for one in self.curve:
-            on_epoch(one)
+        self.curve = [Epoch(**epoch) for epoch in state["curve"]]
+        for epoch in self.curve:
+            on_epoch(epoch)
 
 
-def _score(one: Epoch) -> tuple[float, float]:
+def _score(epoch: Epoch) -> tuple[float, float]:
     """Rank an epoch: accuracy on validation first, then its loss."""
-    return one.validation_accuracy, -one.validation_loss
+    return epoch.validation_accuracy, -epoch.validation_loss

@@ -64,7 +64,7 @@ def test_sensitivities_add_up_over_small_batches_and_stop_at_the_count() -> None
 
 def test_taylor_reads_the_normalisations_of_a_group_where_it_has_some() -> None:
     model = build("mobile")
-    groups, _ = channel_groups.find(model, images(1), {})
+    groups, _ = channel_groups.find_groups(model, images(1), {})
     group = next(g for g in groups if "expand" in g.producers)
     assert group.norms == {"expand_norm", "depthwise_norm"}
     gates = {
@@ -73,15 +73,15 @@ def test_taylor_reads_the_normalisations_of_a_group_where_it_has_some() -> None:
         "depthwise_norm": torch.ones(48),
     }
     generator = torch.Generator()
-    found = channel_importance.score(group, "taylor", generator=generator, gates=gates)
+    found = channel_importance.score_channels(group, "taylor", generator=generator, gates=gates)
     assert found is not None
     assert found.tolist() == (torch.arange(48.0) + 1).tolist()
 
 
 def test_taylor_reads_the_producers_of_a_group_without_normalisation() -> None:
-    groups, _ = channel_groups.find(build("flat"), images(1), {})
+    groups, _ = channel_groups.find_groups(build("flat"), images(1), {})
     group = next(g for g in groups if g.name == "first")
-    found = channel_importance.score(
+    found = channel_importance.score_channels(
         group, "taylor", generator=torch.Generator(), gates={"first": torch.arange(24.0)}
     )
     assert found is not None
@@ -89,12 +89,14 @@ def test_taylor_reads_the_producers_of_a_group_without_normalisation() -> None:
 
 
 def test_taylor_without_any_sensitivity_has_nothing_to_read() -> None:
-    groups, _ = channel_groups.find(build("flat"), images(1), {})
-    assert channel_importance.score(groups[0], "taylor", generator=torch.Generator()) is None
+    groups, _ = channel_groups.find_groups(build("flat"), images(1), {})
+    assert (
+        channel_importance.score_channels(groups[0], "taylor", generator=torch.Generator()) is None
+    )
 
 
 def test_normalised_scores_have_mean_one_and_zeros_stay_zero() -> None:
-    assert float(channel_importance.normalised(torch.tensor([1.0, 5.0])).mean()) == pytest.approx(
-        1.0
-    )
-    assert channel_importance.normalised(torch.zeros(3)).tolist() == [0, 0, 0]
+    assert float(
+        channel_importance.normalise_scores(torch.tensor([1.0, 5.0])).mean()
+    ) == pytest.approx(1.0)
+    assert channel_importance.normalise_scores(torch.zeros(3)).tolist() == [0, 0, 0]

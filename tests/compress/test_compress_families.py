@@ -56,9 +56,9 @@ def test_all_families_are_tried() -> None:
 def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path) -> None:
     images = torch.randn(4, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     family, model = build(name, tmp_path)
-    before = layer_costs.totals(layer_costs.survey(model, images[:1]))
+    before = layer_costs.totals(layer_costs.count_layers(model, images[:1]))
     kept_whole = {one for module in family.protected(model) for one in module.modules()}
-    workshop = CompressionContext(
+    context = CompressionContext(
         example=images[:1],
         protected={n: "protected" for n, module in model.named_modules() if module in kept_whole},
         channel_multiple=8,
@@ -67,8 +67,8 @@ def test_a_family_is_pruned_and_rebuilt_from_its_plan(name: str, tmp_path: Path)
         fit=Fits(),
         build=student,
     )
-    outcome = prune.apply(model, CompressionPlan(), prune.Params(keep_fraction=0.5), workshop)
-    after = layer_costs.totals(layer_costs.survey(model, images[:1]))
+    outcome = prune.apply(model, CompressionPlan(), prune.Params(keep_fraction=0.5), context)
+    after = layer_costs.totals(layer_costs.count_layers(model, images[:1]))
     assert after[0] < before[0] / 2.5
     assert after[1] < before[1] / 2
     assert set(outcome.skipped) <= {n for n, m in model.named_modules() if m in kept_whole}

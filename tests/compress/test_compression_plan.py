@@ -10,28 +10,35 @@ from tiny_nets import build
 from torch import nn
 
 from fettle.compress import compression_plan, replacement_layers
-from fettle.compress.compression_plan import Architecture, CompressionPlan, Kept
+from fettle.compress.compression_plan import Architecture, CompressionPlan, KeptChannels
 from fettle.compress.replacement_layers import Part
 from fettle.errors import ModelError
 
 
 def test_a_plan_survives_json() -> None:
     plan = CompressionPlan(
-        {"a": Kept(16, (0, 3), 8, (1, 2)), "b": Kept(4, (2,)), "c": Kept(4, None, 8, (0, 7))}
+        {
+            "a": KeptChannels(16, (0, 3), 8, (1, 2)),
+            "b": KeptChannels(4, (2,)),
+            "c": KeptChannels(4, None, 8, (0, 7)),
+        }
     )
     assert CompressionPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_a_plan_of_the_first_schema_still_loads() -> None:
     old = {"schema": 1, "layers": {"a": {"out": [0], "out_full": 4, "in": None, "in_full": None}}}
-    assert CompressionPlan.from_json(old) == CompressionPlan({"a": Kept(4, (0,))})
+    assert CompressionPlan.from_json(old) == CompressionPlan({"a": KeptChannels(4, (0,))})
 
 
 def test_a_plan_with_replaced_parts_and_another_architecture_survives_json() -> None:
     chain = nn.Sequential(nn.Conv2d(4, 2, (3, 1), padding=(1, 0), bias=False), nn.ReLU6())
     plan = CompressionPlan(
-        {"a.0": Kept(2, (1,), 4, None)},
-        {"a": replacement_layers.of(chain), "b": replacement_layers.of(nn.Identity())},
+        {"a.0": KeptChannels(2, (1,), 4, None)},
+        {
+            "a": replacement_layers.describe_module(chain),
+            "b": replacement_layers.describe_module(nn.Identity()),
+        },
         Architecture("small_cnn", {"width": 8}),
     )
     assert CompressionPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
@@ -40,14 +47,19 @@ def test_a_plan_with_replaced_parts_and_another_architecture_survives_json() -> 
 def test_a_replaced_part_voids_what_the_plan_said_inside_it_and_can_be_cut_later() -> None:
     model = build("plain")
     plan = CompressionPlan(
-        {"block1.0.0": Kept(16, (0, 1), 1), "block1.1.0": Kept(16, None, 16, (0, 1))}
+        {
+            "block1.0.0": KeptChannels(16, (0, 1), 1),
+            "block1.1.0": KeptChannels(16, None, 16, (0, 1)),
+        }
     )
     compression_plan.apply(model, plan)
     part = nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.Conv2d(3, 2, 3, padding=1))
-    plan = compression_plan.replace(model, plan, "block1.0.0", part)
+    plan = compression_plan.replace_submodule(model, plan, "block1.0.0", part)
     assert set(plan.layers) == {"block1.1.0"}
-    plan = compression_plan.narrow(plan, dict(model.named_modules()), {("block1.0.0.1", "in"): {1}})
-    compression_plan.cut(part[1], out=None, in_=(0, 2))  # type: ignore[arg-type] # a Conv2d
+    plan = compression_plan.remove_channels(
+        plan, dict(model.named_modules()), {("block1.0.0.1", "in"): {1}}
+    )
+    compression_plan.cut_channels(part[1], out=None, in_=(0, 2))  # type: ignore[arg-type] # a Conv2d
     fresh = build("plain")
     compression_plan.apply(fresh, plan)
     assert fresh.get_submodule("block1.0.0.1").weight.shape == (2, 2, 3, 3)  # type: ignore[union-attr] # as above
@@ -57,7 +69,8 @@ def test_a_replaced_part_voids_what_the_plan_said_inside_it_and_can_be_cut_later
 def test_a_plan_that_replaces_a_module_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match=r"layer 'gone': got no such module"):
         compression_plan.apply(
-            build("plain"), CompressionPlan(replaced={"gone": replacement_layers.of(nn.Identity())})
+            build("plain"),
+            CompressionPlan(replaced={"gone": replacement_layers.describe_module(nn.Identity())}),
         )
 
 
@@ -73,11 +86,11 @@ def test_a_plan_that_replaces_a_module_that_is_not_there_is_refused() -> None:
     ],
 )
 def test_a_part_builds_the_module_it_was_written_from(module: nn.Module) -> None:
-    made = replacement_layers.build(
-        Part.from_json(json.loads(json.dumps(replacement_layers.of(module).to_json())))
+    made = replacement_layers.build_module(
+        Part.from_json(json.loads(json.dumps(replacement_layers.describe_module(module).to_json())))
     )
     assert repr(made) == repr(module)
-    assert replacement_layers.of(made) == replacement_layers.of(module)
+    assert replacement_layers.describe_module(made) == replacement_layers.describe_module(module)
 
 
 def test_a_plan_of_another_schema_is_refused() -> None:
@@ -91,7 +104,9 @@ def test_a_plan_of_another_schema_is_refused() -> None:
 
 def test_a_plan_for_another_width_is_refused_with_the_layer() -> None:
     with pytest.raises(ModelError) as caught:
-        compression_plan.apply(build("mobile"), CompressionPlan({"expand": Kept(64, (0, 1), 16)}))
+        compression_plan.apply(
+            build("mobile"), CompressionPlan({"expand": KeptChannels(64, (0, 1), 16)})
+        )
     assert str(caught.value) == (
         "the compression plan does not fit the model: layer 'expand': got widths (out, in) "
         "(48, 16); the plan was made for (64, 16). Fix: build the model with the family and "
@@ -101,7 +116,7 @@ def test_a_plan_for_another_width_is_refused_with_the_layer() -> None:
 
 def test_a_plan_for_a_layer_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match=r"layer 'gone': got no such layer"):
-        compression_plan.apply(build("mobile"), CompressionPlan({"gone": Kept(64, (0, 1))}))
+        compression_plan.apply(build("mobile"), CompressionPlan({"gone": KeptChannels(64, (0, 1))}))
 
 
 def test_an_empty_plan_changes_nothing() -> None:
@@ -129,13 +144,13 @@ def test_an_empty_plan_changes_nothing() -> None:
 def test_only_layers_with_plain_channels_can_be_cut(
     layer: nn.Module, expected: tuple[int, int | None] | None
 ) -> None:
-    assert compression_plan.widths(layer) == expected
+    assert compression_plan.channel_counts(layer) == expected
 
 
 def test_a_cut_layer_states_its_new_widths_and_keeps_the_chosen_weights() -> None:
     conv = nn.Conv2d(4, 6, 3)
     weight, bias = conv.weight.detach().clone(), conv.bias.detach().clone()  # type: ignore[union-attr] # it has one
-    compression_plan.cut(conv, out=(1, 5), in_=(0, 2, 3))
+    compression_plan.cut_channels(conv, out=(1, 5), in_=(0, 2, 3))
     assert (conv.out_channels, conv.in_channels) == (2, 3)
     assert torch.equal(conv.weight, weight[[1, 5]][:, [0, 2, 3]])
     assert conv.bias is not None
@@ -144,7 +159,7 @@ def test_a_cut_layer_states_its_new_widths_and_keeps_the_chosen_weights() -> Non
 
 def test_a_frozen_layer_stays_frozen_when_it_is_cut() -> None:
     layer = nn.Linear(4, 6).requires_grad_(False)
-    compression_plan.cut(layer, out=(1, 5), in_=None)
+    compression_plan.cut_channels(layer, out=(1, 5), in_=None)
     assert not layer.weight.requires_grad
 
 
@@ -154,11 +169,11 @@ def test_narrowing_twice_is_narrowing_once_by_both(first: set[int], data: st.Dat
     second = data.draw(st.sets(st.integers(0, len(left) - 1), max_size=len(left)))
     layer = nn.Linear(4, 16)
     modules: dict[str, nn.Module] = {"a": layer}
-    plan = compression_plan.narrow(CompressionPlan(), modules, {("a", "out"): first})
+    plan = compression_plan.remove_channels(CompressionPlan(), modules, {("a", "out"): first})
     kept = plan.layers["a"].out
     assert kept is not None
-    compression_plan.cut(layer, out=kept, in_=None)
-    twice = compression_plan.narrow(plan, modules, {("a", "out"): second})
-    assert twice.layers["a"] == Kept(
+    compression_plan.cut_channels(layer, out=kept, in_=None)
+    twice = compression_plan.remove_channels(plan, modules, {("a", "out"): second})
+    assert twice.layers["a"] == KeptChannels(
         16, tuple(c for index, c in enumerate(left) if index not in second), 4, None
     )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fettle.compress.recipe_warnings import remarks
+from fettle.compress.recipe_warnings import step_warnings
 from fettle.compress.techniques import distil, prune
 from fettle.measure import Measure
 
@@ -11,7 +11,7 @@ CHANCE = Measure(value=0.117, unit="1", n=179, low=0.08, high=0.17)
 
 def test_a_step_that_does_what_it_claims_needs_no_remark() -> None:
     assert (
-        remarks(
+        step_warnings(
             prune.CLAIMS,
             before=(1000, 5000),
             after=(100, 700),
@@ -24,7 +24,7 @@ def test_a_step_that_does_what_it_claims_needs_no_remark() -> None:
 
 
 def test_a_pruning_that_removed_nothing_is_said() -> None:
-    assert remarks(
+    assert step_warnings(
         prune.CLAIMS,
         before=(1000, 5000),
         after=(1000, 5000),
@@ -38,7 +38,7 @@ def test_a_pruning_that_removed_nothing_is_said() -> None:
 
 
 def test_a_distillation_that_gained_nothing_is_said() -> None:
-    assert remarks(
+    assert step_warnings(
         distil.CLAIMS,
         before=(1000, 5000),
         after=(1000, 5000),
@@ -49,7 +49,7 @@ def test_a_distillation_that_gained_nothing_is_said() -> None:
 
 
 def test_an_accuracy_at_chance_is_said() -> None:
-    assert remarks(
+    assert step_warnings(
         prune.CLAIMS,
         before=(1000, 5000),
         after=(100, 700),

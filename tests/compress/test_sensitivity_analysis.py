@@ -34,10 +34,10 @@ def test_the_loss_from_kept_activations_is_the_loss_of_the_whole_model(name: str
 
 def test_silencing_a_group_is_felt_and_undone() -> None:
     found = bench("plain")
-    group = channel_groups.find(build("plain"), images(1), {})[0][0]
+    group = channel_groups.find_groups(build("plain"), images(1), {})[0][0]
     before = found.loss()
     state = {n: t.clone() for n, t in found.modules[""].state_dict().items()}
-    with sensitivity_analysis.silenced(found, group, range(group.width)):
+    with sensitivity_analysis.masked_channels(found, group, range(group.width)):
         assert found.loss(group.producers) != pytest.approx(before, rel=1e-4)
     after = found.modules[""].state_dict()
     moving = ("running_mean", "running_var", "num_batches_tracked")
@@ -47,14 +47,14 @@ def test_silencing_a_group_is_felt_and_undone() -> None:
 def test_the_survey_leaves_the_model_alone() -> None:
     model = build("mobile")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    sensitivity_analysis.survey(model, workshop())
+    sensitivity_analysis.measure_sensitivity(model, workshop())
     assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
     assert not model.training
 
 
 @pytest.mark.parametrize("importance", ["l1", "l2", "taylor", "bn_scale", "random"])
 def test_a_survey_measures_every_block_and_group(importance: str) -> None:
-    found = sensitivity_analysis.survey(chain(), workshop(), importance=importance)  # type: ignore[arg-type] # one of the Literal
+    found = sensitivity_analysis.measure_sensitivity(chain(), workshop(), importance=importance)  # type: ignore[arg-type] # one of the Literal
     assert [block.name for block in found.blocks] == ["1.0", "1.1", "1.2"]
     assert found.blocks[1].loss_increase == pytest.approx(0, abs=1e-6)  # it does nothing
     assert abs(found.blocks[0].loss_increase) > 1e-4
@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_traced_has_no_group_and_says_so() -> None:
             logits: torch.Tensor = self.classifier(x.mean((2, 3)))
             return logits
 
-    found = sensitivity_analysis.survey(Detached(), workshop())
+    found = sensitivity_analysis.measure_sensitivity(Detached(), workshop())
     assert found.groups == ()
     assert list(found.skipped) == [sensitivity_analysis.WHOLE]
     assert found.skipped[sensitivity_analysis.WHOLE].startswith(
@@ -86,13 +86,15 @@ def test_a_model_that_cannot_be_traced_has_no_group_and_says_so() -> None:
 
 
 def test_without_shares_the_groups_are_listed_and_not_measured() -> None:
-    found = sensitivity_analysis.survey(chain(), workshop(), shares=())
+    found = sensitivity_analysis.measure_sensitivity(chain(), workshop(), shares=())
     assert [(group.width, group.losses) for group in found.groups] == [(16, ())]
     assert len(found.blocks) == 3
 
 
 def test_a_survey_survives_json() -> None:
-    doc = sensitivity_analysis.to_json(sensitivity_analysis.survey(chain(), workshop()))
+    doc = sensitivity_analysis.to_json(
+        sensitivity_analysis.measure_sensitivity(chain(), workshop())
+    )
     assert json.loads(json.dumps(doc))["blocks"][1]["name"] == "1.1"
     assert set(doc) == {"loss", "images", "blocks", "groups", "skipped"}
 

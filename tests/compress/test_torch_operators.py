@@ -18,9 +18,9 @@ def test_a_module_and_its_file_list_the_same(tmp_path: Path) -> None:
     model = tiny_nets.Mobile()
     listed = torch_operators.operators(model, torch.zeros(1, 1, tiny_nets.SIDE, tiny_nets.SIDE))
     path = tmp_path / "model.onnx"
-    export_onnx.lower(model, channels=1, size_px=tiny_nets.SIDE, out=path)
+    export_onnx.export(model, channels=1, size_px=tiny_nets.SIDE, out=path)
     unnamed = [replace(one, name="") for one in listed]
-    assert unnamed == [replace(one, name="") for one in width_sweep.of_file(path)]
+    assert unnamed == [replace(one, name="") for one in width_sweep.list_operators(path)]
 
 
 def test_an_operator_bears_its_layers_name() -> None:

@@ -136,7 +136,7 @@ def test_the_model_lowers_to_onnx_and_answers_the_same(
     made: Made, images: torch.Tensor, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
-    export_onnx.lower(made.model, channels=CHANNELS, size_px=SIZE_PX, out=path)
+    export_onnx.export(made.model, channels=CHANNELS, size_px=SIZE_PX, out=path)
     with torch.no_grad():
         reference = made.model.eval()(images).numpy()
     found = export_onnx.parity(path, images.numpy(), reference)
@@ -168,7 +168,7 @@ def test_the_family_without_training_hands_on_a_lowered_model(
 ) -> None:
     model = build("small_cnn", tmp_path)
     given = tmp_path / "given.onnx"
-    export_onnx.lower(model, channels=CHANNELS, size_px=SIZE_PX, out=given)
+    export_onnx.export(model, channels=CHANNELS, size_px=SIZE_PX, out=given)
     options = onnx_file.Params(path="given.onnx")
     adopted = onnx_file.adopt(
         onnx_file.path(options, tmp_path),
@@ -180,4 +180,4 @@ def test_the_family_without_training_hands_on_a_lowered_model(
     taken = tmp_path / "taken.onnx"
     taken.write_bytes(adopted.proto.SerializeToString())
     batch = images.numpy()
-    assert np.array_equal(export_onnx.answers(taken, batch), export_onnx.answers(given, batch))
+    assert np.array_equal(export_onnx.run_onnx(taken, batch), export_onnx.run_onnx(given, batch))

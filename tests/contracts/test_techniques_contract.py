@@ -127,9 +127,9 @@ def test_a_technique_does_to_size_and_shapes_what_it_claims(name: str) -> None:
     claims: Capabilities = plugins.resolve("techniques", name, where="").CLAIMS
     model = build()
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    before = layer_costs.totals(layer_costs.survey(model, EXAMPLE))
+    before = layer_costs.totals(layer_costs.count_layers(model, EXAMPLE))
     model, outcome, lesson = apply(name, model)
-    after = layer_costs.totals(layer_costs.survey(model, EXAMPLE))
+    after = layer_costs.totals(layer_costs.count_layers(model, EXAMPLE))
     assert (after[0] < before[0]) == claims.shrinks_parameters
     assert (after[1] < before[1]) == claims.shrinks_macs
     kept = {key: tensor.shape for key, tensor in model.state_dict().items()} == shapes
@@ -166,7 +166,7 @@ def test_the_proposals_of_a_technique_are_options_of_its_own(name: str) -> None:
     if not hasattr(technique, "proposals"):
         assert not technique.CLAIMS.shrinks_parameters, "a search could never take it"
         return
-    survey = sensitivity_analysis.survey(build(), workshop(Lesson()), as_built=True)
+    survey = sensitivity_analysis.measure_sensitivity(build(), workshop(Lesson()), as_built=True)
     proposed = technique.proposals(survey, multiple=8, seed=0)
     assert proposed == technique.proposals(survey, multiple=8, seed=0)
     for options in proposed:

@@ -18,7 +18,7 @@ def test_the_bound_covers_the_true_drop_as_often_as_it_says(
     n: int, flips: float, drop: float
 ) -> None:
     lost, gained = (flips + drop) / 2, (flips - drop) / 2
-    missed = accuracy_budget.chance_at(lost, gained, n, drop_max=drop, confidence=0.95)
+    missed = accuracy_budget.power_at(lost, gained, n, drop_max=drop, confidence=0.95)
     assert 0.935 <= 1 - missed <= 0.965  # exact, not simulated; 0.943 to 0.958 is what is found
 
 
@@ -27,7 +27,7 @@ def test_a_simulation_finds_the_same_coverage_as_the_exact_sum() -> None:
     rest = 1 - lost - gained
     counts = np.random.default_rng(1).multinomial(n, [lost, gained, rest], size=draws)
     held = accuracy_budget.passes(counts[:, 0], counts[:, 1], n, drop_max=0.01, confidence=0.95)
-    exact = accuracy_budget.chance_at(lost, gained, n, drop_max=0.01, confidence=0.95)
+    exact = accuracy_budget.power_at(lost, gained, n, drop_max=0.01, confidence=0.95)
     assert float(held.mean()) == pytest.approx(exact, abs=4 * np.sqrt(0.05 / draws))
 
 
@@ -63,7 +63,7 @@ def test_the_foresight_agrees_with_drawing_shares_then_counts() -> None:
     shares = rng.dirichlet([2.5, 1.5, 177.5], size=draws)
     counts = rng.multinomial(n, shares)
     held = accuracy_budget.passes(counts[:, 0], counts[:, 1], n, drop_max=0.02, confidence=0.95)
-    found = accuracy_budget.chance(seen, n, drop_max=0.02, confidence=0.95)
+    found = accuracy_budget.predictive_probability(seen, n, drop_max=0.02, confidence=0.95)
     assert found == pytest.approx(float(held.mean()), abs=0.006)
 
 
@@ -71,17 +71,19 @@ def test_the_foresight_agrees_with_drawing_shares_then_counts() -> None:
 @settings(max_examples=40, deadline=None)
 def test_losing_one_more_answer_never_raises_the_foresight(lost: int, gained: int) -> None:
     fewer, more = (
-        accuracy_budget.chance(PairedCounts(b, gained, 200), 900, drop_max=0.02, confidence=0.95)
+        accuracy_budget.predictive_probability(
+            PairedCounts(b, gained, 200), 900, drop_max=0.02, confidence=0.95
+        )
         for b in (lost, lost + 1)
     )
     assert 0 <= more < fewer <= 1
 
 
 def test_foresight_on_much_validation_is_the_chance_at_its_shares() -> None:
-    found = accuracy_budget.chance(
+    found = accuracy_budget.predictive_probability(
         PairedCounts(8_000, 5_000, 1_000_000), 900, drop_max=0.02, confidence=0.95
     )
-    known = accuracy_budget.chance_at(0.008, 0.005, 900, drop_max=0.02, confidence=0.95)
+    known = accuracy_budget.power_at(0.008, 0.005, 900, drop_max=0.02, confidence=0.95)
     assert found == pytest.approx(known, abs=0.01)
 
 
@@ -92,35 +94,37 @@ def test_foresight_on_much_validation_is_the_chance_at_its_shares() -> None:
 )
 def test_a_small_test_set_decides_little(n: int, low: float, high: float) -> None:
     for flips in (0.01, 0.02):
-        found = accuracy_budget.chance_at(flips / 2, flips / 2, n, drop_max=0.01, confidence=0.95)
+        found = accuracy_budget.power_at(flips / 2, flips / 2, n, drop_max=0.01, confidence=0.95)
         assert low <= found <= high
 
 
 def test_the_n_needed_is_where_the_power_is_reached() -> None:
     for drop_max, drop in ((0.02, 0.0), (0.01, 0.0), (0.01, 0.004)):
-        n = accuracy_budget.n_needed(drop_max, confidence=0.95, drop=drop)
+        n = accuracy_budget.sample_size(drop_max, confidence=0.95, drop=drop)
         assert n is not None
         share = (0.015 + drop) / 2, (0.015 - drop) / 2
-        reached = accuracy_budget.chance_at(*share, n, drop_max=drop_max, confidence=0.95)
-        before = accuracy_budget.chance_at(*share, n * 9 // 10, drop_max=drop_max, confidence=0.95)
+        reached = accuracy_budget.power_at(*share, n, drop_max=drop_max, confidence=0.95)
+        before = accuracy_budget.power_at(*share, n * 9 // 10, drop_max=drop_max, confidence=0.95)
         assert reached >= 0.8 > before
 
 
 def test_the_n_needed_of_a_very_small_budget_is_the_normal_law_s() -> None:
-    exact = accuracy_budget.n_needed(0.0025, confidence=0.95)
+    exact = accuracy_budget.sample_size(0.0025, confidence=0.95)
     normal = (
         0.015 * ((accuracy_budget.quantile(0.95) + accuracy_budget.quantile(0.8)) / 0.0025) ** 2
     )
     assert exact == pytest.approx(normal, rel=0.02)
-    assert accuracy_budget.n_needed(0.0001, confidence=0.95) == pytest.approx(9_274_000, rel=0.01)
+    assert accuracy_budget.sample_size(0.0001, confidence=0.95) == pytest.approx(
+        9_274_000, rel=0.01
+    )
 
 
 def test_no_test_set_shows_a_drop_as_large_as_the_budget_to_be_inside() -> None:
-    assert accuracy_budget.n_needed(0.01, confidence=0.95, drop=0.01) is None
+    assert accuracy_budget.sample_size(0.01, confidence=0.95, drop=0.01) is None
 
 
 def test_below_the_least_n_not_even_a_perfect_copy_passes() -> None:
-    least = accuracy_budget.least_n(0.02, confidence=0.95)
+    least = accuracy_budget.min_sample_size(0.02, confidence=0.95)
     assert least == 133
     assert accuracy_budget.passes(0, 0, least, drop_max=0.02, confidence=0.95)
     assert not accuracy_budget.passes(0, 0, least - 1, drop_max=0.02, confidence=0.95)
@@ -151,13 +155,13 @@ def test_a_worse_model_s_bound_lies_above_its_drop() -> None:
 
 
 def test_a_budget_below_the_noise_is_said_with_the_n_needed() -> None:
-    assert accuracy_budget.below_noise(899, drop_max=0.02, confidence=0.95) is None
-    assert accuracy_budget.below_noise(411, drop_max=0.01, confidence=0.95) == (
+    assert accuracy_budget.noise_warning(899, drop_max=0.02, confidence=0.95) is None
+    assert accuracy_budget.noise_warning(411, drop_max=0.01, confidence=0.95) == (
         "compress.budget is below the noise of the test set: with n = 411 even a lossless model is "
         "shown to drop at most 0.01 (95% bound) with probability 0.41; 0.8 needs about 1,062 test "
         "images. Raise ingest.split.test, add data, or raise compress.budget.drop_max"
     )
-    nothing = accuracy_budget.below_noise(899, drop_max=0.0, confidence=0.95)
+    nothing = accuracy_budget.noise_warning(899, drop_max=0.0, confidence=0.95)
     assert nothing is not None
     assert "with probability 0.05; 0.8 needs a budget above 0." in nothing
 

@@ -30,12 +30,14 @@ def break_layer(path: Path, name: str) -> None:
 
 
 def test_sound_int8_parts_nowhere(files: tuple[Path, Path]) -> None:
-    layers = layer_divergence.climb(*files, tiny_onnx.images(30))
+    layers = layer_divergence.compare_files(*files, tiny_onnx.images(30))
     assert [layer.name for layer in layers] == ["conv1", "conv2", "gemm"]
     assert min(layer.ratio_db for layer in layers) > 20
-    assert layer_divergence.parted(layers) is None
+    assert layer_divergence.describe_divergence(layers) is None
     assert (
-        layer_divergence.parted(layer_divergence.climb_runtime(files[1], tiny_onnx.images(30)))
+        layer_divergence.describe_divergence(
+            layer_divergence.compare_runtime(files[1], tiny_onnx.images(30))
+        )
         is None
     )
 
@@ -48,14 +50,16 @@ def test_the_layer_that_was_broken_is_named(
     files: tuple[Path, Path], name: str, before: str
 ) -> None:
     break_layer(files[1], name)
-    text = layer_divergence.parted(layer_divergence.climb(*files, tiny_onnx.images(30)))
+    text = layer_divergence.describe_divergence(
+        layer_divergence.compare_files(*files, tiny_onnx.images(30))
+    )
     assert text is not None
     assert text.startswith(f"the first layer that diverges is '{name}' (")
     assert before in text
 
 
 def test_a_file_is_the_same_as_itself(files: tuple[Path, Path]) -> None:
-    layers = layer_divergence.climb(files[0], files[0], tiny_onnx.images(5))
+    layers = layer_divergence.compare_files(files[0], files[0], tiny_onnx.images(5))
     assert {layer.ratio_db for layer in layers} == {layer_divergence.SAME_DB}
 
 
@@ -76,7 +80,7 @@ def test_files_without_a_layer_in_common_cannot_be_compared(
         node.name = f"another_{node.name}"
     onnx.save(other, tmp_path / "other.onnx")
     with pytest.raises(ModelError) as caught:
-        layer_divergence.climb(files[0], tmp_path / "other.onnx", tiny_onnx.images(5))
+        layer_divergence.compare_files(files[0], tmp_path / "other.onnx", tiny_onnx.images(5))
     assert str(caught.value) == (
         "two versions of a model cannot be compared layer by layer: got 3 and 3 named layers, none "
         "in common; Conv, Gemm, MatMul keep their names. Fix: compare files that were made from "

@@ -26,8 +26,8 @@ def test_each_class_is_paired_on_its_own_images() -> None:
 
 def test_a_class_beyond_the_bound_is_named_though_the_mean_drops_little() -> None:
     drops = per_class_accuracy.recall_drops(logits({}), logits({0: 10}), LABELS, ["cat", "dog"])
-    assert per_class_accuracy.lost(drops, 0.15) == ["cat"]
-    assert per_class_accuracy.lost(drops, 0.2) == []
+    assert per_class_accuracy.classes_over_limit(drops, 0.15) == ["cat"]
+    assert per_class_accuracy.classes_over_limit(drops, 0.2) == []
 
 
 def test_a_loss_that_chance_explains_is_no_loss() -> None:
@@ -36,4 +36,4 @@ def test_a_loss_that_chance_explains_is_no_loss() -> None:
         logits({0: 1, 1: 2}), logits({0: 3}), LABELS, ["cat", "dog"]
     )
     assert drops["cat"].value == 0.04
-    assert per_class_accuracy.lost(drops, 0.01) == []
+    assert per_class_accuracy.classes_over_limit(drops, 0.01) == []

@@ -179,7 +179,7 @@ def looked(gain: float, trial: int) -> tuple[int, Measure]:
         noise = np.exp(rng.gamma(1.0, 0.3, (2, rounds)))
         return {"float": gain * shared * noise[0], "ours": shared * noise[1]}
 
-    times, found = latency_measurement.settled(
+    times, found = latency_measurement.measure_until_significant(
         draw(40), draw, slow="float", fast="ours", seed=trial
     )
     return len(times["ours"]), found

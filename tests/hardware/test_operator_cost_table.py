@@ -11,7 +11,7 @@ import pytest
 
 from fettle.errors import ProjectError
 from fettle.hardware import machine_fingerprint, operator_cost_fit, operator_cost_table
-from fettle.hardware.operator_cost_table import Costs, CostSample, Net, PredictionCheck
+from fettle.hardware.operator_cost_table import Costs, CostSample, NetworkTiming, PredictionCheck
 from fettle.operator_shape import Operator
 
 GLUE_MS, SHARE, EACH_MS = 0.02, 0.8, 0.001
@@ -29,14 +29,14 @@ def kernel_ms(one: Operator) -> float:
     return 0.002 + 1e-5 * one.outputs * one.height / 16 + 2e-9 * one.macs
 
 
-def net(*channels: int, size: int = 16, deep: int = 1) -> Net:
+def net(*channels: int, size: int = 16, deep: int = 1) -> NetworkTiming:
     """A chain of convolutions; `deep` repeats it."""
     chain = [conv(a, b, size=size) for a, b in itertools.pairwise(channels)] * deep
     ms = GLUE_MS + sum(SHARE * kernel_ms(one) + EACH_MS for one in chain)
-    return Net(tuple(chain), ms, GLUE_MS)
+    return NetworkTiming(tuple(chain), ms, GLUE_MS)
 
 
-def learnt(checks: tuple[Net, ...]) -> Costs:
+def learnt(checks: tuple[NetworkTiming, ...]) -> Costs:
     rng = np.random.default_rng(0)
     nets = [net(*map(int, rng.integers(8, 128, 4)), deep=1 + at % 3) for at in range(14)]
     samples = [
@@ -74,7 +74,7 @@ def test_depth_counts_not_only_work() -> None:
 
 def test_the_interval_is_the_error_made_on_unknown_networks() -> None:
     truth = net(24, 48, 24)
-    slower = Net(truth.operators, truth.ms * 1.25)
+    slower = NetworkTiming(truth.operators, truth.ms * 1.25)
     costs = learnt((slower,))
     assert costs.error == pytest.approx(0.2, abs=0.02)
     found = operator_cost_table.predict(costs, truth.operators)
@@ -97,17 +97,17 @@ def test_a_hiccup_of_the_machine_does_not_bend_the_table() -> None:
         for one_net in nets
         for operator in one_net.operators
     ]
-    nets[5] = Net(nets[5].operators, nets[5].ms * 6, GLUE_MS)
+    nets[5] = NetworkTiming(nets[5].operators, nets[5].ms * 6, GLUE_MS)
     unseen = net(10, 77, 33, 121)
     costs = operator_cost_fit.fit(samples, nets, (unseen,))
     assert costs.error == pytest.approx(0, abs=0.03)
 
 
-def outgrown(share: float) -> Net:
+def outgrown(share: float) -> NetworkTiming:
     """A chain at a share of its widths whose weights beyond a million wait for the memory."""
     small = net(*(int(width * share) for width in (64, 320, 480, 320)), size=8)
     beyond = sum(operator.weights for operator in small.operators) - 1e6
-    return Net(small.operators, small.ms + 1e-7 * max(0.0, beyond), GLUE_MS)
+    return NetworkTiming(small.operators, small.ms + 1e-7 * max(0.0, beyond), GLUE_MS)
 
 
 def test_weights_that_outgrow_a_cache_do_not_slow_the_networks_within_it() -> None:

@@ -26,7 +26,7 @@ def logits_of(proto: onnx.ModelProto, path: Path) -> np.ndarray:
 
 
 def test_operators_are_listed_with_their_shapes(model: Path) -> None:
-    listed = width_sweep.of_file(model)
+    listed = width_sweep.list_operators(model)
     assert [one.form for one in listed][:2] == ["conv 3x3", "conv 3x3 depthwise"]
     assert [(one.inputs, one.outputs) for one in listed][:2] == [(1, 32), (32, 32)]
     assert listed[-1].kind == "gemm"
@@ -34,20 +34,20 @@ def test_operators_are_listed_with_their_shapes(model: Path) -> None:
 
 def test_a_flattened_map_cannot_be_cut_by_width(model: Path, tmp_path: Path) -> None:
     proto = onnx.load(model)
-    cut = onnx_width_scaling.clone(proto, {32: 16})
-    assert not onnx_width_scaling.runs(cut, np.zeros((1, *SHAPE), np.float32))
-    assert onnx_width_scaling.runs(
-        onnx_width_scaling.clone(proto, {}), np.zeros((1, *SHAPE), np.float32)
+    cut = onnx_width_scaling.scale_widths(proto, {32: 16})
+    assert not onnx_width_scaling.is_runnable(cut, np.zeros((1, *SHAPE), np.float32))
+    assert onnx_width_scaling.is_runnable(
+        onnx_width_scaling.scale_widths(proto, {}), np.zeros((1, *SHAPE), np.float32)
     )
 
 
 def test_drawn_widths_stay_within_the_network_and_its_multiple() -> None:
-    drawn = width_sweep.draw([24, 96, 320], 8, seed=1)
+    drawn = width_sweep.draw_widths([24, 96, 320], 8, seed=1)
     assert len(drawn.learnt) == width_sweep.LEARNT
     assert drawn.learnt[0] == {}
     for one in (*drawn.learnt[1:], *drawn.checked):
         assert all(8 <= one[w] <= w and one[w] % 8 == 0 for w in (24, 96, 320))
-    assert width_sweep.draw([24, 96, 320], 8, seed=1) == drawn
+    assert width_sweep.draw_widths([24, 96, 320], 8, seed=1) == drawn
     assert not set(map(str, drawn.learnt)) & set(map(str, drawn.checked))
 
 
@@ -65,7 +65,7 @@ def clones_of_groups(groups: int) -> list[operator_cost_table.Operator]:
 
 
 def test_names_lead_from_a_kernel_to_its_operator(model: Path, tmp_path: Path) -> None:
-    made = onnx_width_scaling.clone(onnx.load(model), {})
+    made = onnx_width_scaling.scale_widths(onnx.load(model), {})
     before = logits_of(made, tmp_path / "before.onnx")
     listed = onnx_width_scaling.name_after_operators(made)
     assert np.array_equal(logits_of(made, tmp_path / "after.onnx"), before)
@@ -80,7 +80,7 @@ def test_names_lead_from_a_kernel_to_its_operator(model: Path, tmp_path: Path) -
 
 
 def test_a_network_that_cannot_be_cut_is_timed_as_it_is(model: Path) -> None:
-    taken = width_sweep.take(
+    taken = width_sweep.sweep_widths(
         model, shape=SHAPE, multiple=8, seed=1, rounds=5,
         open_=lambda path: ort.open(path, threads=1),
         profile=lambda path: ort.profile(path, threads=1),

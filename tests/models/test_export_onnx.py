@@ -58,7 +58,7 @@ class TwoAnswers(Net):
 
 def lowered(model: nn.Module, folder: Path, name: str = "model.onnx") -> Path:
     path = folder / name
-    export_onnx.lower(model, channels=1, size_px=8, out=path)
+    export_onnx.export(model, channels=1, size_px=8, out=path)
     return path
 
 
@@ -191,7 +191,7 @@ def test_an_answer_that_is_no_tensor_of_logits_is_refused(tmp_path: Path) -> Non
 def test_parity_is_the_worst_row_and_the_largest_difference() -> None:
     reference = np.array([[4.0, 0.0], [0.0, 2.0]], dtype=np.float32)
     logits = np.array([[4.0, 0.0], [1.0, 0.0]], dtype=np.float32)
-    found = export_onnx.compare(logits, reference)
+    found = export_onnx.compare_logits(logits, reference)
     assert found.to_dict() == {"cosine": 0.0, "max_abs": 2.0, "relative": 0.5, "top1": 0.5}
 
 
@@ -211,12 +211,14 @@ def test_parity_beyond_the_tolerance_is_refused_with_the_numbers() -> None:
 def test_parity_that_is_no_number_is_refused() -> None:
     rows = np.full((2, 2), np.nan, dtype=np.float32)
     with pytest.raises(ModelError, match="max_abs nan"):
-        export_onnx.check_parity(export_onnx.compare(rows, np.ones_like(rows)), what="model.onnx")
+        export_onnx.check_parity(
+            export_onnx.compare_logits(rows, np.ones_like(rows)), what="model.onnx"
+        )
 
 
 def test_logits_of_another_shape_are_refused() -> None:
     with pytest.raises(ModelError) as caught:
-        export_onnx.compare(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32))
+        export_onnx.compare_logits(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32))
     assert str(caught.value) == (
         "two versions of a model answer in different shapes: got [2, 3] against [2, 4]; both must "
         "give one logit a class for each image. Fix: build both from the same family and options."
@@ -227,7 +229,7 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"^ONNX Runtime does not run broken\.onnx: got "):
-        export_onnx.answers(broken, batch(1))
+        export_onnx.run_onnx(broken, batch(1))
 
 
 def test_a_network_trained_channels_last_gets_no_gather(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_a_network_trained_channels_last_gets_no_gather(tmp_path: Path) -> None:
     pooled = nn.Sequential(
         nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
     )
-    export_onnx.lower(
+    export_onnx.export(
         pooled.to(memory_format=torch.channels_last),
         channels=1,
         size_px=8,

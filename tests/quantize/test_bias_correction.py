@@ -30,7 +30,7 @@ def corrected(tmp_path: Path) -> static_int8.Int8Draft:
 def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> static_int8.Int8Draft:
     with monkeypatch.context() as patch:
         patch.setattr(
-            bias_correction, "_surely", lambda apart: np.zeros(apart.shape[1], np.float32)
+            bias_correction, "_shrunk_mean", lambda apart: np.zeros(apart.shape[1], np.float32)
         )
         return _draft(tiny_onnx.pooled(tmp_path / "model.onnx"))
 
@@ -89,7 +89,7 @@ def test_the_pieces_together_are_the_whole_graph(
         seen.append(apart)
         return np.zeros(apart.shape[1], np.float32)
 
-    monkeypatch.setattr(bias_correction, "_surely", none)
+    monkeypatch.setattr(bias_correction, "_shrunk_mean", none)
     means = _by_image(plain.prepared)
     whole = _by_image(plain.quantized)
     bias_correction.correct(plain.quantized, prepared=plain.prepared, means=means, batches=[IMAGES])
@@ -115,13 +115,13 @@ def test_a_convolution_without_a_bias_gets_one(tmp_path: Path) -> None:
 )
 def test_a_shift_counts_by_how_sure_it_is(rows: list[float], expected: float) -> None:
     apart = np.array(rows, np.float32).reshape(64, 1)
-    assert bias_correction._surely(apart) == pytest.approx(np.array([expected]), abs=1e-6)
+    assert bias_correction._shrunk_mean(apart) == pytest.approx(np.array([expected]), abs=1e-6)
 
 
 def test_the_first_batches_are_taken_until_there_are_enough_images() -> None:
     batches = [IMAGES[:15]] * 5
-    assert [len(one) for one in bias_correction.some(batches)] == [15, 15, 15]
-    assert [len(one) for one in bias_correction.some(batches[:1])] == [15]
+    assert [len(one) for one in bias_correction.first_batches(batches)] == [15, 15, 15]
+    assert [len(one) for one in bias_correction.first_batches(batches[:1])] == [15]
 
 
 def test_means_are_of_the_first_images_alone(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_means_are_of_the_first_images_alone(tmp_path: Path) -> None:
         tmp_path,
         batches=batches,
         methods=["minmax"],
-        shown=len(bias_correction.some(batches)),
+        shown=len(bias_correction.first_batches(batches)),
         on_batch=means.add,
     )
     rows = means.of_layers()["conv"]

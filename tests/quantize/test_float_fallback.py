@@ -26,7 +26,7 @@ def draft(tmp_path: Path) -> static_int8.Int8Draft:
 def test_the_layer_that_loses_most_for_its_price_comes_first(draft: static_int8.Int8Draft) -> None:
     macs = float_fallback.macs(draft.prepared, tiny_onnx.images(1))
     assert macs == {"conv1": 64 * 8 * 9, "conv2": 64 * 8 * 9, "gemm": 512 * 3}
-    layers = float_fallback.rank(
+    layers = float_fallback.rank_layers(
         draft.quantized, draft.prepared, images=tiny_onnx.images(48, seed=3), macs=macs
     )
     assert layers[0].name == "conv2"
@@ -58,10 +58,10 @@ def test_bisection_finds_the_fewest_layers(least: int) -> None:
         asked.append(count)
         return count >= least
 
-    assert float_fallback.fewest(10, accept) == least
+    assert float_fallback.fewest_layers(10, accept) == least
     assert len(asked) <= 5
 
 
 def test_there_is_no_number_of_layers_where_none_is_accepted() -> None:
-    assert float_fallback.fewest(10, lambda _: False) is None
-    assert float_fallback.fewest(0, lambda _: True) is None
+    assert float_fallback.fewest_layers(10, lambda _: False) is None
+    assert float_fallback.fewest_layers(0, lambda _: True) is None

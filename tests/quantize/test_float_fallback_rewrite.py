@@ -97,7 +97,7 @@ def test_any_layers_may_go_back_to_float_and_the_others_stay_int8(
     tmp_path: Path, seed: int
 ) -> None:
     made, dice = draft(tmp_path, seed), np.random.default_rng(seed)
-    layers = qdq_graph.candidates(made.quantized)
+    layers = qdq_graph.int8_layers(made.quantized)
     wanted = float_fallback.run(made.prepared, IMAGES)
     int8_error = ((float_fallback.run(made.quantized, IMAGES) - wanted) ** 2).mean()
     for share in (0.2, 0.5, 0.8):
@@ -129,7 +129,7 @@ def rounded_twice(proto: onnx.ModelProto) -> list[str]:
 def test_all_layers_float_leave_no_rounding_at_all(tmp_path: Path) -> None:
     made = draft(tmp_path, 3)
     proto = float_fallback_rewrite.reverted(
-        made.quantized, made.prepared, qdq_graph.candidates(made.quantized)
+        made.quantized, made.prepared, qdq_graph.int8_layers(made.quantized)
     )
     found, wanted = float_fallback.run(proto, IMAGES), float_fallback.run(made.prepared, IMAGES)
     assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()

@@ -41,7 +41,7 @@ def test_weights_are_those_of_the_quantizer_itself(
 ) -> None:
     model = tiny_onnx.classifier(tmp_path / "model.onnx", width=8, dead=dead, seed=3)
     ours = _weight(_quantized(model, bits), layer)
-    monkeypatch.setattr(per_channel_rounding, "of_convolutions", lambda _: [])
+    monkeypatch.setattr(per_channel_rounding, "round_convolutions", lambda _: [])
     theirs = _weight(_quantized(model, bits), layer)
     assert [our.dtype for our in ours] == [their.dtype for their in theirs]
     np.testing.assert_array_equal(ours[0], theirs[0])
@@ -62,6 +62,6 @@ def test_the_step_of_a_dead_channel_holds_its_bias(tmp_path: Path) -> None:
 
 def test_only_weights_that_convolutions_alone_read_are_its_own(tmp_path: Path) -> None:
     proto = onnx.load(tiny_onnx.classifier(tmp_path / "model.onnx"))
-    assert per_channel_rounding.of_convolutions(proto) == ["w1", "w2"]
+    assert per_channel_rounding.round_convolutions(proto) == ["w1", "w2"]
     proto.graph.node.append(helper.make_node("Abs", ["w2"], ["beside"], "abs"))
-    assert per_channel_rounding.of_convolutions(proto) == ["w1"]
+    assert per_channel_rounding.round_convolutions(proto) == ["w1"]

@@ -21,7 +21,7 @@ class Teacher:
 
 
 def _losses(teacher: Teacher, known: dict[bytes, torch.Tensor], times: int) -> list[float]:
-    loss = recovery_training.towards(teacher, known, temperature=4.0, alpha=0.9)
+    loss = recovery_training.distillation_loss(teacher, known, temperature=4.0, alpha=0.9)
     student = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     return [float(loss(student, IMAGES, LABELS).detach()) for _ in range(times)]
 
@@ -37,7 +37,9 @@ def test_the_teacher_is_asked_once_for_a_batch_that_comes_again() -> None:
 def test_kept_answers_do_not_keep_the_memory_they_came_in() -> None:
     whole = torch.rand(1000, 3)
     known = dict[bytes, torch.Tensor]()
-    loss = recovery_training.towards(lambda _: whole[:4], known, temperature=4.0, alpha=0.9)
+    loss = recovery_training.distillation_loss(
+        lambda _: whole[:4], known, temperature=4.0, alpha=0.9
+    )
     loss(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), IMAGES, LABELS)
     (kept,) = known.values()
     assert torch.equal(kept, whole[:4])

@@ -28,7 +28,7 @@ from fettle.hardware.runtimes import ort
 from fettle.models import export_onnx
 from fettle.models.families import small_cnn
 from fettle.params import Params
-from fettle.recipes import recipe_runner
+from fettle.recipes import compression_context
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from fettle.training.training_loop import fit
@@ -108,7 +108,7 @@ def write_finetune(folder: Path, inputs: Inputs, *, epochs: int) -> None:
         nn.init.zeros_(model.get_submodule("classifier").weight)  # type: ignore[arg-type] # a Linear
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
-    export_onnx.lower(model, channels=1, size_px=SIDE, out=folder / "model.onnx")
+    export_onnx.export(model, channels=1, size_px=SIDE, out=folder / "model.onnx")
     seal(folder, trains=True)
 
 
@@ -391,7 +391,7 @@ def test_a_technique_for_graphs_is_refused_in_the_recipe(inputs: Inputs, tmp_pat
 
 @pytest.mark.parametrize(("targets", "expected"), [(["x86_ort_fp32"], 8), (["x86_ort_int8"], 8)])
 def test_the_channel_multiple_comes_from_the_targets(targets: list[str], expected: int) -> None:
-    assert recipe_runner.channel_multiple(targets) == expected
+    assert compression_context.channel_multiple(targets) == expected
 
 
 def test_widths_are_multiples_of_the_targets_vector(made: Made) -> None:
@@ -403,12 +403,12 @@ def test_the_calibration_digest_covers_the_images_that_export_takes(
     inputs: Inputs, made: Made
 ) -> None:
     train = split_reader.images(inputs, settings(), "train")
-    assert made.outputs.facts["calibration_digest"] == compress.digest(train, 16)
+    assert made.outputs.facts["calibration_digest"] == compress.images_digest(train, 16)
     shorter = replace(train, ids=train.ids[:20], pixels=train.pixels[:20])
-    assert compress.digest(shorter, 16) == compress.digest(train, 16)
-    assert compress.digest(train, 17) != compress.digest(train, 16)
+    assert compress.images_digest(shorter, 16) == compress.images_digest(train, 16)
+    assert compress.images_digest(train, 17) != compress.images_digest(train, 16)
     renamed = replace(train, ids=["other", *train.ids[1:]])
-    assert compress.digest(renamed, 16) != compress.digest(train, 16)
+    assert compress.images_digest(renamed, 16) != compress.images_digest(train, 16)
 
 
 @pytest.fixture(scope="module")

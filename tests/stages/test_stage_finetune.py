@@ -106,7 +106,7 @@ def logits_of(model: Path, artefacts: Path, params: Params) -> np.ndarray:
 
     inputs = Inputs({n: artefacts / n for n in finetune.READS}, artefacts, artefacts)
     pixels = split_reader.images(inputs, params, "validation").pixels
-    return export_onnx.answers(model, split_reader.preprocess(params).normalise(pixels))
+    return export_onnx.run_onnx(model, split_reader.preprocess(params).normalise(pixels))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_the_facts_rebuild_the_network_from_the_weights(
     with torch.no_grad():
         reference = model.eval()(images).numpy()
     np.testing.assert_allclose(
-        export_onnx.answers(out / "model.onnx", images.numpy()), reference, atol=1e-4
+        export_onnx.run_onnx(out / "model.onnx", images.numpy()), reference, atol=1e-4
     )
     assert facts["classes"] == CLASSES
     assert facts["trains"] is True

@@ -134,7 +134,7 @@ def test_data_with_splits_of_its_own_has_no_folds() -> None:
     items = [Item(f"{index}", "cat", None, split, b"") for index, split in enumerate(SPLITS)]
     split = settings(FOLDER, in_fold(1)).ingest.split
     with pytest.raises(DataError) as caught:
-        ingest.divide(items, split, 20)
+        ingest.assign_splits(items, split, 20)
     assert str(caught.value) == (
         "the data names splits of its own, so it has no folds: got test, train, validation; "
         "cross-fitting tests every row once, by a model that never saw it. Fix: take "
@@ -287,7 +287,7 @@ def test_a_source_file_that_names_nothing_or_something_else_is_refused(
 
 def test_a_source_that_repeats_a_row_id_is_our_fault() -> None:
     item = Item("a", "cat", None, None, tiny_photos.png(1))
-    found = ingest.look_into([item, item], 2, MemoryRecorder())
+    found = ingest.inspect_images([item, item], 2, MemoryRecorder())
     with pytest.raises(OurFault) as caught:
         ingest.refuse_double_rows(found, "mine")
     assert str(caught.value) == "the source mine gave two images the same row id."
@@ -296,7 +296,7 @@ def test_a_source_that_repeats_a_row_id_is_our_fault() -> None:
 def test_progress_never_says_done_before_the_end() -> None:
     recorder = MemoryRecorder()
     items = (Item(f"r{at}", "cat", None, None, b"") for at in range(3))
-    ingest.look_into(items, 0, recorder)
+    ingest.inspect_images(items, 0, recorder)
     assert recorder.progresses == [(0.0, "0 images read")]
 
 

@@ -53,7 +53,7 @@ def test_the_table_predicts_networks_it_did_not_learn_from(project: TinyProject)
     costs = operator_cost_table.read(
         path, json.loads(json.dumps(machine_fingerprint.fingerprint()))
     )[TARGET]
-    model = width_sweep.of_file(project.folder("finetune") / "model.onnx")
+    model = width_sweep.list_operators(project.folder("finetune") / "model.onnx")
     assert [one.form for one in model] == ["conv 3x3"] * 3 + ["pool 8x8 /8", "gemm"]
     assert operator_cost_table.predict(costs, model).value > 0
     assert outputs.measures[f"error_{TARGET}"].n == len(costs.checks) == 5

@@ -141,8 +141,8 @@ def test_a_clock_that_runs_out_at_once_hands_the_float_model_on_and_says_truncat
 
 def test_proposals_are_thinned_from_mild_to_harsh() -> None:
     offered: list[dict[str, Any]] = [{"n": n} for n in range(6)]
-    assert [one["n"] for one in recipe_evaluator.spread(offered, 3)] == [0, 2, 5]
-    assert recipe_evaluator.spread(offered[:2], 3) == offered[:2]
+    assert [one["n"] for one in recipe_evaluator.evenly_spaced(offered, 3)] == [0, 2, 5]
+    assert recipe_evaluator.evenly_spaced(offered[:2], 3) == offered[:2]
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,10 @@ def test_the_choice_goes_by_the_chance_that_the_search_goes_by(rows: Rows) -> No
     asked = settings("compress.budget.drop_max=0.02").compress.budget
     pairs = PairedCounts(lost=3, gained=1, n=SEEN)
     (row,) = choice["candidates"]
-    assert row["chance"] == accuracy_budget.chance(pairs, TESTED, drop_max=0.02, confidence=0.95)
-    lossless = passing_probability.chance_of(asked, 0.0, seen=SEEN, tested=TESTED)
+    assert row["chance"] == accuracy_budget.predictive_probability(
+        pairs, TESTED, drop_max=0.02, confidence=0.95
+    )
+    lossless = passing_probability.probability_for_drop(asked, 0.0, seen=SEEN, tested=TESTED)
     assert choice["chance_min"] == 0.85 * lossless
 
 

@@ -77,7 +77,7 @@ def carried(project: TinyProject, release: Path) -> set[str]:
     (project.root / "requirements.lock").write_bytes((ROOT / "requirements.lock").read_bytes())
     sealed = manifest.read(project.folder(f"export@{NAME}"), verify=False)
     params = settings("release.service=tiny")
-    package.carry_sources(project.root, params, sealed, release)
+    package.copy_sources(project.root, params, sealed, release)
     found = {path.relative_to(release).as_posix() for path in release.rglob("*.*")}
     return {
         name
@@ -114,7 +114,7 @@ def test_it_is_no_rival_of_the_other_targets(
     monkeypatch.setattr(iree, "available", lambda: found)
     monkeypatch.setattr(iree, "open", lambda entry, **_: opened.append(entry))
     model = project.folder("finetune") / "model.onnx"
-    assert set(latency_comparison.float_models(model, threads=1)) <= {"float_openvino"}
+    assert set(latency_comparison.open_float_models(model, threads=1)) <= {"float_openvino"}
     assert opened == []
 
 

@@ -172,7 +172,7 @@ EDITS: dict[str, tuple[str, Change, set[str]]] = {
     ),
     "which layers go back to float": (
         "fettle/quantize/float_fallback.py",
-        inside("rank"),
+        inside("rank_layers"),
         {"export@x86_ort_int8"},
     ),
     "the int8 form, whose kernels the latency table times": (

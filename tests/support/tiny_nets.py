@@ -1,4 +1,4 @@
-"""Small networks with every shape of channel coupling, and a workshop to prune them in."""
+"""Small networks with every shape of channel coupling, and a context to prune them in."""
 
 from __future__ import annotations
 

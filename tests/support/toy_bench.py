@@ -1,4 +1,6 @@
-"""A workbench without models: shares are kept, drops follow a formula. A real double, no mock."""
+"""A trial evaluator without models: shares are kept, drops follow a formula. A real double, no
+mock.
+"""
 
 from __future__ import annotations
 

@@ -275,13 +275,13 @@ def test_folded_offsets_shift_the_logits() -> None:
     head = nn.Linear(3, 2)
     x = torch.ones(1, 3)
     before = head(x).detach()
-    class_balance.fold(head, np.array([0.5, -0.5], dtype=np.float32))
+    class_balance.fold_offsets(head, np.array([0.5, -0.5], dtype=np.float32))
     torch.testing.assert_close(head(x).detach() - before, torch.tensor([[0.5, -0.5]]))
 
 
 def test_offsets_need_a_bias_to_be_folded_into() -> None:
     with pytest.raises(ModelError) as caught:
-        class_balance.fold(nn.Linear(3, 2, bias=False), np.zeros(2, dtype=np.float32))
+        class_balance.fold_offsets(nn.Linear(3, 2, bias=False), np.zeros(2, dtype=np.float32))
     assert str(caught.value) == (
         "finetune.imbalance: thresholds needs a head with one bias a class: got "
         "Linear(in_features=3, out_features=2, bias=False); the offsets are folded into that bias. "

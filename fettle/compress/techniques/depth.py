@@ -1,4 +1,4 @@
-"""Take whole blocks out of the network, the least missed first, and merge what then meets.
+"""Depth pruning: take out whole blocks, the least sensitive first, and merge what then meets.
 
 On small images a network costs by the operator, not by the multiply-accumulate: at 32 px, 8x fewer
 MACs bought 3.2x here, and int8 on top nothing. Fewer operators is the way down. A block counts as
@@ -41,7 +41,7 @@ CLAIMS = Capabilities(
 
 
 class Params(Strict):
-    """How many blocks go, or which; how the loss is won back.
+    """Depth options: how many blocks go, or which; how accuracy is recovered.
 
     `blocks` names them and overrides `remove`; a model with fewer removable blocks loses them all.
     `merge` joins two convolutions that meet with nothing between them.
@@ -63,34 +63,36 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
     seen at the next move, whose survey is of the model without the first.
     """
     del multiple, seed  # no channel is cut, nothing is drawn
-    ranked = [block.name for block in sorted(survey.blocks, key=lambda one: one.loss_increase)]
+    ranked = [block.name for block in sorted(survey.blocks, key=lambda block: block.loss_increase)]
     most = len(ranked)
-    counts = [2**at for at in range(most.bit_length()) if 2**at < most]
+    counts = [2**power for power in range(most.bit_length()) if 2**power < most]
     return [{"blocks": ranked[:count]} for count in (*counts, *([most] if most else []))]
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Take blocks out of `model` in place and train it; return the plan.
 
     Raises ModelError for a block that is not there.
     """
-    found = removable_blocks.find(model, workshop.example, workshop.protected)
+    removable = removable_blocks.find_blocks(model, context.example, context.protected)
     if options.blocks is not None:
-        removable_blocks.check_names(options.blocks, found)
+        removable_blocks.check_block_names(options.blocks, removable)
         gone = list(options.blocks)
     else:
-        gone = sensitivity_analysis.least_missed(model, workshop, found, count=options.remove)
-    plan = removable_blocks.take_out(model, plan, gone)
+        gone = sensitivity_analysis.least_sensitive_blocks(
+            model, context, removable, count=options.remove
+        )
+    plan = removable_blocks.remove_blocks(model, plan, gone)
     batchnorm_statistics.reestimate(
-        model, workshop.batches(), images_max=batchnorm_statistics.IMAGES_MAX
+        model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
     )
     merged: list[str] = []
     if options.merge:
-        plan, merged = convolution_merging.merge(model, plan, workshop.example)
+        plan, merged = convolution_merging.merge(model, plan, context.example)
     if options.recover_epochs and (gone or merged):
-        workshop.fit(
+        context.fit(
             model,
             phase="depth",
             epochs=options.recover_epochs,

@@ -1,4 +1,4 @@
-"""Train the compressed model towards the unpruned float model (knowledge distillation).
+"""Knowledge distillation: train the compressed model towards the unpruned float model.
 
 Hinton, Vinyals, Dean 2015 (arXiv:1503.02531): the student learns the teacher's softened answers
 beside the labels. The teacher answers on the same augmented images as the student, so a small
@@ -39,10 +39,10 @@ class Params(Strict):
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Train `model` in place; the plan stays as it is."""
-    workshop.fit(
+    context.fit(
         model,
         phase="distil",
         epochs=options.epochs,
@@ -53,10 +53,11 @@ def apply(
     return TechniqueResult(plan=plan)
 
 
-def loss(
+def distillation_loss(
     logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, alpha: float
 ) -> Tensor:
-    """Mix the softened divergence from the teacher with the cross-entropy on the labels.
+    """Distillation loss: mix the softened divergence from the teacher with the cross-entropy on
+    the labels.
 
     logits, teacher_logits: [batch, classes]; labels: [batch]. alpha * T^2 * KL(teacher || student)
     + (1 - alpha) * CE; the T^2 keeps the two gradients of one size (section 2 of the paper).

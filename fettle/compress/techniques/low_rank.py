@@ -1,4 +1,4 @@
-"""Split large layers into two thin ones by singular values, where that saves enough.
+"""Low-rank factorization: large layers become two thin ones by SVD, where that saves enough.
 
 A linear layer or 1x1 convolution of I inputs and O outputs becomes I -> r -> O, a kxk convolution
 becomes a kxk to r channels and a 1x1 back (Zhang et al. 2016, arXiv:1505.06798, without its data
@@ -39,7 +39,7 @@ PROPOSED_FRACTIONS = (0.5, 0.25)
 
 
 class Params(Strict):
-    """How thin: `rank_fraction` of the full rank, rounded up to the channel multiple.
+    """Rank options: `rank_fraction` of the full rank, rounded up to the channel multiple.
 
     A layer is split where its multiply-accumulates fall by `macs_ratio_min` or more, and by
     `macs_saved_min` an image: below that the added operator costs more than the split saves.
@@ -64,28 +64,28 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Split layers of `model` in place and train it; return the plan and the layers left, why."""
-    macs = {one.name: one.macs for one in layer_costs.survey(model, workshop.example)}
+    macs = {layer.name: layer.macs for layer in layer_costs.count_layers(model, context.example)}
     skipped: dict[str, str] = {}
     said: list[str] = []
     for name, layer in list(model.named_modules()):
         if not _is_kind(layer):
             continue
-        rank = _rank(layer, options.rank_fraction, workshop.channel_multiple)
-        reason = workshop.protected.get(name) or _obstacle(layer, macs[name], rank, options)
+        rank = _rank(layer, options.rank_fraction, context.channel_multiple)
+        reason = context.protected.get(name) or _obstacle(layer, macs[name], rank, options)
         if reason:
             skipped[name] = reason
             continue
-        plan = compression_plan.replace(model, plan, name, split(layer, rank))
+        plan = compression_plan.replace_submodule(model, plan, name, factorize_layer(layer, rank))
         said.append(f"'{name}' goes through {rank} channels")
     if said:
         batchnorm_statistics.reestimate(
-            model, workshop.batches(), images_max=batchnorm_statistics.IMAGES_MAX
+            model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
         )
     if said and options.recover_epochs:
-        workshop.fit(
+        context.fit(
             model,
             phase="low-rank",
             epochs=options.recover_epochs,
@@ -97,7 +97,7 @@ def apply(
     return TechniqueResult(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
 
 
-def split(layer: Any, rank: int) -> nn.Sequential:  # Any: Conv2d or Linear
+def factorize_layer(layer: Any, rank: int) -> nn.Sequential:  # Any: Conv2d or Linear
     """Return two layers whose product is the closest of that rank to `layer`'s weights.
 
     The singular values are shared between the two, so that both learn at one pace.

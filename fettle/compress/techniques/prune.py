@@ -1,4 +1,4 @@
-"""Remove whole channels by dependency groups, in steps, each followed by recovery training.
+"""Structured pruning: whole channels go by dependency groups, in steps with recovery training.
 
 One step: score the channels of each group, keep the best, cut them out of every layer they run
 through, measure BatchNorm again, train towards the unpruned model. Widths are rounded to the
@@ -51,7 +51,7 @@ PROPOSED_FRACTIONS = (0.75, 0.5, 0.375, 0.25)
 
 
 class Params(Strict):
-    """How many channels stay and how the loss is won back.
+    """Pruning options: how many channels stay, how accuracy is recovered.
 
     `scope` uniform keeps the same share in every group, global ranks all channels together.
     """
@@ -70,18 +70,18 @@ class Params(Strict):
 def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose shares that take channels from at least one group, each fewer than the last."""
     del seed  # nothing here is drawn
-    found: list[Options] = []
+    options: list[Options] = []
     widths = last = [group.width for group in survey.groups]
     for fraction in PROPOSED_FRACTIONS:
         counts = [rounded_count(width, width, fraction, multiple) for width in widths]
         if counts != last:
-            found.append({"keep_fraction": fraction})
+            options.append({"keep_fraction": fraction})
         last = counts
-    return found
+    return options
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Prune `model` in place over `options.steps` steps; return the plan from the full model.
 
@@ -89,15 +89,15 @@ def apply(
     """
     import torch
 
-    generator = torch.Generator().manual_seed(workshop.seed)
+    generator = torch.Generator().manual_seed(context.seed)
     full: dict[str, int] = {}
     skipped: dict[str, str] = {}
     for step in range(1, options.steps + 1):
-        groups, skipped = channel_groups.find(model, workshop.example, workshop.protected)
+        groups, skipped = channel_groups.find_groups(model, context.example, context.protected)
         for group in groups:
             full.setdefault(group.name, group.width)
-        gates = channel_importance.gates_for(
-            options.importance, model, workshop.batches(), images_max=GATE_IMAGES_MAX
+        gates = channel_importance.required_sensitivities(
+            options.importance, model, context.batches(), images_max=GATE_IMAGES_MAX
         )
         scores, unread = _score(groups, options.importance, generator, gates)
         skipped |= unread
@@ -105,17 +105,17 @@ def apply(
             scores,
             full={name: full[name] for name in scores},
             keep_fraction=step_fraction(options.keep_fraction, step, options.steps),
-            multiple=workshop.channel_multiple,
+            multiple=context.channel_multiple,
             scope=options.scope,
         )
-        plan = cut(model, plan, groups, scores=scores, counts=counts)
-        _check_runs(model, workshop.example)
+        plan = cut_groups(model, plan, groups, scores=scores, counts=counts)
+        _check_runs(model, context.example)
         if options.bn_reestimate:
             batchnorm_statistics.reestimate(
-                model, workshop.batches(), images_max=batchnorm_statistics.IMAGES_MAX
+                model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
             )
         if options.recover_epochs:
-            workshop.fit(
+            context.fit(
                 model,
                 phase=f"step-{step}",
                 epochs=options.recover_epochs,
@@ -154,18 +154,22 @@ def choose_counts(
 
     shares = dict.fromkeys(scores, keep_fraction)
     if scope == "global" and scores:
-        ranked = {name: channel_importance.normalised(one) for name, one in scores.items()}
+        ranked = {
+            name: channel_importance.normalise_scores(values) for name, values in scores.items()
+        }
         total = int(sum(full.values()) * keep_fraction)
         pooled = torch.sort(torch.cat(list(ranked.values())), descending=True).values
         threshold = pooled[min(max(total, 1), len(pooled)) - 1]
-        shares = {name: int((one >= threshold).sum()) / full[name] for name, one in ranked.items()}
+        shares = {
+            name: int((values >= threshold).sum()) / full[name] for name, values in ranked.items()
+        }
     return {
         name: rounded_count(len(scores[name]), full[name], share, multiple)
         for name, share in shares.items()
     }
 
 
-def cut(
+def cut_groups(
     model: nn.Module,
     plan: CompressionPlan,
     groups: Sequence[Group],
@@ -190,18 +194,18 @@ def cut(
                 gone.update(member.positions[channel])
     removed = {key: gone for key, gone in removed.items() if gone}
     modules = dict(model.named_modules())
-    narrowed = compression_plan.narrow(plan, modules, removed)
+    narrowed = compression_plan.remove_channels(plan, modules, removed)
     for name in sorted({layer for layer, _ in removed}):
         sides = {side: removed.get((name, side)) for side in ("out", "in")}
         kept = {side: _rest(modules[name], side, gone) for side, gone in sides.items()}
-        compression_plan.cut(modules[name], out=kept["out"], in_=kept["in"])
+        compression_plan.cut_channels(modules[name], out=kept["out"], in_=kept["in"])
     return narrowed
 
 
 def _rest(module: nn.Module, side: str, gone: set[int] | None) -> tuple[int, ...] | None:
     if gone is None:
         return None
-    sizes = compression_plan.widths(module)
+    sizes = compression_plan.channel_counts(module)
     assert sizes is not None  # only layers that can be cut are members of a group
     width = sizes[0] if side == "out" else sizes[1]
     assert width is not None
@@ -218,12 +222,14 @@ def _score(
     scores: dict[str, Tensor] = {}
     unread: dict[str, str] = {}
     for group in groups:
-        found = channel_importance.score(group, importance, generator=generator, gates=gates)
-        if found is None:
+        score = channel_importance.score_channels(
+            group, importance, generator=generator, gates=gates
+        )
+        if score is None:
             reason = f"importance '{importance}' finds nothing to read in its group"
             unread |= dict.fromkeys(group.producers, reason)
         else:
-            scores[group.name] = found
+            scores[group.name] = score
     return scores, unread
 
 

@@ -1,4 +1,4 @@
-"""Train with the rounding of int8 in the forward pass, so that the weights quantize well.
+"""Quantization-aware training (QAT): int8 rounding in the forward pass, fake quantization.
 
 Weights are rounded per output channel to [-127, 127], the inputs of each layer to 256 steps between
 a running minimum and maximum; the gradient passes straight through (Jacob et al. 2018, arXiv:
@@ -41,12 +41,12 @@ class Params(Strict):
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Train `model` in place under int8 rounding; the plan stays as it is."""
     layers = _layers(model)
     hooks = [hook for layer in layers for hook in _round(layer)]
-    workshop.fit(
+    context.fit(
         model,
         phase="qat",
         epochs=options.epochs,
@@ -99,16 +99,16 @@ def _round(layer: Any) -> list[Any]:  # Any: Conv2d or Linear; torch's hook hand
         def forward(self, weight: Tensor) -> Tensor:
             return rounded_weight(weight)
 
-    def before(one: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def before(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = inputs[0]
-        if one.training:
+        if layer.training:
             low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
-            step = 1.0 if bool(one.qat_high <= one.qat_low) else RANGE_MOMENTUM
-            one.qat_low.lerp_(low, step)
-            one.qat_high.lerp_(high, step)
-        if bool(one.qat_high <= one.qat_low):
+            step = 1.0 if bool(layer.qat_high <= layer.qat_low) else RANGE_MOMENTUM
+            layer.qat_low.lerp_(low, step)
+            layer.qat_high.lerp_(high, step)
+        if bool(layer.qat_high <= layer.qat_low):
             return inputs  # no range was seen yet
-        return (rounded_input(x, one.qat_low, one.qat_high), *inputs[1:])
+        return (rounded_input(x, layer.qat_low, layer.qat_high), *inputs[1:])
 
     parametrize.register_parametrization(layer, "weight", Rounded())
     for name in ("qat_low", "qat_high"):

@@ -1,4 +1,5 @@
-"""Set single weights to zero: by magnitude, by a threshold after L1 training, or N of every M.
+"""Sparsity (unstructured pruning): single weights set to zero by magnitude, by a threshold after
+L1 training, or N of every M.
 
 Shapes stay, so no dense runtime is faster for it and the ONNX file is as long as before. What
 shrinks is the file under compression (a download, a wheel, an image layer), and the notes say by
@@ -61,7 +62,7 @@ class Params(Strict):
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         given = [self.share, self.threshold, self.n_of_m]
-        if sum(one is not None for one in given) > 1:
+        if sum(value is not None for value in given) > 1:
             raise ValueError("give one of share, threshold and n_of_m")
         if self.n_of_m is not None and self.n_of_m[0] >= self.n_of_m[1]:
             raise ValueError(f"n_of_m keeps n of every m weights: {self.n_of_m} keeps them all")
@@ -75,10 +76,10 @@ def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Op
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Zero weights of `model` in place and train the others; the plan stays as it is."""
-    weights, skipped = _weights(model, workshop.protected)
+    weights, skipped = _weights(model, context.protected)
     before = _deflated(weights)
     training = {
         "learning_rate": options.learning_rate,
@@ -87,24 +88,26 @@ def apply(
     }
     if options.l1 > 0:
         hooks = [
-            weight.register_hook(lambda grad, one=weight: grad + options.l1 * one.detach().sign())
+            weight.register_hook(
+                lambda grad, weight=weight: grad + options.l1 * weight.detach().sign()
+            )
             for weight in weights.values()
         ]
-        workshop.fit(model, phase="l1", epochs=options.l1_epochs, **training)
+        context.fit(model, phase="l1", epochs=options.l1_epochs, **training)
         for hook in hooks:
             hook.remove()
     masks = _masks(weights, options)
-    silence(weights, masks)
+    apply_masks(weights, masks)
     if options.recover_epochs:
         # A weight at zero without a gradient stays there: Adam moves it by 0, decay by 0.
         hooks = [
             weight.register_hook(lambda grad, keep=masks[name]: grad * keep)
             for name, weight in weights.items()
         ]
-        workshop.fit(model, phase="sparse", epochs=options.recover_epochs, **training)
+        context.fit(model, phase="sparse", epochs=options.recover_epochs, **training)
         for hook in hooks:
             hook.remove()
-        silence(weights, masks)
+        apply_masks(weights, masks)
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     total = sum(weight.numel() for weight in weights.values())
     note = (
@@ -114,7 +117,7 @@ def apply(
     return TechniqueResult(plan=plan, skipped=skipped, notes=(note,))
 
 
-def keep_share(weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+def magnitude_masks(weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Keep all but the smallest `share` of all weights together: boolean masks."""
     import torch
 
@@ -128,7 +131,7 @@ def keep_share(weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]
     }
 
 
-def keep_n_of_m(weight: Tensor, *, n: int, m: int) -> Tensor:
+def n_of_m_mask(weight: Tensor, *, n: int, m: int) -> Tensor:
     """Keep the n largest of every m weights along the inputs of each output: a boolean mask.
 
     Inputs beyond the last whole m stay.
@@ -144,8 +147,8 @@ def keep_n_of_m(weight: Tensor, *, n: int, m: int) -> Tensor:
     return torch.cat([mask.reshape(len(rows), whole), rest], dim=1).reshape(weight.shape)
 
 
-def silence(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    """Zero, in place, what the masks do not keep."""
+def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Mask weights in place: zero what the masks do not keep."""
     import torch
 
     with torch.no_grad():
@@ -156,14 +159,14 @@ def silence(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
 def _masks(weights: Mapping[str, Tensor], options: Params) -> dict[str, Tensor]:
     if options.n_of_m is not None:
         n, m = options.n_of_m
-        return {name: keep_n_of_m(weight, n=n, m=m) for name, weight in weights.items()}
+        return {name: n_of_m_mask(weight, n=n, m=m) for name, weight in weights.items()}
     if options.threshold is not None:
         limit = options.threshold
         return {
             name: weight.detach().abs() >= limit * weight.detach().abs().max()
             for name, weight in weights.items()
         }
-    return keep_share(weights, options.share if options.share is not None else 0.5)
+    return magnitude_masks(weights, options.share if options.share is not None else 0.5)
 
 
 def _weights(

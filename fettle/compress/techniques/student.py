@@ -1,4 +1,4 @@
-"""Train a smaller network of another family in the model's place, towards its answers.
+"""Student network: a smaller one of another family, trained in the model's place to its answers.
 
 The other way to be small: not to cut a large network but never to have had it, with its knowledge
 (Hinton, Vinyals, Dean 2015, arXiv:1503.02531). `family` is a file in fettle/models/families and
@@ -96,7 +96,7 @@ def _parameters(*, width: int, depth: int, blocks: int) -> int:
 
 
 def apply(
-    model: nn.Module, plan: CompressionPlan, options: Params, workshop: CompressionContext
+    model: nn.Module, plan: CompressionPlan, options: Params, context: CompressionContext
 ) -> TechniqueResult:
     """Build the student, train it; return it with the plan that starts from it.
 
@@ -107,14 +107,15 @@ def apply(
 
     del plan
     with torch.random.fork_rng():
-        torch.manual_seed(workshop.seed)
-        made = workshop.build(options.family, options.options)
-    made = made.to(workshop.example.device).eval()
+        torch.manual_seed(context.seed)
+        student = context.build(options.family, options.options)
+    student = student.to(context.example.device).eval()
     before, after = (
-        layer_costs.totals(layer_costs.survey(one, workshop.example)) for one in (model, made)
+        layer_costs.totals(layer_costs.count_layers(network, context.example))
+        for network in (model, student)
     )
-    workshop.fit(
-        made,
+    context.fit(
+        student,
         phase="student",
         epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -124,5 +125,5 @@ def apply(
     start = compression_plan.Architecture(options.family, copy.deepcopy(options.options))
     note = f"{options.family}: {after[0]:,} parameters in place of {before[0]:,}"
     return TechniqueResult(
-        plan=compression_plan.CompressionPlan(architecture=start), model=made, notes=(note,)
+        plan=compression_plan.CompressionPlan(architecture=start), model=student, notes=(note,)
     )

@@ -1,4 +1,4 @@
-"""Open, run, time and measure a model in a toolchain's worker: a Session as any other."""
+"""Isolated session: a model in a toolchain's worker, a Session as any other."""
 
 from __future__ import annotations
 

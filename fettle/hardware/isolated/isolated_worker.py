@@ -1,4 +1,4 @@
-"""Run a toolchain's script in a subprocess: JSON in, one JSON line out, time and memory limited.
+"""Isolated worker: a toolchain's script in a subprocess, JSON lines, time and memory limited.
 
 The worker leads a process group of its own. It is killed with the whole group when a call takes
 too long or too much memory, when it answers out of turn, when it is closed, and when this process
@@ -260,7 +260,7 @@ def _listen(stderr: IO[bytes], tail: deque[bytes]) -> None:
     """Keep the last bytes of stderr; a full pipe would stop the worker."""
     with contextlib.suppress(OSError, ValueError), stderr:
         while chunk := os.read(stderr.fileno(), 65536):
-            tail.extend(chunk[at : at + 64] for at in range(0, len(chunk), 64))
+            tail.extend(chunk[start : start + 64] for start in range(0, len(chunk), 64))
 
 
 def _end(

@@ -1,4 +1,4 @@
-"""Run a toolchain in its own virtual environment: record here, environment, worker, session beside.
+"""Isolated toolchain: its record; its environment, worker and session are beside.
 
 For a toolchain too heavy, or too much at odds with the others, to be installed beside them.
 
@@ -29,7 +29,7 @@ PLAIN_PATH = re.compile(r"[\w/.,+@:=~-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one call may take: wall time, and resident memory of the whole process group.
+    """Limits of one call: wall time, and resident memory of the whole process group.
 
     Memory is looked at in /proc; where there is none, only the time is held.
     """

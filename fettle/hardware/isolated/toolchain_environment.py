@@ -1,4 +1,4 @@
-"""Make a toolchain's virtual environment from its lock, in a cache folder of this user.
+"""Toolchain environment: a virtual one, made from its lock in a cache folder of this user.
 
     $FETTLE_TOOLCHAINS, else $XDG_CACHE_HOME/fettle/toolchains, else ~/.cache/fettle/toolchains
         NAME-DIGEST/                 the environment; DIGEST is of lock, Python and platform
@@ -49,15 +49,15 @@ def root() -> Path:
     Raises TargetError where this user has no home folder and no variable names another, or its
     path would break what toolchains do with it.
     """
-    found = _root()
-    if not PLAIN_PATH.fullmatch(str(found)):
+    cache = _root()
+    if not PLAIN_PATH.fullmatch(str(cache)):
         raise TargetError(
             "the folder of toolchains has a path that toolchains cannot take",
-            got=f"'{found}'",
+            got=f"'{cache}'",
             rule="they hand it to a shell unquoted: letters, digits and / . _ , + @ : = ~ - only",
             fix=f"set {VARIABLE} to another folder",
         )
-    return found
+    return cache
 
 
 def _root() -> Path:
@@ -97,21 +97,23 @@ def find(toolchain: Toolchain) -> Environment | None:
     python = place / "bin" / "python"
     try:
         stamp = json.loads((place / STAMP).read_text())
-        found = Environment(python, str(stamp["python"]), dict(stamp["packages"]))
+        environment = Environment(python, str(stamp["python"]), dict(stamp["packages"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if python.exists() else None  # a link: false once the Python it was made of went
+    return (
+        environment if python.exists() else None
+    )  # a link: false once the Python it was made of went
 
 
 def availability(toolchain: Toolchain) -> Availability:
     """Tell whether the toolchain is installed; its version is that of its first requirement."""
     try:
-        found, reason = find(toolchain), f"the toolchain {toolchain.name} is not installed"
+        environment, reason = find(toolchain), f"the toolchain {toolchain.name} is not installed"
     except TargetError as err:
-        found, reason = None, f"{err.what}: {err.got}"
-    if found is None:
+        environment, reason = None, f"{err.what}: {err.got}"
+    if environment is None:
         return Availability(False, None, reason, f"fettle targets install {toolchain.name}")
-    return Availability(True, found.packages.get(named(toolchain)[0], "unknown"), None, None)
+    return Availability(True, environment.packages.get(named(toolchain)[0], "unknown"), None, None)
 
 
 def named(toolchain: Toolchain) -> tuple[str, ...]:
@@ -124,8 +126,8 @@ def named(toolchain: Toolchain) -> tuple[str, ...]:
 
 def python(toolchain: Toolchain) -> Path:
     """Return the environment's Python; raises TargetError when it is not installed."""
-    found = find(toolchain)
-    if found is None:
+    environment = find(toolchain)
+    if environment is None:
         raise TargetError(
             f"the toolchain {toolchain.name} is not installed",
             got=f"no whole environment at {folder(toolchain)}",
@@ -133,11 +135,11 @@ def python(toolchain: Toolchain) -> Path:
             fix=f"run `fettle targets install {toolchain.name}`, or drop its targets "
             "(params.yaml: targets)",
         )
-    return found.python
+    return environment.python
 
 
 def cost(toolchain: Toolchain) -> str:
-    """Say what installing takes, in one line."""
+    """Cost of installing, in one line."""
     return (
         f"{toolchain.title}: about {toolchain.download_mb} MB to download, {toolchain.disk_mb} MB "
         f"on disk at {folder(toolchain)}, {toolchain.minutes} min"
@@ -153,14 +155,14 @@ def install(toolchain: Toolchain, *, say: Say) -> Environment:
     """
     _check_python(toolchain)
     place = folder(toolchain)
-    found = find(toolchain)
-    if found is None:
-        with _held(place, say) as handle:
-            found = find(toolchain)  # the one that was waited for has made it
-            if found is None:
+    environment = find(toolchain)
+    if environment is None:
+        with _install_lock(place, say) as handle:
+            environment = find(toolchain)  # the one that was waited for has made it
+            if environment is None:
                 return _remake(toolchain, place, handle, say)
     say(f"{toolchain.title} is installed already, at {place}")
-    return found
+    return environment
 
 
 def _remake(toolchain: Toolchain, place: Path, handle: int, say: Say) -> Environment:
@@ -191,8 +193,11 @@ def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
 def _packages(place: Path) -> dict[str, str]:
     """Read {package: version} of an environment from its metadata; nothing is imported."""
     site = place / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    found = metadata.distributions(path=[str(site)])
-    return {one.name.lower().replace("_", "-"): one.version for one in found}
+    distributions = metadata.distributions(path=[str(site)])
+    return {
+        distribution.name.lower().replace("_", "-"): distribution.version
+        for distribution in distributions
+    }
 
 
 def _run(toolchain: Toolchain, command: list[str], handle: int) -> None:
@@ -255,7 +260,7 @@ def _check_space(toolchain: Toolchain, place: Path) -> None:
 
 
 @contextmanager
-def _held(place: Path, say: Say) -> Iterator[int]:
+def _install_lock(place: Path, say: Say) -> Iterator[int]:
     """Hold the lock of one environment; the kernel frees it on any death. Yields its handle."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Serve a toolchain's script over JSON lines, in the toolchain's own Python.
+"""Worker harness: serves a toolchain's script over JSON lines, in the toolchain's own Python.
 
 Run as `python -I worker_harness.py SCRIPT LIFELINE ARRAYS` (two inherited file descriptors).
 Standard library and numpy only: nothing of fettle can be imported there. One request a line on

@@ -130,7 +130,7 @@ def run_checked(session: Session, run: Callable[[Floats], Floats], batch: Floats
         )
     fixed = shape[0]
     if fixed == 1:
-        logits = np.concatenate([run(batch[at : at + 1]) for at in range(len(batch))])
+        logits = np.concatenate([run(batch[index : index + 1]) for index in range(len(batch))])
     elif fixed in (None, len(batch)):
         logits = run(batch)
     else:

@@ -55,23 +55,23 @@ def path(options: Params, project: Path) -> Path:
             rule="the family onnx_file takes a trained ONNX file",
             fix="set finetune.options.path to it",
         )
-    found = user_code.resolve(project, given)
+    file = user_code.resolve(project, given)
     whole = Path(os.environ.get("FETTLE_ROOT", project)) / expand(given, "model")
-    if whole.is_file() and _lacks_weights(found):
-        found = whole  # a workspace may have a copy of the graph alone
-    if not found.is_file():
+    if whole.is_file() and _lacks_weights(file):
+        file = whole  # a workspace may have a copy of the graph alone
+    if not file.is_file():
         raise ModelError(
             "finetune.options.path: no such file",
-            got=str(found),
+            got=str(file),
             fix="give the path of an ONNX file, absolute or from the project's folder",
         )
-    return found
+    return file
 
 
 def files(options: Params, project: Path) -> list[Path]:
     """List the files the model depends on: the ONNX and those that hold its weights."""
-    found = path(options, project)
-    return [found, *onnx_checks.external_files(found)]
+    file = path(options, project)
+    return [file, *onnx_checks.external_files(file)]
 
 
 def _lacks_weights(file: Path) -> bool:
@@ -83,7 +83,7 @@ def _lacks_weights(file: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
+class AdoptedModel:
     """The model in house form, how many weights it has, what was done to it in plain words."""
 
     proto: Any  # onnx.ModelProto, untyped
@@ -93,7 +93,7 @@ class Adopted:
 
 def adopt(
     source: Path, *, channels: int, size_px: int, classes: list[str], labels: list[str] | None
-) -> Adopted:
+) -> AdoptedModel:
     """Read, check and normalise a file; `classes` are the data's, sorted.
 
     The result has one input "input" float32 [batch, C, S, S] and one output "logits"
@@ -125,14 +125,16 @@ def adopt(
         notes.append("the outputs are put into sorted class order")
     onnx_rewriting.strip(proto)
     proto, fixed = _settle_batch(proto, probe, reference[:, order])
-    return Adopted(proto, onnx_rewriting.parameters(proto), tuple(notes + fixed))
+    return AdoptedModel(proto, onnx_rewriting.parameters(proto), tuple(notes + fixed))
 
 
 def _answers(proto: Any, probe: Floats) -> Floats | None:  # Any: onnx.ModelProto
     """Answer one image after the other; None when one fails."""
-    found = [onnx_rewriting.answer(proto, probe[at : at + 1]) for at in range(len(probe))]
-    whole = [one for one in found if one is not None]
-    return np.concatenate(whole) if len(whole) == len(found) else None
+    answers = [
+        onnx_rewriting.run_model(proto, probe[index : index + 1]) for index in range(len(probe))
+    ]
+    whole = [answer for answer in answers if answer is not None]
+    return np.concatenate(whole) if len(whole) == len(answers) else None
 
 
 def _without_control_flow(
@@ -149,8 +151,8 @@ def _without_control_flow(
     kinds = ", ".join(onnx_rewriting.control_flow(free))
     if not kinds:
         return free, []
-    for one in (free, single):
-        folded = onnx_rewriting.fold_constants(one)
+    for candidate in (free, single):
+        folded = onnx_rewriting.fold_constants(candidate)
         if not onnx_rewriting.control_flow(folded):
             return folded, [f"control flow ({kinds}) depended on the image size: folded away"]
     return free, [f"control flow stays in the graph: {kinds}"]
@@ -164,17 +166,17 @@ def _settle_batch(
     """Keep the free batch if the graph really takes one, else fix it to 1; check the answers."""
     limit = _TOLERANCE * max(float(np.abs(reference).max()), 1e-30)
 
-    def right(found: Floats | None) -> bool:
-        return found is not None and bool(np.abs(found - reference).max() <= limit)
+    def right(answers: Floats | None) -> bool:
+        return answers is not None and bool(np.abs(answers - reference).max() <= limit)
 
     _, channels, size_px, _ = probe.shape
     free, single = (
         onnx_rewriting.fix_shape(proto, channels=channels, size_px=size_px, batch=batch)
         for batch in ("batch", 1)
     )
-    for one in (free, single):
-        onnx_rewriting.declare_output(one, classes=reference.shape[1])
-    if right(onnx_rewriting.answer(free, probe)):
+    for candidate in (free, single):
+        onnx_rewriting.declare_output(candidate, classes=reference.shape[1])
+    if right(onnx_rewriting.run_model(free, probe)):
         return free, []
     if not right(_answers(single, probe)):
         raise ModelError(

@@ -47,8 +47,8 @@ def build(
     for block in range(options.blocks):
         outside = options.width * 2**block
         chain = []
-        for at in range(options.depth):
-            stride = 1 if at > 0 else 2 if block > 0 else options.stem_stride
+        for index in range(options.depth):
+            stride = 1 if index > 0 else 2 if block > 0 else options.stem_stride
             chain.append(conv_norm(inside, outside, kernel=3, stride=stride, activation=nn.ReLU()))
             inside = outside
         layers[f"block{block + 1}"] = nn.Sequential(*chain)

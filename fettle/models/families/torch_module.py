@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TRAINS = True
 
-# Parts to cut a stranger's network in: each costs an epoch before everything learns.
+# Parts to cut a user's network in: each costs an epoch before everything learns.
 _GROUPS_MAX = 4
 _AT = "finetune.options"
 # The user's own modules, which inputs/model.json digests (see fettle/staleness/reachability.py).
@@ -68,7 +68,7 @@ def build(
     try:
         with import_isolation.of_the_user(roots):  # it may import more
             model = function(**_accepted(function, offered))
-    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+    except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
             f"{_AT}.entry: {options.entry} failed",
             got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",
@@ -90,13 +90,14 @@ def build(
 
 def files(options: Params, project: Path) -> list[Path]:
     """List the user's files that the model depends on: its sources and its weights."""
-    found = user_code.source_closure(project, options.entry.partition(":")[0])
+    sources = user_code.source_closure(project, options.entry.partition(":")[0])
     weights = user_code.resolve(project, options.weights) if options.weights else None
-    return found + ([weights] if weights is not None and weights.is_file() else [])
+    return sources + ([weights] if weights is not None and weights.is_file() else [])
 
 
 def groups(model: nn.Module) -> list[list[nn.Module]]:
-    """Cut a stranger's network in up to four: the part with the head, then what runs before it.
+    """Layer groups of a user's network, up to four: the part with the head, then what runs before
+    it.
 
     One group where children share parameters or the module holds parameters of its own. A part
     that is frozen as a whole is in none.
@@ -108,7 +109,7 @@ def groups(model: nn.Module) -> list[list[nn.Module]]:
             break
         name, root = next(iter(named.items()))
         prefix += f"{name}."
-    order = module_probe.executed(model)
+    order = module_probe.execution_order(model)
 
     def place(name: str) -> int:
         """Say when a child last ran; one that never did comes first."""
@@ -125,7 +126,7 @@ def groups(model: nn.Module) -> list[list[nn.Module]]:
     ordered = [first, *(child for child in reversed(children) if child is not first)]
     first, *rest = [c for c in ordered if any(p.requires_grad for p in c.parameters())] or ordered
     size = -(-len(rest) // (_GROUPS_MAX - 1))
-    return [[first], *(rest[at : at + size] for at in range(0, len(rest), size))]
+    return [[first], *(rest[start : start + size] for start in range(0, len(rest), size))]
 
 
 def protected(model: nn.Module) -> list[nn.Module]:
@@ -138,19 +139,19 @@ def protected(model: nn.Module) -> list[nn.Module]:
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     named = dict(model.named_modules())
-    found = [module for module in named.values() if isinstance(module, kinds)]
-    if not found:
+    layers = [module for module in named.values() if isinstance(module, kinds)]
+    if not layers:
         raise ModelError(
             f"{_AT}.entry: the module has no head",
             got=type(model).__name__,
             rule="its last nn.Linear or nn.Conv gives the logits",
             fix="end the network with an nn.Linear",
         )
-    name = module_probe.head(model)
-    return [found[-1] if name is None else named.get(name, found[-1])]
+    name = module_probe.output_layer(model)
+    return [layers[-1] if name is None else named.get(name, layers[-1])]
 
 
-# Any: a stranger's function.
+# Any: the user's function.
 def _function(entry: str, project: Path) -> Callable[..., Any]:
     module_name, _, name = entry.partition(":")
     roots = user_code.roots(project)
@@ -159,14 +160,14 @@ def _function(entry: str, project: Path) -> Callable[..., Any]:
         with import_isolation.of_the_user(roots):
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as err:
-        at = user_traceback.line(err, roots)
+        line = user_traceback.line(err, roots)
         raise ModelError(
             f"{_AT}.entry: no module '{err.name}'",
-            got=f"{entry}{at}",
+            got=f"{entry}{line}",
             rule="modules are looked for in the project's folder and among installed packages",
             fix="check the spelling, or install the package",
         ) from err
-    except (Exception, SystemExit) as err:  # a stranger's code: anything may come out
+    except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
             f"{_AT}.entry: importing '{module_name}' failed",
             got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",

@@ -28,7 +28,7 @@ METHODS: tuple[Calibrate, ...] = get_args(Calibrate)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibratedModel:
-    """What was chosen: the method, layers made float again, and what the file then changes.
+    """Calibrated model: the method chosen, layers made float again, and what the file then changes.
 
     `errors` {method: mean squared error of the logits}; `disagreement` is the share of answers
     that differ from the float graph's on `images` held-out images, after `evaluations` files.
@@ -73,11 +73,13 @@ def apply(
     methods = METHODS if calibrate == "auto" else (calibrate,)
     drafts = static_int8.drafts(model, batches=batches, methods=methods, weight_bits=weight_bits)
     wanted = float_fallback.run(drafts[methods[0]].prepared, held_out)
-    answers = {name: float_fallback.run(one.quantized, held_out) for name, one in drafts.items()}
+    answers = {
+        name: float_fallback.run(draft.quantized, held_out) for name, draft in drafts.items()
+    }
     errors = {name: float(((logits - wanted) ** 2).mean()) for name, logits in answers.items()}
     best = min(methods, key=lambda name: (errors[name], methods.index(name)))
     chosen = drafts[best]
-    seen = {0: float_fallback.differ(answers[best], wanted)}
+    seen = {0: float_fallback.disagreement(answers[best], wanted)}
     ranked: list[str] = []
     fewest: int | None = 0
     if seen[0] > disagreement_max:
@@ -87,11 +89,11 @@ def apply(
             proto = float_fallback_rewrite.reverted(
                 chosen.quantized, chosen.prepared, ranked[:count]
             )
-            seen[count] = float_fallback.differ(float_fallback.run(proto, held_out), wanted)
+            seen[count] = float_fallback.disagreement(float_fallback.run(proto, held_out), wanted)
             return seen[count] <= disagreement_max
 
         # the last one is kept int8: without any there is no int8 file
-        fewest = float_fallback.fewest(len(ranked) - 1, accept)
+        fewest = float_fallback.fewest_layers(len(ranked) - 1, accept)
     if fewest is None:
         raise ModelError(
             f"{model.name} cannot be quantized to int8 within the bound",
@@ -113,7 +115,7 @@ def apply(
     )
 
 
-def _ranked(made: static_int8.Int8Draft, images: Floats) -> list[str]:
-    macs = float_fallback.macs(made.prepared, images[:1])
-    layers = float_fallback.rank(made.quantized, made.prepared, images=images, macs=macs)
+def _ranked(draft: static_int8.Int8Draft, images: Floats) -> list[str]:
+    macs = float_fallback.macs(draft.prepared, images[:1])
+    layers = float_fallback.rank_layers(draft.quantized, draft.prepared, images=images, macs=macs)
     return [layer.name for layer in layers]

@@ -22,13 +22,13 @@ def apply(model: Path, out: Path) -> qdq_graph.Coverage:
     float16's largest, 65,504, stays float32. Raises ModelError when none is left, or the file
     cannot be folded.
     """
-    proto, heavy, held = weight_only.opened(model)
-    stored = {name for name, tensor in held.items() if _narrow(proto, tensor)}
+    proto, heavy, weights = weight_only.load_folded(model)
+    stored = {name for name, tensor in weights.items() if _narrow(proto, tensor)}
     if not stored:
         which = "constant weights of at most 65,504"
-        raise weight_only.nothing_to_store(model, "float16", weights=which, targets="w16")
-    covered = qdq_graph.covered(heavy, stored)
-    weight_only.written(proto, out)
+        raise weight_only.no_weights_error(model, "float16", weights=which, targets="w16")
+    covered = qdq_graph.weight_coverage(heavy, stored)
+    weight_only.write_compact(proto, out)
     return covered
 
 

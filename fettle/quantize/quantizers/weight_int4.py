@@ -32,8 +32,8 @@ ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """What was stored how: `coverage.quantized` counts the weights in int4 or int8.
+class StoredWeights:
+    """Stored weights: `coverage.quantized` counts the weights in int4 or int8.
 
     `kept_int8` names those in int8; `disagreement` is the share of answers that differ from the
     float graph's on `images` held-out images.
@@ -56,27 +56,27 @@ class Stored:
 
 def apply(
     model: Path, out: Path, *, batches: list[Floats], held_out: Floats, disagreement_max: float
-) -> Stored:
+) -> StoredWeights:
     """Write the ONNX `model` with int4 weights to `out`; same inputs, same bytes.
 
     `batches` and `held_out` are normalised training images [n, C, H, W]. Raises ModelError when
     there is no weight to store, the bounds leave none in int4, or the file cannot be folded.
     """
-    proto, heavy, held = weight_only.opened(model, opset=OPSET)
+    proto, heavy, weights = weight_only.load_folded(model, opset=OPSET)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
-    int8 = weight_only.in_int8(heavy, held)
+    int8 = weight_only.round_to_int8(heavy, weights)
     with translated(model):
-        int4 = _in_int4(proto, heavy, int8, held, qdq_graph.fit_batch(proto, batches))
+        int4 = _in_int4(proto, heavy, int8, weights, qdq_graph.fit_batch(proto, batches))
     chosen, disagreement = _choose(model, proto, int8, int4, held_out, disagreement_max)
-    stored = Stored(
-        coverage=qdq_graph.covered(heavy, int8),
+    stored = StoredWeights(
+        coverage=qdq_graph.weight_coverage(heavy, int8),
         kept_int8=tuple(n.name for n in heavy if n.input[1] in int8.keys() - chosen.keys()),
         disagreement=disagreement,
         images=len(held_out),
     )
-    for weight, one in int8.items():
-        weight_only.store(proto, weight, chosen.get(weight, one), packed=weight in chosen)
-    weight_only.written(proto, out)
+    for weight, rounded in int8.items():
+        weight_only.store(proto, weight, chosen.get(weight, rounded), packed=weight in chosen)
+    weight_only.write_compact(proto, out)
     return stored
 
 
@@ -84,32 +84,32 @@ def _in_int4(
     proto: Any,  # Any: onnx's, untyped
     heavy: Sequence[Any],
     int8: Mapping[str, RoundedWeight],
-    held: Mapping[str, Any],
+    weights: Mapping[str, Any],
     batches: list[Floats],
 ) -> dict[str, RoundedWeight]:
     """Round every weight that one layer reads, and that can be taken apart: {weight: rounded}."""
     from onnx import numpy_helper
 
     readers = Counter(node.input[1] for node in heavy)
-    dims = {name: tuple(held[name].dims) for name in int8}
+    dims = {name: tuple(weights[name].dims) for name in int8}
     nodes = [
         node
         for node in heavy
         if readers[node.input[1]] == 1
         and node.input[1] in int8
-        and gptq.handles(node, dims[node.input[1]])
+        and gptq.supports_operator(node, dims[node.input[1]])
     ]
     if not nodes:
         return {}
-    moments = gptq.moments(proto, nodes, dims, batches)
-    found = {}
+    moments = gptq.input_second_moments(proto, nodes, dims, batches)
+    rounded = {}
     for node in nodes:
         weight, axis = node.input[1], int8[node.input[1]].axis
-        array = np.moveaxis(np.asarray(numpy_helper.to_array(held[weight])), axis, 0)
+        array = np.moveaxis(np.asarray(numpy_helper.to_array(weights[weight])), axis, 0)
         rows, scales = gptq.quantize(array.reshape(len(array), -1), moments.pop(node.name))
         values = np.moveaxis(rows.reshape(array.shape), 0, axis)
-        found[weight] = RoundedWeight(np.ascontiguousarray(values), scales, axis)
-    return found
+        rounded[weight] = RoundedWeight(np.ascontiguousarray(values), scales, axis)
+    return rounded
 
 
 def _choose(
@@ -126,7 +126,7 @@ def _choose(
     """
     if not int4:
         which = "constant weights of its own"
-        raise weight_only.nothing_to_store(model, "int4", weights=which, targets="w4")
+        raise weight_only.no_weights_error(model, "int4", weights=which, targets="w4")
     wanted = float_fallback.run(proto, images)
     variance = max(float(wanted.var()), 1e-30)
     plain = _error(float_fallback.run(_widened(proto, int8), images), wanted) / variance
@@ -139,14 +139,14 @@ def _choose(
             kept = {name: int4[name] for name in ranked[count:]}
             logits = float_fallback.run(_widened(proto, {**int8, **kept}), images)
             seen[count] = (
-                float_fallback.differ(logits, wanted),
+                float_fallback.disagreement(logits, wanted),
                 _error(logits, wanted) / variance - plain,
             )
         changed, added = seen[count]
         return changed <= disagreement_max and added <= limit
 
     # the last one is kept int4: without any it is weight_int8's file
-    fewest = 0 if accept(0) else float_fallback.fewest(len(ranked) - 1, accept)
+    fewest = 0 if accept(0) else float_fallback.fewest_layers(len(ranked) - 1, accept)
     if fewest is None:
         changed, added = seen[max(seen)]
         raise ModelError(
@@ -171,9 +171,9 @@ def _ranked(
     wanted = float_fallback.run(proto, images)
     plain = _error(float_fallback.run(_widened(proto, int8), images), wanted)
     costs = {}
-    for name, one in int4.items():
-        logits = float_fallback.run(_widened(proto, {**int8, name: one}), images)
-        costs[name] = (_error(logits, wanted) - plain) / one.values.size
+    for name, rounded in int4.items():
+        logits = float_fallback.run(_widened(proto, {**int8, name: rounded}), images)
+        costs[name] = (_error(logits, wanted) - plain) / rounded.values.size
     return sorted(costs, key=lambda name: (-costs[name], name))
 
 

@@ -19,11 +19,11 @@ def apply(model: Path, out: Path) -> qdq_graph.Coverage:
     `quantized` of the answer counts the operators whose weight is int8. Raises ModelError when
     there is none, or the file cannot be folded.
     """
-    proto, heavy, held = weight_only.opened(model)
-    if not held:
-        raise weight_only.nothing_to_store(model, "int8", weights="constant weights", targets="w8")
-    for name, one in weight_only.in_int8(heavy, held).items():
-        weight_only.store(proto, name, one)
-    covered = qdq_graph.covered(heavy, held)
-    weight_only.written(proto, out)
+    proto, heavy, weights = weight_only.load_folded(model)
+    if not weights:
+        raise weight_only.no_weights_error(model, "int8", weights="constant weights", targets="w8")
+    for name, rounded in weight_only.round_to_int8(heavy, weights).items():
+        weight_only.store(proto, name, rounded)
+    covered = qdq_graph.weight_coverage(heavy, weights)
+    weight_only.write_compact(proto, out)
     return covered

@@ -1,7 +1,7 @@
-"""Decide which recipe to evaluate next when the whole front is wanted, not one answer.
+"""Expected hypervolume improvement: the next recipe when the whole Pareto front is wanted.
 
 Of all untried moves the one comes next that is expected to add most to the area which the trials
-dominate (front.hypervolume), for each evaluation it takes: expected hypervolume improvement
+dominate (pareto_front.hypervolume), for each evaluation it takes: expected hypervolume improvement
 (Emmerich, Giannakoglou, Naujoks 2006). A move's value is counted before any training, so only its
 drop is uncertain, and the expectation is over one number. A shrinking move is worth the better of
 two hopes: what it adds as it comes, by one evaluation, and what it adds with its recovery, by two.
@@ -19,18 +19,19 @@ from fettle.recipes.search.trial import Move, Trial
 
 # The middles of so many equal shares of the normal distribution stand for it.
 SHARES = 15
-QUANTILES = tuple(NormalDist().inv_cdf((at + 0.5) / SHARES) for at in range(SHARES))
+QUANTILES = tuple(NormalDist().inv_cdf((share + 0.5) / SHARES) for share in range(SHARES))
 SETTLED = 0.001  # of all the area there is: adding less is not worth an evaluation
 
 
-def choose(
+def choose_move(
     trials: Sequence[Trial],
     untried: Sequence[tuple[Trial, Move]],
     *,
     drop_max: float,
     final_epochs: int,
 ) -> tuple[Trial, Move] | None:
-    """Return the untried move that is expected to add most, None when all add next to nothing.
+    """Acquisition: the untried move that is expected to add most, None when all add next to
+    nothing.
 
     The front is wanted up to the value of the float model and up to `drop_max`. Ties go to the
     move that was offered first.
@@ -41,10 +42,10 @@ def choose(
         for trial in trials
         if not trial.result.refused and trial.result.excess <= 1
     ]
-    held, learnt = hypervolume(points, reference), surrogate_model.fit(trials)
+    dominated, learnt = hypervolume(points, reference), surrogate_model.fit(trials)
 
     def adds(value: float, foreseen: tuple[float, float]) -> float:
-        return expected(points, value, foreseen, reference) - held
+        return expected_area(points, value, foreseen, reference) - dominated
 
     best, chosen = SETTLED * hypervolume([(0.0, 0.0)], reference), None
     for parent, move in untried:
@@ -57,15 +58,15 @@ def choose(
     return chosen
 
 
-def expected(
+def expected_area(
     points: Sequence[Point], value: float, foreseen: tuple[float, float], reference: Point
 ) -> float:
-    """Return the area expected with one more point: its drop's t is Normal(mean, variance)."""
+    """Hypervolume expected with one more point: its drop's t is Normal(mean, variance)."""
     mean, deviation = foreseen[0], math.sqrt(foreseen[1])
     areas = (
         hypervolume(
-            [*points, (value, surrogate_model.expand_scale(mean + at * deviation))], reference
+            [*points, (value, surrogate_model.expand_scale(mean + quantile * deviation))], reference
         )
-        for at in QUANTILES
+        for quantile in QUANTILES
     )
     return math.fsum(areas) / SHARES

@@ -1,4 +1,4 @@
-"""Decide which recipe to evaluate next, until nothing promises to repay an evaluation.
+"""Recipe search by expected improvement, until nothing promises to repay an evaluation.
 
 Of all untried moves from all trials the one of most expected improvement for its cost comes next:
 
@@ -32,21 +32,22 @@ SETTLED = 0.02  # an expected improvement below 2 % is within the spread of a la
 
 
 class TrialEvaluator(Protocol):
-    """What a search is lent: the only way it touches models."""
+    """Trial evaluator: the only way in which a search touches models."""
 
     def moves(self, recipe: Recipe) -> Sequence[Move]:
         """List the next moves from an evaluated recipe, mild first."""
 
     def evaluate(self, recipe: Recipe) -> Result:
-        """Make the model of `recipe` and look at it on validation."""
+        """Evaluate `recipe`: make its model and score it on validation."""
 
     def chance(self, drop: float) -> float:
-        """Return how likely the budget holds on test for a validation drop: in [0, 1], falling."""
+        """Probability that the budget holds on test for a validation drop: in [0, 1], falling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchLimits:
-    """`chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking move needs.
+    """Search limits: `chance_min` accepts a trial; `final_epochs` is the recovery that a shrinking
+    move needs.
 
     `front_drop_max`: look for the whole front up to this drop (hypervolume_improvement.py), not for
     one answer.
@@ -60,7 +61,8 @@ class SearchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """All trials in order (the root first), the best one's number, and whether the goal is met.
+    """Search result: all trials in order (the root first), the best one's number, and whether the
+    goal is met.
 
     `ended`: settled (nothing promised more), evaluations (the bound), or clock (truncated).
     """
@@ -73,14 +75,14 @@ class SearchResult:
     @property
     def front(self) -> list[int]:
         """The numbers of the trials that none beats in value and drop."""
-        whole = [one for one in self.trials if not one.result.refused]
-        points = [(one.result.value, one.result.drop) for one in whole]
-        return [whole[at].number for at in front(points)]
+        whole = [entry for entry in self.trials if not entry.result.refused]
+        points = [(entry.result.value, entry.result.drop) for entry in whole]
+        return [whole[position].number for position in front(points)]
 
 
 def search(
     root: Result,
-    bench: TrialEvaluator,
+    evaluator: TrialEvaluator,
     journal: TrialJournal,
     *,
     limits: SearchLimits,
@@ -90,18 +92,18 @@ def search(
     """Search from the float model, which `root` describes and which costs no evaluation.
 
     `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
-    before an evaluation only: what the journal holds is taken up whatever the clock says.
+    before an evaluation only: what the journal holds is used whatever the clock says.
     """
-    memory = _Memory(bench, journal)
-    drop_most = largest_drop(bench.chance, limits.chance_min)
+    memory = _JournaledEvaluator(evaluator, journal)
+    drop_most = largest_drop(evaluator.chance, limits.chance_min)
     trials = [Trial(number=0, parent=-1, recipe=(), role="root", result=root)]
     untried = [(trials[0], move) for move in memory.moves(())]
     ended: Literal["settled", "evaluations", "clock"] = "settled"
     while True:
         if limits.front_drop_max is None:
-            picked = choose(trials, untried, drop_most, limits)
+            picked = choose_move(trials, untried, drop_most, limits)
         else:
-            picked = hypervolume_improvement.choose(
+            picked = hypervolume_improvement.choose_move(
                 trials, untried, drop_max=limits.front_drop_max, final_epochs=limits.final_epochs
             )
         if picked is None:
@@ -115,7 +117,7 @@ def search(
             ended = "clock"
             break
         drop, _ = surrogate_model.fit(trials).after(parent, move)
-        one = Trial(
+        entry = Trial(
             number=len(trials),
             parent=parent.number,
             recipe=recipe,
@@ -126,17 +128,17 @@ def search(
             foreseen_value=move.value,
             foreseen_drop=surrogate_model.expand_scale(drop),
         )
-        trials.append(one)
-        on_trial(one)
+        trials.append(entry)
+        on_trial(entry)
         untried = [pair for pair in untried if (*pair[0].recipe, pair[1].step) != recipe]
-        if not one.result.refused and one.role == "shrink":
-            untried += [(one, further) for further in memory.moves(recipe)]
+        if not entry.result.refused and entry.role == "shrink":
+            untried += [(entry, further) for further in memory.moves(recipe)]
     best, met = choose_best(trials, limits.chance_min)
     return SearchResult(trials=tuple(trials), best=best, met=met, ended=ended)
 
 
 def accepted(result: Result, chance_min: float) -> bool:
-    """Tell whether a trial may be the answer."""
+    """Tell whether a trial is accepted: it may be the answer."""
     return not result.refused and result.chance >= chance_min and result.excess <= 1
 
 
@@ -146,13 +148,13 @@ def choose_best(trials: Sequence[Trial], chance_min: float) -> tuple[int, bool]:
     Inside budget and limits the least value wins. Otherwise the nearest miss: the least excess
     over a limit, then the best chance, then the least value.
     """
-    good = [one for one in trials if accepted(one.result, chance_min)]
+    good = [entry for entry in trials if accepted(entry.result, chance_min)]
     if good:
-        return min(good, key=lambda one: (one.result.value, one.number)).number, True
-    whole = [one for one in trials if not one.result.refused]
+        return min(good, key=lambda entry: (entry.result.value, entry.number)).number, True
+    whole = [entry for entry in trials if not entry.result.refused]
 
-    def miss(one: Trial) -> tuple[float, float, float, int]:
-        return max(1.0, one.result.excess), -one.result.chance, one.result.value, one.number
+    def miss(entry: Trial) -> tuple[float, float, float, int]:
+        return max(1.0, entry.result.excess), -entry.result.chance, entry.result.value, entry.number
 
     return min(whole, key=miss).number, False
 
@@ -166,34 +168,35 @@ def largest_drop(chance: Callable[[float], float], chance_min: float) -> float:
     return low
 
 
-def choose(
+def choose_move(
     trials: Sequence[Trial],
     untried: Sequence[tuple[Trial, Move]],
     drop_most: float,
     limits: SearchLimits,
 ) -> tuple[Trial, Move] | None:
-    """Return the untried move of most expected improvement for its cost, None when all are small.
+    """Acquisition: the untried move of most expected improvement for its cost, None when all are
+    small.
 
     Before anything is accepted, every move is held against the float model. Ties go to the move
     that was offered first.
     """
-    good = [one for one in trials if accepted(one.result, limits.chance_min)]
-    bar = min((one.result.value for one in good), default=trials[0].result.value)
-    learnt, failed = surrogate_model.fit(trials), failures(trials, limits.chance_min)
+    good = [entry for entry in trials if accepted(entry.result, limits.chance_min)]
+    bar = min((entry.result.value for entry in good), default=trials[0].result.value)
+    learnt, failed = surrogate_model.fit(trials), failed_costs(trials, limits.chance_min)
     open_ = [
         (parent, move)
         for parent, move in untried
-        if move.value > failed.get(branch(trials, parent), 0.0) and lowers(parent, move)
+        if move.value > failed.get(branch_root(trials, parent), 0.0) and reduces_cost(parent, move)
     ]
-    if all(one.role == "root" for one in good):
-        back = rung_above(trials, open_, limits.chance_min)
+    if all(entry.role == "root" for entry in good):
+        back = nearest_larger_recovery(trials, open_, limits.chance_min)
         if back is not None:
             return back
     best, chosen = 0.0, None
     for parent, move in open_:
         epochs = max(1, move.epochs + (limits.final_epochs if move.role == "shrink" else 0))
         cost = epochs * move.epoch_cost
-        improvement = worth(
+        improvement = expected_improvement(
             parent, move, learnt, drop_most, bar=bar, final_epochs=limits.final_epochs
         )
         if improvement > SETTLED and improvement / cost > best:
@@ -201,32 +204,32 @@ def choose(
     return chosen
 
 
-def lowers(parent: Trial, move: Move) -> bool:
+def reduces_cost(parent: Trial, move: Move) -> bool:
     """Tell whether a shrinking move lowers anything: a low-rank split of small layers does not."""
     before = parent.result
     nearer = max(1.0, move.excess) < max(1.0, before.excess)
     return move.role == "recover" or move.value < before.value or nearer
 
 
-def branch(trials: Sequence[Trial], one: Trial) -> int:
-    """Return the number of the first trial on the way to `one`; 0 for the root itself."""
-    while one.parent > 0:
-        one = trials[one.parent]
-    return one.number
+def branch_root(trials: Sequence[Trial], entry: Trial) -> int:
+    """Return the number of the first trial on the way to `entry`; 0 for the root itself."""
+    while entry.parent > 0:
+        entry = trials[entry.parent]
+    return entry.number
 
 
-def failures(trials: Sequence[Trial], chance_min: float) -> dict[int, float]:
+def failed_costs(trials: Sequence[Trial], chance_min: float) -> dict[int, float]:
     """Return by branch the largest value whose long recovery failed."""
-    found: dict[int, float] = {}
-    for one in trials:
-        failed = one.result.chance < chance_min and not one.result.refused
-        if one.role == "recover" and failed:
-            at = branch(trials, one)
-            found[at] = max(found.get(at, 0.0), one.result.value)
-    return found
+    costs: dict[int, float] = {}
+    for entry in trials:
+        failed = entry.result.chance < chance_min and not entry.result.refused
+        if entry.role == "recover" and failed:
+            root = branch_root(trials, entry)
+            costs[root] = max(costs.get(root, 0.0), entry.result.value)
+    return costs
 
 
-def rung_above(
+def nearest_larger_recovery(
     trials: Sequence[Trial], untried: Sequence[tuple[Trial, Move]], chance_min: float
 ) -> tuple[Trial, Move] | None:
     """Return the recovery of the nearest larger model above a finalist that has just failed."""
@@ -246,7 +249,7 @@ def rung_above(
     return None
 
 
-def worth(
+def expected_improvement(
     parent: Trial,
     move: Move,
     learnt: Surrogate,
@@ -266,18 +269,18 @@ def worth(
     return gain * surrogate_model.likelihood(drop_most, mean, variance)
 
 
-class _Memory:
-    """Ask the journal first, the workbench second; write down what the workbench says."""
+class _JournaledEvaluator:
+    """Evaluator behind the journal: asks that first, and writes down what it had to evaluate."""
 
-    def __init__(self, bench: TrialEvaluator, journal: TrialJournal) -> None:
-        self._bench, self._journal = bench, journal
+    def __init__(self, evaluator: TrialEvaluator, journal: TrialJournal) -> None:
+        self._evaluator, self._journal = evaluator, journal
         self._results: dict[str, Mapping[str, object]] = {}
         self._moves: dict[str, list[Move]] = {}
         for event in journal.events[1:]:
             if event["kind"] == "result":
                 self._results[event["recipe"]] = event["result"]
             else:
-                self._moves[event["recipe"]] = [Move(**one) for one in event["moves"]]
+                self._moves[event["recipe"]] = [Move(**fields) for fields in event["moves"]]
 
     def knows(self, recipe: Recipe) -> bool:
         return trial.key(recipe) in self._results
@@ -285,7 +288,7 @@ class _Memory:
     def evaluate(self, recipe: Recipe) -> Result:
         name = trial.key(recipe)
         if name not in self._results:
-            kept = trial.result_to_json(self._bench.evaluate(recipe))
+            kept = trial.result_to_json(self._evaluator.evaluate(recipe))
             steps = [dict(step) for step in recipe]
             self._journal.append({"kind": "result", "recipe": name, "steps": steps, "result": kept})
             self._results[name] = kept
@@ -294,7 +297,7 @@ class _Memory:
     def moves(self, recipe: Recipe) -> list[Move]:
         name = trial.key(recipe)
         if name not in self._moves:
-            found = [asdict(move) for move in self._bench.moves(recipe)]
-            self._journal.append({"kind": "moves", "recipe": name, "moves": found})
-            self._moves[name] = [Move(**one) for one in found]
+            offered = [asdict(move) for move in self._evaluator.moves(recipe)]
+            self._journal.append({"kind": "moves", "recipe": name, "moves": offered})
+            self._moves[name] = [Move(**fields) for fields in offered]
         return self._moves[name]

@@ -1,4 +1,4 @@
-"""Foretell what a recipe will lose, from the trials so far: two Bayesian linear regressions.
+"""Surrogate model of what a recipe will lose: two Bayesian linear regressions on the trials.
 
 Drops are learnt in the scale t(d) = asinh(d / 0.01): linear below a point, logarithmic above, so
 that a collapse does not drown the small differences that decide. With t of the drops and e the
@@ -93,7 +93,9 @@ def _regress(
 
 @dataclass(frozen=True, slots=True)
 class Surrogate:
-    """What was learnt of shrinking and of recovering; `root_value` is the float model's."""
+    """Surrogate: what was learnt of shrinking and of recovering; `root_value` is the float
+    model's.
+    """
 
     shrink: LinearRegression
     recover: LinearRegression
@@ -134,19 +136,19 @@ class Surrogate:
 def shrink_features(
     parent: Trial, *, value: float, probe: float, epochs: int
 ) -> tuple[float, float, float]:
-    """Return what a shrinking move is judged by."""
+    """Features of a shrinking move."""
     step = math.log(parent.result.value / value)
     kept = 1 / (1 + epochs / EPOCHS)
     return kept * compress_scale(parent.result.drop), kept * step, kept * compress_scale(probe)
 
 
 def recover_features(t: float, *, gone: float, before: int, more: int) -> tuple[float, float]:
-    """Return what a recovery is judged by; `before` and `more` are epochs."""
+    """Features of a recovery; `before` and `more` are epochs."""
     return t * before / max(1, before + more), gone
 
 
 def fit(trials: Sequence[Trial]) -> Surrogate:
-    """Learn from every trial that has a model; the first is the root."""
+    """Fit the surrogate to every trial that has a model; the first is the root."""
     root = trials[0].result.value
     rows: dict[str, list[tuple[Sequence[float], float]]] = {"shrink": [], "recover": []}
     for trial in trials:
@@ -162,32 +164,34 @@ def fit(trials: Sequence[Trial]) -> Surrogate:
             rows["shrink"].append((features, t))
         else:
             before = compress_scale(parent.result.drop)
-            found = recover_features(
+            row_features = recover_features(
                 before, gone=math.log(root / value), before=parent.epochs, more=trial.epochs
             )
-            rows["recover"].append((found, t))
+            rows["recover"].append((row_features, t))
     return Surrogate(regress(SHRINK, rows["shrink"]), regress(RECOVER, rows["recover"]), root)
 
 
 def likelihood(drop_most: float, mean: float, variance: float) -> float:
-    """Return how likely the drop is at most `drop_most`, for t ~ Normal(mean, variance)."""
+    """Likelihood that the drop is at most `drop_most`, for t ~ Normal(mean, variance)."""
     return NormalDist(mean, math.sqrt(variance)).cdf(compress_scale(drop_most))
 
 
-def errors(trials: Sequence[Trial]) -> dict[str, float]:
-    """Report how well the trials were foreseen: mean absolute error and rank correlation.
+def prediction_errors(trials: Sequence[Trial]) -> dict[str, float]:
+    """Prediction errors of the surrogate on the trials: mean absolute error and rank correlation.
 
     Drops in shares, values relative. Empty for fewer than two foreseen trials.
     """
-    told = [
+    predicted = [
         trial for trial in trials if trial.foreseen_drop is not None and not trial.result.refused
     ]
-    if len(told) < 2:
+    if len(predicted) < 2:
         return {}
-    foreseen = np.array([[one.foreseen_drop, one.foreseen_value] for one in told], dtype=float)
-    got = np.array([[one.result.drop, one.result.value] for one in told])
+    foreseen = np.array(
+        [[trial.foreseen_drop, trial.foreseen_value] for trial in predicted], dtype=float
+    )
+    got = np.array([[trial.result.drop, trial.result.value] for trial in predicted])
     return {
-        "trials": float(len(told)),
+        "trials": float(len(predicted)),
         "drop_mean_absolute_error": float(np.abs(foreseen[:, 0] - got[:, 0]).mean()),
         "drop_rank_correlation": spearman(foreseen[:, 0], got[:, 0]),
         "value_mean_relative_error": float(np.abs(foreseen[:, 1] / got[:, 1] - 1).mean()),
@@ -197,7 +201,7 @@ def errors(trials: Sequence[Trial]) -> dict[str, float]:
 
 def spearman(first: Vector, second: Vector) -> float:
     """Return Spearman's rank correlation, ties averaged; 0 where one side never varies."""
-    ranks = [_ranks(one) for one in (first, second)]
+    ranks = [_ranks(values) for values in (first, second)]
     spread = float(ranks[0].std() * ranks[1].std())
     if spread == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Say what is tried: a move, what its evaluation found, and the trial that keeps both."""
+"""Trials of a search: a move, what its evaluation found, and the trial that keeps both."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Recipe = Sequence[Step]
 
 
 def key(recipe: Recipe) -> str:
-    """Hash a recipe (16 hex digits): its identity in the journal and in scratch."""
+    """Key of a recipe, its hash (16 hex digits): its identity in the journal and in scratch."""
     text = json.dumps([dict(step) for step in recipe], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One more step of a recipe, with what is known of it before any training.
+    """Move: one more step of a recipe, with what is known of it before any training.
 
     `role` shrink lowers the objective and may be followed by more moves; recover wins accuracy back
     and ends a recipe. `value` is the objective after the move (> 0, lower is better), `probe` the
@@ -40,7 +40,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What an evaluation found on validation.
+    """Result of an evaluation on validation.
 
     `value` is the objective (> 0), `drop` the point drop of the budget's metric, `chance` the
     predictive probability that the budget will hold on test, `excess` the worst ratio of a figure

@@ -1,4 +1,4 @@
-"""Keep one line of JSON an event, on disk before it counts: a killed search goes on from here.
+"""Trial journal, one line of JSON an event, on disk before it counts: to resume a killed search.
 
 A line is appended and fsynced at once. A kill or a full disk can leave at most one torn line at
 the end; it is cut off, so that the file always reads. The first line names the search it is of.
@@ -62,8 +62,8 @@ def _read(path: Path) -> tuple[list[Event], int]:
     return [json.loads(line) for line in data[:end].splitlines()], end
 
 
-def _write(handle: int, line: bytes, at: int) -> None:
+def _write(handle: int, line: bytes, offset: int) -> None:
     """Write all of `line` at an offset: a disk that fills up takes only a part at first."""
     done = 0
     while done < len(line):
-        done += os.pwrite(handle, line[done:], at + done)
+        done += os.pwrite(handle, line[done:], offset + done)

@@ -37,7 +37,7 @@ def test_the_blocks_of_efficientnet_are_its_residuals_and_the_depthwise_parts_of
 ):
     options = efficientnet_lite.Params(pretrained=False)
     model = efficientnet_lite.build(options, classes=3, channels=1, size_px=32, project=Path())
-    found = removable_blocks.find(model, torch.zeros(1, 1, 32, 32), {})
+    found = removable_blocks.find_blocks(model, torch.zeros(1, 1, 32, 32), {})
     residuals = [name for name, module in model.named_modules() if isinstance(module, Residual)]
     assert [name for name in found if not name.endswith("depthwise")] == residuals
     assert len(residuals) == 9
@@ -48,7 +48,7 @@ def test_the_blocks_of_efficientnet_are_its_residuals_and_the_depthwise_parts_of
 
 def test_a_stage_of_blocks_is_no_block_and_one_that_changes_its_width_is_none_either() -> None:
     model = resnet.build(resnet.Params(depth=20), classes=3, channels=1, size_px=32, project=Path())
-    found = removable_blocks.find(model, torch.zeros(1, 1, 32, 32), {})
+    found = removable_blocks.find_blocks(model, torch.zeros(1, 1, 32, 32), {})
     assert [name for name in found if name.startswith("stage1")] == [
         "stage1.0", "stage1.1", "stage1.2"
     ]  # fmt: skip
@@ -57,8 +57,8 @@ def test_a_stage_of_blocks_is_no_block_and_one_that_changes_its_width_is_none_ei
 
 
 def test_a_block_that_holds_a_protected_layer_stays() -> None:
-    assert removable_blocks.find(chain(), images(1), {}) == ["1.0", "1.1", "1.2"]
-    assert removable_blocks.find(chain(), images(1), {"1.2.body.0": "so"}) == ["1.0", "1.1"]
+    assert removable_blocks.find_blocks(chain(), images(1), {}) == ["1.0", "1.1", "1.2"]
+    assert removable_blocks.find_blocks(chain(), images(1), {"1.2.body.0": "so"}) == ["1.0", "1.1"]
 
 
 def test_a_block_that_runs_twice_stays() -> None:
@@ -71,7 +71,7 @@ def test_a_block_that_runs_twice_stays() -> None:
             y: torch.Tensor = self.block(self.block(x))
             return y
 
-    assert removable_blocks.find(Twice(), images(1), {}) == []
+    assert removable_blocks.find_blocks(Twice(), images(1), {}) == []
 
 
 def test_the_block_that_does_nothing_goes_first() -> None:
@@ -90,7 +90,7 @@ def test_the_block_that_does_nothing_goes_first() -> None:
 def test_taking_out_a_block_is_bypassing_it() -> None:
     model, before = chain(), chain()
     hook = before.get_submodule("1.0").register_forward_hook(lambda _m, inputs, _o: inputs[0])
-    removable_blocks.take_out(model, CompressionPlan(), ["1.0"])
+    removable_blocks.remove_blocks(model, CompressionPlan(), ["1.0"])
     assert torch.equal(answer(model, images()), answer(before, images()))
     hook.remove()
 

@@ -7,7 +7,7 @@ import torch
 from tiny_nets import Fits, build, workshop
 from torch.nn import functional as F
 
-from fettle.compress.compression_plan import CompressionPlan, Kept
+from fettle.compress.compression_plan import CompressionPlan, KeptChannels
 from fettle.compress.techniques import distil
 
 STUDENT = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 3.0]])
@@ -26,18 +26,18 @@ def test_the_loss_is_the_formula_of_the_paper() -> None:
         whole = sum(math.exp(v) for v in student.tolist())
         hard = -math.log(math.exp(float(student[label])) / whole)
         expected += (alpha * temperature**2 * soft + (1 - alpha) * hard) / len(LABELS)
-    found = distil.loss(STUDENT, TEACHER, LABELS, temperature=temperature, alpha=alpha)
+    found = distil.distillation_loss(STUDENT, TEACHER, LABELS, temperature=temperature, alpha=alpha)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_a_teacher_s_share_it_is_cross_entropy() -> None:
-    found = distil.loss(STUDENT, TEACHER, LABELS, temperature=3.0, alpha=0.0)
+    found = distil.distillation_loss(STUDENT, TEACHER, LABELS, temperature=3.0, alpha=0.0)
     assert float(found) == pytest.approx(float(F.cross_entropy(STUDENT, LABELS)))
 
 
 def test_a_student_that_answers_like_its_teacher_has_nothing_to_learn_from_it() -> None:
     student = TEACHER.clone().requires_grad_()
-    found = distil.loss(student, TEACHER, LABELS, temperature=3.0, alpha=1.0)
+    found = distil.distillation_loss(student, TEACHER, LABELS, temperature=3.0, alpha=1.0)
     (gradient,) = torch.autograd.grad(found, student)
     assert found.detach().item() == pytest.approx(0, abs=1e-6)
     assert gradient.abs().max() < 1e-6
@@ -47,13 +47,15 @@ def test_the_gradient_keeps_its_size_when_the_temperature_rises() -> None:
     sizes = []
     for temperature in (20.0, 40.0):
         student = STUDENT.clone().requires_grad_()
-        found = distil.loss(student, TEACHER, LABELS, temperature=temperature, alpha=1.0)
+        found = distil.distillation_loss(
+            student, TEACHER, LABELS, temperature=temperature, alpha=1.0
+        )
         sizes.append(float(torch.autograd.grad(found, student)[0].norm()))
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 
 
 def test_it_trains_once_and_leaves_the_plan_as_it_was() -> None:
-    fit, plan = Fits(), CompressionPlan({"stem": Kept(16, (0, 1), 1)})
+    fit, plan = Fits(), CompressionPlan({"stem": KeptChannels(16, (0, 1), 1)})
     asked = distil.Params(epochs=7, learning_rate=1e-3, temperature=2.0, alpha=0.5)
     outcome = distil.apply(build("mobile"), plan, asked, workshop(fit=fit))
     assert fit.asked == [("distil", 7)]

@@ -34,13 +34,13 @@ def test_a_layer_of_low_rank_answers_alike_when_it_is_split(
     left, right = torch.randn(10, 3), torch.randn(3, weight[0].numel())
     with torch.no_grad():
         weight.copy_((left @ right).reshape(weight.shape))
-    made = low_rank.split(layer, 3)
+    made = low_rank.factorize_layer(layer, 3)
     torch.testing.assert_close(whole(made, x), whole(layer, x), atol=1e-4, rtol=1e-4)
 
 
 def test_no_matrix_of_that_rank_is_closer() -> None:
     layer = nn.Linear(20, 12, bias=False)
-    made = low_rank.split(layer, 4)
+    made = low_rank.factorize_layer(layer, 4)
     product = (made[1].weight @ made[0].weight).detach()  # type: ignore[operator] # two Linear
     left_over = torch.linalg.svdvals(layer.weight.detach())[4:].square().sum()
     assert float((product - layer.weight.detach()).square().sum()) == pytest.approx(

@@ -23,7 +23,9 @@ def options(**changes: object) -> prune.Params:
 
 
 def widths(model: nn.Module) -> dict[str, int]:
-    found = {name: compression_plan.widths(module) for name, module in model.named_modules()}
+    found = {
+        name: compression_plan.channel_counts(module) for name, module in model.named_modules()
+    }
     return {name: size[0] for name, size in found.items() if size is not None}
 
 
@@ -300,7 +302,7 @@ def test_uniform_scope_takes_the_same_share_everywhere() -> None:
 
 def test_tracing_leaves_the_mode_of_the_model_alone() -> None:
     model = build("mobile").train()
-    channel_groups.find(model, images(1), {})
+    channel_groups.find_groups(model, images(1), {})
     assert model.training
 
 

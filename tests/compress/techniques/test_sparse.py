@@ -31,14 +31,14 @@ class Adam:
 
 def test_the_smallest_share_of_all_weights_goes_whatever_the_layer() -> None:
     weights = {"a": torch.tensor([[1.0, -2.0], [3.0, 4.0]]), "b": torch.tensor([[0.1, -0.2]])}
-    masks = sparse.keep_share(weights, 0.5)
+    masks = sparse.magnitude_masks(weights, 0.5)
     assert masks["a"].tolist() == [[False, True], [True, True]]
     assert masks["b"].tolist() == [[False, False]]
 
 
 def test_the_n_largest_of_every_m_stay_and_a_rest_stays_whole() -> None:
     weight = torch.tensor([[1.0, -4.0, 3.0, 2.0, 0.1], [5.0, 0.0, 0.0, -1.0, 0.2]])
-    kept = sparse.keep_n_of_m(weight, n=2, m=4)
+    kept = sparse.n_of_m_mask(weight, n=2, m=4)
     assert kept.int().tolist() == [[0, 1, 1, 0, 1], [1, 0, 0, 1, 1]]
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny_nets import Fits, answer, build, images, workshop
 
 from fettle.compress import layer_costs
-from fettle.compress.compression_plan import Architecture, CompressionPlan, Kept
+from fettle.compress.compression_plan import Architecture, CompressionPlan, KeptChannels
 from fettle.compress.technique import SensitivityReport
 from fettle.compress.techniques import student
 
@@ -15,7 +15,7 @@ SMALL = {"width": 8, "depth": 1, "blocks": 2}
 def test_the_student_stands_in_the_model_s_place_and_the_old_plan_is_void() -> None:
     fit, model = Fits(), build("plain")
     asked = student.Params(family="small_cnn", options=SMALL, epochs=7)
-    old = CompressionPlan({"block1.0.0": Kept(16, (0, 1), 1)})
+    old = CompressionPlan({"block1.0.0": KeptChannels(16, (0, 1), 1)})
     outcome = student.apply(model, old, asked, workshop(fit=fit))
     assert outcome.plan == CompressionPlan(architecture=Architecture("small_cnn", SMALL))
     assert outcome.model is not None

@@ -62,7 +62,7 @@ def saved(proto: Any, folder: Path) -> Path:
     return path
 
 
-def adopt(path: Path, **changed: Any) -> family.Adopted:
+def adopt(path: Path, **changed: Any) -> family.AdoptedModel:
     given: dict[str, Any] = {"channels": 3, "size_px": 8, "classes": CLASSES, "labels": None}
     return family.adopt(path, **(given | changed))
 
@@ -82,7 +82,7 @@ def images(count: int = 5) -> np.ndarray:
 
 
 def answer(proto: Any, count: int = 5) -> np.ndarray:
-    found = onnx_rewriting.answer(proto, images(count))
+    found = onnx_rewriting.run_model(proto, images(count))
     assert found is not None
     return found.reshape(count, -1)
 

@@ -119,7 +119,7 @@ def test_layers_go_back_to_float_until_the_bound_holds(tmp_path: Path) -> None:
 def test_a_bound_that_no_mixture_keeps_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(float_fallback, "differ", lambda *_: 0.25)
+    monkeypatch.setattr(float_fallback, "disagreement", lambda *_: 0.25)
     with pytest.raises(ModelError) as caught:
         tune(tmp_path, disagreement_max=0.02)
     assert str(caught.value) == (

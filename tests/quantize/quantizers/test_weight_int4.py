@@ -19,7 +19,7 @@ from fettle.models import export_onnx
 from fettle.models.families import small_cnn
 from fettle.quantize import gptq
 from fettle.quantize.quantizers import weight_int4, weight_int8
-from fettle.quantize.quantizers.weight_int4 import Stored
+from fettle.quantize.quantizers.weight_int4 import StoredWeights
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 BOUND = 0.02
@@ -46,11 +46,11 @@ def model(images: Floats, tmp_path_factory: pytest.TempPathFactory) -> Path:
             nn.functional.cross_entropy(net(given[at]), labels[at]).backward()  # type: ignore[no-untyped-call] # torch
             optimizer.step()
     path = tmp_path_factory.mktemp("trained") / "model.onnx"
-    export_onnx.lower(net.eval(), channels=1, size_px=8, out=path)
+    export_onnx.export(net.eval(), channels=1, size_px=8, out=path)
     return path
 
 
-def store(model: Path, out: Path, images: Floats, *, most: float = BOUND) -> Stored:
+def store(model: Path, out: Path, images: Floats, *, most: float = BOUND) -> StoredWeights:
     return weight_int4.apply(
         model,
         out,
@@ -61,7 +61,7 @@ def store(model: Path, out: Path, images: Floats, *, most: float = BOUND) -> Sto
 
 
 @pytest.fixture(scope="module")
-def stored(model: Path, images: Floats) -> tuple[Path, Stored]:
+def stored(model: Path, images: Floats) -> tuple[Path, StoredWeights]:
     out = model.with_name("w4.onnx")
     return out, store(model, out, images)
 
@@ -77,7 +77,7 @@ def test_the_network_tells_digits_apart(model: Path, images: Floats) -> None:
 
 
 def test_the_file_is_well_under_int8_weights_and_says_what_it_holds(
-    model: Path, stored: tuple[Path, Stored]
+    model: Path, stored: tuple[Path, StoredWeights]
 ) -> None:
     path, found = stored
     weight_int8.apply(model, model.with_name("w8.onnx"))
@@ -92,7 +92,7 @@ def test_the_file_is_well_under_int8_weights_and_says_what_it_holds(
 
 
 def test_the_answers_keep_the_bound_on_images_that_nothing_saw(
-    model: Path, images: Floats, stored: tuple[Path, Stored]
+    model: Path, images: Floats, stored: tuple[Path, StoredWeights]
 ) -> None:
     path, found = stored
     assert found.images == 256
@@ -101,7 +101,7 @@ def test_the_answers_keep_the_bound_on_images_that_nothing_saw(
 
 
 def test_a_tighter_bound_on_the_error_keeps_more_layers_in_int8(
-    model: Path, images: Floats, stored: tuple[Path, Stored], monkeypatch: pytest.MonkeyPatch
+    model: Path, images: Floats, stored: tuple[Path, StoredWeights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = model.with_name("tight.onnx")
     monkeypatch.setattr(weight_int4, "ERROR_SHARE", 5e-4)
@@ -111,7 +111,7 @@ def test_a_tighter_bound_on_the_error_keeps_more_layers_in_int8(
 
 
 def test_onnx_runtime_widens_the_weights_when_it_loads_the_file(
-    images: Floats, stored: tuple[Path, Stored]
+    images: Floats, stored: tuple[Path, StoredWeights]
 ) -> None:
     profiler = ort.profile(stored[0], threads=1)
     for _ in range(3):
@@ -123,7 +123,7 @@ def test_onnx_runtime_widens_the_weights_when_it_loads_the_file(
 
 @pytest.mark.skipif(not openvino.available().ok, reason="needs openvino")
 def test_openvino_answers_the_same_and_keeps_the_weights_packed(
-    images: Floats, stored: tuple[Path, Stored], tmp_path: Path
+    images: Floats, stored: tuple[Path, StoredWeights], tmp_path: Path
 ) -> None:
     openvino.compile(stored[0], tmp_path)
     ours = ort.open(stored[0], threads=1).run(images[:64])
@@ -134,7 +134,7 @@ def test_openvino_answers_the_same_and_keeps_the_weights_packed(
 
 
 def test_the_same_model_gives_the_same_bytes(
-    model: Path, images: Floats, stored: tuple[Path, Stored]
+    model: Path, images: Floats, stored: tuple[Path, StoredWeights]
 ) -> None:
     again = model.with_name("again.onnx")
     assert store(model, again, images) == stored[1]
@@ -190,8 +190,10 @@ def test_the_moments_are_those_of_what_a_convolution_reads(shape: dict[str, obje
     graph = helper.make_graph([conv], "one", ends[:1], ends[1:], held)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     images = rng.normal(size=(12, 4, 8, 8)).astype(np.float32)
-    assert gptq.handles(conv, weight.shape)
-    found = gptq.moments(proto, [conv], {"w": weight.shape}, [images[:6], images[6:]])["conv"]
+    assert gptq.supports_operator(conv, weight.shape)
+    found = gptq.input_second_moments(proto, [conv], {"w": weight.shape}, [images[:6], images[6:]])[
+        "conv"
+    ]
     (answers,) = ReferenceEvaluator(proto).run(None, {"input": images})
     rows = weight.reshape(groups, 4 // groups, -1)
     ours = np.einsum("god,gde,goe->go", rows, found, rows).ravel()
@@ -202,10 +204,10 @@ def test_what_cannot_be_taken_apart_is_left_to_int8() -> None:
     conv = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER")
     turned = helper.make_node("Gemm", ["x", "w"], ["y"], transA=1)
     plain = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
-    assert not gptq.handles(conv, [4, 4, 3, 3])
-    assert not gptq.handles(turned, [8, 3])
-    assert not gptq.handles(plain, [3, gptq.INPUTS_MAX + 1])
-    assert gptq.handles(plain, [3, gptq.INPUTS_MAX])
+    assert not gptq.supports_operator(conv, [4, 4, 3, 3])
+    assert not gptq.supports_operator(turned, [8, 3])
+    assert not gptq.supports_operator(plain, [3, gptq.INPUTS_MAX + 1])
+    assert gptq.supports_operator(plain, [3, gptq.INPUTS_MAX])
 
 
 def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:

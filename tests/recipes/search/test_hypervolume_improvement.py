@@ -88,7 +88,7 @@ def test_a_model_beyond_a_hard_limit_adds_nothing(tmp_path: Path) -> None:
     beyond = [(root, replace(move, excess=2.0)) for _, move in within]
 
     def chosen(untried: list[tuple[Trial, Move]]) -> tuple[Trial, Move] | None:
-        return hypervolume_improvement.choose(
+        return hypervolume_improvement.choose_move(
             [root], untried, drop_max=DROP_MAX, final_epochs=FINAL_EPOCHS
         )
 
@@ -105,7 +105,7 @@ def test_a_move_is_worth_the_better_of_what_it_adds_now_and_with_its_recovery() 
 
     def chosen(*moves: Move) -> Move:
         untried = [(root, one) for one in moves]
-        found = hypervolume_improvement.choose(
+        found = hypervolume_improvement.choose_move(
             [root], untried, drop_max=DROP_MAX, final_epochs=FINAL_EPOCHS
         )
         assert found is not None
@@ -126,8 +126,8 @@ def test_an_expected_area_is_no_less_than_the_area_held_and_no_more_than_a_sure_
     held: list[Point], value: float, mean: float
 ) -> None:
     now = hypervolume(held, REFERENCE)
-    sure = hypervolume_improvement.expected(held, value, (mean, 0.0), REFERENCE)
+    sure = hypervolume_improvement.expected_area(held, value, (mean, 0.0), REFERENCE)
     assert sure == pytest.approx(hypervolume([*held, (value, 0.01 * math.sinh(mean))], REFERENCE))
-    unsure = hypervolume_improvement.expected(held, value, (mean, 1.0), REFERENCE)
+    unsure = hypervolume_improvement.expected_area(held, value, (mean, 1.0), REFERENCE)
     best = hypervolume([*held, (value, -1.0)], REFERENCE)
     assert now - 1e-9 <= unsure <= best + 1e-9

@@ -18,7 +18,7 @@ from toy_bench import FINAL_EPOCHS, ROOT, Toy
 
 from fettle.recipes.search import search_loop
 from fettle.recipes.search.search_loop import SearchLimits, SearchResult, search
-from fettle.recipes.search.surrogate_model import errors
+from fettle.recipes.search.surrogate_model import prediction_errors
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial, key
 from fettle.recipes.search.trial_journal import TrialJournal
 
@@ -270,7 +270,9 @@ def test_a_recovery_of_what_breaks_a_hard_limit_is_not_worth_an_epoch() -> None:
         ("shrink", 2, True),
     ):
         move = Move(step={}, role=role, value=50.0, excess=excess)  # type: ignore[arg-type] # a Literal
-        found = search_loop.worth(parent, move, learnt, 0.5, bar=100.0, final_epochs=16)
+        found = search_loop.expected_improvement(
+            parent, move, learnt, 0.5, bar=100.0, final_epochs=16
+        )
         assert (found > 0.5) == pays
 
 
@@ -288,13 +290,13 @@ def test_nothing_smaller_is_tried_in_a_branch_whose_recovery_failed() -> None:
         made(4, 0, "shrink", 0.0, 40.0),
         made(5, 4, "recover", 0.9, 40.0),
     ]
-    assert search_loop.failures(trials, 0.7) == {1: 30.0}
-    assert [search_loop.branch(trials, trial) for trial in trials] == [0, 1, 1, 1, 4, 4]
+    assert search_loop.failed_costs(trials, 0.7) == {1: 30.0}
+    assert [search_loop.branch_root(trials, trial) for trial in trials] == [0, 1, 1, 1, 4, 4]
     smaller, larger = (Move(step={}, role="shrink", value=value) for value in (29.0, 31.0))
-    assert search_loop.choose(trials, [(trials[2], smaller)], 0.5, LIMITS) is None
-    picked = search_loop.choose(trials, [(trials[1], larger)], 0.5, LIMITS)
+    assert search_loop.choose_move(trials, [(trials[2], smaller)], 0.5, LIMITS) is None
+    picked = search_loop.choose_move(trials, [(trials[1], larger)], 0.5, LIMITS)
     assert picked == (trials[1], larger)
-    assert search_loop.choose(trials, [(trials[4], smaller)], 0.5, LIMITS) is not None
+    assert search_loop.choose_move(trials, [(trials[4], smaller)], 0.5, LIMITS) is not None
 
 
 def test_a_finalist_that_fails_sends_the_search_to_the_rung_above_until_one_is_accepted() -> None:
@@ -307,18 +309,21 @@ def test_a_finalist_that_fails_sends_the_search_to_the_rung_above_until_one_is_a
     other = Move(step={}, role="shrink", value=1.0, epochs=0)
     recovery = Move(step={}, role="recover", value=50.0, epochs=16)
     untried = [(trials[0], other), (trials[1], recovery)]
-    assert search_loop.choose(trials, untried, 0.5, LIMITS) == (trials[1], recovery)
+    assert search_loop.choose_move(trials, untried, 0.5, LIMITS) == (trials[1], recovery)
     trials.append(made(4, 1, "recover", 0.9, 50.0))
-    assert search_loop.choose(trials, untried[:1], 0.5, LIMITS) == (trials[0], other)
+    assert search_loop.choose_move(trials, untried[:1], 0.5, LIMITS) == (trials[0], other)
 
 
 def test_a_cut_that_lowers_nothing_is_not_tried_unless_it_nears_a_limit() -> None:
     trials = [made(0, -1, "root", 1.0, 100.0), made(1, 0, "shrink", 0.0, 30.0)]
     useless = Move(step={}, role="shrink", value=31.0, epochs=2)
-    assert search_loop.choose(trials, [(trials[1], useless)], 0.5, LIMITS) is None
+    assert search_loop.choose_move(trials, [(trials[1], useless)], 0.5, LIMITS) is None
     over = replace(trials[1], result=replace(trials[1].result, excess=2.0))
     nearer = replace(useless, excess=1.5)
-    assert search_loop.choose([trials[0], over], [(over, nearer)], 0.5, LIMITS) == (over, nearer)
+    assert search_loop.choose_move([trials[0], over], [(over, nearer)], 0.5, LIMITS) == (
+        over,
+        nearer,
+    )
 
 
 def test_of_two_equal_moves_the_one_of_cheap_epochs_comes_first() -> None:
@@ -326,9 +331,9 @@ def test_of_two_equal_moves_the_one_of_cheap_epochs_comes_first() -> None:
     large = Move(step={"n": 1}, role="shrink", value=50.0, epochs=2)
     small = Move(step={"n": 2}, role="shrink", value=50.0, epochs=20, epoch_cost=0.1)
     untried = [(trials[0], large), (trials[0], small)]
-    assert search_loop.choose(trials, untried, 0.5, LIMITS) == (trials[0], small)
+    assert search_loop.choose_move(trials, untried, 0.5, LIMITS) == (trials[0], small)
     dear = [(trials[0], large), (trials[0], replace(small, epoch_cost=1.0))]
-    assert search_loop.choose(trials, dear, 0.5, LIMITS) == (trials[0], large)
+    assert search_loop.choose_move(trials, dear, 0.5, LIMITS) == (trials[0], large)
 
 
 def test_the_largest_drop_accepted_is_where_the_chance_falls_below() -> None:
@@ -338,12 +343,12 @@ def test_the_largest_drop_accepted_is_where_the_chance_falls_below() -> None:
 
 def test_the_surrogate_s_error_is_reported(tmp_path: Path) -> None:
     found = run(Toy(), tmp_path / "journal")
-    told = errors(found.trials)
+    told = prediction_errors(found.trials)
     assert told["trials"] == len(found.trials) - 1
     assert told["value_rank_correlation"] > 0.99
     assert told["drop_rank_correlation"] > 0.5
     assert 0 < told["drop_mean_absolute_error"] < 0.1
-    assert errors(found.trials[:2]) == {}
+    assert prediction_errors(found.trials[:2]) == {}
 
 
 def test_the_journal_names_each_recipe_in_full(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Compile with IREE for this CPU and run the result, in IREE's own environment (worker_harness.py).
+"""IREE: compile for this CPU and run; in its own environment, by worker_harness.py.
 
 The ONNX is imported at opset 20 (older ones are converted by onnx itself), and compiled by LLVM for
 the CPU it is compiled on: the file does not run on a CPU without its instructions.
@@ -33,8 +33,8 @@ def compile(model: str, out: str, entry: str) -> dict[str, Any]:  # Any: JSON
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph
-    weights = {one.name for one in graph.initializer}
-    first = next(one for one in graph.input if one.name not in weights)
+    weights = {tensor.name for tensor in graph.initializer}
+    first = next(tensor for tensor in graph.input if tensor.name not in weights)
     sizes = first.type.tensor_type.shape.dim
     shape = [size.dim_value if size.HasField("dim_value") else None for size in sizes]
     _tool("iree-import-onnx", model, "-o", "model.mlir", "--opset-version", str(OPSET))
@@ -78,6 +78,6 @@ def _tool(name: str, *words: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        told = [line for line in lines if "error:" in line.lower()] or lines[-1:]
-        last = told[0].strip() if told else f"exit code {done.returncode}"
+        errors = [line for line in lines if "error:" in line.lower()] or lines[-1:]
+        last = errors[0].strip() if errors else f"exit code {done.returncode}"
         raise RuntimeError(f"{name}: {last[:300]}")
