@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fettle.rollout.promotion import gate_results, srm_and_drift
+from fettle.rollout.promotion import drift, gate_results
 from fettle.rollout.promotion import gates as g
 from fettle.rollout.promotion.arm_assignment import Assignment
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict, worst
@@ -91,9 +91,7 @@ class Engine:
         self.bars = g.Thresholds.of(begin.plan)
         self.gates = g.start()
         self.drift = (
-            srm_and_drift.start_drift(begin.reference, begin.plan.drift_tolerance)
-            if begin.reference
-            else None
+            drift.start(begin.reference, begin.plan.drift_tolerance) if begin.reference else None
         )
         self.state = RolloutState(
             rollout_id=begin.rollout_id, challenger=begin.challenger, champion=begin.champion
@@ -162,7 +160,7 @@ class Engine:
                     self._label(record)
                 case InputObservation():
                     if self.drift is not None:
-                        srm_and_drift.update_drift(self.drift, record.arm, record.bin_index)
+                        drift.update(self.drift, record.arm, record.bin_index)
         return error
 
     def _attempt(self, one: Attempt) -> None:

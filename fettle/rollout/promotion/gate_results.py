@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fettle.rollout.promotion import e_process, srm_and_drift
+from fettle.rollout.promotion import e_process
 from fettle.rollout.promotion import gates as g
+from fettle.rollout.promotion.drift import Drift, log_evidence
 from fettle.rollout.promotion.gate_verdict import GateResult, Tally, Verdict
 from fettle.rollout.promotion.gates import Gates, Thresholds
 from fettle.rollout.promotion.one_sample_test import OneSampleTest
 from fettle.rollout.promotion.request_records import Arm
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import Phase, RolloutState
-from fettle.rollout.promotion.srm_and_drift import Drift
 from fettle.rollout.promotion.two_sample_test import TwoSampleTest
 
 LARGEST = 700.0  # exp() of more overflows; the reader has seen enough by then
@@ -222,20 +222,20 @@ def _split(gates: Gates) -> GateResult:
         verdict=Verdict.ERROR if alarm else Verdict.PASS,
         reason=f"the router {said}",
         evidence=_exp(float(e_process.log_e(gates.split.wealth)[0])),
-        threshold=_exp(srm_and_drift.LOG_GUARD),
+        threshold=_exp(e_process.LOG_VALIDITY),
     )
 
 
 def _drift(drift: Drift) -> GateResult:
     drifting = [arm.value for arm, alarm in drift.alarm.items() if alarm]
     said = f"inputs of {' and '.join(drifting)} left the training data: held"
-    top = max(srm_and_drift.drift_evidence(drift, arm) for arm in Arm)
+    top = max(log_evidence(drift, arm) for arm in Arm)
     return GateResult(
         name="drift",
         verdict=Verdict.INCONCLUSIVE if drifting else Verdict.PASS,
         reason=said if drifting else "inputs look like the training data",
         evidence=_exp(top),
-        threshold=_exp(srm_and_drift.LOG_GUARD),
+        threshold=_exp(e_process.LOG_VALIDITY),
     )
 
 

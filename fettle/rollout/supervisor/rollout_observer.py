@@ -31,16 +31,13 @@ from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, RolloutState, Verb
 from fettle.rollout.router import access_log
-from fettle.rollout.supervisor import release_evidence, shadow_traffic
+from fettle.rollout.supervisor import drift_reference, release_evidence, shadow_traffic
 from fettle.rollout.supervisor.evidence_collector import Collector
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
 from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
 WATCHED_REQUESTS = 100_000
-# Each part of the offline gate, the release and the training data as bins, is read once.
-BINS = 10
-BIN_IMAGES = 2000  # deciles of brightness from so many training images: within 2 points each
 
 
 def create(
@@ -53,13 +50,13 @@ def create(
     trees: Sequence[Path],
 ) -> None:
     """Begin a rollout: its folder, its journal, the plan within."""
-    edges = shadow_traffic.brightness_edges(trees, Path(challenger.folder), BINS, BIN_IMAGES)
+    edges = drift_reference.brightness_edges(trees, Path(challenger.folder))
     begin = Begin(
         rollout_id=folder.name,
         challenger=challenger.release,
         champion=champion.release if champion else None,
         plan=RolloutPlan.of(Promote.model_validate_json(json.dumps(promote))),
-        reference=(1 / BINS,) * BINS if edges else None,
+        reference=drift_reference.SHARES if edges else None,
     )
     pinned = {"champion": champion, "challenger": challenger}
     manifest.write_json(

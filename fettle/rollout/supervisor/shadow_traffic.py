@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle import manifest
 from fettle.data import image_table
-from fettle.preprocessing import Preprocess, brightness
 from fettle.rollout.supervisor import jsonl
+from fettle.rollout.supervisor.drift_reference import tree_of_release
 
 PER_S = 100.0  # leaves most of two cores to the users; 2,000 pairs take 20 s
 BATCH = 20  # pairs written at once
@@ -37,7 +36,7 @@ def held_out(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
 
     `trees`: the project and its workspaces. None is found when all hold other data by now.
     """
-    tree = _tree_of(trees, release)
+    tree = tree_of_release(trees, release)
     if tree is None:
         return []
     rows = image_table.read_split(tree / "artifacts/ingest", tree / "artifacts/validate", "test")
@@ -45,35 +44,6 @@ def held_out(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
         HeldOutRequest(encoded, rows.classes[label])
         for encoded, label in zip(rows.encoded, rows.labels, strict=True)
     ]
-
-
-def brightness_edges(trees: Sequence[Path], release: Path, bins: int, most: int) -> list[float]:
-    """Return the inner edges of `bins` equally full bins of the training images' brightness.
-
-    Empty when no tree has the release's data, or its images are too alike to be told apart.
-    """
-    tree = _tree_of(trees, release)
-    if tree is None:
-        return []
-    rows = image_table.read_split(tree / "artifacts/ingest", tree / "artifacts/validate", "train")
-    preprocess = Preprocess(**json.loads((release / "preprocess.json").read_text()))
-    step = max(1, len(rows.encoded) // most)
-    values = sorted(brightness(preprocess.batch(rows.encoded[::step])))
-    edges = [values[len(values) * at // bins] for at in range(1, bins)]
-    return edges if len(set(edges)) == len(edges) else []
-
-
-def _tree_of(trees: Sequence[Path], release: Path) -> Path | None:
-    try:
-        wanted = json.loads((release / "release.json").read_text())["data"]["ingest"]
-    except (OSError, ValueError, KeyError, TypeError):  # its folder was deleted meanwhile
-        return None
-    for tree in trees:
-        ingest, validate = (tree / "artifacts" / name for name in ("ingest", "validate"))
-        sealed = all((folder / manifest.NAME).is_file() for folder in (ingest, validate))
-        if sealed and manifest.read(ingest, verify=False).digest == wanted:
-            return tree
-    return None
 
 
 class Shadow:
