@@ -77,6 +77,9 @@ def render(route: Route, weight_percent: float, *, sticky_key: str | None = None
 def set_weight(route: Route, weight_percent: float, *, sticky_key: str | None = None) -> None:
     """Apply the route with kubectl; the same weight again changes nothing.
 
+    No caller here: for a script that drives a cluster (docs/canary.md), as long as the supervisor
+    knows one machine.
+
     Raises ProjectError without kubectl, TransientError when the cluster refuses.
     """
     manifest = render(route, weight_percent, sticky_key=sticky_key)

@@ -17,7 +17,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -135,16 +134,6 @@ class Nginx:
             before = psutil.Process(pid).children()
             os.kill(pid, signal.SIGHUP)
             self._await(generation, before)
-
-    def set_weight(self, weight_percent: float) -> None:
-        """Move only the weight; 0 also throws the stop switch, so that no request waits for it."""
-        if self._routes is None:
-            raise ProjectError("the router has no routes yet", fix="set its routes first")
-        if weight_percent == 0:
-            self.stop_challenger()
-        self.set_routes(replace(self._routes, weight_percent=weight_percent))
-        if weight_percent > 0:
-            self.release_challenger()
 
     def check(self, routes: Routes) -> None:
         """Render routes and let nginx read them, without serving them.

@@ -22,14 +22,13 @@ from fettle.errors import FettleError
 from fettle.release import signing
 from fettle.rollout.promotion.rollout_state import FINAL, Phase, RolloutState
 from fettle.rollout.router.access_log import Arm
-from fettle.rollout.router.model_servers import ModelServers
+from fettle.rollout.router.model_servers import READY_S, ModelServers
 from fettle.rollout.router.nginx_config import Routes
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
 WITH_CHALLENGER = (Phase.SHADOW, Phase.STEP, Phase.BAKE, Phase.PROMOTED, Phase.PAUSED)
-READY_S = 60.0
 PROJECT_AGAIN_S = 30.0
 VERIFY_AGAIN_S = 30.0  # a refused release is looked at again: it may have been built anew
 

@@ -10,7 +10,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,9 +116,3 @@ def headers(body: bytes, key: str | None) -> dict[str, str]:
     kinds = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"BM": "image/bmp"}
     kind = next((kind for magic, kind in kinds.items() if body.startswith(magic)), "image/png")
     return {"Content-Type": kind} | ({"X-API-Key": key} if key else {})
-
-
-def cycle(held: list[HeldOutRequest]) -> Iterator[HeldOutRequest]:
-    """Give the held-out requests in order, for ever."""
-    while held:
-        yield from held
