@@ -76,7 +76,7 @@ def page(
     """Render `document`'s result; `images` are encoded images of rows set aside, by row."""
     from jinja2 import Environment, StrictUndefined
 
-    template = resources.files("fettle.data.checks").joinpath("validation.html").read_text("utf-8")
+    template = resources.files("fettle.data").joinpath("validation.html").read_text("utf-8")
     shown: dict[str, list[dict[str, str]]] = {}
     reasons = {(line.rule, line.row): line.reason for line in lines}
     for (rule, row), reason in reasons.items():
