@@ -42,7 +42,7 @@ def publish(
     package = project.tree / "artifacts" / "package" / "release"
     folder, digest = release_store.publish(package, project.releases)
     passed = bool(manifest.read(project.tree / "artifacts" / "verdict").facts["passed"])
-    tag = bento_store.build(folder, name=params.release.name, version=digest[: release_store.SHORT])
+    tag = bento_store.build(folder, name=params.release.name, version=digest[: manifest.SHORT])
     signing.ensure(folder, bento_store.bento_folder(tag), os.environ)
     data = json.loads((project.tree / "inputs" / "source.json").read_text())
     tracker.log_data(params.ingest.source, data["digest"], params.ingest.source)

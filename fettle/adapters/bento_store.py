@@ -93,8 +93,8 @@ def _same(release: Path, built: Path, tag: str) -> None:
     if found != expected:
         raise TamperedError(
             f"the Bento {tag} in the store is not this release",
-            got=found[: release_bundle.SHORT],
-            rule=f"its sources must digest to {expected[: release_bundle.SHORT]}",
+            got=found[: manifest.SHORT],
+            rule=f"its sources must digest to {expected[: manifest.SHORT]}",
             fix=f"`bentoml delete {tag} --yes`, then run `fettle run`, which builds it again",
         )
 

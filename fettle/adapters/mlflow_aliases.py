@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from fettle.errors import TransientError, UserError
+from fettle.manifest import SHORT
 
 CHALLENGER = "challenger"
 DIGEST = "release_digest"  # the tag that flows/publish.py writes
-SHORT = 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ import gc
 import json
 from collections.abc import Callable
 
+from fettle.manifest import SHORT
 from fettle.serving import openapi_document
 from fettle.serving.asgi_messages import App, Message, Receive, Send, answer, refuse
 from fettle.serving.authentication import ApiKeyGuard
 from fettle.serving.predict_route import PredictRoute
 from fettle.serving.prometheus_metrics import KIND, ServerMetrics
-from fettle.serving.release_bundle import SHORT, ReleaseBundle
+from fettle.serving.release_bundle import ReleaseBundle
 from fettle.serving.request_telemetry import Telemetry, to_stdout
 
 OURS = frozenset({"/predict", "/metrics", "/docs.json"})

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fettle import import_isolation
+from fettle import import_isolation, manifest
 from fettle.adapters import bento_store, local_servers, process_identity
 from fettle.errors import BusyError, FettleError, ProjectError, TransientError
 from fettle.project import Project
@@ -26,7 +26,6 @@ from fettle.serving import api_key_file, authentication
 
 START_S = 75.0  # up in 0.5 s on an idle core; while a rollout goes on, when its releases answer
 STOP_S = 60.0  # the releases answer what they began, at most 35 s
-PORT = 3000
 
 
 def place_of(project: Project) -> StateLayout:
@@ -79,7 +78,7 @@ def last_release(project: Project) -> PinnedRelease:
     if newest is None:
         raise ProjectError("there is no release yet", fix="run `fettle run` first")
     last = json.loads(newest.read_text())
-    made = pin(project, str(last["release"]["digest"])[: release_store.SHORT])
+    made = pin(project, str(last["release"]["digest"])[: manifest.SHORT])
     return replace(made, version=str(last["release"]["model_version"]))
 
 
