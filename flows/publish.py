@@ -1,4 +1,4 @@
-"""Publish what a run made: its folder, Bento and version in the registry, and its report.
+"""Publication of a run: release folder, Bento, version in the model registry, and report.
 
 All of it is a side effect, so none of it is a stage; and idempotent, by the digest of the release.
 """

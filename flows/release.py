@@ -1,4 +1,4 @@
-"""Run the graph of dvc.yaml as one Prefect flow, then publish what it made (flows/publish.py).
+"""Release flow: the graph of dvc.yaml as one Prefect flow, then publication (flows/publish.py).
 
 A task a stage, in dvc.yaml's order; stages of a matrix side by side. Only transient faults are
 retried. DVC decides what is stale and runs the stage; MLflow gets its events while it runs.

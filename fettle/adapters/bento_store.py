@@ -1,4 +1,4 @@
-"""Build a release into the user's Bento store, and start it: BentoML by its command line only.
+"""Bento store: a release is built into it and started, by BentoML's command line only.
 
 BentoML changes the working folder, `sys.path` and global state of the process that builds or
 loads a service, so every call runs in a process of its own. One BENTOML_HOME serves one process:

@@ -1,4 +1,4 @@
-"""Show in MLflow's registry what the journal decided: aliases and tags, repaired, never asked.
+"""MLflow registry aliases and tags: shown as the journal decided, repaired, never asked.
 
     challenger          the release that a rollout is about, or the newest one that waits for it
     champion            the release that serves

@@ -1,4 +1,4 @@
-"""Write what happened into MLflow, from one process: parent run, a child a stage, the registry.
+"""MLflow tracking, from one process: parent run, a child run a stage, the model registry.
 
 Stage processes append events to JSONL (fettle/recorder.py); the flow hands the new lines over here
 in batches. Two processes must never create MLflow's SQLite file at once (LAB: it is lost for good).

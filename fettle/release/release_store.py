@@ -1,4 +1,4 @@
-"""Publish a packaged release: a folder named by its digest, never changed, never in DVC outs."""
+"""Release store, content-addressed: a folder named by its digest, never changed, no DVC out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a release's bill of materials: CycloneDX 1.6 JSON, packages, model and data in one.
+"""SBOM (bill of materials) of a release: CycloneDX 1.6 JSON, packages, model and data in one.
 
 Same inputs, same bytes: no timestamp, and the serial number is made of the content. The library
 knows no model cards yet, so `modelCard` (1.6, section "ML-BOM") is laid over its output.

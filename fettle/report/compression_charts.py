@@ -1,4 +1,4 @@
-"""Draw what compression did: weights, sensitivity, operators, classes, confidence; all as SVG."""
+"""Compression charts: weights, sensitivity, operators, classes, confidence; all as SVG."""
 
 from __future__ import annotations
 

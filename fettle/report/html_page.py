@@ -1,4 +1,4 @@
-"""Render the facts as one self-contained HTML file: no script, no network, light and dark."""
+"""HTML report, one self-contained file: no script, no network, light and dark."""
 
 from __future__ import annotations
 

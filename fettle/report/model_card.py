@@ -1,4 +1,4 @@
-"""Write a release's model card: what it is, what it was tested on, and what it cannot do.
+"""Model card of a release: what it is, what it was tested on, and what it cannot do.
 
 Markdown without a clock or a machine's name in it: equal facts give equal bytes. Every number
 stands beside its n and its split; what nobody measured is said to be "not measured".

@@ -1,4 +1,4 @@
-"""Lay the targets out as a ladder: what each step down in precision bought and cost, by runtime.
+"""Precision ladder of the targets: what each step down in precision bought and cost, by runtime.
 
 The order is that of fettle/hardware/precisions.py. Each rung is held against the one above it that
 was measured in the same runtime; int4 weights are a side step, which int8 is not held against. A

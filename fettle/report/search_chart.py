@@ -1,4 +1,4 @@
-"""Draw every recipe the search tried: the drop it cost over the objective it reached."""
+"""Search chart: every recipe that was tried, the drop it cost over the objective it reached."""
 
 from __future__ import annotations
 

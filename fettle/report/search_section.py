@@ -1,4 +1,4 @@
-"""Prepare what the page and the JSON say of the search: its trials, its end, the recipe found."""
+"""Search section of the page and the JSON: its trials, its end, the recipe found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make thumbnails of the data: samples of each class, and what the shipped file gets wrong."""
+"""Thumbnails of the data: samples of each class, and what the shipped file gets wrong."""
 
 from __future__ import annotations
 

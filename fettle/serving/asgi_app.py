@@ -1,4 +1,4 @@
-"""Put a server together: telemetry, then the guard, then our routes, then BentoML's pages.
+"""ASGI application of a server: telemetry, authentication, our routes, then BentoML's pages.
 
     /predict      predict.py                  /metrics     metrics.py
     /docs.json    document.py                 /readyz      503 while the model hangs

@@ -1,4 +1,4 @@
-"""Read the images out of a request body, through the same preprocessing as training.
+"""Image request: the images of a body, through the same preprocessing as training.
 
     application/json          one array of numbers 0 to 255: [H, W] or [H, W, C] is one image,
                               [N, H, W] or [N, H, W, C] a batch; C is 1 or 3. A last axis of 1 or

@@ -1,4 +1,4 @@
-"""Load a release folder as a value that answers: verified files, preprocessing, model, labels.
+"""Release bundle: a release folder loaded and verified: preprocessing, model, labels.
 
 The folder is what stages/package.py writes, and what a Bento carries as its sources:
 

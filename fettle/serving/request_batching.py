@@ -1,4 +1,4 @@
-"""Run what waits as one batch as soon as the model is free; never wait for company.
+"""Dynamic batching: what waits runs as one batch as soon as the model is free, never later.
 
 A lone request goes to the model at once. While the model is busy the others gather, and go
 together when it is done: the batch grows with the load by itself, nothing is tuned or learnt, and

@@ -1,4 +1,4 @@
-"""Fold events into decisions: the same events always give the same decisions, bit for bit.
+"""Decision engine, event-sourced: the same events always give the same decisions, bit for bit.
 
     Begin ─▶ Engine ─▶ decide(Offline | Observed | Ordered) ─▶ Decision(state, actions, gates, why)
 

@@ -1,4 +1,4 @@
-"""Weigh evidence that may be looked at after every request: two e-processes, and no more.
+"""E-processes: evidence that may be looked at after every request (sequential testing).
 
 An e-process E_t is at most 1 in expectation while its null holds, at any stopping time. By Ville's
 inequality P(E_t ≥ 1/alpha at any t) ≤ alpha (Ville 1939; Ramdas, Grünwald, Vovk, Shafer 2023,

@@ -1,4 +1,4 @@
-"""Turn events and decisions into JSON and back, exactly: a float's repr reads back to its bits.
+"""Serialization of events and decisions as JSON, exact: a float's repr reads back to its bits.
 
 An attempt is a list, not an object: there are thousands of them, and this order is the format.
 """

@@ -1,4 +1,4 @@
-"""Put one row's gates into words: each with both arms' counts, the evidence and its threshold."""
+"""Gate results for people: each with both arms' counts, the evidence and its threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold every gate's statistics, take one request at a time, and say PASS, FAIL or neither.
+"""Gates: every gate's statistics, updated a request at a time; PASS, FAIL or neither.
 
 This is the code that the controller runs with one row and the simulator with ten thousand: a row
 is a rollout, all arrays are [rows], and the statistics change in place.

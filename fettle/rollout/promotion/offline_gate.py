@@ -1,4 +1,4 @@
-"""Judge a release before any traffic: its own gate report, and beside the champion's.
+"""Offline gate: judge a release before any traffic, by its own report and the champion's.
 
 Results and verdicts are those of the live gates, so they fold and fail closed alike: what is
 missing is INCONCLUSIVE and holds. Both releases were scored once on test; where their test sets

@@ -1,4 +1,4 @@
-"""Write the router's weights as Kubernetes objects: an HTTPRoute of the Gateway API, per rollout.
+"""Kubernetes Gateway API: the router's weights as an HTTPRoute, one a rollout.
 
 Renders and, where `kubectl` is, applies; the cluster's gateway (Envoy, NGINX, Istio, …) does the
 rest. It draws each request anew. Two things the Gateway API (v1.2) has no word for, so that a plan

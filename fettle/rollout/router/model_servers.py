@@ -1,4 +1,4 @@
-"""Run releases as `bentoml serve` processes on loopback, one folder and one BENTOML_HOME each.
+"""Model servers: releases as `bentoml serve` processes on loopback, a folder and a home each.
 
     state/arms/<release>/server.json    pid, port, command: how a killed controller finds it again
     state/arms/<release>/server.log     its output

@@ -1,4 +1,4 @@
-"""Replay held-out requests on both arms: paired answers, and no user sees the challenger's.
+"""Shadow traffic: held-out requests replayed on both arms; no user sees the challenger's answer.
 
 Asks the servers themselves, not the router, so that a replay is no traffic. Needs the test split
 that the challenger was judged on; without it there are no pairs, and no pairs never promote.
@@ -31,7 +31,7 @@ class HeldOutRequest:
     label: str
 
 
-def held_out(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
+def held_out_requests(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
     """Read the test split that `release` was judged on, from the first tree that still has it.
 
     `trees`: the project and its workspaces. None is found when all hold other data by now.
@@ -46,7 +46,7 @@ def held_out(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
     ]
 
 
-class Shadow:
+class ShadowTraffic:
     """Replays in a thread of its own until `requests` pairs are written, or it is stopped.
 
     `ports` returns the loopback ports of champion and challenger as they are now.

@@ -1,4 +1,4 @@
-"""Show a rollout that cannot be read: its journal is damaged, or another version's.
+"""Unreadable rollout: its journal is damaged, or another version's; shown and put away.
 
 Nobody judges it, so its challenger meets no user; what served before it serves on.
 """
@@ -56,7 +56,7 @@ def roles(
     return (new, old) if serving.promoted and not undo else (old, new)
 
 
-def stand_in(place: StateLayout, serving: ServingState) -> RolloutState | None:
+def substitute_state(place: StateLayout, serving: ServingState) -> RolloutState | None:
     """Return a state that keeps a first release up that served already: there is no other.
 
     None where there is another, or it had not come so far.

@@ -212,9 +212,9 @@ def test_weight_zero_reaches_kept_connections_of_old_workers_too(bench: Bench) -
     assert bench.ask()[1] == b"B 1"
 
 
-def test_the_stop_switch_works_without_nginx_being_told(bench: Bench) -> None:
+def test_the_kill_switch_works_without_nginx_being_told(bench: Bench) -> None:
     bench.router.set_routes(bench.routes(weight_percent=100))
-    nginx_process.stop(bench.folder)
+    nginx_process.engage_kill_switch(bench.folder)
     assert {bench.ask()[1] for _ in range(20)} == {b"A 1"}
 
 
