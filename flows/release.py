@@ -71,14 +71,14 @@ class ReleaseRun:
     def times(self) -> list[dict[str, Any]]:  # Any: JSON
         """Return the stages in order: what each took, and whether the cache had it."""
         return [
-            {"name": one.name, "seconds": one.seconds, "cached": one.outcome != "ran"}
-            for one in (self.done[name] for name in self.stages)
+            {"name": run.name, "seconds": run.seconds, "cached": run.outcome != "ran"}
+            for run in (self.done[name] for name in self.stages)
         ]
 
     def settle(self) -> None:
         """Wait until all that was told is written."""
-        for one in self.told:
-            one.result()
+        for call in self.told:
+            call.result()
         self.told.clear()
 
 

@@ -143,7 +143,7 @@ def _mistakes(facts: Facts) -> Json:
     return {
         "wrong": len(wrong),
         "images": images,
-        "flipped": sum(one.flipped for one in wrong),
+        "flipped": sum(error.flipped for error in wrong),
         "shown": thumbnails.show(wrong[: thumbnails.MISTAKES], ingest),
     }
 

@@ -97,7 +97,9 @@ def admits(key: str, headers: Mapping[bytes, bytes]) -> bool:
 
     Both are hashed before they are compared: equal lengths, so that the time taken says nothing.
     """
-    found, wanted = (hashlib.sha256(one).digest() for one in (given(headers), key.encode()))
+    found, wanted = (
+        hashlib.sha256(key_bytes).digest() for key_bytes in (given(headers), key.encode())
+    )
     return hmac.compare_digest(found, wanted)
 
 

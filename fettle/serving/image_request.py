@@ -142,7 +142,7 @@ def _samples(doc: Any) -> npt.NDArray[np.uint8] | None:  # Any: parsed JSON
     shape: list[int] = []
     lists = [doc]
     while len(shape) < DEPTH_MAX:
-        if any(type(one) is not list or not one or len(one) != len(lists[0]) for one in lists):
+        if any(type(row) is not list or not row or len(row) != len(lists[0]) for row in lists):
             return None
         shape.append(len(lists[0]))
         if type(lists[0][0]) is not list:

@@ -112,10 +112,10 @@ class Batcher(Generic[Row]):
         finally:
             self._since = None
         at = 0
-        for one in batch:
-            if not one.rows.done():
-                one.rows.set_result(list(rows[at : at + len(one.pixels)]))
-            at += len(one.pixels)
+        for waiting in batch:
+            if not waiting.rows.done():
+                waiting.rows.set_result(list(rows[at : at + len(waiting.pixels)]))
+            at += len(waiting.pixels)
 
     async def _rows(self, loop: asyncio.AbstractEventLoop, images: Pixels) -> Sequence[Row]:
         """Run the model here when it is short, else in its thread; remember how long it took."""

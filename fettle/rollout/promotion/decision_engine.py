@@ -163,13 +163,13 @@ class Engine:
                         drift.update(self.drift, record.arm, record.bin_index)
         return error
 
-    def _attempt(self, one: Attempt) -> None:
-        challenger = one.arm is Arm.CHALLENGER
-        propensity = self._assignment.propensity(one.key_hash, one.weight)
-        self._assignment.learn(one.key_hash, one.weight, challenger=challenger)
-        self._drawn[one.request_id] = (challenger, propensity)
+    def _attempt(self, attempt: Attempt) -> None:
+        challenger = attempt.arm is Arm.CHALLENGER
+        propensity = self._assignment.propensity(attempt.key_hash, attempt.weight)
+        self._assignment.learn(attempt.key_hash, attempt.weight, challenger=challenger)
+        self._drawn[attempt.request_id] = (challenger, propensity)
         self._requests += self.state.phase is not Phase.SHADOW
-        failed, log_ms = np.array([one.failed]), np.log([max(one.latency_ms, 1e-3)])
+        failed, log_ms = np.array([attempt.failed]), np.log([max(attempt.latency_ms, 1e-3)])
         if self.state.phase in (Phase.BAKE, Phase.PROMOTED):
             if challenger:
                 g.take_alone(
@@ -192,21 +192,21 @@ class Engine:
             log_ms=log_ms,
         )
 
-    def _pair(self, one: ShadowPair) -> None:
+    def _pair(self, pair: ShadowPair) -> None:
         self._requests += self.state.phase is Phase.SHADOW
-        known = one.label is not None
+        known = pair.label is not None
         g.take_pair(
             self.gates,
             self.plan,
             self.bars,
-            disagree=np.array([one.champion != one.challenger]),
-            champion_wrong=np.array([one.champion != one.label]) if known else None,
-            challenger_wrong=np.array([one.challenger != one.label]) if known else None,
+            disagree=np.array([pair.champion != pair.challenger]),
+            champion_wrong=np.array([pair.champion != pair.label]) if known else None,
+            challenger_wrong=np.array([pair.challenger != pair.label]) if known else None,
         )
 
-    def _label(self, one: Label) -> None:
+    def _label(self, label: Label) -> None:
         """Join a late label to its request; one without a drawn request tells nothing."""
-        drawn = self._drawn.pop(one.request_id, None)
+        drawn = self._drawn.pop(label.request_id, None)
         if drawn is not None:
             g.take_label(
                 self.gates,
@@ -214,9 +214,11 @@ class Engine:
                 self.bars,
                 challenger=np.array([drawn[0]]),
                 propensity=np.array([drawn[1]]),
-                wrong=np.array([not one.correct]),
+                wrong=np.array([not label.correct]),
             )
 
 
-def _plausible(one: Attempt) -> bool:
-    return math.isfinite(one.latency_ms) and one.latency_ms >= 0 and 0 <= one.weight <= 1
+def _plausible(attempt: Attempt) -> bool:
+    return (
+        math.isfinite(attempt.latency_ms) and attempt.latency_ms >= 0 and 0 <= attempt.weight <= 1
+    )
