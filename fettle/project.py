@@ -136,6 +136,11 @@ def refuse_place(root: Path) -> None:
         )
 
 
+def trees(project: Project) -> list[Path]:
+    """List the folders where DVC runs: the project's own, then its workspaces."""
+    return [project.tree, *sorted(project.state.glob("ws/*"))]
+
+
 def environment(project: Project) -> dict[str, str]:
     """Return the variables every child process gets: quiet, offline, state in the project, and no
     proxy before what runs on this machine.

@@ -1,7 +1,7 @@
-"""Tell Prefect of the runs that died without a word: a killed process leaves them "Running".
+"""Crash recovery, Prefect's part: a killed process leaves its flow run "Running" for ever.
 
-The project's lock is held by the one run that lives, so any other open run of this flow is dead.
-MLflow's side is `Tracker.close_dead`.
+The project's lock is held, and no flow run was begun yet, so any open run of this flow is dead.
+Handed to fettle/adapters/crash_recovery.py, which has the table of what dies and what is mended.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ OPEN = [StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED]
 WHY = "the process of this run was killed; found by the next run of the project"
 
 
-def crash(flow_name: str, *, but: UUID | None) -> int:
-    """Mark every open run of the flow but this one as crashed, tasks too; return how many."""
+def mark_crashed(flow_name: str) -> int:
+    """Mark every open run of the flow as crashed, its tasks too; return how many."""
     flow_filter = FlowFilter(name=FlowFilterName(any_=[flow_name]))
     still = FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN))
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
             flow_filter=flow_filter, flow_run_filter=FlowRunFilter(state=still)
         )
-        dead = [run.id for run in found if run.id != but]
+        dead = [run.id for run in found]
         for run in dead:
             _crash_tasks(client, run)
             client.set_flow_run_state(run, Crashed(message=WHY), force=True)

@@ -1,4 +1,4 @@
-"""Show a rollout in Prefect: its state, gates and timeline as artifacts; decides nothing.
+"""Prefect view of a rollout: its state, gates and timeline as artifacts; decides nothing.
 
 The supervisor goes on whether this runs or not: stop the flow, start it again, or never start it.
 """

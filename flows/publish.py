@@ -1,4 +1,4 @@
-"""Publish what a run made: its folder, Bento and version in the registry, and its report.
+"""Publication of a run: release folder, Bento, version in the model registry, and report.
 
 All of it is a side effect, so none of it is a stage; and idempotent, by the digest of the release.
 """
@@ -42,7 +42,7 @@ def publish(
     package = project.tree / "artifacts" / "package" / "release"
     folder, digest = release_store.publish(package, project.releases)
     passed = bool(manifest.read(project.tree / "artifacts" / "verdict").facts["passed"])
-    tag = bento_store.build(folder, name=params.release.name, version=digest[: release_store.SHORT])
+    tag = bento_store.build(folder, name=params.release.name, version=digest[: manifest.SHORT])
     signing.ensure(folder, bento_store.bento_folder(tag), os.environ)
     data = json.loads((project.tree / "inputs" / "source.json").read_text())
     tracker.log_data(params.ingest.source, data["digest"], params.ingest.source)

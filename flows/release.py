@@ -1,4 +1,4 @@
-"""Run the graph of dvc.yaml as one Prefect flow, then publish what it made (flows/publish.py).
+"""Release flow: the graph of dvc.yaml as one Prefect flow, then publication (flows/publish.py).
 
 A task a stage, in dvc.yaml's order; stages of a matrix side by side. Only transient faults are
 retried. DVC decides what is stale and runs the stage; MLflow gets its events while it runs.
@@ -19,7 +19,6 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
-from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
@@ -30,7 +29,6 @@ from fettle.adapters import dvc_graph, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.errors import FettleError, OurFault, TransientError, from_record
 from fettle.project import Project
-from flows import prefect_recovery
 from flows.publish import publish
 from flows.stage_events import SAY, StageEvents
 
@@ -73,14 +71,14 @@ class ReleaseRun:
     def times(self) -> list[dict[str, Any]]:  # Any: JSON
         """Return the stages in order: what each took, and whether the cache had it."""
         return [
-            {"name": one.name, "seconds": one.seconds, "cached": one.outcome != "ran"}
-            for one in (self.done[name] for name in self.stages)
+            {"name": run.name, "seconds": run.seconds, "cached": run.outcome != "ran"}
+            for run in (self.done[name] for name in self.stages)
         ]
 
     def settle(self) -> None:
         """Wait until all that was told is written."""
-        for one in self.told:
-            one.result()
+        for call in self.told:
+            call.result()
         self.told.clear()
 
 
@@ -186,10 +184,7 @@ def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, 
     stages, stale = dvc_graph.stale(project.tree)
     refuse_tampered(project.tree, stale)
     sources = git_sources.describe(project.tree)
-    mine = FlowRunContext.get()
-    prefect_recovery.crash("release", but=mine.flow_run.id if mine and mine.flow_run else None)
     tracker = Tracker(project.tracking_uri, project.state / "mlflow-artifacts", params.release.name)
-    tracker.close_dead()
     run = ReleaseRun(project, force, stages, stale, tracker, dvc_graph.warm_parent())
     tracker.start(
         params.release.name,

@@ -1,4 +1,4 @@
-"""Follow a stage's events while it runs: to MLflow in batches, to Prefect as a progress bar."""
+"""Stage events, followed while it runs: to MLflow in batches, to Prefect as a progress bar."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def drawn(router: nginx_process.Nginx, count: int) -> float:
 
 def arms_of(router: nginx_process.Nginx, link: http.client.HTTPConnection) -> set[int]:
     """Return the users that are drawn for the challenger, asking for each once."""
-    position = access_log.end(router.place.log)
+    position = access_log.end_position(router.place.log)
     for user in range(USERS):
         ask(link, {"X-User": str(user)})
     found: dict[int, str] = {}

@@ -2,7 +2,7 @@
 
 A release "DIGEST-KIND" is served from DIGEST's Bento: as it is, or broken
 (fettle/rollout/supervisor/fault_injection.py) when KIND is one of its modes. The controller is a
-process of its own, so that it can be killed; its warden is the benchmark.
+process of its own, so that it can be killed; its watchdog is the benchmark.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Theatre:
         self.place.router.mkdir(parents=True)
         self.requests = scratch / "requests"
         load_generator.write(
-            self.requests, shadow_traffic.held_out([root], release)[: rehearsal.REQUESTS]
+            self.requests, shadow_traffic.held_out_requests([root], release)[: rehearsal.REQUESTS]
         )
         ports = model_servers.free_ports(3)
         self.port = ports[0]
@@ -70,7 +70,9 @@ class Theatre:
         serving = ServingState("127.0.0.1", *ports, champion=champion, lease_s=30.0)
         self.place.write_serving(serving)
         module = [sys.executable, "-m", "benchmarks.serving.canary_harness"]
-        self._warden = Watchdog(self.place, [*module, str(root), str(self.place.folder)], cwd=root)
+        self._watchdog = Watchdog(
+            self.place, [*module, str(root), str(self.place.folder)], cwd=root
+        )
         self.arms = model_servers.ModelServers(self.place.arms, os.environ, key=None)
         self._users: subprocess.Popen[str] | None = None
 
@@ -81,14 +83,14 @@ class Theatre:
         return PinnedRelease(f"{folder.name}-{kind}", f"{name}:{folder.name}", str(folder))
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
-        """Be the warden until something holds. Raises RuntimeError when it does not come true."""
+        """Be the watchdog until something holds. Raises RuntimeError when it does not come true."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
                 log = self.place.folder / "controller.log"
                 said = log.read_text()[-2000:] if log.is_file() else ""
                 raise RuntimeError(f"{what} did not happen within {timeout_s:g} s\n{said}")
-            self._warden.tick()
+            self._watchdog.tick()
             time.sleep(0.05)
 
     def open(self) -> None:
@@ -97,16 +99,16 @@ class Theatre:
         self.wait(lambda: model_servers.answers(self.port, key), "the first answer")
 
     def run_for(self, seconds: float) -> None:
-        """Be the warden for a while."""
+        """Be the watchdog for a while."""
         end = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() >= end, "time", seconds + 1)
 
     def order(self, **order: Any) -> dict[str, Any]:  # Any: JSON
         """Give an order and return what became of it."""
-        name = state_layout.post(self.place, order)
+        name = state_layout.submit_order(self.place, order)
         file = self.place.outbox / f"{name}.json"
         self.wait(file.is_file, f"an answer to {order['verb']}")
-        answer = state_layout.answer(self.place, name, timeout_s=1)
+        answer = state_layout.await_answer(self.place, name, timeout_s=1)
         assert answer is not None
         if "error" in answer:
             raise RuntimeError(answer["error"])
@@ -153,7 +155,7 @@ class Theatre:
             self._users.wait()
         if (known := self.controller()) is not None:
             known.end(timeout_s=10)
-        nginx_process.end(self.place.router, timeout_s=2)
+        nginx_process.terminate(self.place.router, timeout_s=2)
         for server in self.arms.running():
             self.arms.kill(server.release)
 

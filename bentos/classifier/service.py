@@ -22,7 +22,7 @@ import httptools  # noqa: F401  uvicorn takes it when it is there: named, so tha
 import uvloop  # noqa: F401  as above; the two serve 1.5 times the requests
 from bentoml.exceptions import BentoMLException
 
-from fettle import process_lifetime
+from fettle import manifest, process_lifetime
 from fettle.errors import FettleError, TamperedError
 from fettle.serving import api_key_file, asgi_app, authentication, release_bundle
 
@@ -85,10 +85,10 @@ def check_version(digest: str) -> None:
 
     Raises TamperedError.
     """
-    short = digest[: release_bundle.SHORT]
+    short = digest[: manifest.SHORT]
     built = str(Classifier.bento.tag.version) if Classifier.bento else ""
     for named in (built, HERE.name):
-        if re.fullmatch(f"[0-9a-f]{{{release_bundle.SHORT}}}", named) and named != short:
+        if re.fullmatch(f"[0-9a-f]{{{manifest.SHORT}}}", named) and named != short:
             raise TamperedError(
                 "the release is not the one that its name says",
                 got=short,

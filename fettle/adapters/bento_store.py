@@ -1,4 +1,4 @@
-"""Build a release into the user's Bento store, and start it: BentoML by its command line only.
+"""Bento store: a release is built into it and started, by BentoML's command line only.
 
 BentoML changes the working folder, `sys.path` and global state of the process that builds or
 loads a service, so every call runs in a process of its own. One BENTOML_HOME serves one process:
@@ -93,8 +93,8 @@ def _same(release: Path, built: Path, tag: str) -> None:
     if found != expected:
         raise TamperedError(
             f"the Bento {tag} in the store is not this release",
-            got=found[: release_bundle.SHORT],
-            rule=f"its sources must digest to {expected[: release_bundle.SHORT]}",
+            got=found[: manifest.SHORT],
+            rule=f"its sources must digest to {expected[: manifest.SHORT]}",
             fix=f"`bentoml delete {tag} --yes`, then run `fettle run`, which builds it again",
         )
 

@@ -1,23 +1,56 @@
-"""Mend what a killed run left behind: half a dvc.lock, path locks of the dead, runs still open.
+"""Crash recovery: `recover(project)` mends what a killed `fettle run` left behind.
 
-What Prefect believes of such a run is mended in flows/prefect_recovery.py.
+| what dies | what it leaves | what mends it |
+|---|---|---|
+| a stage's process | its log, its checkpoint | not here: the stage goes on from its checkpoint |
+| `fettle run` | its stages' processes | not here: they end with it (fettle/process_lifetime.py) |
+| `fettle run` | the project's lock | not here: the kernel frees it on any death |
+| DVC in a stage | path locks of a dead process | removed here |
+| DVC in a write | half a dvc.lock | set aside here; the run-cache brings the finished stages back |
+| `fettle run` | its runs, "running" in MLflow | closed here as killed |
+| `fettle run` | its flow run, "running" in Prefect | marked here as crashed, by `flow_runs` |
+
+The caller holds the project, so any other open run of it is dead. Prefect is known to flows/ alone:
+flows/prefect_recovery.py is handed in.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from fettle.adapters.dvc_graph import load
+from fettle.adapters.mlflow_tracking import close_killed_runs
 from fettle.errors import ProjectError
+from fettle.project import Project
 
 
-def recover(tree: Path) -> list[str]:
+def recover(project: Project, *, flow_runs: Callable[[], int] | None = None) -> list[str]:
     """Mend what a killed run can leave behind; return what was done, a line each.
+
+    `flow_runs` marks Prefect's open runs as crashed and says how many there were. None before the
+    servers are asked for: then only what DVC needs is mended.
+    """
+    done = recover_dvc(project.tree)
+    if flow_runs is not None:
+        told = {
+            "MLflow": close_killed_runs(project.tracking_uri),
+            "Prefect": flow_runs(),
+        }
+        done += [
+            f"{count} run{'s' if count > 1 else ''} left open in {who}, ended as killed"
+            for who, count in told.items()
+            if count
+        ]
+    return done
+
+
+def recover_dvc(tree: Path) -> list[str]:
+    """Mend what DVC cannot go on with; return what was done, a line each.
 
     DVC writes dvc.lock in place, so a kill may leave half of it. It is set aside: the run-cache
     knows every finished stage by its inputs and brings it back without running it.

@@ -1,4 +1,4 @@
-"""Ask DVC what depends on what and what is stale, and let it run one stage.
+"""DVC stage graph: what depends on what, what is stale; runs one stage.
 
 DVC is asked in this process (0.1 s a question); a stage is run by a child forked from a warm
 process that has DVC imported already, so that a stage costs no second import and can be killed
@@ -252,7 +252,7 @@ def run_stage(
 def _reproduce(
     tree: str, name: str, log: str, force: bool, environ: dict[str, str], lifeline: Connection
 ) -> None:
-    """Be the child: own process group, output to the log, dies with the run that wanted it."""
+    """Run in the child process: own process group, output to the log, dies with its run."""
     os.setsid()
     die_with_owner(lifeline)
     os.environ.clear()

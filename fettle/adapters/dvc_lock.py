@@ -1,4 +1,4 @@
-"""Let DVC write dvc.lock whole and fast: ruamel's C code, then a rename into place.
+"""dvc.lock written atomically and fast: ruamel's C code, then a rename into place.
 
 DVC's own writer looks after comments that a lock never has, in pure Python: 0.4 s of CPU a stage
 for the 2,200 lines of this repository's lock, 0.08 s this way (measured). It also writes in place,

@@ -1,4 +1,4 @@
-"""Say which sources a run used: git's commit, whether the tree was dirty, and a digest of it.
+"""Git state of a run's sources: the commit, whether the tree was dirty, and a digest of it.
 
 Sources are what a run can need of the project's own: code and settings, of kilobytes. A virtual
 environment, installed packages and a folder of data are none, whether git knows them or not.

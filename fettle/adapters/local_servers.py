@@ -1,4 +1,4 @@
-"""Start, find and stop the local servers (Prefect's, MLflow's UI): one each, on loopback, by pid.
+"""Local servers (Prefect's, MLflow's UI): started, found and stopped by pid, on loopback.
 
 A server stays up between runs: Prefect's costs 5 to 15 s to start, and an ephemeral one would
 cost that in every process.

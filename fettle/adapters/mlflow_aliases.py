@@ -1,4 +1,4 @@
-"""Show in MLflow's registry what the journal decided: aliases and tags, repaired, never asked.
+"""MLflow registry aliases and tags: shown as the journal decided, repaired, never asked.
 
     challenger          the release that a rollout is about, or the newest one that waits for it
     champion            the release that serves
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from fettle.errors import TransientError, UserError
+from fettle.manifest import SHORT
 
 CHALLENGER = "challenger"
 DIGEST = "release_digest"  # the tag that flows/publish.py writes
-SHORT = 12
 
 
 @dataclass(frozen=True, slots=True)

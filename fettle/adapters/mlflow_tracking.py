@@ -1,4 +1,4 @@
-"""Write what happened into MLflow, from one process: parent run, a child a stage, the registry.
+"""MLflow tracking, from one process: parent run, a child run a stage, the model registry.
 
 Stage processes append events to JSONL (fettle/recorder.py); the flow hands the new lines over here
 in batches. Two processes must never create MLflow's SQLite file at once (LAB: it is lost for good).
@@ -54,38 +54,60 @@ class _Client:
         return ask
 
 
+def _connect(uri: str) -> tuple[Any, Any]:  # Any: imported late
+    """Return MLflow's client and the class of its refusals."""
+    with warnings.catch_warnings():
+        # MLflow's own imports and models warn under newer pydantic and SQLAlchemy
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        for chatty in ("mlflow", "alembic"):  # they tell of their own tables
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        try:
+            return MlflowClient(tracking_uri=uri, registry_uri=uri), MlflowException
+        except MlflowException as err:
+            raise _unopened(uri, err) from err
+
+
+def _unopened(uri: str, err: Exception) -> TransientError:
+    return TransientError("MLflow's database cannot be opened", got=str(err), fix=f"see {uri}")
+
+
+def close_killed_runs(uri: str) -> int:
+    """Mark the runs that a killed `fettle run` left open as killed; return how many.
+
+    The caller holds the project, so no other run of it lives.
+    """
+    raw, error = _connect(uri)
+    client = _Client(raw, error)
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(everywhere, "attributes.status = 'RUNNING'")
+    dead = [run for run in found if OURS in run.data.tags.items() or "stage" in run.data.tags]
+    for run in dead:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return len(dead)
+
+
 class Tracker:
     """One pipeline run in MLflow; every method may be called again with the same facts."""
 
     def __init__(self, uri: str, artifacts: Path, experiment: str) -> None:
-        with warnings.catch_warnings():
-            # MLflow's own imports and models warn under newer pydantic and SQLAlchemy
-            warnings.simplefilter("ignore")
-            from mlflow import MlflowClient
-            from mlflow.exceptions import MlflowException
-
-            for chatty in ("mlflow", "alembic"):  # they tell of their own tables
-                logging.getLogger(chatty).setLevel(logging.WARNING)
-
-            self._error = MlflowException
-            try:
-                raw = MlflowClient(tracking_uri=uri, registry_uri=uri)
-                self._client = _Client(raw, MlflowException)
-                found = raw.get_experiment_by_name(experiment)
-                if found and found.lifecycle_stage == "deleted":  # by a click in MLflow's UI
-                    raw.restore_experiment(found.experiment_id)
-                self._experiment = (
-                    found.experiment_id
-                    if found
-                    else raw.create_experiment(
-                        experiment, artifact_location=artifacts.resolve().as_uri()
-                    )
+        raw, self._error = _connect(uri)
+        self._client = _Client(raw, self._error)
+        try:
+            found = raw.get_experiment_by_name(experiment)
+            if found and found.lifecycle_stage == "deleted":  # by a click in MLflow's UI
+                raw.restore_experiment(found.experiment_id)
+            self._experiment = (
+                found.experiment_id
+                if found
+                else raw.create_experiment(
+                    experiment, artifact_location=artifacts.resolve().as_uri()
                 )
-            except MlflowException as err:
-                raise TransientError(
-                    "MLflow's database cannot be opened", got=str(err), fix=f"see {uri}"
-                ) from err
-        self._experiment_name = experiment
+            )
+        except self._error as err:
+            raise _unopened(uri, err) from err
         self._parent: str | None = None
         self._children: dict[str, str] = {}
 
@@ -95,18 +117,6 @@ class Tracker:
         if self._parent is None:
             raise RuntimeError("start() comes first")
         return self._parent
-
-    def close_dead(self) -> int:
-        """Mark the runs that a killed `fettle run` left open as killed; return how many.
-
-        The caller holds the project, so no other run of it lives.
-        """
-        everywhere = [experiment.experiment_id for experiment in self._client.search_experiments()]
-        found = self._client.search_runs(everywhere, "attributes.status = 'RUNNING'")
-        dead = [r for r in found if OURS in r.data.tags.items() or "stage" in r.data.tags]
-        for run in dead:
-            self._client.set_terminated(run.info.run_id, "KILLED")
-        return len(dead)
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open the parent run with its flat parameters and tags; return its id."""

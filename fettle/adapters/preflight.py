@@ -60,13 +60,14 @@ def folders(project: Project, environ: Mapping[str, str]) -> list[Writable]:
 
 def refuse(project: Project, environ: Mapping[str, str]) -> None:
     """Raise UserError naming every folder that a run needs and cannot write."""
-    bad = [one for one in folders(project, environ) if not one.ok]
+    bad = [folder for folder in folders(project, environ) if not folder.ok]
     if bad:
         raise ProjectError(
-            " and ".join(f"{one.what} ({one.folder})" for one in bad) + " cannot be written",
-            got="; ".join(dict.fromkeys(str(one.fault) for one in bad)),
+            " and ".join(f"{folder.what} ({folder.folder})" for folder in bad)
+            + " cannot be written",
+            got="; ".join(dict.fromkeys(str(folder.fault) for folder in bad)),
             rule="a run writes there, so it is tried before the training",
-            fix="; ".join(dict.fromkeys(one.fix for one in bad)),
+            fix="; ".join(dict.fromkeys(folder.fix for folder in bad)),
         )
 
 

@@ -1,4 +1,4 @@
-"""Know a process again by its number and its birth: a number alone may be a stranger's."""
+"""Process identity: pid and start time, since a pid alone may be a stranger's by now."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def start(
     challenger, champion = orders.pinned(home, release)
     for doubt in tools.forecast(None, None)[0].refusals if champion else ():
         print(f"fettle: {doubt}. It starts, and pauses there.", file=sys.stderr)
-    made = supervisor_launch.begin(
+    made = supervisor_launch.begin_serving(
         home,
         host=host,
         port=port,
@@ -162,7 +162,7 @@ def retry(json_: JsonOption = False) -> None:
     from fettle.rollout.supervisor import supervisor_launch
 
     home, plan = orders.project()
-    serving = supervisor_launch.place_of(home).serving()
+    serving = supervisor_launch.layout_of(home).serving()
     if serving is None or serving.challenger is None:
         raise ProjectError("there is no rollout to retry", fix="begin one: `fettle canary start`")
     challenger = supervisor_launch.pin(home, serving.challenger.release)

@@ -62,11 +62,11 @@ def order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str
     from fettle.rollout.supervisor import state_layout as places
     from fettle.rollout.supervisor import supervisor_launch
 
-    place = supervisor_launch.place_of(home)
-    name = places.post(place, order, timeout_s=timeout_s)
-    answer = places.answer(place, name, timeout_s=timeout_s)
+    place = supervisor_launch.layout_of(home)
+    name = places.submit_order(place, order, timeout_s=timeout_s)
+    answer = places.await_answer(place, name, timeout_s=timeout_s)
     if answer is None:
-        places.withdraw(place, name)
+        places.withdraw_order(place, name)
         raise TransientError(
             "the supervisor did not answer",
             got=supervisor_launch.last_line(place.folder / "controller.log"),
@@ -82,7 +82,7 @@ def status(home: Project) -> dict[str, Any]:  # Any: JSON
     """Read where the rollout stands; idle where there is none."""
     from fettle.rollout.supervisor import supervisor_launch
 
-    place = supervisor_launch.place_of(home)
+    place = supervisor_launch.layout_of(home)
     serving = place.serving()
     problems = place.problems() if supervisor_launch.running(place) else {}
     said: dict[str, Any] = {"problems": problems} if problems else {}  # Any: JSON

@@ -49,7 +49,7 @@ def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Traff
     home = projects.find()
     section = params_file.load(home.root / "params.yaml").promote
     assumed = sample_size.Traffic(requests_per_s=per_s or PER_S, errors=SHARE)
-    learnt = traffic_baseline.learnt(supervisor_launch.place_of(home), assumed)
+    learnt = traffic_baseline.from_access_log(supervisor_launch.layout_of(home), assumed)
     given = {"requests_per_s": per_s, "errors": errors}
     said = {name: value for name, value in given.items() if value is not None}
     learnt = replace(
@@ -94,7 +94,7 @@ def replay(
     from fettle.rollout.promotion import decision_journal
     from fettle.rollout.supervisor import supervisor_launch
 
-    place = supervisor_launch.place_of(projects.find())
+    place = supervisor_launch.layout_of(projects.find())
     known = place.rollouts()
     if not known or (rollout is not None and rollout not in known):
         raise ProjectError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fettle.cli.run import JsonOption, ParamsOption, SetOption, lay_out, stale
+from fettle.cli.run import JsonOption, ParamsOption, SetOption, lay_out, recover, stale
 
 if TYPE_CHECKING:
     from fettle.params import Params
@@ -70,12 +70,12 @@ def refuse_searched(settings: Params) -> None:
 def reproduce(place: Project) -> Path:
     """Run the stages up to the verdict, those that are stale; return the verdict's folder."""
     from fettle import import_isolation
-    from fettle.adapters import crash_recovery, dvc_graph
+    from fettle.adapters import dvc_graph
 
     import_isolation.load("flows")
     from flows.release import STAGE_TIMEOUT_S, failure
 
-    crash_recovery.clear_dead_locks(place.tree)
+    recover(place)
     stages, changed = stale(place)
     context = dvc_graph.warm_parent()
     due = set(changed) | dvc_graph.downstream(stages, set(changed))

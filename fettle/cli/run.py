@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fettle.adapters.dvc_graph import Graph, Stale
     from fettle.params import Params
@@ -133,15 +133,22 @@ def stale(project: Project) -> tuple[Graph, dict[str, Stale]]:
     """Ask for the graph and what is stale; mend first what a killed run left, if DVC cannot even
     read it.
     """
-    from fettle.adapters import crash_recovery, dvc_graph
+    from fettle.adapters import dvc_graph
     from fettle.errors import ProjectError
 
     try:
         return dvc_graph.stale(project.tree)
     except ProjectError:
-        for line in crash_recovery.recover(project.tree):
-            _say(f"recovered: {line}")
+        recover(project)
         return dvc_graph.stale(project.tree)
+
+
+def recover(project: Project, flow_runs: Callable[[], int] | None = None) -> None:
+    """Mend what a killed run left, and say so; `flow_runs`: Prefect's part, once it answers."""
+    from fettle.adapters import crash_recovery
+
+    for line in crash_recovery.recover(project, flow_runs=flow_runs):
+        _say(f"recovered: {line}")
 
 
 def _plan(project: Project, json_: bool) -> None:
@@ -153,7 +160,7 @@ def _plan(project: Project, json_: bool) -> None:
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     from fettle import import_isolation
-    from fettle.adapters import crash_recovery, dvc_graph, local_servers
+    from fettle.adapters import dvc_graph, local_servers
 
     started = time.monotonic()
     server = local_servers.running(project, "prefect")
@@ -165,12 +172,13 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     _listen()
-    crash_recovery.clear_dead_locks(project.tree)
     _say(f"release '{settings.release.name}'")
     import_isolation.load("flows")
+    from flows.prefect_recovery import mark_crashed
     from flows.release import release
 
     local_servers.wait(project, server)
+    recover(project, lambda: mark_crashed(release.name))
     # Prefect puts a SIGTERM handler of its own in our place, which waits for the running stages
     named = release.with_options(
         flow_run_name=settings.release.name, on_running=[lambda *_: _catch()]

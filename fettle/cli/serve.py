@@ -67,7 +67,7 @@ def champion_alone(home: Project, host: str, port: int) -> bool:
     from fettle.errors import BusyError
     from fettle.rollout.supervisor import supervisor_launch
 
-    place = supervisor_launch.place_of(home)
+    place = supervisor_launch.layout_of(home)
     serving = place.serving()
     if serving is None or (serving.champion is None and serving.challenger is None):
         return False
@@ -78,8 +78,8 @@ def champion_alone(home: Project, host: str, port: int) -> bool:
             rule="one address a project",
             fix="use it, or stop it: `fettle canary stop`",
         )
-    named = supervisor_launch.serves(home)
-    made = supervisor_launch.begin(home, host=host, port=port, champion=None)
+    named = supervisor_launch.serving_release(home)
+    made = supervisor_launch.begin_serving(home, host=host, port=port, champion=None)
     tag, line = named.tag if named else "", bento_store.curl_line(host=host, port=port)
     print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
     supervisor_launch.foreground(home, made)

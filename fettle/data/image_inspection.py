@@ -15,9 +15,10 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fettle.preprocessing import PIXELS_MAX
+
 # Raster formats only: Pillow would hand an EPS to Ghostscript. JPEG includes MPO (phone photos).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-PIXELS_MAX = 89_478_485  # Pillow's own limit for a decompression bomb: 256 MiB of 24-bit samples
 FULL_SCALE = {"I": 65_535.0, "F": 1.0}  # I;16 as I; every other mode has 8 bits a sample
 
 

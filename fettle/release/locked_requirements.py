@@ -1,4 +1,4 @@
-"""Name the installed packages that some modules need, with the versions of the lock.
+"""Requirements of a release: the packages that its modules need, with the lock's versions.
 
 A release states what it was measured with: versions come from what is installed, and where the
 project has a lock, both must agree.

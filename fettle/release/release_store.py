@@ -1,4 +1,4 @@
-"""Publish a packaged release: a folder named by its digest, never changed, never in DVC outs."""
+"""Release store, content-addressed: a folder named by its digest, never changed, no DVC out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 from fettle import manifest
 from fettle.errors import TamperedError
-
-SHORT = manifest.SHORT
 
 
 def digest(folder: Path) -> str | None:
@@ -23,11 +21,11 @@ def publish(package: Path, releases: Path) -> tuple[Path, str]:
     Raises TamperedError when that folder exists with other content.
     """
     identity = manifest.tree_digest(package)
-    folder = releases / identity[:SHORT]
+    folder = releases / identity[: manifest.SHORT]
     if folder.is_dir():
         verify(folder, identity)
         return folder, identity
-    temporary = releases / f".{identity[:SHORT]}.{os.getpid()}"
+    temporary = releases / f".{identity[: manifest.SHORT]}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         shutil.copytree(package, temporary)
@@ -43,8 +41,8 @@ def verify(folder: Path, identity: str) -> None:
     if found != identity:
         raise TamperedError(
             f"the release {folder.name} was changed after it was published",
-            got=f"digest {found[:SHORT]}",
-            rule=f"its files must digest to {identity[:SHORT]}",
+            got=f"digest {found[: manifest.SHORT]}",
+            rule=f"its files must digest to {identity[: manifest.SHORT]}",
             fix=f"delete {folder} and run `fettle run`, which publishes it again",
         )
 
@@ -55,7 +53,7 @@ def verify_named(folder: Path) -> None:
     if not found.startswith(folder.name):
         raise TamperedError(
             f"the release {folder.name} was changed after it was published",
-            got=f"digest {found[:SHORT]}",
+            got=f"digest {found[: manifest.SHORT]}",
             rule="its folder is named after the digest of its files",
             fix=f"delete {folder} and run `fettle run`, which publishes it again",
         )

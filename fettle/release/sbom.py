@@ -1,4 +1,4 @@
-"""Write a release's bill of materials: CycloneDX 1.6 JSON, packages, model and data in one.
+"""SBOM (bill of materials) of a release: CycloneDX 1.6 JSON, packages, model and data in one.
 
 Same inputs, same bytes: no timestamp, and the serial number is made of the content. The library
 knows no model cards yet, so `modelCard` (1.6, section "ML-BOM") is laid over its output.
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fettle.manifest import SHORT
 from fettle.measure import Measure
 from fettle.release.locked_requirements import Package
 
@@ -80,7 +81,7 @@ def _from_library(
     trained = Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=model.name,
-        version=model.digest[:12],
+        version=model.digest[:SHORT],
         bom_ref=MODEL,
         hashes=[digest(model.digest)],
         licenses=_licences(model.licence),
@@ -92,7 +93,7 @@ def _from_library(
     images = Component(
         type=ComponentType.DATA,
         name=data.source,
-        version=data.digest[:12],
+        version=data.digest[:SHORT],
         bom_ref=DATA,
         hashes=[digest(data.digest)] if len(data.digest) == 64 else [],
         licenses=_licences(data.licence),
@@ -100,7 +101,7 @@ def _from_library(
     )
     libraries = {one.name: _library(one) for one in packages}
     root = Component(
-        type=ComponentType.APPLICATION, name=model.name, version=model.digest[:12], bom_ref=ROOT
+        type=ComponentType.APPLICATION, name=model.name, version=model.digest[:SHORT], bom_ref=ROOT
     )
     bom = Bom(components=[trained, images, *libraries.values()])
     bom.metadata.component = root

@@ -1,4 +1,4 @@
-"""Sign releases offline and verify them before they start, with OpenSSF model-signing.
+"""Signing of releases, offline, and verification before a start, with OpenSSF model-signing.
 
 One elliptic key (P-256) a user, made when it is first needed: FETTLE_SIGNING_KEY, else
 `$XDG_CONFIG_HOME/fettle/signing_key.pem` (mode 0600), its public half beside it as .pub. A release

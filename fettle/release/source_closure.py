@@ -1,4 +1,4 @@
-"""Find the source files a release must carry: the import closure of its service, by reading it.
+"""Import closure of a service: the source files that a release must carry, found by reading.
 
 Nothing is imported, so nothing runs; an import inside a function counts, one below
 `if TYPE_CHECKING:` does not. What the closure reaches outside our packages is named by its

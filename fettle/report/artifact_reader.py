@@ -1,4 +1,4 @@
-"""Read what a run left on disk: sealed manifests, records, inputs and `.fettle/last.json`."""
+"""Artifact reader: a run's sealed manifests, records, inputs and `.fettle/last.json`."""
 
 from __future__ import annotations
 

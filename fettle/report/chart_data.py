@@ -1,4 +1,4 @@
-"""Read what the pictures of compression are drawn from: weights, answers, profiles, trials.
+"""Chart data of the compression's pictures: weights, answers, profiles, trials.
 
 Only the page and the tracker's figures ask for it: the weights of a large model take a moment.
 What a stage did not leave is None, and its picture is left out.

@@ -1,4 +1,4 @@
-"""Draw what compression did: weights, sensitivity, operators, classes, confidence; all as SVG."""
+"""Compression charts: weights, sensitivity, operators, classes, confidence; all as SVG."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ PALE, SOLID = "fill-opacity:0.28", "fill-opacity:0.9"
 def histograms(found: Sequence[Histogram], *, label: str) -> str:
     """Draw one small picture a layer: before as a pale area, after as a line."""
     body = []
-    for index, one in enumerate(found):
+    for index, series in enumerate(found):
         left = (index % COLUMNS) * CELL_PX + 4
         top = (index // COLUMNS) * CELL_HEIGHT_PX
         floor, width = top + CELL_HEIGHT_PX - 14, CELL_PX - 18
-        tallest = max([*one.before, *(one.after or ())]) or 1.0
+        tallest = max([*series.before, *(series.after or ())]) or 1.0
         unit = (CELL_HEIGHT_PX - 36) / tallest
-        step = width / len(one.before)
-        area = _steps(one.before, left=left, floor=floor, step=step, unit=unit)
+        step = width / len(series.before)
+        area = _steps(series.before, left=left, floor=floor, step=step, unit=unit)
         ink = svg.colour(0)
         body.append(svg.polyline(area, style=f"fill:{ink};{PALE};stroke:none"))
-        if one.after is not None:
-            line = _steps(one.after, left=left, floor=floor, step=step, unit=unit)
+        if series.after is not None:
+            line = _steps(series.after, left=left, floor=floor, step=step, unit=unit)
             body.append(svg.polyline(line, style=f"stroke:{svg.colour(1)};stroke-width:1.4"))
         body.append(svg.line(left, floor, left + width, floor, style=svg.AXIS))
-        body.append(svg.text(left, top + 12, svg.shorten(one.layer, 25), size_px=11))
-        body.append(svg.text(left, floor + 11, f"-{one.edge:.2g}", size_px=9, style=svg.QUIET))
-        ends = f"{one.edge:.2g}" if one.after is not None else f"{one.edge:.2g}; removed"
+        body.append(svg.text(left, top + 12, svg.shorten(series.layer, 25), size_px=11))
+        body.append(svg.text(left, floor + 11, f"-{series.edge:.2g}", size_px=9, style=svg.QUIET))
+        ends = f"{series.edge:.2g}" if series.after is not None else f"{series.edge:.2g}; removed"
         body.append(
             svg.text(left + width, floor + 11, ends, anchor="end", size_px=9, style=svg.QUIET)
         )
-        tip = f"{one.layer}: {count(one.counts[0])} → {count(one.counts[1])} weights"
+        tip = f"{series.layer}: {count(series.counts[0])} → {count(series.counts[1])} weights"
         clear = "fill:currentColor;fill-opacity:0"
         body.append(svg.rect(left, top, width, CELL_HEIGHT_PX - 4, style=clear, title=tip))
     rows = math.ceil(len(found) / COLUMNS)
@@ -83,8 +83,12 @@ def _steps(
 def sensitivity(doc: Json, *, label: str) -> str:
     """Draw how much the loss rises: a bar a group at each share kept, a bar a block removed."""
     rows = [
-        (f"{one['name']} removed", [(0.0, one["loss_increase"])]) for one in doc.get("blocks", [])
-    ] + [(one["name"], [tuple(pair) for pair in one["losses"]]) for one in doc.get("groups", [])]
+        (f"{block['name']} removed", [(0.0, block["loss_increase"])])
+        for block in doc.get("blocks", [])
+    ] + [
+        (group["name"], [tuple(pair) for pair in group["losses"]])
+        for group in doc.get("groups", [])
+    ]
     rows.sort(key=lambda row: -max((rise for _, rise in row[1]), default=0.0))
     shown = rows[:ROWS_MAX]
     names = [svg.shorten(name, 34) for name, _ in shown]
@@ -121,7 +125,7 @@ def operators(before: Json, after: Json, *, names: tuple[str, str], label: str) 
         top, spent = index * height + 6, 0.0
         body.append(svg.text(left - 8, top + 20, name, anchor="end"))
         for family, ink in inks.items():
-            kinds = [one for one in doc["kinds"] if _family(one["kind"]) == family]
+            kinds = [kind for kind in doc["kinds"] if _family(kind["kind"]) == family]
             if not kinds:
                 continue
             start, spent = spent, spent + sum(kind["ms"] for kind in kinds)
@@ -135,7 +139,7 @@ def operators(before: Json, after: Json, *, names: tuple[str, str], label: str) 
         end = x(spent) + 6
         said = f"{milliseconds(doc['ms'])} ms"
         body.append(svg.text(end, top + 20, said, style=svg.QUIET))
-    seen = {_family(one["kind"]) for doc in (before, after) for one in doc["kinds"]}
+    seen = {_family(kind["kind"]) for doc in (before, after) for kind in doc["kinds"]}
     body += _legend(
         {name: ink for name, ink in inks.items() if name in seen}, top=2 * height + 14, left=left
     )
@@ -198,10 +202,10 @@ def reliability(found: Mapping[str, Sequence[Bin]], *, label: str) -> str:
         svg.line(x(0), y(0), x(1), y(1),
                  style="stroke:currentColor;stroke-opacity:0.4;stroke-dasharray:4 3")
     )  # fmt: skip
-    most = max(one.images for bins in found.values() for one in bins)
+    most = max(bin_.images for bins in found.values() for bin_ in bins)
     for index, (name, bins) in enumerate(found.items()):
         ink = inks.get(name, svg.colour(0))
-        points = [(x(one.confidence), y(one.right)) for one in bins]
+        points = [(x(bin_.confidence), y(bin_.right)) for bin_ in bins]
         body.append(svg.polyline(points, style=f"stroke:{ink};stroke-width:1.6"))
         for one, (px, py) in zip(bins, points, strict=True):
             tip = (

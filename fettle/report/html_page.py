@@ -1,4 +1,4 @@
-"""Render the facts as one self-contained HTML file: no script, no network, light and dark."""
+"""HTML report, one self-contained file: no script, no network, light and dark."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _mistakes(facts: Facts) -> Json:
     return {
         "wrong": len(wrong),
         "images": images,
-        "flipped": sum(one.flipped for one in wrong),
+        "flipped": sum(error.flipped for error in wrong),
         "shown": thumbnails.show(wrong[: thumbnails.MISTAKES], ingest),
     }
 

@@ -1,4 +1,4 @@
-"""Write the result as Markdown: for a CI job's summary and for a Prefect artifact."""
+"""Markdown report: for a CI job's summary and for a Prefect artifact."""
 
 from __future__ import annotations
 

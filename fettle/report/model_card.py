@@ -1,4 +1,4 @@
-"""Write a release's model card: what it is, what it was tested on, and what it cannot do.
+"""Model card of a release: what it is, what it was tested on, and what it cannot do.
 
 Markdown without a clock or a machine's name in it: equal facts give equal bytes. Every number
 stands beside its n and its split; what nobody measured is said to be "not measured".
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fettle.manifest import SHORT
 from fettle.measure import Measure
 from fettle.params_schema import METRICS
 from fettle.report import number_format
@@ -96,7 +97,7 @@ def _data(card: Card) -> str:
     aside = number_format.count(card.quarantined)
     return f"""## Data
 
-Source `{_plain(card.source)}`, content digest `{card.data_digest[:12]}`. Images as ingested;
+Source `{_plain(card.source)}`, content digest `{card.data_digest[:SHORT]}`. Images as ingested;
 data validation then put {aside} aside, in whichever split they were.
 
 {_table(["class", *SPLITS], rows)}{more}"""

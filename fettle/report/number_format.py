@@ -1,4 +1,4 @@
-"""Print numbers for people: rounding happens here and nowhere else."""
+"""Number formatting for people: rounding happens here and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepare the page's smaller tables: headline tiles, lineage, environment, commands."""
+"""Page sections, the smaller tables: headline tiles, lineage, environment, commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lay the targets out as a ladder: what each step down in precision bought and cost, by runtime.
+"""Precision ladder of the targets: what each step down in precision bought and cost, by runtime.
 
 The order is that of fettle/hardware/precisions.py. Each rung is held against the one above it that
 was measured in the same runtime; int4 weights are a side step, which int8 is not held against. A
@@ -22,8 +22,8 @@ def rungs(targets: Sequence[TargetFacts]) -> list[Json]:
         target for target in targets if target.evidence == "measured" and target.precision in order
     ]
     found = []
-    for runtime in dict.fromkeys(one.runtime for one in measured):
-        ours = [one for one in measured if one.runtime == runtime]
+    for runtime in dict.fromkeys(row.runtime for row in measured):
+        ours = [row for row in measured if row.runtime == runtime]
         ours.sort(key=lambda one: order.index(str(one.precision)))
         if len(ours) > 1:
             found += [_rung(our, _above(ours[:index])) for index, our in enumerate(ours)]
@@ -32,39 +32,39 @@ def rungs(targets: Sequence[TargetFacts]) -> list[Json]:
 
 def _above(higher: Sequence[TargetFacts]) -> TargetFacts | None:
     aside = {precision.name for precision in precisions.PRECISIONS if precision.side_step}
-    return next((one for one in reversed(higher) if one.precision not in aside), None)
+    return next((row for row in reversed(higher) if row.precision not in aside), None)
 
 
-def _rung(one: TargetFacts, above: TargetFacts | None) -> Json:
-    churn = one.more.get("churn")
+def _rung(row: TargetFacts, above: TargetFacts | None) -> Json:
+    churn = row.more.get("churn")
     return {
-        "target": one.name,
-        "precision": one.precision,
-        "verdict": one.verdict,
+        "target": row.name,
+        "precision": row.precision,
+        "verdict": row.verdict,
         "bytes": number_format.DASH
-        if one.size_bytes is None
-        else number_format.size(one.size_bytes),
-        "bought": _bought(one, above) if above else number_format.DASH,
-        "cost": _cost(one, above) if above else number_format.DASH,
+        if row.size_bytes is None
+        else number_format.size(row.size_bytes),
+        "bought": _bought(row, above) if above else number_format.DASH,
+        "cost": _cost(row, above) if above else number_format.DASH,
         "churn": number_format.DASH if churn is None else number_format.percent(churn.value),
     }
 
 
-def _bought(one: TargetFacts, above: TargetFacts) -> str:
+def _bought(row: TargetFacts, above: TargetFacts) -> str:
     """Say how many times smaller and faster; each speed is over the float model, same rounds."""
     said = []
-    if one.size_bytes and above.size_bytes:
-        ratio = above.size_bytes / one.size_bytes
+    if row.size_bytes and above.size_bytes:
+        ratio = above.size_bytes / row.size_bytes
         word = "smaller" if ratio >= 1 else "larger"
         said.append(f"{number_format.ratio(max(ratio, 1 / ratio))}x {word}")
-    if one.speedup and above.speedup:
-        said.append(f"{number_format.ratio(one.speedup.value / above.speedup.value)}x as fast")
+    if row.speedup and above.speedup:
+        said.append(f"{number_format.ratio(row.speedup.value / above.speedup.value)}x as fast")
     return ", ".join(said) or number_format.DASH
 
 
-def _cost(one: TargetFacts, above: TargetFacts) -> str:
+def _cost(row: TargetFacts, above: TargetFacts) -> str:
     """Say the change of accuracy on validation, in points with a sign; a loss is negative."""
-    if one.accuracy is None or above.accuracy is None:
+    if row.accuracy is None or above.accuracy is None:
         return number_format.DASH
-    change = 100 * (one.accuracy.value - above.accuracy.value)
+    change = 100 * (row.accuracy.value - above.accuracy.value)
     return f"{change:+.1f}" if abs(change) >= 0.05 else "0.0"

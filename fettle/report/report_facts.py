@@ -1,4 +1,4 @@
-"""Collect the facts of the last run from its artefacts, its records and `.fettle/last.json`.
+"""Report facts of the last run, from its artefacts, its records and `.fettle/last.json`.
 
 Starts no tool and loads no model. What is not there becomes a Gap with its reason, never a guess.
 """

@@ -1,4 +1,4 @@
-"""Turn facts into the report's pictures: inline for the page, or as files for the tracker."""
+"""Report figures, from the facts: inline for the page, or as files for the tracker."""
 
 from __future__ import annotations
 

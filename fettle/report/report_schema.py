@@ -1,4 +1,4 @@
-"""State the facts of a run as typed values, and as the versioned JSON that CI reads.
+"""Report schema: the facts of a run as typed values, and as the versioned JSON that CI reads.
 
 `to_json` is a stable interface (schema.json describes it): within "fettle.report/1" keys are added,
 never renamed or removed. A value nobody took is null, and `missing` says why, by its path.

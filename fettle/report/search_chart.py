@@ -1,4 +1,4 @@
-"""Draw every recipe the search tried: the drop it cost over the objective it reached."""
+"""Search chart: every recipe that was tried, the drop it cost over the objective it reached."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ def dots(doc: Json) -> list[Dot]:
     """Take the trials that have figures."""
     return [
         Dot(
-            int(one["number"]),
-            float(one["value"]),
-            float(one["drop"]),
-            str(one["verdict"]),
-            f"trial {one['number']}, {spoken(one['recipe'])}: {one['value']:.4g} {doc['unit']}, "
-            f"drop {100 * one['drop']:+.2f} points; {one['verdict']}: {one['reason']}",
+            int(trial["number"]),
+            float(trial["value"]),
+            float(trial["drop"]),
+            str(trial["verdict"]),
+            f"trial {trial['number']}, {spoken(trial['recipe'])}: {trial['value']:.4g} "
+            f"{doc['unit']}, "
+            f"drop {100 * trial['drop']:+.2f} points; {trial['verdict']}: {trial['reason']}",
         )
-        for one in doc["trials"]
-        if one.get("value") is not None
+        for trial in doc["trials"]
+        if trial.get("value") is not None
     ]
 
 
@@ -85,13 +86,13 @@ def draw(doc: Json, *, label: str) -> str | None:
     body.append(
         svg.polyline(path, style="stroke:currentColor;stroke-opacity:0.35;stroke-dasharray:4 3")
     )
-    for one in sorted(found, key=lambda one: one.verdict == "chosen"):
-        radius = 7 if one.verdict == "chosen" else 5
-        style = STYLES.get(one.verdict, STYLES["beaten"])
-        at_x, at_y = x(one.value), y(min(one.drop, top))
-        body.append(svg.dot(at_x, at_y, radius, style=style, title=one.tip))
-        if one.verdict in ("chosen", "kept"):
-            said = "chosen" if one.verdict == "chosen" else str(one.number)
+    for trial in sorted(found, key=lambda trial: trial.verdict == "chosen"):
+        radius = 7 if trial.verdict == "chosen" else 5
+        style = STYLES.get(trial.verdict, STYLES["beaten"])
+        at_x, at_y = x(trial.value), y(min(trial.drop, top))
+        body.append(svg.dot(at_x, at_y, radius, style=style, title=trial.tip))
+        if trial.verdict in ("chosen", "kept"):
+            said = "chosen" if trial.verdict == "chosen" else str(trial.number)
             body.append(svg.text(at_x + 9, at_y - 7, said, size_px=11))
     beyond: dict[int, list[float]] = {}  # by place: models of one size may collapse alike
     for one in found:

@@ -1,4 +1,4 @@
-"""Prepare what the page and the JSON say of the search: its trials, its end, the recipe found."""
+"""Search section of the page and the JSON: its trials, its end, the recipe found."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ def view(doc: Json | None) -> Json | None:
         "truncated": doc["truncated"],
         "goal_met": doc["goal_met"],
         "predictor": [f"{name}: {_said(value)}" for name, value in predictor(doc).items()],
-        "rows": [_row(one) for one in doc["trials"]],
+        "rows": [_row(trial) for trial in doc["trials"]],
     }
 
 
-def _row(one: Json) -> Json:
-    known = one.get("value") is not None
+def _row(trial: Json) -> Json:
+    known = trial.get("value") is not None
     return {
-        "number": one["number"],
-        "recipe": spoken(one["recipe"]),
-        "verdict": one["verdict"],
-        "badge": {"chosen": "pass", "kept": "badge", "beaten": "badge"}.get(one["verdict"], "fail"),
-        "reason": one["reason"],
-        "value": f"{one['value']:.4g}" if known else number_format.DASH,
-        "drop": f"{100 * one['drop']:+.1f}" if known else number_format.DASH,
-        "foreseen": _points(one.get("foreseen_drop")),
-        "bought": one.get("bought", number_format.DASH),
-        "cost": one.get("cost", number_format.DASH),
+        "number": trial["number"],
+        "recipe": spoken(trial["recipe"]),
+        "verdict": trial["verdict"],
+        "badge": {"chosen": "pass", "kept": "badge", "beaten": "badge"}.get(
+            trial["verdict"], "fail"
+        ),
+        "reason": trial["reason"],
+        "value": f"{trial['value']:.4g}" if known else number_format.DASH,
+        "drop": f"{100 * trial['drop']:+.1f}" if known else number_format.DASH,
+        "foreseen": _points(trial.get("foreseen_drop")),
+        "bought": trial.get("bought", number_format.DASH),
+        "cost": trial.get("cost", number_format.DASH),
     }
 
 

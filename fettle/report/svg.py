@@ -1,4 +1,4 @@
-"""Draw small SVG pictures by hand: text stays text, ink follows the page's colour scheme.
+"""SVG drawing by hand: text stays text, ink follows the page's colour scheme.
 
 Inline pictures use `currentColor` and the `--series-N` colours of page.css, so one drawing serves
 light, dark and paper. Coordinates are rounded to a tenth of a pixel: same numbers, same bytes.

@@ -1,4 +1,4 @@
-"""Read what `evaluate` measured: a row a target, and the two files each was held against."""
+"""Target rows: what `evaluate` measured, one a target, and the two files each was held against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say the result in one sentence, and in tables that fit a terminal of 80 columns."""
+"""Terminal report: the result in one sentence, and in tables that fit a terminal of 80 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make thumbnails of the data: samples of each class, and what the shipped file gets wrong."""
+"""Thumbnails of the data: samples of each class, and what the shipped file gets wrong."""
 
 from __future__ import annotations
 
@@ -157,15 +157,15 @@ def mistakes(verdict: Path) -> tuple[list[Wrong], int]:
 
 def show(wrong: Sequence[Wrong], ingest: Path) -> list[Mistake]:
     """Add each wrong answer's image."""
-    images = _thumbnails(ingest, [one.row for one in wrong])
+    images = _thumbnails(ingest, [error.row for error in wrong])
     return [
         Mistake(
-            image=images.get(one.row),
-            row=one.row,
-            label=one.label,
-            predicted=one.predicted,
-            probability=one.probability,
-            flipped=one.flipped,
+            image=images.get(error.row),
+            row=error.row,
+            label=error.label,
+            predicted=error.predicted,
+            probability=error.probability,
+            flipped=error.flipped,
         )
-        for one in wrong
+        for error in wrong
     ]

@@ -1,4 +1,4 @@
-"""Draw accuracy against a cost (latency, size), with every interval as a whisker."""
+"""Trade-off chart: accuracy against a cost (latency, size), with every interval as a whisker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw the training curves, the confusion matrix, the pruned layers and the stage times as SVG."""
+"""Training charts: curves, confusion matrix, pruned layers and the stage times as SVG."""
 
 from __future__ import annotations
 

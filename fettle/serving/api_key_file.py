@@ -1,4 +1,4 @@
-"""Keep the API key of the served releases: where it lies, who may read it, how it is made.
+"""API key of the served releases: where it lies, who may read it, how it is made and checked.
 
 The key comes from FETTLE_API_KEY, else from the file FETTLE_API_KEY_FILE, else from
 `$XDG_CONFIG_HOME/fettle/api_key` (`~/.config/fettle/api_key`). A release carries this file, so it
@@ -97,7 +97,9 @@ def admits(key: str, headers: Mapping[bytes, bytes]) -> bool:
 
     Both are hashed before they are compared: equal lengths, so that the time taken says nothing.
     """
-    found, wanted = (hashlib.sha256(one).digest() for one in (given(headers), key.encode()))
+    found, wanted = (
+        hashlib.sha256(key_bytes).digest() for key_bytes in (given(headers), key.encode())
+    )
     return hmac.compare_digest(found, wanted)
 
 
@@ -120,9 +122,9 @@ def make(environ: Mapping[str, str]) -> Path:
     return file
 
 
-def _unusable(file: Path, deed: str, err: OSError) -> UserError:
+def _unusable(file: Path, action: str, err: OSError) -> UserError:
     return UserError(
-        f"the API key cannot be {deed} at {file}",
+        f"the API key cannot be {action} at {file}",
         got=err.strerror or str(err),
         rule="a server beyond loopback asks for a key",
         fix=f"set {KEY}, or {KEY_FILE} to a file in a folder that can be written",

@@ -1,4 +1,4 @@
-"""Put a server together: telemetry, then the guard, then our routes, then BentoML's pages.
+"""ASGI application of a server: telemetry, authentication, our routes, then BentoML's pages.
 
     /predict      predict_route.py            /metrics     prometheus_metrics.py
     /docs.json    openapi_document.py         /readyz      503 while the model hangs
@@ -14,12 +14,13 @@ import gc
 import json
 from collections.abc import Callable
 
+from fettle.manifest import SHORT
 from fettle.serving import openapi_document
 from fettle.serving.asgi_messages import App, Message, Receive, Send, answer, refuse
 from fettle.serving.authentication import ApiKeyGuard
 from fettle.serving.predict_route import PredictRoute
 from fettle.serving.prometheus_metrics import KIND, ServerMetrics
-from fettle.serving.release_bundle import SHORT, ReleaseBundle
+from fettle.serving.release_bundle import ReleaseBundle
 from fettle.serving.request_telemetry import Telemetry, to_stdout
 
 OURS = frozenset({"/predict", "/metrics", "/docs.json"})

@@ -1,4 +1,4 @@
-"""Speak ASGI without a framework: the types, and an answer as its two messages.
+"""ASGI messages without a framework: the types, and an answer as its two messages.
 
 BentoML's routing, middleware and typed inputs cost 0.75 ms of CPU a request (ADR 0027), more than a
 small model's run.

@@ -1,4 +1,4 @@
-"""Stand before the whole server: the API key, and loopback only without one.
+"""Authentication of every request: by API key, and loopback only without one.
 
 Plain ASGI, so that it wraps any server and is tested without one. It sits outside BentoML's own
 middleware: what is refused here costs no inference and no body is read for it.

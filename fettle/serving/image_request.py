@@ -1,4 +1,4 @@
-"""Read the images out of a request body, through the same preprocessing as training.
+"""Image request: the images of a body, through the same preprocessing as training.
 
     application/json          one array of numbers 0 to 255: [H, W] or [H, W, C] is one image,
                               [N, H, W] or [N, H, W, C] a batch; C is 1 or 3. A last axis of 1 or
@@ -142,7 +142,7 @@ def _samples(doc: Any) -> npt.NDArray[np.uint8] | None:  # Any: parsed JSON
     shape: list[int] = []
     lists = [doc]
     while len(shape) < DEPTH_MAX:
-        if any(type(one) is not list or not one or len(one) != len(lists[0]) for one in lists):
+        if any(type(row) is not list or not row or len(row) != len(lists[0]) for row in lists):
             return None
         shape.append(len(lists[0]))
         if type(lists[0][0]) is not list:

@@ -1,4 +1,4 @@
-"""State the whole HTTP interface as one OpenAPI document, in plain dictionaries."""
+"""OpenAPI document of the whole HTTP interface, in plain dictionaries."""
 
 from __future__ import annotations
 

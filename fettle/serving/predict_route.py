@@ -1,4 +1,4 @@
-"""Answer `POST /predict`: admit, read, decode, run, answer; each failure with its own status.
+"""Route `POST /predict`: admit, read, decode, infer, answer; each failure with its own status.
 
 429  more than `concurrent_max` requests are at work in this worker: at once, before the body
 400, 408, 413, 415   the body (image_request.py, request_body.py), checked before it meets others in

@@ -1,4 +1,4 @@
-"""Count what a server does, for Prometheus: requests, latency, batches; few series, fixed labels.
+"""Prometheus metrics of a server: requests, latency, batches; few series, fixed labels.
 
     fettle_requests_total{route, method, status}     fettle_request_seconds{route}  histogram
     fettle_requests_running                          fettle_batch_images            histogram

@@ -1,4 +1,4 @@
-"""Load a release folder as a value that answers: verified files, preprocessing, model, labels.
+"""Release bundle: a release folder loaded and verified: preprocessing, model, labels.
 
 The folder is what stages/package.py writes, and what a Bento carries as its sources:
 
@@ -22,14 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import OurFault, ProjectError, TamperedError, UserError
-from fettle.manifest import digest_of, sha256_file
+from fettle.manifest import SHORT, digest_of, sha256_file
 from fettle.preprocessing import Floats, Pixels, Preprocess
 
 RELEASE = "release.json"
 PREPROCESS = "preprocess.json"
 LABELS = "labels.json"
 SCHEMA = "fettle.release/1"
-SHORT = 12  # hex digits of the digest that name a release
 DECIMALS = 6
 BATCH_MAX = 32  # more in one run gains no speed, and 256 images of 224 px would take gigabytes
 

@@ -1,4 +1,4 @@
-"""Run what waits as one batch as soon as the model is free; never wait for company.
+"""Dynamic batching: what waits runs as one batch as soon as the model is free, never later.
 
 A lone request goes to the model at once. While the model is busy the others gather, and go
 together when it is done: the batch grows with the load by itself, nothing is tuned or learnt, and
@@ -112,10 +112,10 @@ class Batcher(Generic[Row]):
         finally:
             self._since = None
         at = 0
-        for one in batch:
-            if not one.rows.done():
-                one.rows.set_result(list(rows[at : at + len(one.pixels)]))
-            at += len(one.pixels)
+        for waiting in batch:
+            if not waiting.rows.done():
+                waiting.rows.set_result(list(rows[at : at + len(waiting.pixels)]))
+            at += len(waiting.pixels)
 
     async def _rows(self, loop: asyncio.AbstractEventLoop, images: Pixels) -> Sequence[Row]:
         """Run the model here when it is short, else in its thread; remember how long it took."""

@@ -1,4 +1,4 @@
-"""Read a request's body whole, within bounds of size and time.
+"""Request body reader, within bounds of size and time.
 
 The size is refused by its Content-Length before a byte is read, and while reading when there is
 none (chunked) or it lies.

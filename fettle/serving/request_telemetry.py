@@ -1,4 +1,4 @@
-"""Give every request an id, count it, and log it as one line of JSON.
+"""Request telemetry: every request gets an id, is counted, and logged as one line of JSON.
 
 The id is the router's `X-Request-Id` when it is well-formed, else a new one, and is returned under
 the same name. Labels are bounded: a path that is no route counts as "other", as does a method that
@@ -47,7 +47,7 @@ def to_stdout(line: str) -> None:
 
 
 class Telemetry:
-    """Stand around the whole server; what escapes from it becomes a 500 with its id."""
+    """ASGI middleware around the whole server; what escapes from it becomes a 500 with its id."""
 
     def __init__(
         self,

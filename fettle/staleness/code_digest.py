@@ -96,7 +96,7 @@ class Asked:
     """Say which plug-ins one stage may load: those that its own params name."""
 
     def __init__(self, index: Index, params: Params, stage: str, target: str | None) -> None:
-        self._index, self._stage = index, stage
+        self._index = index
         doc = params.model_dump(mode="json", by_alias=True)
         sections = _sections(index, stage)
         self.words = set(_words([_get(doc, at) for at in sections]))

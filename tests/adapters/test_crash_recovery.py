@@ -6,9 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 import tiny_graph
 
 from fettle.adapters import crash_recovery, dvc_graph
+from fettle.adapters.mlflow_tracking import Tracker
+from fettle.project import Project
 
 
 def test_a_lock_is_cleared_only_when_nobody_living_holds_it(tree: Path) -> None:
@@ -27,9 +30,24 @@ def test_a_half_written_lock_is_set_aside_and_the_cache_brings_the_stage_back(tr
     tiny_graph.run(tree, "first")
     whole = (tree / "dvc.lock").read_text()
     (tree / "dvc.lock").write_text(whole[: whole.index("params:")].rstrip() + "\n    - path:")
-    assert crash_recovery.recover(tree) == [
+    assert crash_recovery.recover(Project(tree, tree)) == [
         "a half-written dvc.lock was set aside; the cache has the finished stages"
     ]
     _, stale = dvc_graph.stale(tree, look_in_cache=True)
     assert stale["first"].restorable
-    assert crash_recovery.recover(tree) == []
+    assert crash_recovery.recover(Project(tree, tree)) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_runs_that_a_killed_run_left_open_are_ended_in_both_trackers(tree: Path) -> None:
+    project = Project(tree, tree)
+    project.state.mkdir(exist_ok=True)
+    Tracker(project.tracking_uri, tree / "artifacts", "digits").start("digits", {}, {})
+    asked = []
+    assert crash_recovery.recover(project) == []  # without Prefect no run is judged
+    assert crash_recovery.recover(project, flow_runs=lambda: asked.append(1) or 2) == [
+        "1 run left open in MLflow, ended as killed",
+        "2 runs left open in Prefect, ended as killed",
+    ]
+    assert asked == [1]
+    assert crash_recovery.recover(project, flow_runs=lambda: 0) == []

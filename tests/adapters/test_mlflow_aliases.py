@@ -78,13 +78,13 @@ def test_names_that_are_written_anew_while_the_old_ones_are_told_are_told_too(
 
     path = tmp_path / "aliases.json"
     write(OLD)
-    deeds = Actuator(router=None, arms=None, renew=lambda: None, tracking_uri=uri)  # type: ignore[arg-type]
-    deeds.project(path)  # begins
+    acting = Actuator(router=None, arms=None, renew=lambda: None, tracking_uri=uri)  # type: ignore[arg-type]
+    acting.project(path)  # begins
     time.sleep(0.2)  # it has not read the file yet, or it has: either way the new names count
     write(NEW)
     deadline = time.monotonic() + 60
     while path.is_file() and time.monotonic() < deadline:
-        deeds.project(path)
+        acting.project(path)
         time.sleep(0.1)
     assert json.loads(path.with_suffix(".done").read_text())["aliases"] == {"champion": NEW}
     assert registry.resolve("champion") == NEW

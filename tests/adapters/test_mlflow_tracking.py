@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fettle import manifest
-from fettle.adapters.mlflow_tracking import Tracker, allowed, flatten
+from fettle.adapters.mlflow_tracking import Tracker, allowed, close_killed_runs, flatten
 from fettle.errors import TransientError
 from fettle.measure import Measure
 
@@ -115,11 +115,11 @@ def test_runs_of_a_killed_process_are_closed_and_a_stranger_s_is_not(store: Path
     client = killed._client
     (home,) = [e for e in client.search_experiments() if e.name == "digits"]
     stranger = client.create_run(home.experiment_id).info.run_id
-    other = Tracker(f"sqlite:///{store / 'mlflow.db'}", store / "artifacts", "another-release")
-    assert other.close_dead() >= 2
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    assert close_killed_runs(uri) >= 2
     states = [client.get_run(r).info.status for r in (killed.parent_run, stage, stranger)]
     assert states == ["KILLED", "KILLED", "RUNNING"]
-    assert other.close_dead() == 0
+    assert close_killed_runs(uri) == 0
 
 
 LABELS = ["猫", "犬", "w/", "w", "Aves//Corvus", "Aves/Corvus", "..", "/", "#1", "+1", "a@b", "a:b"]

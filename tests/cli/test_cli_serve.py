@@ -143,7 +143,7 @@ def test_the_last_release_is_served_until_ctrl_c(released: Released) -> None:
 def canary(released: Released) -> Iterator[StateLayout]:
     """The supervisor's folder, empty; nothing of it runs or is left at the end."""
     home = project.Project(released.folder, released.folder)
-    place = supervisor_launch.place_of(home)
+    place = supervisor_launch.layout_of(home)
     place.folder.mkdir()
     yield place
     supervisor_launch.stop(home)
@@ -181,7 +181,7 @@ def test_the_champion_of_a_canary_is_served_alone_behind_its_address(
         f"serving {released.tag}; Ctrl-C ends it. In another terminal:\n  curl "
     )
     bento_store.check_port("127.0.0.1", port)
-    assert process_identity.read(place.warden) is None
+    assert process_identity.read(place.watchdog) is None
     assert (arms_left(place), nginx_process.running(place.router)) == ([], None)
 
 
@@ -201,7 +201,7 @@ def test_a_champion_whose_bento_was_changed_is_not_served(
     assert done.stderr.startswith(
         f"fettle: {released.built} is not what was signed: got changed: src/service.py; "
     )
-    assert (process_identity.read(place.warden), arms_left(place)) == (None, [])
+    assert (process_identity.read(place.watchdog), arms_left(place)) == (None, [])
 
 
 def arms_left(place: StateLayout) -> list[model_servers.RunningServer]:

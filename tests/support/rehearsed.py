@@ -205,7 +205,7 @@ class Theatre:
     def close(self) -> None:
         if self.controller is not None:
             self.controller.close()
-        nginx_process.end(self.place.router, timeout_s=1)
+        nginx_process.terminate(self.place.router, timeout_s=1)
         served = model_servers.ModelServers(self.place.arms, {}, key=None)
         for server in served.running():
             served.kill(server.release)

@@ -1,4 +1,4 @@
-"""Decide whether a challenger takes the champion's place; pure, it moves nothing itself.
+"""Promotion decision: does the challenger take the champion's place? Pure, it moves nothing.
 
     records  → assignment → gates → verdict → rollout → journal
     what the   which of      e-processes,  worst     state machine,  written before

@@ -1,4 +1,4 @@
-"""Say with which chance the challenger was drawn for a request, given all that was seen before.
+"""Propensity of an assignment: the chance that the challenger was drawn, given what came before.
 
 Drawn anew for each request, that is the weight. With a sticky key the unit is the user, and a user
 is drawn once: the key's hash h in [0, 1) goes to the challenger while h < weight. What a user sent

@@ -1,4 +1,4 @@
-"""Fold events into decisions: the same events always give the same decisions, bit for bit.
+"""Decision engine, event-sourced: the same events always give the same decisions, bit for bit.
 
     Begin ─▶ Engine ─▶ decide(Offline | Observed | Ordered) ─▶ Decision(state, actions, gates, why)
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fettle.rollout.promotion import gate_results, srm_and_drift
+from fettle.rollout.promotion import drift, gate_results
 from fettle.rollout.promotion import gates as g
 from fettle.rollout.promotion.arm_assignment import Assignment
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict, worst
@@ -91,9 +91,7 @@ class Engine:
         self.bars = g.Thresholds.of(begin.plan)
         self.gates = g.start()
         self.drift = (
-            srm_and_drift.start_drift(begin.reference, begin.plan.drift_tolerance)
-            if begin.reference
-            else None
+            drift.start(begin.reference, begin.plan.drift_tolerance) if begin.reference else None
         )
         self.state = RolloutState(
             rollout_id=begin.rollout_id, challenger=begin.challenger, champion=begin.champion
@@ -162,16 +160,16 @@ class Engine:
                     self._label(record)
                 case InputObservation():
                     if self.drift is not None:
-                        srm_and_drift.update_drift(self.drift, record.arm, record.bin_index)
+                        drift.update(self.drift, record.arm, record.bin_index)
         return error
 
-    def _attempt(self, one: Attempt) -> None:
-        challenger = one.arm is Arm.CHALLENGER
-        propensity = self._assignment.propensity(one.key_hash, one.weight)
-        self._assignment.learn(one.key_hash, one.weight, challenger=challenger)
-        self._drawn[one.request_id] = (challenger, propensity)
+    def _attempt(self, attempt: Attempt) -> None:
+        challenger = attempt.arm is Arm.CHALLENGER
+        propensity = self._assignment.propensity(attempt.key_hash, attempt.weight)
+        self._assignment.learn(attempt.key_hash, attempt.weight, challenger=challenger)
+        self._drawn[attempt.request_id] = (challenger, propensity)
         self._requests += self.state.phase is not Phase.SHADOW
-        failed, log_ms = np.array([one.failed]), np.log([max(one.latency_ms, 1e-3)])
+        failed, log_ms = np.array([attempt.failed]), np.log([max(attempt.latency_ms, 1e-3)])
         if self.state.phase in (Phase.BAKE, Phase.PROMOTED):
             if challenger:
                 g.take_alone(
@@ -194,21 +192,21 @@ class Engine:
             log_ms=log_ms,
         )
 
-    def _pair(self, one: ShadowPair) -> None:
+    def _pair(self, pair: ShadowPair) -> None:
         self._requests += self.state.phase is Phase.SHADOW
-        known = one.label is not None
+        known = pair.label is not None
         g.take_pair(
             self.gates,
             self.plan,
             self.bars,
-            disagree=np.array([one.champion != one.challenger]),
-            champion_wrong=np.array([one.champion != one.label]) if known else None,
-            challenger_wrong=np.array([one.challenger != one.label]) if known else None,
+            disagree=np.array([pair.champion != pair.challenger]),
+            champion_wrong=np.array([pair.champion != pair.label]) if known else None,
+            challenger_wrong=np.array([pair.challenger != pair.label]) if known else None,
         )
 
-    def _label(self, one: Label) -> None:
+    def _label(self, label: Label) -> None:
         """Join a late label to its request; one without a drawn request tells nothing."""
-        drawn = self._drawn.pop(one.request_id, None)
+        drawn = self._drawn.pop(label.request_id, None)
         if drawn is not None:
             g.take_label(
                 self.gates,
@@ -216,9 +214,11 @@ class Engine:
                 self.bars,
                 challenger=np.array([drawn[0]]),
                 propensity=np.array([drawn[1]]),
-                wrong=np.array([not one.correct]),
+                wrong=np.array([not label.correct]),
             )
 
 
-def _plausible(one: Attempt) -> bool:
-    return math.isfinite(one.latency_ms) and one.latency_ms >= 0 and 0 <= one.weight <= 1
+def _plausible(attempt: Attempt) -> bool:
+    return (
+        math.isfinite(attempt.latency_ms) and attempt.latency_ms >= 0 and 0 <= attempt.weight <= 1
+    )

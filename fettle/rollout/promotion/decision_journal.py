@@ -1,4 +1,4 @@
-"""Keep what was seen and decided in a file that only grows, each line sealed by the one before.
+"""Hash-chained, append-only journal: what was seen and decided, each line sealed by the last.
 
     {"n": 0, "prev": "000…", "begin": {…}, "version": 2}
     {"n": 1, "prev": sha256 of line 0, "event": {…}, "decision": {…}}

@@ -1,4 +1,4 @@
-"""Weigh evidence that may be looked at after every request: two e-processes, and no more.
+"""E-processes: evidence that may be looked at after every request (sequential testing).
 
 An e-process E_t is at most 1 in expectation while its null holds, at any stopping time. By Ville's
 inequality P(E_t ≥ 1/alpha at any t) ≤ alpha (Ville 1939; Ramdas, Grünwald, Vovk, Shafer 2023,
@@ -50,6 +50,10 @@ OTHER = np.array([0.5, 0.8, 1.25, 2.0])
 STAKES = np.array([0.2, 0.4, 0.65, 0.95])
 PSI = -np.log1p(-STAKES) - STAKES
 EQUAL_PRIOR = np.log(np.full(4, 1 / 4))
+# Of the two that ask whether the experiment itself is valid, SRM and drift: a false alarm costs a
+# person's look, not a release, and 1 in 1,000 rollouts felt right.
+ALPHA_VALIDITY = 0.001
+LOG_VALIDITY = float(-np.log(ALPHA_VALIDITY))
 
 
 def origin(ratios: Floats, propensity: Floats, challenger: Bools) -> Floats:

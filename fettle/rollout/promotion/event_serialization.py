@@ -1,4 +1,4 @@
-"""Turn events and decisions into JSON and back, exactly: a float's repr reads back to its bits.
+"""Serialization of events and decisions as JSON, exact: a float's repr reads back to its bits.
 
 An attempt is a list, not an object: there are thousands of them, and this order is the format.
 """
@@ -85,20 +85,27 @@ def decision_to_json(decision: Decision) -> Json:
     return doc
 
 
-def _record_to_json(one: Record) -> list[Any]:  # Any: text and numbers
-    match one:
+def _record_to_json(record: Record) -> list[Any]:  # Any: text and numbers
+    match record:
         case Attempt():
-            flags = (one.arm.value, one.assigned.value, int(one.replay))
+            flags = (record.arm.value, record.assigned.value, int(record.replay))
             return [
-                "a", one.request_id, one.time_s, *flags,
-                one.weight, one.status, _number(one.latency_ms), one.key_hash,
+                "a", record.request_id, record.time_s, *flags,
+                record.weight, record.status, _number(record.latency_ms), record.key_hash,
             ]  # fmt: skip
         case ShadowPair():
-            return ["p", one.request_id, one.time_s, one.champion, one.challenger, one.label]
+            return [
+                "p",
+                record.request_id,
+                record.time_s,
+                record.champion,
+                record.challenger,
+                record.label,
+            ]
         case Label():
-            return ["l", one.request_id, one.time_s, one.correct]
+            return ["l", record.request_id, record.time_s, record.correct]
         case InputObservation():
-            return ["s", one.request_id, one.time_s, one.arm.value, one.bin_index]
+            return ["s", record.request_id, record.time_s, record.arm.value, record.bin_index]
 
 
 def _number(value: float) -> float | None:

@@ -1,19 +1,19 @@
-"""Put one row's gates into words: each with both arms' counts, the evidence and its threshold."""
+"""Gate results for people: each with both arms' counts, the evidence and its threshold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from fettle.rollout.promotion import e_process, srm_and_drift
+from fettle.rollout.promotion import e_process
 from fettle.rollout.promotion import gates as g
+from fettle.rollout.promotion.drift import Drift, log_evidence
 from fettle.rollout.promotion.gate_verdict import GateResult, Tally, Verdict
 from fettle.rollout.promotion.gates import Gates, Thresholds
 from fettle.rollout.promotion.one_sample_test import OneSampleTest
 from fettle.rollout.promotion.request_records import Arm
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.rollout_state import Phase, RolloutState
-from fettle.rollout.promotion.srm_and_drift import Drift
 from fettle.rollout.promotion.two_sample_test import TwoSampleTest
 
 LARGEST = 700.0  # exp() of more overflows; the reader has seen enough by then
@@ -132,17 +132,17 @@ def _errors(gates: Gates, bars: Thresholds, plan: RolloutPlan, margin: float) ->
 
 def _compared(
     name: str,
-    one: TwoSampleTest,
+    test: TwoSampleTest,
     bars: Thresholds,
     word: str,
     margin: float,
     both: int | None = None,
 ) -> GateResult:
     """Describe a comparison of two arms' rates."""
-    champion, challenger = (Tally(float(one.bad[0, at]), int(one.n[0, at])) for at in (0, 1))
-    worse = float(e_process.log_e(one.worse)[0])
-    same = float(e_process.log_e(e_process.excess(one.expected, one.surplus, one.squared))[0])
-    verdict = _verdict(bool(one.failed[0]), bool(one.passed[0]))
+    champion, challenger = (Tally(float(test.bad[0, at]), int(test.n[0, at])) for at in (0, 1))
+    worse = float(e_process.log_e(test.worse)[0])
+    same = float(e_process.log_e(e_process.excess(test.expected, test.surplus, test.squared))[0])
+    verdict = _verdict(bool(test.failed[0]), bool(test.passed[0]))
     said = {
         Verdict.FAIL: "the challenger is worse",
         Verdict.PASS: f"not worse by {_points(margin)}",
@@ -184,32 +184,32 @@ def _latency(gates: Gates, bars: Thresholds, ratio: float) -> GateResult:
 
 
 def _bounded(
-    name: str, one: OneSampleTest, word: str, *, log_fail: float, log_pass: float
+    name: str, test: OneSampleTest, word: str, *, log_fail: float, log_pass: float
 ) -> GateResult:
     """Describe a share under a limit."""
-    verdict = _verdict(bool(one.failed[0]), bool(one.passed[0]))
-    tally = Tally(float(one.events[0]), int(one.n[0]))
-    under = float(e_process.log_e(e_process.excess(one.expected, one.events, one.events))[0])
+    verdict = _verdict(bool(test.failed[0]), bool(test.passed[0]))
+    tally = Tally(float(test.events[0]), int(test.n[0]))
+    under = float(e_process.log_e(e_process.excess(test.expected, test.events, test.events))[0])
     failing = verdict is Verdict.FAIL
     return GateResult(
         name=name,
         verdict=verdict,
         reason=f"{_share(tally)} {word}",
         challenger=tally,
-        evidence=_exp(float(e_process.log_e(one.over)[0]) if failing else under),
+        evidence=_exp(float(e_process.log_e(test.over)[0]) if failing else under),
         threshold=_exp(log_fail if failing else log_pass),
     )
 
 
-def _alarm(name: str, one: OneSampleTest, word: str, log_alarm: float) -> GateResult:
+def _alarm(name: str, test: OneSampleTest, word: str, log_alarm: float) -> GateResult:
     """Describe an alarm: it is silent or not, there is nothing to prove."""
-    tally = Tally(float(one.events[0]), int(one.n[0]))
+    tally = Tally(float(test.events[0]), int(test.n[0]))
     return GateResult(
         name=name,
-        verdict=Verdict.FAIL if one.failed[0] else Verdict.PASS,
+        verdict=Verdict.FAIL if test.failed[0] else Verdict.PASS,
         reason=f"{_share(tally)} {word}",
         challenger=tally,
-        evidence=_exp(float(e_process.log_e(one.over)[0])),
+        evidence=_exp(float(e_process.log_e(test.over)[0])),
         threshold=_exp(log_alarm),
     )
 
@@ -222,39 +222,39 @@ def _split(gates: Gates) -> GateResult:
         verdict=Verdict.ERROR if alarm else Verdict.PASS,
         reason=f"the router {said}",
         evidence=_exp(float(e_process.log_e(gates.split.wealth)[0])),
-        threshold=_exp(srm_and_drift.LOG_GUARD),
+        threshold=_exp(e_process.LOG_VALIDITY),
     )
 
 
 def _drift(drift: Drift) -> GateResult:
     drifting = [arm.value for arm, alarm in drift.alarm.items() if alarm]
     said = f"inputs of {' and '.join(drifting)} left the training data: held"
-    top = max(srm_and_drift.drift_evidence(drift, arm) for arm in Arm)
+    top = max(log_evidence(drift, arm) for arm in Arm)
     return GateResult(
         name="drift",
         verdict=Verdict.INCONCLUSIVE if drifting else Verdict.PASS,
         reason=said if drifting else "inputs look like the training data",
         evidence=_exp(top),
-        threshold=_exp(srm_and_drift.LOG_GUARD),
+        threshold=_exp(e_process.LOG_VALIDITY),
     )
 
 
-def _not_asked(one: GateResult) -> GateResult:
+def _not_asked(result: GateResult) -> GateResult:
     """Let a gate speak at a step that does not need it: it may fail, it holds nothing up."""
-    if one.verdict is Verdict.PASS:
-        return one
-    return _with(one, Verdict.PASS, f"not asked at this step ({one.reason})")
+    if result.verdict is Verdict.PASS:
+        return result
+    return _with(result, Verdict.PASS, f"not asked at this step ({result.reason})")
 
 
-def _with(one: GateResult, verdict: Verdict, reason: str) -> GateResult:
+def _with(result: GateResult, verdict: Verdict, reason: str) -> GateResult:
     return GateResult(
-        name=one.name,
+        name=result.name,
         verdict=verdict,
         reason=reason,
-        champion=one.champion,
-        challenger=one.challenger,
-        evidence=one.evidence,
-        threshold=one.threshold,
+        champion=result.champion,
+        challenger=result.challenger,
+        evidence=result.evidence,
+        threshold=result.threshold,
     )
 
 

@@ -1,4 +1,4 @@
-"""Say what a gate found, and fold many gates into one verdict that fails closed."""
+"""Verdict of a gate, and of many gates together: the worst of them; none at all fails closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold every gate's statistics, take one request at a time, and say PASS, FAIL or neither.
+"""Gates: every gate's statistics, updated a request at a time; PASS, FAIL or neither.
 
 This is the code that the controller runs with one row and the simulator with ten thousand: a row
 is a rollout, all arrays are [rows], and the statistics change in place.
@@ -12,13 +12,13 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from fettle.rollout.promotion import latency_gate, one_sample_test, srm_and_drift, two_sample_test
+from fettle.rollout.promotion import latency_gate, one_sample_test, srm, two_sample_test
 from fettle.rollout.promotion.e_process import Bools, Floats, sizes
 from fettle.rollout.promotion.gate_verdict import Verdict
 from fettle.rollout.promotion.latency_gate import SLOW, Latency
 from fettle.rollout.promotion.one_sample_test import OneSampleTest
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
-from fettle.rollout.promotion.srm_and_drift import SampleRatio
+from fettle.rollout.promotion.srm import SampleRatio
 from fettle.rollout.promotion.two_sample_test import TwoSampleTest
 
 Ints = npt.NDArray[np.int64]
@@ -89,7 +89,7 @@ def start(rows: int = 1) -> Gates:
     return Gates(
         errors=two_sample_test.start(rows),
         latency=latency_gate.start(rows),
-        split=srm_and_drift.start_split(rows),
+        split=srm.start(rows),
         accuracy=two_sample_test.start(rows),
         disagreement=one_sample_test.start(rows),
         labels=two_sample_test.start(rows),
@@ -117,9 +117,7 @@ def take_request(
     0 or 1 where the unit had been drawn before (arm_assignment.py), which tells nothing.
     """
     answered = ~failed
-    srm_and_drift.update_split(
-        gates.split, challenger, propensity=propensity, counts=propensity > 0
-    )
+    srm.update(gates.split, challenger, propensity=propensity, counts=propensity > 0)
     # with a wrong split every propensity is wrong: nothing after the alarm is evidence
     propensity = np.where(gates.split.alarm, 0.0, propensity)
     two_sample_test.update(
@@ -274,7 +272,7 @@ def code_of_bake(gates: Gates) -> Ints:
 
 def renew_step(gates: Gates, rows: Bools) -> None:
     """Begin a step anew in these rows."""
-    srm_and_drift.renew_split(gates.split, rows)
+    srm.renew(gates.split, rows)
     two_sample_test.renew(gates.errors, rows)
     latency_gate.renew(gates.latency, rows)
     one_sample_test.renew(gates.alarm_errors, rows)

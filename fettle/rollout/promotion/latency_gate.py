@@ -1,4 +1,4 @@
-"""Compare the slow ends of two arms, on every request's own latency.
+"""Latency gate: compare the tail latency (p95) of two arms, request by request.
 
 Slow means above tau, the champion's running 95th percentile. Rollback evidence: the challenger is
 above tau more often than the champion (`origin`). Promotion evidence against "its p95 is ratio

@@ -1,4 +1,4 @@
-"""Judge a release before any traffic: its own gate report, and beside the champion's.
+"""Offline gate: judge a release before any traffic, by its own report and the champion's.
 
 Results and verdicts are those of the live gates, so they fold and fail closed alike: what is
 missing is INCONCLUSIVE and holds. Both releases were scored once on test; where their test sets
@@ -48,23 +48,23 @@ def judge(
     )
 
 
-def _report(one: EvidenceBundle) -> GateResult:
-    failed = one.gate.get("failed", [])
-    return _result("report", bool(one.gate["passed"]), "; ".join(failed) or "every bound holds")
+def _report(bundle: EvidenceBundle) -> GateResult:
+    failed = bundle.gate.get("failed", [])
+    return _result("report", bool(bundle.gate["passed"]), "; ".join(failed) or "every bound holds")
 
 
-def _data(one: EvidenceBundle) -> GateResult:
-    passed = bool(one.validation["passed"])
+def _data(bundle: EvidenceBundle) -> GateResult:
+    passed = bool(bundle.validation["passed"])
     return _result("data", passed, f"data validation {'passed' if passed else 'did not pass'}")
 
 
-def _signature(one: EvidenceBundle) -> GateResult:
-    if one.signed is None:
+def _signature(bundle: EvidenceBundle) -> GateResult:
+    if bundle.signed is None:
         return GateResult(
             name="signature", verdict=Verdict.INCONCLUSIVE, reason="the signature was not verified"
         )
-    said = "is verified" if one.signed else "does not fit the files"
-    return _result("signature", one.signed, f"the signature {said}")
+    said = "is verified" if bundle.signed else "does not fit the files"
+    return _result("signature", bundle.signed, f"the signature {said}")
 
 
 def _accuracy(challenger: EvidenceBundle, champion: EvidenceBundle, margin: float) -> GateResult:
@@ -112,17 +112,17 @@ def _size(challenger: EvidenceBundle, champion: EvidenceBundle, ratio: float) ->
     )
 
 
-def _measure(one: EvidenceBundle, name: str) -> Measure | None:
-    found = one.gate["measures"].get(name)
+def _measure(bundle: EvidenceBundle, name: str) -> Measure | None:
+    found = bundle.gate["measures"].get(name)
     return None if found is None else Measure.from_dict(found)
 
 
-def _top(one: Measure) -> float:
-    return one.value if one.high is None else one.high
+def _top(measure: Measure) -> float:
+    return measure.value if measure.high is None else measure.high
 
 
-def _bottom(one: Measure) -> float:
-    return one.value if one.low is None else one.low
+def _bottom(measure: Measure) -> float:
+    return measure.value if measure.low is None else measure.low
 
 
 def _missing(name: str) -> GateResult:

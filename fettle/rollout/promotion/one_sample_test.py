@@ -1,4 +1,4 @@
-"""Hold the share of some event under a limit: disagreeing answers, errors with no arm beside.
+"""One-sample rate test (sequential): is the share of some event under a limit?
 
 `over` speaks against "the share is at most the limit", `under` against "it is at least that";
 both are of e_process.py, with the limit in the place of the propensity and of the margin.

@@ -1,4 +1,4 @@
-"""State what the gates read: attempts from the router's log, shadow pairs, late labels, inputs.
+"""Records that the gates read: attempts from the router's log, shadow pairs, late labels, inputs.
 
 What counts as a failure is said here alone: the router's configuration is rendered from it.
 """

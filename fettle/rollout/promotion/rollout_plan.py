@@ -1,4 +1,4 @@
-"""State how a rollout goes: its steps, margins, error rates; values only, read from `promote`."""
+"""Rollout plan: steps, margins, error rates; values only, read from `promote`."""
 
 from __future__ import annotations
 

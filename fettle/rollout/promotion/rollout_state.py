@@ -1,4 +1,4 @@
-"""Move a rollout on by one observation: a pure state machine, the clock passed in.
+"""Rollout state machine: moved on by one observation; pure, the clock is passed in.
 
     pending ──PASS──▶ shadow ──PASS──▶ step 0 … step k ──PASS──▶ bake ──PASS──▶ promoted
        │ FAIL           │ FAIL            │ FAIL   ▲      └─alarm─▶ back to step k  │ FAIL, undo
@@ -72,7 +72,7 @@ class ActionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One deed; `weight_percent` only with SET_WEIGHT."""
+    """One action; `weight_percent` only with SET_WEIGHT."""
 
     kind: ActionKind
     weight_percent: float | None = None

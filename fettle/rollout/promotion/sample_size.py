@@ -1,4 +1,4 @@
-"""Say before the start how many requests each step needs, how long that is, and what is at stake.
+"""Sample size and power of a plan: requests each step needs, how long, what is at stake.
 
 An equal challenger's log evidence is a random walk with a known mean g and variance v a request.
 It stands above the bar after n requests with probability 95 % where n g - 1.645 sqrt(n v) = bar

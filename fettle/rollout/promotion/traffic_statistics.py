@@ -1,4 +1,4 @@
-"""Learn from the champion's own recent requests what a plan must expect of its traffic.
+"""Traffic statistics of the champion's recent requests: what a plan must expect.
 
 The latencies go through the controller's own update (latency_gate.py), so the plan knows of the
 same clusters of slow requests that will hold the latency gate. What too few requests cannot tell is

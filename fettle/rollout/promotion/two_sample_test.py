@@ -1,4 +1,4 @@
-"""Compare how often two arms are bad: errors of requests, wrong answers of labelled ones.
+"""Two-sample rate test (sequential): how often are two arms bad, by errors or wrong answers?
 
 A row is one rollout: the controller has one, the simulator thousands, the code is the same.
 State arrays are changed in place.

@@ -1,4 +1,4 @@
-r"""Read the router's log as a stream of requests, by position, over its rotations.
+r"""Reverse proxy access log: read as a stream of requests, by position, over its rotations.
 
 A position counts bytes since the first line ever written. The current log is `attempts.log`; one
 put aside is named after the position of its first byte (`attempts-000000000123.log`), so a reader
@@ -57,7 +57,7 @@ class LoggedRequest:
     inputs: tuple[float, ...]
 
 
-def aside(log: Path) -> Path:
+def rotated_path(log: Path) -> Path:
     """Name the file that the current log becomes when it is put aside."""
     start = _files(log)[-1][0]
     return log.with_name(f"{log.stem}-{start:012d}{log.suffix}")
@@ -69,7 +69,7 @@ def may_rotate(log: Path) -> bool:
     return not older or _settled(older[-1][1])
 
 
-def end(log: Path) -> int:
+def end_position(log: Path) -> int:
     """Return the position after the last byte written."""
     start, path = _files(log)[-1]
     return start + (path.stat().st_size if path.is_file() else 0)
@@ -110,7 +110,7 @@ def read(
 
 def recent(log: Path, most_bytes: int) -> int:
     """Return the position of the first whole line among the last `most_bytes`."""
-    since = max(0, end(log) - most_bytes)
+    since = max(0, end_position(log) - most_bytes)
     for start, path in reversed(_files(log)):
         if start < since and path.is_file():
             with path.open("rb") as handle:

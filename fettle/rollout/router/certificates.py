@@ -1,4 +1,4 @@
-"""Check a TLS certificate and its key before a router is told to serve with them.
+"""TLS certificate check: certificate and key are tried before a router serves with them.
 
 nginx would refuse them too, but only when the routes are loaded: after a rollout has begun.
 """

@@ -1,4 +1,4 @@
-"""Write the router's weights as Kubernetes objects: an HTTPRoute of the Gateway API, per rollout.
+"""Kubernetes Gateway API: the router's weights as an HTTPRoute, one a rollout.
 
 Renders and, where `kubectl` is, applies; the cluster's gateway (Envoy, NGINX, Istio, …) does the
 rest. It draws each request anew. Two things the Gateway API (v1.2) has no word for, so that a plan
@@ -76,6 +76,9 @@ def render(route: Route, weight_percent: float, *, sticky_key: str | None = None
 
 def set_weight(route: Route, weight_percent: float, *, sticky_key: str | None = None) -> None:
     """Apply the route with kubectl; the same weight again changes nothing.
+
+    No caller here: for a script that drives a cluster (docs/canary.md), as long as the supervisor
+    knows one machine.
 
     Raises ProjectError without kubectl, TransientError when the cluster refuses.
     """

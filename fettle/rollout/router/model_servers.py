@@ -1,4 +1,4 @@
-"""Run releases as `bentoml serve` processes on loopback, one folder and one BENTOML_HOME each.
+"""Model servers: releases as `bentoml serve` processes on loopback, a folder and a home each.
 
     state/arms/<release>/server.json    pid, port, command: how a killed controller finds it again
     state/arms/<release>/server.log     its output
@@ -18,7 +18,6 @@ import os
 import random
 import signal
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -133,23 +132,6 @@ class ModelServers:
         """Say whether a real inference is answered: a worker has the model, not just a socket."""
         server = self.find(release)
         return server is not None and answers(server.port, self._key)
-
-    def await_ready(self, release: str, *, timeout_s: float = READY_S) -> None:
-        """Wait until `ready`.
-
-        Raises TransientError with the end of its log when it dies or stays silent.
-        """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline and self.find(release) is not None:
-            if self.ready(release):
-                return
-            time.sleep(0.1)
-        raise TransientError(
-            f"release {release} does not answer",
-            got=self.last_words(release),
-            rule=f"an inference within {timeout_s:g} s of its start",
-            fix=f"read {self._folder / release / 'server.log'}",
-        )
 
     def last_words(self, release: str) -> str:
         """Return the last line of its log."""

@@ -1,4 +1,4 @@
-"""Render nginx's configuration from a frozen value: the same value, the same bytes.
+"""nginx configuration, rendered from a frozen value: the same value, the same bytes.
 
 `generation` is the digest of the rest, so that a running nginx can say which value it serves
 (ADR 0024 says why nginx). What each directive is for stands in router.conf.jinja.
@@ -19,7 +19,7 @@ from fettle.rollout.promotion.request_records import REPLAYED_STATUSES
 
 TEMPLATE = Path(__file__).with_name("router.conf.jinja")
 MIN_TIMEOUT_SINCE = (1, 27, 4)  # the release of nginx that brought keepalive_min_timeout
-# An old worker serves kept connections this long after a reload: the stop switch covers it.
+# An old worker serves kept connections this long after a reload: the kill switch covers it.
 MIN_TIMEOUT_S = 10
 
 
@@ -32,7 +32,7 @@ class Routes:
     weight_percent                          share of the keys, 0 to 100, that meet the challenger
     sticky                                  None, "cookie:NAME" or "header:NAME"
     salt                                    separates one rollout from the next: its draw, and its
-                                            stop switch
+                                            kill switch
     """
 
     champion: int
@@ -70,9 +70,9 @@ class RouterConfig:
         return self.folder / "attempts.log"
 
     def stop(self, routes: Routes) -> Path:
-        """Name the stop switch of these routes: while it exists no request meets the challenger.
+        """Name the kill switch of these routes: while it exists no request meets the challenger.
 
-        One a rollout (`salt`), so that no switch thrown later moves a connection that a client
+        One a rollout (`salt`), so that no switch engaged later moves a connection that a client
         kept: its old worker would take it to a release that may be gone.
         """
         return self.folder / f"stop-{routes.salt}"

@@ -1,4 +1,4 @@
-"""Run nginx as the router: one public address, two arms, weights moved without losing a request.
+"""nginx as reverse proxy: one public address, two arms, weights moved without losing a request.
 
 nginx lives on when the process that started it dies: what serves must not hang on what decides.
 Everything it needs to be found again (pid, configuration, logs) lies in its folder. `set_routes`
@@ -17,7 +17,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -31,7 +30,9 @@ BINARY = "FETTLE_NGINX"
 OLDEST = (1, 22, 0)  # Debian 12's; what the tests of ADR 0024 ran on
 START_S = 10.0  # it takes 0.1 s on an idle core
 ORPHAN_S = 5.0  # a worker without a master ends within milliseconds of SIGTERM
-SWITCH = "switch"  # a file that names the present routes' stop switch: the warden throws it too
+KILL_SWITCH = (
+    "switch"  # a file that names the present routes' kill switch: the watchdog engages it too
+)
 LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
 
 
@@ -120,7 +121,7 @@ class Nginx:
         text, generation = nginx_config.render(self.place, routes)
         self._routes = routes
         switch = self.place.stop(routes).name if routes.challenger else ""
-        manifest.write_text(self.place.folder / SWITCH, switch)
+        manifest.write_text(self.place.folder / KILL_SWITCH, switch)
         if self.pid is not None and self.generation() == generation:
             return
         pid = self.pid
@@ -136,16 +137,6 @@ class Nginx:
             os.kill(pid, signal.SIGHUP)
             self._await(generation, before)
 
-    def set_weight(self, weight_percent: float) -> None:
-        """Move only the weight; 0 also throws the stop switch, so that no request waits for it."""
-        if self._routes is None:
-            raise ProjectError("the router has no routes yet", fix="set its routes first")
-        if weight_percent == 0:
-            self.stop_challenger()
-        self.set_routes(replace(self._routes, weight_percent=weight_percent))
-        if weight_percent > 0:
-            self.release_challenger()
-
     def check(self, routes: Routes) -> None:
         """Render routes and let nginx read them, without serving them.
 
@@ -155,15 +146,15 @@ class Nginx:
 
     @property
     def challenger_stopped(self) -> bool:
-        """Whether the stop switch of the present routes is thrown."""
+        """Whether the kill switch of the present routes is engaged."""
         return self._routes is not None and self.place.stop(self._routes).exists()
 
     def stop_challenger(self) -> None:
         """Send every request to the champion from now on; takes one file, no running nginx."""
-        stop(self.place.folder)
+        engage_kill_switch(self.place.folder)
 
     def release_challenger(self) -> None:
-        """Take the stop switch of the present routes back."""
+        """Take the kill switch of the present routes back."""
         if self._routes is not None:
             self.place.stop(self._routes).unlink(missing_ok=True)
 
@@ -184,12 +175,12 @@ class Nginx:
             return
         if not access_log.may_rotate(log):
             return
-        log.rename(access_log.aside(log))
+        log.rename(access_log.rotated_path(log))
         os.kill(pid, signal.SIGUSR1)
 
     def stop(self) -> None:
         """End nginx."""
-        end(self.place.folder)
+        terminate(self.place.folder)
 
     def _check(self, text: str) -> None:
         trial = self._conf.with_suffix(".trial")
@@ -251,9 +242,9 @@ def _accepts(worker: psutil.Process) -> bool:
     return title.startswith("nginx: worker process") and "shutting down" not in title
 
 
-def stop(folder: Path) -> None:
-    """Throw the stop switch of the challenger in `folder`; where none is routed to, do nothing."""
-    named = folder / SWITCH
+def engage_kill_switch(folder: Path) -> None:
+    """Engage the kill switch of the challenger in `folder`; where none is routed to, do nothing."""
+    named = folder / KILL_SWITCH
     if named.is_file() and (name := named.read_text()):
         (folder / name).touch()
 
@@ -270,7 +261,7 @@ def running(folder: Path) -> int | None:
         return None
 
 
-def end(folder: Path, *, timeout_s: float = 10.0) -> None:
+def terminate(folder: Path, *, timeout_s: float = 10.0) -> None:
     """End the router in `folder`: open requests are answered first, for at most `timeout_s`.
 
     Ends workers too whose master has died, which hold the address and answer on.

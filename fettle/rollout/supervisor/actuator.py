@@ -1,4 +1,4 @@
-"""Do what was decided: traffic, servers, names. Every deed may be repeated without harm.
+"""Actuator: do what was decided to traffic, servers, names. Every action is idempotent.
 
 The routes are a function of what serves and where the rollout stands, so a controller that was
 killed brings the world in step by doing it again.
@@ -22,14 +22,13 @@ from fettle.errors import FettleError
 from fettle.release import signing
 from fettle.rollout.promotion.rollout_state import FINAL, Phase, RolloutState
 from fettle.rollout.router.access_log import Arm
-from fettle.rollout.router.model_servers import ModelServers
+from fettle.rollout.router.model_servers import READY_S, ModelServers
 from fettle.rollout.router.nginx_config import Routes
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
 WITH_CHALLENGER = (Phase.SHADOW, Phase.STEP, Phase.BAKE, Phase.PROMOTED, Phase.PAUSED)
-READY_S = 60.0
 PROJECT_AGAIN_S = 30.0
 VERIFY_AGAIN_S = 30.0  # a refused release is looked at again: it may have been built anew
 
@@ -124,7 +123,7 @@ class Actuator:
         threading.Thread(target=self._arms.stop, args=(release.release,), daemon=True).start()
 
     def stop_challenger(self) -> None:
-        """Throw the stop switch: from now on no request meets the challenger."""
+        """Engage the kill switch: from now on no request meets the challenger."""
         self._router.stop_challenger()
 
     def route(
@@ -137,7 +136,7 @@ class Actuator:
     ) -> None:
         """Bring the router in step with what serves and where the rollout stands.
 
-        A stop switch that was thrown stays so until somebody has `judged`.
+        A kill switch that was engaged stays so until somebody has `judged`.
         """
         routes = self.routes(serving, state, sticky_key)
         if routes is None:
@@ -175,7 +174,7 @@ class Actuator:
         """Return the routes; None while nothing serves.
 
         Without a champion the challenger stands in for it: a first release is its own fallback.
-        A promoted release takes the champion's place, so that the stop switch does not touch it.
+        A promoted release takes the champion's place, so that the kill switch does not touch it.
         Without a state (a rollout whose journal is not read) what serving.json says is enough.
         """
         promoted = state.phase is Phase.PROMOTED if state else serving.promoted

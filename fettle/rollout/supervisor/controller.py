@@ -1,4 +1,4 @@
-"""Controller of a rollout: at every tick observe, decide, write down, act.
+"""Controller (reconciler loop): at every tick observe, decide, write down, act.
 
     orders ──▶ ┌────────────┐ ──▶ journal ──▶ router, releases, aliases
     log    ──▶ │ watch.tick │
@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fettle import project as projects
@@ -34,6 +33,7 @@ from fettle.rollout.supervisor import (
 )
 from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.late_labels import FeedbackRoute
+from fettle.rollout.supervisor.rollout_observer import RolloutObserver
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file
 
@@ -44,7 +44,7 @@ RERUN = (sys.executable, "-P", "-m", "fettle.cli.main", "run")
 
 
 class Controller:
-    """The controller of one project; `alone` without a warden, and MLflow is told nothing.
+    """The controller of one project; `alone` without a watchdog, and MLflow is told nothing.
 
     `command` says how a release is served, `rerun` how a new one is made.
     """
@@ -65,37 +65,41 @@ class Controller:
         self._router = service_upkeep.router(place, serving)
         self._arms = model_servers.ModelServers(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
-        self._deeds = actuator.Actuator(self._router, self._arms, self._waits, project.tracking_uri)
-        self._upkeep = service_upkeep.Upkeep(
-            place, self._router, self._deeds, self._route, root=None if alone else project.root
+        self._actuator = actuator.Actuator(
+            self._router, self._arms, self._waits, project.tracking_uri
+        )
+        self._upkeep = service_upkeep.ServiceUpkeep(
+            place, self._router, self._actuator, self._route, root=None if alone else project.root
         )
         self._feedback = FeedbackRoute(serving.feedback, key)
-        self._watch: rollout_observer.RolloutObserver | None = None
+        self._observer: RolloutObserver | None = None
         self._unread = ""  # why the rollout is not watched
         self._judged = False  # whether a whole tick was done
         self._next_status = 0.0
 
     def start(self) -> None:
         """Serve first, then bring the world in step with what was decided before."""
-        for release in service_upkeep.live(self.serving, ()):
-            self._deeds.bring_up(release)
-        for release in service_upkeep.live(self.serving, self._deeds.refused)[1:]:
-            self._deeds.bring_up(release)  # the one before, where what serves was tampered with
+        for release in service_upkeep.serving_releases(self.serving, ()):
+            self._actuator.bring_up(release)
+        for release in service_upkeep.serving_releases(self.serving, self._actuator.refused)[1:]:
+            self._actuator.bring_up(release)  # the one before, where what serves was tampered with
         if self._router.pid is None:
             self._upkeep.route()
         self._read_rollout()
-        for release in service_upkeep.needed(self.serving, self._state(), self._deeds.refused):
-            self._deeds.bring_up(release)
+        for release in service_upkeep.needed_releases(
+            self.serving, self._state(), self._actuator.refused
+        ):
+            self._actuator.bring_up(release)
         self._upkeep.route()
-        if self._watch is not None:
+        if self._observer is not None:
             self._run_again()
             self._note_state()
             self._want_aliases()  # a kill may have come between the journal and this
-            count, why = fault_backoff.recent(self._place.folder)
-            if count >= fault_backoff.MOST:
-                self._act(self._watch.fail(f"the controller failed {count} times: {why}"))
-                self._watch.done()
-                self._watch.write_status()
+            count, why = fault_backoff.recent_faults(self._place.folder)
+            if count >= fault_backoff.FAULTS_MAX:
+                self._act(self._observer.fail(f"the controller failed {count} times: {why}"))
+                self._observer.done()
+                self._observer.write_status()
 
     def tick(self) -> None:
         """Do one round, and renew the lease after the whole of it: only then all was judged."""
@@ -103,52 +107,54 @@ class Controller:
         self._obey()
         self._upkeep.look(self.serving, self._state(), self._unread)
         now = time.monotonic()
-        if self._watch is not None:
+        if self._observer is not None:
             challenger = self.serving.challenger
-            refused = self._deeds.refused.get(challenger.release) if challenger else None
-            actions = self._watch.tick(self._deeds.arms_by_address(self.serving), error=refused)
+            refused = self._actuator.refused.get(challenger.release) if challenger else None
+            actions = self._observer.tick(
+                self._actuator.arms_by_address(self.serving), error=refused
+            )
             self._act(actions)
-            self._watch.done()
+            self._observer.done()
             if not self._alone:
-                self._deeds.project(self._watch.folder / "aliases.json")
+                self._actuator.project(self._observer.folder / "aliases.json")
             if now >= self._next_status or actions:
                 self._next_status = now + STATUS_EVERY_S
-                self._watch.write_status()
+                self._observer.write_status()
         first, self._judged = not self._judged, True
         if late or first or self._router.challenger_stopped:
-            self._upkeep.route()  # takes back a stop switch that was thrown while nobody judged
+            self._upkeep.route()  # takes back a kill switch that was engaged while nobody judged
         self._place.renew_lease()
 
     def fail(self, err: BaseException) -> None:
         """Send everybody to the champion, and say why nobody judges any more."""
         why = f"{type(err).__name__}: {err}"
         with suppress(OSError):
-            self._deeds.stop_challenger()
+            self._actuator.stop_challenger()
         with suppress(OSError):
-            fault_backoff.note(self._place.folder, why)
+            fault_backoff.record_fault(self._place.folder, why)
         with suppress(OSError):
             self._upkeep.tell(self.serving, self._unread)
 
     @property
     def behind(self) -> bool:
         """Whether more has come in than the last tick took."""
-        return self._watch is not None and self._watch.behind
+        return self._observer is not None and self._observer.behind
 
     def close(self) -> None:
         """Stop what runs in this process; the router and the releases go on serving."""
-        if self._watch is not None:
-            self._watch.close()
+        if self._observer is not None:
+            self._observer.close()
         self._feedback.close()
 
     def status(self) -> dict[str, Any]:  # Any: JSON
         """Return what status.json holds."""
-        if self._watch is None and self._unread and self.serving.state is None:
+        if self._observer is None and self._unread and self.serving.state is None:
             return unreadable_rollout.status(self.serving, self._unread)
-        return self._watch.status() if self._watch else {}
+        return self._observer.status() if self._observer else {}
 
     def challenger_requests(self) -> int:
         """Return how many requests the challenger was drawn for since the rollout began."""
-        return self._watch.challenger_requests if self._watch else 0
+        return self._observer.challenger_requests if self._observer else 0
 
     def kill(self, release: str) -> None:
         """Kill a release with its workers, as a rehearsal wants."""
@@ -156,16 +162,18 @@ class Controller:
 
     def _state(self) -> RolloutState | None:
         """Return where the rollout stands; of one that cannot be read, what keeps a service up."""
-        if self._watch is not None:
-            return self._watch.state
-        return unreadable_rollout.stand_in(self._place, self.serving) if self._unread else None
+        if self._observer is not None:
+            return self._observer.state
+        return (
+            unreadable_rollout.substitute_state(self._place, self.serving) if self._unread else None
+        )
 
     def _route(self) -> None:
-        sticky = self._watch.plan.sticky_key if self._watch else None
-        self._deeds.route(self.serving, self._state(), sticky, judged=self._judged)
+        sticky = self._observer.plan.sticky_key if self._observer else None
+        self._actuator.route(self.serving, self._state(), sticky, judged=self._judged)
 
     def _obey(self) -> None:
-        for name, order in places.orders(self._place):
+        for name, order in places.pending_orders(self._place):
             try:
                 answer = self.obey(order)
             except FettleError as err:
@@ -173,18 +181,18 @@ class Controller:
             except Exception as err:
                 # answered first, so that the order is not obeyed to the same end at the next start
                 why = f"the supervisor failed while it obeyed: {type(err).__name__}: {err}"
-                places.obeyed(self._place, name, {"error": why, "kind": "ours"})
+                places.answer_order(self._place, name, {"error": why, "kind": "ours"})
                 raise
-            places.obeyed(self._place, name, answer)
+            places.answer_order(self._place, name, answer)
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
         """Obey one order; raises UserError when it does not fit."""
         if order["verb"] == "start":
             return self._begin(order)
         verb = Verb(order["verb"])
-        if self._watch is None and self._unread:
+        if self._observer is None and self._unread:
             return self._put_away(verb)
-        if self._watch is None:
+        if self._observer is None:
             raise UserError(
                 f"there is no rollout to {verb.value}", fix="begin one: `fettle canary start`"
             )
@@ -192,18 +200,18 @@ class Controller:
         starts = verb in (Verb.RESUME, Verb.PROMOTE) and challenger is not None
         if starts and challenger is not None and self._arms.find(challenger.release) is None:
             start_order.verify(challenger)
-        actions, reason = self._watch.order(verb)
+        actions, reason = self._observer.order(verb)
         self._act(actions)
-        self._watch.done()
-        self._watch.write_status()
-        return {"state": self._watch.state.phase.value, "reason": reason}
+        self._observer.done()
+        self._observer.write_status()
+        return {"state": self._observer.state.phase.value, "reason": reason}
 
     def _put_away(self, verb: Verb) -> dict[str, Any]:  # Any: JSON
         """End a rollout whose journal cannot be read: a person says which release serves."""
         kept, gone = unreadable_rollout.roles(self.serving, verb, self._unread)
         rollout = self.serving.rollout
         if kept is not None:
-            self._deeds.bring_up(kept)
+            self._actuator.bring_up(kept)
         self._unread = ""
         self.serving = replace(
             self.serving, champion=kept, challenger=None, rollout=None, state=None
@@ -211,13 +219,13 @@ class Controller:
         self._place.write_serving(self.serving)
         self._route()
         if gone is not None and kept is not None and gone.release != kept.release:
-            self._deeds.take_down(gone)
+            self._actuator.take_down(gone)
         serves = kept.release if kept else "nothing"
         return {"state": "aborted", "reason": f"{rollout} is put away unread; {serves} serves"}
 
     def _begin(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
         """Begin a rollout: what was promoted before is the champion now."""
-        before = self._watch
+        before = self._observer
         start_order.check_free(None if before is None else before.state)
         promoted = self.serving.promoted
         wanted = start_order.read(
@@ -225,21 +233,21 @@ class Controller:
         )
         challenger, champion = wanted.challenger, wanted.champion
         start_order.verify(challenger)
-        if not self._deeds.bring_up(challenger):
-            why = self._deeds.refused.get(challenger.release)
+        if not self._actuator.bring_up(challenger):
+            why = self._actuator.refused.get(challenger.release)
             why = why or self._arms.last_words(challenger.release)
             raise start_order.unanswered(challenger, why, self._place)
         rollout_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{challenger.release[:6]}"
         serving = start_order.begun(wanted, self.serving, rollout_id)
-        self._deeds.check_plan(serving, wanted.weights, wanted.plan.sticky_key)
+        self._actuator.check_plan(serving, wanted.weights, wanted.plan.sticky_key)
         self._leave(before, champion)
         rollout_observer.create(
             self._place.rollout(rollout_id),
             challenger=challenger,
             champion=champion,
             promote=wanted.promote,
-            since=access_log.end(self._router.place.log),
-            trees=self._trees(),
+            since=access_log.end_position(self._router.place.log),
+            trees=projects.trees(self._project),
         )
         self.serving = serving
         self._place.write_serving(self.serving)
@@ -251,16 +259,11 @@ class Controller:
         if self.serving.rollout is None or self.serving.state is not None:
             self._place.renew_lease()
 
-    def _trees(self) -> list[Path]:
-        return [self._project.tree, *sorted(self._project.state.glob("ws/*"))]
-
-    def _leave(
-        self, before: rollout_observer.RolloutObserver | None, champion: PinnedRelease | None
-    ) -> None:
+    def _leave(self, before: RolloutObserver | None, champion: PinnedRelease | None) -> None:
         """Put the last rollout away: route by the new roles first, then end the old release."""
         if before is not None:
             before.close()
-        old, self._watch, self._unread = self.serving.champion, None, ""
+        old, self._observer, self._unread = self.serving.champion, None, ""
         if self.serving.rollout is None:
             return
         self.serving = replace(
@@ -269,7 +272,7 @@ class Controller:
         self._place.write_serving(self.serving)
         self._route()
         if old is not None and champion is not None and old.release != champion.release:
-            self._deeds.take_down(old)
+            self._actuator.take_down(old)
 
     def _read_rollout(self) -> None:
         """Watch the rollout that serving.json names; one that cannot be read stops nothing."""
@@ -280,28 +283,26 @@ class Controller:
             self._watch_again(rollout)
         except Exception as err:  # whatever a damaged or foreign journal makes of our code
             SAY.error("rollout_unread rollout=%s why=%r", rollout, str(err))
-            self._watch, self._unread = None, f"it cannot be read: {err}"
+            self._observer, self._unread = None, f"it cannot be read: {err}"
             if self.serving.state is None:
-                self._deeds.stop_challenger()
-                with suppress(OSError):
-                    unreadable_rollout.write_status(
-                        self._place.rollout(rollout), self.serving, self._unread
-                    )
+                self._actuator.stop_challenger()
+                folder = self._place.rollout(rollout)
+                unreadable_rollout.write_status(folder, self.serving, self._unread)
 
     def _watch_again(self, rollout_id: str) -> None:
         """Watch a rollout from its journal."""
-        self._watch = rollout_observer.RolloutObserver(
+        self._observer = RolloutObserver(
             self._place.rollout(rollout_id),
             self._router.place.log,
-            trees=self._trees(),
-            ports=lambda: self._deeds.ports(self.serving),
+            trees=projects.trees(self._project),
+            ports=lambda: self._actuator.ports(self.serving),
             key=self._key,
         )
-        self._feedback.attach(self._watch.memory)
+        self._feedback.attach(self._observer.memory)
 
     def _act(self, actions: tuple[Action, ...]) -> None:
         if Action(ActionKind.SET_WEIGHT, 0.0) in actions:
-            self._deeds.stop_challenger()  # first of all: what follows may take its time
+            self._actuator.stop_challenger()  # first of all: what follows may take its time
         if actions:
             self._note_state()
         for action in actions:
@@ -312,16 +313,16 @@ class Controller:
 
     def _note_state(self) -> None:
         """Say in serving.json how the rollout ended: the next start serves by that alone."""
-        if self._watch is None:
+        if self._observer is None:
             return
-        phase = self._watch.state.phase
+        phase = self._observer.state.phase
         state = phase.value if is_over(phase) else None
         if state != self.serving.state:
             self.serving = replace(self.serving, state=state)
             self._place.write_serving(self.serving)
 
     def _want_aliases(self) -> None:
-        if (watched := self._watch) is not None:
+        if (watched := self._observer) is not None:
             path = watched.folder / "aliases.json"
             actuator.want_aliases(path, self.serving, watched.state, watched.reason)
 
@@ -329,16 +330,16 @@ class Controller:
         champion, challenger = self.serving.champion, self.serving.challenger
         match action.kind:
             case ActionKind.START_CHALLENGER if challenger is not None:
-                self._deeds.bring_up(challenger)
+                self._actuator.bring_up(challenger)
             case ActionKind.SET_WEIGHT:
                 if champion is not None and not self._arms.ready(champion.release):
-                    self._deeds.bring_up(champion)  # an undo may find it gone, or dying
+                    self._actuator.bring_up(champion)  # an undo may find it gone, or dying
                 self._route()
             case ActionKind.STOP_CHALLENGER if challenger is not None:
                 if champion is not None:
-                    self._deeds.take_down(challenger)
+                    self._actuator.take_down(challenger)
             case ActionKind.STOP_CHAMPION if champion is not None:
-                self._deeds.take_down(champion)
+                self._actuator.take_down(champion)
             case ActionKind.RUN_AGAIN:
                 self._run_again()
             case ActionKind.MOVE_ALIASES | ActionKind.RESTORE_ALIASES:
@@ -346,5 +347,5 @@ class Controller:
 
     def _run_again(self) -> None:
         """Begin the release flow where the rollout says so and it was not begun before a kill."""
-        if self._watch is not None and self._watch.state.ran_again:
-            actuator.run_again(self._watch.folder, self._rerun, cwd=self._project.root)
+        if self._observer is not None and self._observer.state.ran_again:
+            actuator.run_again(self._observer.folder, self._rerun, cwd=self._project.root)

@@ -1,7 +1,7 @@
-"""Run the controller's process, one a project: `python -m` with this module and ROOT.
+"""Controller process, one a project: `python -m` with this module and ROOT.
 
-Started by the warden, and started again when it dies. What no other part expects ends it here: the
-challenger is sent no request until the next one has judged.
+Started by the watchdog, and started again when it dies. What no other part expects ends it here:
+the challenger is sent no request until the next one has judged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
                 time.sleep(TICK_S)
     except Exception as err:
         SAY.exception("failed")
-        controller.fail(err)  # the warden starts it again, later each time
+        controller.fail(err)  # the watchdog starts it again, later each time
         sys.exit(1)
     controller.close()
 

@@ -1,4 +1,4 @@
-"""Collect what a rollout is judged by: read the router's log, shadow pairs and late labels on.
+"""Evidence collector: reads the router's log, shadow pairs and late labels on, by position.
 
 Each lies in a file that only grows; the journal holds every record that was judged, so after a
 kill it says how far each was read. A line that is none is left out and counted: more than BAD_MOST,
@@ -40,7 +40,7 @@ class Cursors:
     labels: int
 
 
-class Collector:
+class EvidenceCollector:
     """Reads the sources of one rollout; `edges` part the inputs' brightness into bins."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Collector:
             f"{BAD_SHARE:.0%}; the last: {self._bad[-1][:120]}"
         )
 
-    def forgive(self) -> None:
+    def clear_error(self) -> None:
         """Count anew: a person has seen the bad lines."""
         self._read, self._bad = 0, []
 

@@ -1,4 +1,4 @@
-"""Remember how often the controller has failed of late, over its restarts.
+"""Backoff and crash-loop count: how often the controller failed of late, over its restarts.
 
 A controller that dies judges nothing, so the challenger meets nobody meanwhile. One that dies again
 and again has met something that it cannot judge: then the rollout is paused at weight 0.
@@ -13,17 +13,19 @@ from pathlib import Path
 from fettle import manifest
 
 RECENT_S = 60.0
-MOST = 3  # a fault may pass: a full disk, a moment without memory; the third in a minute does not
+FAULTS_MAX = (
+    3  # a fault may pass: a full disk, a moment without memory; the third in a minute does not
+)
 NAME = "faults.json"
 
 
-def note(folder: Path, why: str) -> None:
+def record_fault(folder: Path, why: str) -> None:
     """Write down that the controller fails now."""
-    times = [*_read(folder)[0], time.time()][-MOST:]
+    times = [*_read(folder)[0], time.time()][-FAULTS_MAX:]
     manifest.write_json(folder / NAME, {"times": times, "why": why})
 
 
-def recent(folder: Path) -> tuple[int, str]:
+def recent_faults(folder: Path) -> tuple[int, str]:
     """Return how often it failed in the last RECENT_S, at most MOST are counted, and why."""
     times, why = _read(folder)
     return sum(0 <= time.time() - at < RECENT_S for at in times), why

@@ -1,4 +1,4 @@
-"""Serve a release broken on purpose, for rehearsals and chaos tests: real server, real fault.
+"""Fault injection: a release broken on purpose, for rehearsals and chaos tests.
 
 `python -m fettle.rollout.supervisor.fault_injection MODE PORT BEHIND COMMAND …` starts the release
 by COMMAND on the port BEHIND and passes every request on; `slow` adds SLOW_S to each answer,

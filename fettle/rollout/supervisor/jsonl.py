@@ -1,4 +1,4 @@
-"""Append records to a file that outlives a kill, and read them on from a position in bytes.
+"""JSON Lines files: appended so that a kill loses nothing, read on from a position in bytes.
 
 A line may be torn by a full disk or a power cut: it is left out and said in `bad`, and what is
 appended next begins a line of its own.

@@ -1,4 +1,4 @@
-"""Take labels that arrive late: `POST /feedback`, joined by request id to what was answered.
+"""Late labels (feedback): `POST /feedback`, joined by request id to what was answered.
 
     {"request_id": "…", "label": "3"}      one image
     {"request_id": "…", "labels": ["3"]}   a request of several, in its order

@@ -1,4 +1,4 @@
-"""Ask a served release at a steady rate and count what its users see: a real load, one process.
+"""Load generator: asks a served release at a steady rate and counts what its users see.
 
 `python -m fettle.rollout.supervisor.load_generator PORT PER_S FOLDER [plain]` sends the bodies of
 FOLDER (NAME.CLASS.img, in order, for ever) to POST /predict until SIGTERM, then prints {"sent",
@@ -27,7 +27,7 @@ TIMEOUT_S = 60.0
 LABELS_AT_ONCE = 50
 
 
-class Load:
+class LoadGenerator:
     """Asks at `per_s` over CONNECTIONS kept connections."""
 
     def __init__(
@@ -150,7 +150,7 @@ def read(folder: Path) -> list[HeldOutRequest]:
 async def main() -> None:
     """Ask until SIGTERM; print the counts."""
     port, per_s, folder = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
-    load = Load(
+    load = LoadGenerator(
         port, per_s, read(folder), api_key_file.read(os.environ), labels="plain" not in sys.argv[4:]
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)

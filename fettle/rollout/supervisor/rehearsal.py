@@ -1,4 +1,4 @@
-"""Rehearse whole rollouts on local traffic from the test split: a good challenger, broken ones.
+"""Rehearsal (fire drill) of whole rollouts on local traffic: a good challenger, broken ones.
 
 All is real but the users: router, servers, controller, journal, load. Each case has a folder of
 its own below `.fettle/rehearsal`; MLflow and the served champion are not touched. A short plan
@@ -108,7 +108,7 @@ def rehearse(
     folder = project.state / "rehearsal" / case.value
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    held = shadow_traffic.held_out(
+    held = shadow_traffic.held_out_requests(
         [project.tree, *project.state.glob("ws/*")], Path(release.folder)
     )
     if not held:
@@ -209,7 +209,7 @@ class RehearsalStage:
         if self._users is not None and self._users.stdout is not None:
             self._users.stdout.close()
         self._controller.close()
-        nginx_process.end(self._place.router, timeout_s=2)
+        nginx_process.terminate(self._place.router, timeout_s=2)
         served = model_servers.ModelServers(self._place.arms, {}, key=None)
         for server in served.running():
             served.kill(server.release)

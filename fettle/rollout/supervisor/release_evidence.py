@@ -1,4 +1,4 @@
-"""Read what a published release brings to the offline gate."""
+"""Evidence bundle of a published release: what it brings to the offline gate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fettle.rollout.promotion.offline_gate import EvidenceBundle
 
 
 def read(release: Path) -> EvidenceBundle:
-    """Return the papers of a release folder whose signature was verified.
+    """Return the evidence bundle of a release folder whose signature was verified.
 
     `fettle canary start` verifies it before a rollout is begun (supervisor_launch.py), and refuses
     otherwise; the controller holds the bytes to the folder's name again.

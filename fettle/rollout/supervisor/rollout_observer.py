@@ -1,4 +1,4 @@
-"""Watch one rollout: read what came in, ask for the decision, write it down, hand on the actions.
+"""Rollout observer: reads what came in, asks for the decision, journals it, hands on the actions.
 
 What was seen lies in files that only grow: the router's log, shadow.jsonl, labels.jsonl. The
 journal holds every record that was judged, so after a kill it also says how far each was read.
@@ -30,16 +30,13 @@ from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
 from fettle.rollout.promotion.rollout_plan import RolloutPlan, section_from_json
 from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, RolloutState, Verb
 from fettle.rollout.router import access_log
-from fettle.rollout.supervisor import release_evidence, shadow_traffic
-from fettle.rollout.supervisor.evidence_collector import Collector
+from fettle.rollout.supervisor import drift_reference, release_evidence, shadow_traffic
+from fettle.rollout.supervisor.evidence_collector import EvidenceCollector
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
 from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
 WATCHED_REQUESTS = 100_000
-# Each part of the offline gate, the release and the training data as bins, is read once.
-BINS = 10
-BIN_IMAGES = 2000  # deciles of brightness from so many training images: within 2 points each
 
 
 def create(
@@ -52,13 +49,13 @@ def create(
     trees: Sequence[Path],
 ) -> None:
     """Begin a rollout: its folder, its journal, the plan within."""
-    edges = shadow_traffic.brightness_edges(trees, Path(challenger.folder), BINS, BIN_IMAGES)
+    edges = drift_reference.brightness_edges(trees, Path(challenger.folder))
     begin = Begin(
         rollout_id=folder.name,
         challenger=challenger.release,
         champion=champion.release if champion else None,
         plan=RolloutPlan.of(section_from_json(promote)),
-        reference=(1 / BINS,) * BINS if edges else None,
+        reference=drift_reference.SHARES if edges else None,
     )
     pinned = {"champion": champion, "challenger": challenger}
     manifest.write_json(
@@ -97,10 +94,10 @@ class RolloutObserver:
             self._reason = why(decision.reason, before=self._reason)
         names = {arm: _classes(Path(release)) for arm, release in self._folders.items()}
         self.memory = AnsweredRequests(names, folder / "labels.jsonl")
-        self._collector = Collector(
+        self._collector = EvidenceCollector(
             folder, log, int(begun["since"]), edges=self._edges, memory=self.memory
         )
-        self._shadow: shadow_traffic.Shadow | None = None
+        self._shadow: shadow_traffic.ShadowTraffic | None = None
 
     @property
     def state(self) -> RolloutState:
@@ -154,12 +151,12 @@ class RolloutObserver:
     def order(self, verb: Verb) -> tuple[tuple[Action, ...], str]:
         """Take a person's word; return what is to be done, and what was said to it."""
         if verb is Verb.RESUME:
-            self._collector.forgive()
+            self._collector.clear_error()
         decision = self._decide(Ordered(now_s=time.time(), verb=verb))
         return decision.actions, decision.reason
 
     def done(self) -> None:
-        """Close the book on the last decision: its actions are done."""
+        """Seal the journal after the last decision: its actions are done."""
         self._journal.seal()
 
     def close(self) -> None:
@@ -211,9 +208,9 @@ class RolloutObserver:
         """Replay held-out requests while the phase asks for them."""
         wanted = self.state.phase is Phase.SHADOW
         if wanted and self._shadow is None:
-            self._shadow = shadow_traffic.Shadow(
+            self._shadow = shadow_traffic.ShadowTraffic(
                 self.folder / "shadow.jsonl",
-                shadow_traffic.held_out(self._trees, self._release),
+                shadow_traffic.held_out_requests(self._trees, self._release),
                 ports=self._ports,
                 key=self._key,
                 requests=10 * self.plan.shadow_requests,
@@ -244,9 +241,9 @@ def why(reason: str, *, before: str) -> str:
 
 
 def judge_offline(folders: Mapping[str, str], plan: RolloutPlan) -> tuple[GateResult, ...]:
-    """Judge the challenger's papers, beside the champion's where there is one.
+    """Judge the challenger's evidence bundle, beside the champion's where there is one.
 
-    Papers that cannot be read are an ERROR: a release folder may be gone, or of another version.
+    One that cannot be read are an ERROR: a release folder may be gone, or of another version.
     """
     champion = folders.get("champion")
     try:

@@ -1,4 +1,4 @@
-"""Keep up what serves: the releases, the router, the warden; say what cannot be kept up.
+"""Liveness of what serves: releases, router and watchdog are restarted; problems are reported.
 
 What may die is started again; what is refused or fails is written to problems.json for who watches,
 and tried again later. Nothing here decides about a rollout.
@@ -26,19 +26,19 @@ EVERY_S = 1.0
 ROUTER_AGAIN_S = 5.0  # a port that a stranger holds costs nginx 2.5 s a try
 
 
-class Upkeep:
-    """Keeps one project's service up; `root` None without a warden. `route` sets the routes."""
+class ServiceUpkeep:
+    """Liveness of one project's service; no `root`, no watchdog. `route` sets the routes."""
 
     def __init__(
         self,
         place: StateLayout,
         router: Nginx,
-        hands: actuator.Actuator,
+        acting: actuator.Actuator,
         route: Callable[[], None],
         *,
         root: Path | None,
     ) -> None:
-        self._place, self._router, self._deeds = place, router, hands
+        self._place, self._router, self._actuator = place, router, acting
         self._set_routes, self._root = route, root
         self._router_error = ""
         self._told: dict[str, str] | None = None
@@ -50,15 +50,15 @@ class Upkeep:
         if now < self._next:
             return
         self._next = now + EVERY_S
-        kept = kept_up(serving, state, self._deeds.refused)
-        started = [self._deeds.keep_up(release) for release in kept]
+        kept = restarted_releases(serving, state, self._actuator.refused)
+        started = [self._actuator.keep_up(release) for release in kept]
         if any(started):
             self.route()
         if self._router.pid is None and now >= self._next_router:
             SAY.warning("restart router=%s", self._place.router)
             self._next_router = now + ROUTER_AGAIN_S
             self.route()
-        if self._root is not None and process_identity.read(self._place.warden) is None:
+        if self._root is not None and process_identity.read(self._place.watchdog) is None:
             command = [
                 sys.executable,
                 "-P",
@@ -81,12 +81,12 @@ class Upkeep:
 
     def tell(self, serving: ServingState, unread: str) -> None:
         """Write down what cannot be done now, for who watches."""
-        found = {f"release {name}": why for name, why in self._deeds.refused.items()}
+        found = {f"release {name}": why for name, why in self._actuator.refused.items()}
         if self._router_error:
             found["router"] = self._router_error
         if unread:
             found[f"rollout {serving.rollout}"] = unread
-        count, why = fault_backoff.recent(self._place.folder)
+        count, why = fault_backoff.recent_faults(self._place.folder)
         if count:
             found["controller"] = f"it failed {count} times in the last minute: {why}"
         if found != self._told:
@@ -104,23 +104,23 @@ def router(place: StateLayout, serving: ServingState) -> Nginx:
     return Nginx(replace(config, certificate=certificate, certificate_key=key))
 
 
-def live(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:
+def serving_releases(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:
     """List what serves by serving.json alone; the old release too where the new is refused."""
     new, old = serving.challenger, serving.champion
     found = [one for one in ([new, old] if serving.promoted else [old]) if one is not None]
     return found[: 1 + sum(one.release in refused for one in found)]
 
 
-def needed(
+def needed_releases(
     serving: ServingState, state: RolloutState | None, refused: Container[str]
 ) -> list[PinnedRelease]:
     """List the releases that must answer now."""
     wanted = state is not None and state.phase in actuator.WITH_CHALLENGER
-    found = [*live(serving, refused), serving.challenger if wanted else None]
+    found = [*serving_releases(serving, refused), serving.challenger if wanted else None]
     return [release for release in dict.fromkeys(found) if release is not None]
 
 
-def kept_up(
+def restarted_releases(
     serving: ServingState, state: RolloutState | None, refused: Container[str]
 ) -> list[PinnedRelease]:
     """List the releases to start again when they die.
@@ -130,7 +130,7 @@ def kept_up(
     """
     challenger = serving.challenger
     if challenger is None or state is None or serving.promoted:
-        return live(serving, refused)
+        return serving_releases(serving, refused)
     alone = serving.champion is None and state.phase in actuator.WITH_CHALLENGER
     whole = state.weight_percent == 100 and challenger.release not in refused
-    return [challenger] if whole or alone else live(serving, refused)
+    return [challenger] if whole or alone else serving_releases(serving, refused)

@@ -1,4 +1,4 @@
-"""Replay held-out requests on both arms: paired answers, and no user sees the challenger's.
+"""Shadow traffic: held-out requests replayed on both arms; no user sees the challenger's answer.
 
 Asks the servers themselves, not the router, so that a replay is no traffic. Needs the test split
 that the challenger was judged on; without it there are no pairs, and no pairs never promote.
@@ -10,14 +10,13 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle import manifest
 from fettle.data import image_table
-from fettle.preprocessing import Preprocess, brightness
 from fettle.rollout.supervisor import jsonl
+from fettle.rollout.supervisor.drift_reference import tree_of_release
 
 PER_S = 100.0  # leaves most of two cores to the users; 2,000 pairs take 20 s
 BATCH = 20  # pairs written at once
@@ -32,12 +31,12 @@ class HeldOutRequest:
     label: str
 
 
-def held_out(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
+def held_out_requests(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
     """Read the test split that `release` was judged on, from the first tree that still has it.
 
     `trees`: the project and its workspaces. None is found when all hold other data by now.
     """
-    tree = _tree_of(trees, release)
+    tree = tree_of_release(trees, release)
     if tree is None:
         return []
     rows = image_table.read_split(tree / "artifacts/ingest", tree / "artifacts/validate", "test")
@@ -47,36 +46,7 @@ def held_out(trees: Sequence[Path], release: Path) -> list[HeldOutRequest]:
     ]
 
 
-def brightness_edges(trees: Sequence[Path], release: Path, bins: int, most: int) -> list[float]:
-    """Return the inner edges of `bins` equally full bins of the training images' brightness.
-
-    Empty when no tree has the release's data, or its images are too alike to be told apart.
-    """
-    tree = _tree_of(trees, release)
-    if tree is None:
-        return []
-    rows = image_table.read_split(tree / "artifacts/ingest", tree / "artifacts/validate", "train")
-    preprocess = Preprocess(**json.loads((release / "preprocess.json").read_text()))
-    step = max(1, len(rows.encoded) // most)
-    values = sorted(brightness(preprocess.batch(rows.encoded[::step])))
-    edges = [values[len(values) * at // bins] for at in range(1, bins)]
-    return edges if len(set(edges)) == len(edges) else []
-
-
-def _tree_of(trees: Sequence[Path], release: Path) -> Path | None:
-    try:
-        wanted = json.loads((release / "release.json").read_text())["data"]["ingest"]
-    except (OSError, ValueError, KeyError, TypeError):  # its folder was deleted meanwhile
-        return None
-    for tree in trees:
-        ingest, validate = (tree / "artifacts" / name for name in ("ingest", "validate"))
-        sealed = all((folder / manifest.NAME).is_file() for folder in (ingest, validate))
-        if sealed and manifest.read(ingest, verify=False).digest == wanted:
-            return tree
-    return None
-
-
-class Shadow:
+class ShadowTraffic:
     """Replays in a thread of its own until `requests` pairs are written, or it is stopped.
 
     `ports` returns the loopback ports of champion and challenger as they are now.
@@ -146,9 +116,3 @@ def headers(body: bytes, key: str | None) -> dict[str, str]:
     kinds = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"BM": "image/bmp"}
     kind = next((kind for magic, kind in kinds.items() if body.startswith(magic)), "image/png")
     return {"Content-Type": kind} | ({"X-API-Key": key} if key else {})
-
-
-def cycle(held: list[HeldOutRequest]) -> Iterator[HeldOutRequest]:
-    """Give the held-out requests in order, for ever."""
-    while held:
-        yield from held

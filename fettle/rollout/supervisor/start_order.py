@@ -1,4 +1,4 @@
-"""Read the order that begins a rollout, so that nothing is begun that could not go on."""
+"""Start order of a rollout, validated: nothing is begun that could not go on."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Name the files of the supervisor, and the small ones that its processes speak through.
+"""State layout of the supervisor: its files, and those that its processes speak through.
 
 .fettle/canary/
 serving.json         what serves: the pinned releases, the address, the running rollout
 problems.json        what the controller cannot do now, for who watches; gone when all is well
-lease                touched by the controller at every tick; the warden looks at its age
+lease                touched by the controller at every tick; the watchdog looks at its age
 warden.json, controller.json   their pids
 inbox/N.json         orders of `fettle canary …`, taken in order, deleted when obeyed
 outbox/N.json        what became of them; N.bad is an order that could not be read
 rollouts/ID/         journal.jsonl, and status.json for who watches
-router/              nginx: its configuration, logs, stop switch
+router/              nginx: its configuration, logs, kill switch
 arms/RELEASE/        a served release: pid, port, log
 
 serving.json and each order carry a version. What another version wrote is refused in words, an
@@ -121,8 +121,8 @@ class StateLayout:
         return self.folder / "lease"
 
     @property
-    def warden(self) -> Path:
-        """The warden's pid file."""
+    def watchdog(self) -> Path:
+        """The watchdog's pid file."""
         return self.folder / "warden.json"
 
     @property
@@ -227,7 +227,7 @@ def _serving(doc: Any, place: StateLayout) -> ServingState:  # Any: JSON
     return ServingState(**made)
 
 
-def post(
+def submit_order(
     place: StateLayout,
     order: dict[str, Any],  # Any: JSON
     *,
@@ -244,12 +244,12 @@ def post(
     return name
 
 
-def withdraw(place: StateLayout, name: str) -> None:
+def withdraw_order(place: StateLayout, name: str) -> None:
     """Take an order back, unless it is being obeyed."""
     (place.inbox / f"{name}.json").unlink(missing_ok=True)
 
 
-def orders(place: StateLayout) -> Iterator[tuple[str, dict[str, Any]]]:
+def pending_orders(place: StateLayout) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read the orders in the inbox, oldest first; `obeyed` takes one away.
 
     What is no order, or too old to be obeyed, is answered here and put aside as outbox/NAME.bad.
@@ -261,7 +261,7 @@ def orders(place: StateLayout) -> Iterator[tuple[str, dict[str, Any]]]:
             place.outbox.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
                 path.rename(place.outbox / f"{path.stem}.bad")
-            obeyed(place, path.stem, {"error": str(err), "kind": err.kind})
+            answer_order(place, path.stem, {"error": str(err), "kind": err.kind})
             continue
         if doc is not None:
             yield path.stem, doc
@@ -301,7 +301,7 @@ def _order(path: Path) -> dict[str, Any] | None:  # Any: JSON
     return doc
 
 
-def obeyed(place: StateLayout, name: str, answer: dict[str, Any]) -> None:
+def answer_order(place: StateLayout, name: str, answer: dict[str, Any]) -> None:
     """Answer an order, then take it out of the inbox: killed between, it is obeyed again."""
     place.outbox.mkdir(parents=True, exist_ok=True)
     manifest.write_json(place.outbox / f"{name}.json", answer)
@@ -309,7 +309,7 @@ def obeyed(place: StateLayout, name: str, answer: dict[str, Any]) -> None:
         (place.inbox / f"{name}.json").unlink()
 
 
-def answer(place: StateLayout, name: str, *, timeout_s: float) -> dict[str, Any] | None:
+def await_answer(place: StateLayout, name: str, *, timeout_s: float) -> dict[str, Any] | None:
     """Wait for what became of an order; None when nobody obeyed in time."""
     path = place.outbox / f"{name}.json"
     deadline = time.monotonic() + timeout_s

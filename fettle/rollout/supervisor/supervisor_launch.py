@@ -1,4 +1,4 @@
-"""Start, find and stop the supervisor of a project; pin releases before they are handed to it."""
+"""Supervisor start and stop for a project; releases are pinned before they are handed to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fettle import import_isolation
+from fettle import import_isolation, manifest
 from fettle.adapters import bento_store, local_servers, process_identity
 from fettle.errors import BusyError, FettleError, ProjectError, TransientError
 from fettle.project import Project
@@ -26,17 +26,16 @@ from fettle.serving import api_key_file, authentication
 
 START_S = 75.0  # up in 0.5 s on an idle core; while a rollout goes on, when its releases answer
 STOP_S = 60.0  # the releases answer what they began, at most 35 s
-PORT = 3000
 
 
-def place_of(project: Project) -> StateLayout:
+def layout_of(project: Project) -> StateLayout:
     """Return the supervisor's folder of a project."""
     return StateLayout(project.state / "canary")
 
 
 def running(place: StateLayout) -> bool:
     """Say whether a supervisor watches this project."""
-    return process_identity.read(place.warden) is not None
+    return process_identity.read(place.watchdog) is not None
 
 
 def pin(project: Project, named: str) -> PinnedRelease:
@@ -79,11 +78,11 @@ def last_release(project: Project) -> PinnedRelease:
     if newest is None:
         raise ProjectError("there is no release yet", fix="run `fettle run` first")
     last = json.loads(newest.read_text())
-    made = pin(project, str(last["release"]["digest"])[: release_store.SHORT])
+    made = pin(project, str(last["release"]["digest"])[: manifest.SHORT])
     return replace(made, version=str(last["release"]["model_version"]))
 
 
-def begin(
+def begin_serving(
     project: Project,
     *,
     host: str,
@@ -99,7 +98,7 @@ def begin(
     Raises UserError when `host` is no loopback and there is no API key, the port is taken, or the
     certificate cannot serve.
     """
-    place = place_of(project)
+    place = layout_of(project)
     authentication.check_bind(host, api_key_file.read(os.environ))
     pair = (_path(certificate), _path(certificate_key))
     certificates.check(*pair)
@@ -163,13 +162,13 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def serves(project: Project) -> PinnedRelease | None:
+def serving_release(project: Project) -> PinnedRelease | None:
     """Return the release that will serve what `fettle canary` left, its bytes verified.
 
     After a promotion the release before stands in for one that was changed. Raises TamperedError
     when none may run, ProjectError when its Bento is gone.
     """
-    serving = place_of(project).serving()
+    serving = layout_of(project).serving()
     if serving is None:
         return None
     old, new = serving.champion, serving.challenger
@@ -196,7 +195,7 @@ def ensure(project: Project) -> None:
 
     Raises TransientError with the end of its log when it does not come up.
     """
-    place = place_of(project)
+    place = layout_of(project)
     if running(place):
         return
     command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
@@ -219,7 +218,7 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
     server = local_servers.running(project, "prefect")
     if server is None:
         return False
-    place = place_of(project)
+    place = layout_of(project)
     folder = place.rollout(rollout)
     environ = {**os.environ, "PREFECT_API_URL": f"{server.url}/api"}
     command = import_isolation.command("flows.promote", str(folder))
@@ -229,12 +228,12 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
 
 def foreground(project: Project, serving: ServingState) -> None:
     """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
-    place = place_of(project)
+    place = layout_of(project)
     command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
-    warden = subprocess.Popen(command)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the warden ends, and then all the others
-        signal.signal(number, lambda got, _frame: warden.send_signal(got))
-    code = warden.wait()
+    watchdog = subprocess.Popen(command)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the watchdog ends, and then all the others
+        signal.signal(number, lambda got, _frame: watchdog.send_signal(got))
+    code = watchdog.wait()
     stop(project)
     if code not in (0, -signal.SIGINT, -signal.SIGTERM):
         raise TransientError(
@@ -246,15 +245,15 @@ def foreground(project: Project, serving: ServingState) -> None:
 
 def stop(project: Project) -> bool:
     """Stop the supervisor, the router and the releases; False when nothing ran."""
-    place = place_of(project)
+    place = layout_of(project)
     found = nginx_alive(place)
-    for file in (place.warden, place.controller):
+    for file in (place.watchdog, place.controller):
         if (known := process_identity.read(file)) is not None:
             found = True
             known.end(timeout_s=STOP_S)
         file.unlink(missing_ok=True)
     found = bool(nginx_process.orphans(place.router)) or found
-    nginx_process.end(place.router)
+    nginx_process.terminate(place.router)
     served = model_servers.ModelServers(place.arms, os.environ, key=None)
     for server in served.running():
         found = True

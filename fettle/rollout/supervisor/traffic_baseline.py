@@ -1,4 +1,4 @@
-"""Read how the champion was asked and answered of late, for `fettle canary plan`.
+"""Traffic baseline: how the champion was asked and answered of late, for `fettle canary plan`.
 
 Reads the end of the router's log; changes nothing. A log without the champion's requests, or none
 at all, tells nothing, and the plan says what it assumes.
@@ -22,10 +22,10 @@ RECENT_BYTES = 4 * 2**20  # about 12,000 requests, read and weighed in a second
 RATE_LEAST = 30  # requests before their rate is one
 
 
-def learnt(place: StateLayout, assumed: Traffic) -> TrafficStatistics:
+def from_access_log(place: StateLayout, assumed: Traffic) -> TrafficStatistics:
     """Return what the log tells of the traffic, and of it what is only assumed."""
     bad: list[str] = []
-    lines = recent(place, bad)
+    lines = recent_requests(place, bad)
     tries = [
         line.tries[0]
         for line in lines
@@ -41,12 +41,12 @@ def learnt(place: StateLayout, assumed: Traffic) -> TrafficStatistics:
     return replace(found, skipped=len(bad))
 
 
-def recent(place: StateLayout, bad: list[str]) -> list[LoggedRequest]:
+def recent_requests(place: StateLayout, bad: list[str]) -> list[LoggedRequest]:
     """Return the last lines of the router's log; the serving release's tries are "champion".
 
     What is wrong with a line that was left out is added to `bad`.
     """
-    serving = serves_now(place)
+    serving = serving_release(place)
     known = (
         None
         if serving is None
@@ -65,7 +65,7 @@ def recent(place: StateLayout, bad: list[str]) -> list[LoggedRequest]:
             return lines
 
 
-def serves_now(place: StateLayout) -> str | None:
+def serving_release(place: StateLayout) -> str | None:
     """Name the release that serves: a promoted challenger has taken the champion's place."""
     serving = place.serving()
     if serving is None:

@@ -1,4 +1,4 @@
-"""Show a rollout that cannot be read: its journal is damaged, or another version's.
+"""Unreadable rollout: its journal is damaged, or another version's; shown and put away.
 
 Nobody judges it, so its challenger meets no user; what served before it serves on.
 """
@@ -6,6 +6,7 @@ Nobody judges it, so its challenger meets no user; what served before it serves 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ def status(serving: ServingState, why: str) -> dict[str, Any]:  # Any: JSON
 
 
 def write_status(folder: Path, serving: ServingState, why: str) -> None:
-    """Write its status.json for who watches; a folder that is gone stays so."""
-    if folder.is_dir():
-        manifest.write_json(folder / "status.json", status(serving, why))
+    """Write its status.json for who watches; a folder that is gone, or a full disk, stays so."""
+    with suppress(OSError):
+        if folder.is_dir():
+            manifest.write_json(folder / "status.json", status(serving, why))
 
 
 def roles(
@@ -56,7 +58,7 @@ def roles(
     return (new, old) if serving.promoted and not undo else (old, new)
 
 
-def stand_in(place: StateLayout, serving: ServingState) -> RolloutState | None:
+def substitute_state(place: StateLayout, serving: ServingState) -> RolloutState | None:
     """Return a state that keeps a first release up that served already: there is no other.
 
     None where there is another, or it had not come so far.

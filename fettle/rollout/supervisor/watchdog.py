@@ -1,9 +1,9 @@
-"""Watch over the controller: start it, start it again, and stop the challenger without it.
+"""Watchdog of the controller: starts it, restarts it, and stops the challenger without it.
 
 The dead man's switch: a controller that is silent for longer than its lease (killed, hanging,
 starved) judges nothing, so the challenger gets no request until it is back. This process does
 nothing else, so that there is little in it that could fail; the controller in turn starts a new
-warden when this one is gone. `python -m fettle.rollout.supervisor.watchdog ROOT` is the whole of
+watchdog when this one is gone. `python -m fettle.rollout.supervisor.watchdog ROOT` is the whole of
 it.
 """
 
@@ -44,7 +44,7 @@ class Watchdog:
         age_s = min(self._place.lease_age_s(), time.time() - self._began)
         if age_s > lease_s:
             with suppress(OSError):  # a full disk, say: try again, and start the controller
-                nginx_process.stop(self._place.router)
+                nginx_process.engage_kill_switch(self._place.router)
         controller = process_identity.read(self._place.controller)
         if controller is not None:
             # the lease may still be that of the one before, which died
@@ -76,8 +76,8 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return  # another warden watches already
-    process_identity.write(place.warden, process_identity.me())
+        return  # another watchdog watches already
+    process_identity.write(place.watchdog, process_identity.me())
     command = [
         sys.executable,
         "-P",
@@ -85,14 +85,14 @@ def main() -> None:
         "fettle.rollout.supervisor.controller_process",
         str(root),
     ]
-    warden = Watchdog(place, command, cwd=root)
+    watchdog = Watchdog(place, command, cwd=root)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: stopped.append(got))
     while not stopped:
-        warden.tick()
+        watchdog.tick()
         time.sleep(TICK_S)
-    place.warden.unlink(missing_ok=True)
+    place.watchdog.unlink(missing_ok=True)
     if (controller := process_identity.read(place.controller)) is not None:
         controller.end(timeout_s=STOP_S)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fettle.rollout.promotion import drift, latency_gate, one_sample_test, srm, two_sample_test
 from fettle.rollout.promotion import e_process as e
-from fettle.rollout.promotion import latency_gate, one_sample_test, srm_and_drift, two_sample_test
 
 shares = st.floats(0.001, 0.999)
 
@@ -98,12 +98,12 @@ def test_it_agrees_with_ville_on_when_a_challenger_is_within_the_margin() -> Non
 def test_a_split_off_by_half_raises_the_alarm_and_a_right_one_does_not() -> None:
     rng = np.random.default_rng(5)
     rows = 200
-    right, wrong = srm_and_drift.start_split(rows), srm_and_drift.start_split(rows)
+    right, wrong = srm.start(rows), srm.start(rows)
     everywhere, told = np.ones(rows, bool), np.full(rows, 0.1)
     for _ in range(3000):
         draw = rng.random(rows)
-        srm_and_drift.update_split(right, draw < 0.1, propensity=told, counts=everywhere)
-        srm_and_drift.update_split(wrong, draw < 0.15, propensity=told, counts=everywhere)
+        srm.update(right, draw < 0.1, propensity=told, counts=everywhere)
+        srm.update(wrong, draw < 0.15, propensity=told, counts=everywhere)
     assert right.alarm.sum() == 0
     assert wrong.alarm.all()
 
@@ -112,14 +112,10 @@ def test_drift_beyond_the_tolerance_is_seen_and_within_it_is_not() -> None:
     from fettle.rollout.promotion.request_records import Arm
 
     rng = np.random.default_rng(5)
-    state = srm_and_drift.start_drift((0.25, 0.25, 0.25, 0.25), 0.1)
+    state = drift.start((0.25, 0.25, 0.25, 0.25), 0.1)
     for _ in range(1000):
-        srm_and_drift.update_drift(
-            state, Arm.CHAMPION, int(rng.choice(4, p=[0.32, 0.2, 0.24, 0.24]))
-        )
-        srm_and_drift.update_drift(
-            state, Arm.CHALLENGER, int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1]))
-        )
+        drift.update(state, Arm.CHAMPION, int(rng.choice(4, p=[0.32, 0.2, 0.24, 0.24])))
+        drift.update(state, Arm.CHALLENGER, int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])))
     assert state.alarm == {Arm.CHAMPION: False, Arm.CHALLENGER: True}
 
 

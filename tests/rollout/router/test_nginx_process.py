@@ -202,17 +202,19 @@ def test_a_certificate_in_a_folder_with_a_space_serves(bench: Bench, tmp_path: P
 def test_weight_zero_reaches_kept_connections_of_old_workers_too(bench: Bench) -> None:
     bench.router.set_routes(bench.routes(weight_percent=100))
     assert bench.ask()[1] == b"B 1"
-    bench.router.set_weight(0)
+    bench.router.stop_challenger()
+    bench.router.set_routes(bench.routes(weight_percent=0))
     assert {bench.ask()[1] for _ in range(50)} == {b"A 1"}
     assert bench.logged(51)[-1].weight_percent == 0
-    bench.router.set_weight(100)
+    bench.router.set_routes(bench.routes(weight_percent=100))
+    bench.router.release_challenger()
     bench.link.close()
     assert bench.ask()[1] == b"B 1"
 
 
-def test_the_stop_switch_works_without_nginx_being_told(bench: Bench) -> None:
+def test_the_kill_switch_works_without_nginx_being_told(bench: Bench) -> None:
     bench.router.set_routes(bench.routes(weight_percent=100))
-    nginx_process.stop(bench.folder)
+    nginx_process.engage_kill_switch(bench.folder)
     assert {bench.ask()[1] for _ in range(20)} == {b"A 1"}
 
 
@@ -256,7 +258,7 @@ def test_reloads_and_a_log_rotation_under_load_lose_no_request_and_no_line(bench
     for thread in threads:
         thread.start()
     for weight in range(10, 70, 10):
-        bench.router.set_weight(weight)
+        bench.router.set_routes(bench.routes(weight_percent=weight))
         bench.router.rotate(most_bytes=1)  # the first time; the next ones wait for it to settle
     stop.set()
     for thread in threads:

@@ -37,14 +37,14 @@ def test_an_equal_challenger_is_promoted_and_no_user_request_fails(theatre: Thea
     assert decisions[-1].reason == status["reason"]
 
 
-def test_a_promoted_release_serves_on_when_the_old_one_and_the_stop_switch_strike(
+def test_a_promoted_release_serves_on_when_the_old_one_and_the_kill_switch_strike(
     theatre: Theatre,
 ) -> None:
     champion, challenger = theatre.release(1), theatre.release(2)
     theatre.start(champion)
     with Users(theatre.serving.port) as users:
         theatre.promote(challenger)  # their connections are still those of the old routes
-        nginx_process.stop(theatre.place.router)
+        nginx_process.engage_kill_switch(theatre.place.router)
         theatre.fail(champion).touch()
         before = users.statuses[200]
         theatre.tick_while(lambda: users.statuses[200] < before + 50)
@@ -72,7 +72,7 @@ def test_a_challenger_that_begins_to_fail_is_rolled_back_and_no_user_sees_an_err
     assert max(drawn) <= rolled_back_s
 
 
-def test_the_stop_switch_waits_for_the_journal_and_for_nothing_else(theatre: Theatre) -> None:
+def test_the_kill_switch_waits_for_the_journal_and_for_nothing_else(theatre: Theatre) -> None:
     champion, challenger = theatre.release(1), theatre.release(2)
     controller = theatre.start(champion)
     controller.obey(theatre.order(challenger, **UNDECIDED))
@@ -92,11 +92,11 @@ def test_the_stop_switch_waits_for_the_journal_and_for_nothing_else(theatre: The
     (folder / "journal.tip.new").rmdir()
 
 
-def test_a_controller_that_hung_takes_the_stop_switch_back(theatre: Theatre) -> None:
+def test_a_controller_that_hung_takes_the_kill_switch_back(theatre: Theatre) -> None:
     controller = theatre.start(theatre.release(1))
     controller.obey(theatre.order(theatre.release(2), **UNDECIDED))
     rollout = theatre.tick_until("step")["rollout"]
-    nginx_process.stop(theatre.place.router)  # as the warden does
+    nginx_process.engage_kill_switch(theatre.place.router)  # as the watchdog does
     switch = theatre.place.router / f"stop-{rollout}"
     assert switch.exists()
     os.utime(theatre.place.lease, (0, 0))
@@ -219,9 +219,11 @@ def test_orders_are_obeyed_and_answered_in_turn(theatre: Theatre) -> None:
     champion, challenger = theatre.release(1), theatre.release(2)
     controller = theatre.start(champion)
     controller.obey(theatre.order(challenger, shadow_requests=10_000))
-    names = [places.post(theatre.place, {"verb": verb}) for verb in ("pause", "undo", "abort")]
+    names = [
+        places.submit_order(theatre.place, {"verb": verb}) for verb in ("pause", "undo", "abort")
+    ]
     controller.tick()
-    answers = [places.answer(theatre.place, name, timeout_s=1) for name in names]
+    answers = [places.await_answer(theatre.place, name, timeout_s=1) for name in names]
     assert answers == [
         {"state": "paused", "reason": "paused by order"},
         {"state": "paused", "reason": "undo does not fit a rollout that is paused"},

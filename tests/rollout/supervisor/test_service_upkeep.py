@@ -90,14 +90,14 @@ def test_an_end_leaves_no_orphan_on_the_port(theatre: Theatre) -> None:
         one.pid for one in below
     ]
     assert nginx_process.orphans(theatre.place.folder / "another") == []
-    nginx_process.end(theatre.place.router)
+    nginx_process.terminate(theatre.place.router)
     assert not any(lives(worker) for worker in below)
     bento_store.check_port("127.0.0.1", theatre.serving.port)
 
 
 def test_a_router_that_cannot_be_started_is_said_and_ends_nothing(theatre: Theatre) -> None:
     controller = theatre.start(theatre.release(1))
-    nginx_process.end(theatre.place.router, timeout_s=1)
+    nginx_process.terminate(theatre.place.router, timeout_s=1)
     with socket.create_server(("127.0.0.1", theatre.serving.port)):
         controller.tick()
     assert theatre.place.problems()["router"].startswith("the router cannot listen on 127.0.0.1 ")

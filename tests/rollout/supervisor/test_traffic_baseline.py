@@ -42,7 +42,7 @@ def write(place: StateLayout, lines: list[str]) -> None:
 def test_the_champions_own_requests_are_counted_and_the_rate_is_of_all(place: StateLayout) -> None:
     n = REQUESTS_LEAST
     write(place, [line(at, 3101 + at % 2, status=200 if at % 20 else 503) for at in range(2 * n)])
-    found = traffic_baseline.learnt(place, ASSUMED)
+    found = traffic_baseline.from_access_log(place, ASSUMED)
     assert found.requests == n
     assert found.assumed == ()
     assert found.traffic.errors == pytest.approx(0.1, abs=1e-3)
@@ -56,7 +56,7 @@ def test_after_a_promotion_the_challenger_is_the_champion(place: StateLayout) ->
     place.write_serving(replace(serving, challenger=challenger, rollout="r1"))
     manifest.write_json(place.rollout("r1") / "status.json", {"state": "promoted"})
     write(place, [line(at, 3102) for at in range(50)])
-    assert traffic_baseline.learnt(place, ASSUMED).requests == 50
+    assert traffic_baseline.from_access_log(place, ASSUMED).requests == 50
 
 
 def test_only_whole_lines_of_the_logs_end_are_read(
@@ -66,9 +66,9 @@ def test_only_whole_lines_of_the_logs_end_are_read(
     write(place, lines)
     size = sum(len(one) + 1 for one in lines[-40:])
     monkeypatch.setattr(traffic_baseline, "RECENT_BYTES", size)
-    assert traffic_baseline.learnt(place, ASSUMED).requests == 40
+    assert traffic_baseline.from_access_log(place, ASSUMED).requests == 40
     monkeypatch.setattr(traffic_baseline, "RECENT_BYTES", size - 5)
-    assert traffic_baseline.learnt(place, ASSUMED).requests == 39
+    assert traffic_baseline.from_access_log(place, ASSUMED).requests == 39
     assert access_log.recent(place.router / "attempts.log", 10**9) == 0
 
 
@@ -76,6 +76,6 @@ def test_without_a_log_or_anything_that_serves_all_is_assumed(
     place: StateLayout, tmp_path: Path
 ) -> None:
     for one in (place, StateLayout(tmp_path / "new")):
-        found = traffic_baseline.learnt(one, ASSUMED)
+        found = traffic_baseline.from_access_log(one, ASSUMED)
         assert (found.traffic, found.requests) == (ASSUMED, 0)
         assert len(found.assumed) == 4

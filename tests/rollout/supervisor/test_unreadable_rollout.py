@@ -112,7 +112,7 @@ def test_a_finished_rollout_never_keeps_the_service_down(
         controller.obey({"verb": end})
         theatre.tick_until("aborted", "promoted")
     controller.close()
-    nginx_process.end(theatre.place.router, timeout_s=2)
+    nginx_process.terminate(theatre.place.router, timeout_s=2)
     for release in (champion, challenger):
         theatre.stop_arm(release)
     damage(journal)  # type: ignore[operator]  # one of DAMAGE
@@ -164,11 +164,15 @@ def test_garbage_in_the_inbox_ends_nothing_and_the_next_order_is_obeyed(theatre:
     controller = theatre.start(None)
     (theatre.place.inbox).mkdir(exist_ok=True)
     (theatre.place.inbox / "1.json").write_text("{}")
-    bad = places.post(theatre.place, {"verb": "start", "challenger": 7, "plan": {"steps": []}})
-    good = places.post(theatre.place, {"verb": "abort"})
-    worse = places.post(theatre.place, {"verb": "start", "challenger": 7, "plan": {"steps": []}})
+    bad = places.submit_order(
+        theatre.place, {"verb": "start", "challenger": 7, "plan": {"steps": []}}
+    )
+    good = places.submit_order(theatre.place, {"verb": "abort"})
+    worse = places.submit_order(
+        theatre.place, {"verb": "start", "challenger": 7, "plan": {"steps": []}}
+    )
     controller.tick()
-    answers = [places.answer(theatre.place, name, timeout_s=0) for name in (bad, good, worse)]
+    answers = [places.await_answer(theatre.place, name, timeout_s=0) for name in (bad, good, worse)]
     assert [str((answer or {}).get("error", ""))[:43] for answer in answers] == [
         "a rollout is under way already: got " + theatre.place.rollouts()[0][:7],
         "",
@@ -205,7 +209,7 @@ def test_a_controller_that_fails_in_every_tick_sends_nobody_to_the_challenger(
     status.unlink()
     status.mkdir()  # so that no tick ends
     switch = theatre.place.router / f"stop-{journal.parent.name}"
-    for before_this in range(fault_backoff.MOST):
+    for before_this in range(fault_backoff.FAULTS_MAX):
         controller = theatre.start(None)
         assert switch.exists() == (before_this > 0)  # a start alone does not take it back
         lease = theatre.place.lease.stat().st_mtime
@@ -218,7 +222,7 @@ def test_a_controller_that_fails_in_every_tick_sends_nobody_to_the_challenger(
     assert served_by(theatre) == {200}
     assert arms_asked(theatre, before) == {address(theatre, champion)}
     assert theatre.place.problems()["controller"].startswith(
-        f"it failed {fault_backoff.MOST} times in the last minute: IsADirectoryError: "
+        f"it failed {fault_backoff.FAULTS_MAX} times in the last minute: IsADirectoryError: "
     )
     status.rmdir()
     again = theatre.start(None)

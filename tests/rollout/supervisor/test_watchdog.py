@@ -22,15 +22,15 @@ STAND_IN = (
 
 
 class Post:
-    """A warden over a stand-in of the controller, with a lease of 1.5 s."""
+    """A watchdog over a stand-in of the controller, with a lease of 1.5 s."""
 
     def __init__(self, folder: Path) -> None:
         self.place = StateLayout(folder)
         (folder / "router").mkdir()
-        (folder / "router" / nginx_process.SWITCH).write_text("stop-r1")
+        (folder / "router" / nginx_process.KILL_SWITCH).write_text("stop-r1")
         self.place.write_serving(replace(ServingState("127.0.0.1", 1, 2, 3), lease_s=1.5))
         command = [sys.executable, "-c", STAND_IN, str(self.place.lease)]
-        self.warden = Watchdog(self.place, command, cwd=folder)
+        self.watchdog = Watchdog(self.place, command, cwd=folder)
 
     @property
     def stopped(self) -> bool:
@@ -40,7 +40,7 @@ class Post:
         """The controller, once it holds a fresh lease."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            self.warden.tick()
+            self.watchdog.tick()
             known = process_identity.read(self.place.controller)
             if known is not None and self.place.lease_age_s() < 0.2:
                 return known
@@ -50,7 +50,7 @@ class Post:
     def tick_until_stopped(self) -> None:
         deadline = time.monotonic() + 20
         while not self.stopped and time.monotonic() < deadline:
-            self.warden.tick()
+            self.watchdog.tick()
             time.sleep(0.02)
 
 
@@ -83,11 +83,11 @@ def test_a_controller_that_hangs_costs_the_challenger_its_traffic(post: Post) ->
 def test_a_controller_that_cannot_start_costs_the_challenger_its_traffic(tmp_path: Path) -> None:
     place = StateLayout(tmp_path)
     (tmp_path / "router").mkdir()
-    (tmp_path / "router" / nginx_process.SWITCH).write_text("stop-r1")
+    (tmp_path / "router" / nginx_process.KILL_SWITCH).write_text("stop-r1")
     place.write_serving(replace(ServingState("127.0.0.1", 1, 2, 3), lease_s=0.3))
-    warden = Watchdog(place, [sys.executable, "-c", "raise SystemExit(1)"], cwd=tmp_path)
+    watchdog = Watchdog(place, [sys.executable, "-c", "raise SystemExit(1)"], cwd=tmp_path)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and not (tmp_path / "router" / "stop-r1").exists():
-        warden.tick()
+        watchdog.tick()
         time.sleep(0.02)
     assert (tmp_path / "router" / "stop-r1").exists()
