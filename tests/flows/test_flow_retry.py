@@ -57,17 +57,19 @@ import json, sys
 from pathlib import Path
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
-from fettle.adapters import graph
+from fettle.adapters import dvc_graph
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.project import Project
 from flows import release
 
 def main():
     tree = Path.cwd()
-    stages, stale = graph.stale(tree)
+    stages, stale = dvc_graph.stale(tree)
     tracker = Tracker(f"sqlite:///{tree / 'mlflow.db'}", tree / "mlflow", "retry")
     tracker.start("retry", {"seed": 1}, {})
-    run = release.Run(Project(tree, tree), False, stages, stale, tracker, graph.warm_parent())
+    run = release.ReleaseRun(
+        Project(tree, tree), False, stages, stale, tracker, dvc_graph.warm_parent()
+    )
     release._current.append(run)
 
     @flow
