@@ -44,14 +44,14 @@ def images() -> torch.Tensor:
 
 
 def test_a_shared_parameter_is_counted_once(tied: nn.Module) -> None:
-    layers = layer_costs.survey(tied, images()[:1])
+    layers = layer_costs.count_layers(tied, images()[:1])
     assert layer_costs.totals(layers)[0] == PARAMETERS
     assert [layer.params for layer in layers] == [160, 2_320, 0, 170]
     assert sum(p.numel() for p in tied.parameters()) == PARAMETERS
 
 
 def test_both_uses_of_a_shared_weight_are_multiplied(tied: nn.Module) -> None:
-    layers = layer_costs.survey(tied, images()[:1])
+    layers = layer_costs.count_layers(tied, images()[:1])
     assert [layer.macs for layer in layers] == [144 * 16, 2_304 * 16, 2_304 * 16, 160]
 
 
@@ -88,7 +88,7 @@ def test_what_is_saved_is_a_copy_in_memory_of_its_own(tied: nn.Module, tmp_path:
 
 def test_the_exported_graph_answers_the_same(tied: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    export_onnx.lower(tied, channels=1, size_px=8, out=path)
+    export_onnx.export(tied, channels=1, size_px=8, out=path)
     from fettle.hardware.runtimes import ort
 
     found = torch.from_numpy(ort.open(path, threads=1).run(images().numpy()))

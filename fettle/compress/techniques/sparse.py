@@ -1,5 +1,4 @@
-"""Sparsity (unstructured pruning): single weights set to zero by magnitude, by a threshold after
-L1 training, or N of every M.
+"""Sparsity: single weights set to zero, by magnitude, by L1 training, or N of every M.
 
 Shapes stay, so no dense runtime is faster for it and the ONNX file is as long as before. What
 shrinks is the file under compression (a download, a wheel, an image layer), and the notes say by

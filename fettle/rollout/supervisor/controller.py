@@ -197,8 +197,7 @@ class Controller:
                 f"there is no rollout to {verb.value}", fix="begin one: `fettle canary start`"
             )
         challenger = self.serving.challenger
-        starts = verb in (Verb.RESUME, Verb.PROMOTE) and challenger is not None
-        if starts and challenger is not None and self._arms.find(challenger.release) is None:
+        if verb in (Verb.RESUME, Verb.PROMOTE) and challenger is not None:
             start_order.verify(challenger)
         actions, reason = self._observer.order(verb)
         self._act(actions)

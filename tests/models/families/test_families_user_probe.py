@@ -126,9 +126,9 @@ def test_thresholds_are_folded_into_a_head_made_first(project: Path, write: Writ
     before, stem = answers(model), dict(model.named_parameters())["stem.bias"].clone()
     amounts = np.array([0.5, 0.0, -0.5], dtype=np.float32)
     head = family.protected(model)[-1]
-    class_balance.check_fold(head, lambda: answers(model))
+    class_balance.check_offsets_fold(head, lambda: answers(model))
     np.testing.assert_array_equal(answers(model), before)
-    class_balance.fold(head, amounts)
+    class_balance.fold_offsets(head, amounts)
     np.testing.assert_allclose(answers(model) - before, np.tile(amounts, (6, 1)), atol=1e-6)
     assert torch.equal(dict(model.named_parameters())["stem.bias"], stem)
 
@@ -146,7 +146,7 @@ def test_thresholds_that_would_not_come_out_are_refused_before_training(
     model = build(project, write, HEAD_FIRST.format(end=end))
     before = answers(model)
     with pytest.raises(ModelError) as caught:
-        class_balance.check_fold(family.protected(model)[-1], lambda: answers(model))
+        class_balance.check_offsets_fold(family.protected(model)[-1], lambda: answers(model))
     text = str(caught.value)
     assert text.startswith("finetune.imbalance: thresholds cannot be folded into this model: got ")
     assert got in text
