@@ -7,12 +7,11 @@ from pathlib import Path
 FOLDER = str(Path(__file__).resolve().parent / "calls")
 # What the process runs before and around a stage: the command line, the check of params.yaml and of
 # the code's digests, and the runner's own reports; none of it makes an artefact.
-DIGESTS = ("code_digest", "input_history", "reachability", "source_index", "source_symbols")
 AROUND = (
     "fettle/cli/",
     "fettle/import_isolation.py",
     "fettle/plugins.py",
-    *(f"fettle/{name}.py" for name in DIGESTS),
+    "fettle/staleness/",
 )
 OUTSIDE = {
     ("stages/__main__.py", "main"),
