@@ -54,9 +54,9 @@ class Preprocess:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 if image.width * image.height > PIXELS_MAX:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
-                packing = _sample_packing(image)
+                packing = sample_packing(image)
                 image.load()
-                if (reason := _scale_unknown(image, packing)) is not None:
+                if (reason := scale_unknown(image, packing)) is not None:
                     raise UnreadableImage(reason)
                 upright = ImageOps.exif_transpose(image)
         except (MemoryError, UnreadableImage):
@@ -99,15 +99,13 @@ def brightness(pixels: Pixels) -> list[float]:
     return [int(total) / flat.shape[1] / 255 for total in flat.sum(axis=1, dtype=np.int64)]
 
 
-# The next two stand in fettle/data/image_inspection.py as well; a test holds both to the same
-# answers.
-def _sample_packing(image: Image.Image) -> str:
+def sample_packing(image: Image.Image) -> str:
     """Return how Pillow unpacks the samples, e.g. "RGB;16B"; ask before the image is loaded."""
     tiles = getattr(image, "tile", [])
     return str(tiles[0][3]) if tiles and image.format in ("PNG", "TIFF") else ""
 
 
-def _scale_unknown(image: Image.Image, packing: str) -> str | None:
+def scale_unknown(image: Image.Image, packing: str) -> str | None:
     """Say why samples of more than 8 bits have no scale that can be relied on; None if they have.
 
     Cameras, microscopes and X-rays store 12 bits in 16: read as 16, such a picture is black.

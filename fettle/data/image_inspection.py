@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fettle.preprocessing import PIXELS_MAX
+from fettle.preprocessing import PIXELS_MAX, sample_packing, scale_unknown
 
 # Raster formats only: Pillow would hand an EPS to Ghostscript. JPEG includes MPO (phone photos).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
@@ -91,42 +91,6 @@ def _brightness(image: Image.Image) -> tuple[float, float]:
         image = image.convert("L")
     low, high = cast(tuple[int, int], image.getextrema())  # of one band
     return low / 255, high / 255
-
-
-# The next two stand in fettle/preprocessing.py as well, which a release carries alone; a test
-# holds both to the same answers.
-def sample_packing(image: Image.Image) -> str:
-    """Return how Pillow unpacks the samples, e.g. "RGB;16B"; ask before the image is loaded."""
-    tiles = getattr(image, "tile", [])
-    return str(tiles[0][3]) if tiles and image.format in ("PNG", "TIFF") else ""
-
-
-def scale_unknown(image: Image.Image, packing: str) -> str | None:
-    """Say why samples of more than 8 bits have no scale that can be relied on; None if they have.
-
-    Cameras, microscopes and X-rays store 12 bits in 16: read as 16, such a picture is black.
-    """
-    if image.mode not in ("I", "F") and ";16" not in packing and not image.mode.startswith("I;"):
-        return None
-    if image.mode.startswith(("I", "F")):
-        samples = np.asarray(image)
-        low, high = float(samples.min()), float(samples.max())
-        if image.mode == "F":
-            if 0 <= low <= high <= 1:
-                return None
-            return f"floating-point samples of {low:g} to {high:g}, where 0 to 1 is taken"
-    else:  # Pillow keeps the upper 8 of colour's 16 bits; alpha has a scale of its own
-        bands = image.split()[: 3 if "RGB" in packing else 1]
-        extrema = [cast(tuple[int, int], band.getextrema()) for band in bands]
-        low, high = 256.0 * min(e[0] for e in extrema), 256.0 * max(e[1] for e in extrema)
-    if low < 0 or high > 65_535:
-        return f"integer samples of {low:.0f} to {high:.0f}, where 0 to 65,535 is taken"
-    if low < high < 4_096:
-        return (
-            f"16-bit samples that end at {high:,.0f} of 65,535: 12 bits or fewer, stored in 16. "
-            "Stretch them to 65,535 (12 bits: times 16), or save them as 8 bits"
-        )
-    return None
 
 
 # First bytes of what a folder of pictures may also hold, and what to do about it.
