@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_nets import NETS, SIDE, Fits, answer, build, images, workshop
+from tiny_nets import NETS, SIDE, Fits, answer, build, compression_context, images
 from torch import nn
 
 from fettle.compress import channel_groups, compression_plan
@@ -50,7 +50,9 @@ def test_a_pruned_model_answers_like_the_full_one_with_those_channels_silent(
 ) -> None:
     full = build(name)
     pruned = copy.deepcopy(full)
-    outcome = prune.apply(pruned, CompressionPlan(), options(importance=importance), workshop())
+    outcome = prune.apply(
+        pruned, CompressionPlan(), options(importance=importance), compression_context()
+    )
     silence(full, outcome.plan)
     torch.testing.assert_close(
         answer(pruned, images()), answer(full, images()), atol=1e-4, rtol=1e-4
@@ -80,7 +82,7 @@ def test_a_width_is_rounded_to_the_multiple_and_never_below_one_nor_above_the_la
 def test_layers_narrower_than_one_multiple_are_left_whole() -> None:
     model = build("mobile")
     outcome = prune.apply(
-        model, CompressionPlan(), options(keep_fraction=0.1), workshop(multiple=32)
+        model, CompressionPlan(), options(keep_fraction=0.1), compression_context(multiple=32)
     )
     assert widths(model)["stem"] == 16
     assert widths(model)["expand"] == 32
@@ -95,10 +97,16 @@ def test_the_share_to_keep_falls_in_a_straight_line_and_ends_at_what_was_asked()
 def test_steps_end_at_the_same_widths_as_one_step() -> None:
     at_once, in_steps = build("mobile"), build("mobile")
     prune.apply(
-        at_once, CompressionPlan(), options(keep_fraction=0.25, steps=1), workshop(multiple=1)
+        at_once,
+        CompressionPlan(),
+        options(keep_fraction=0.25, steps=1),
+        compression_context(multiple=1),
     )
     prune.apply(
-        in_steps, CompressionPlan(), options(keep_fraction=0.25, steps=3), workshop(multiple=1)
+        in_steps,
+        CompressionPlan(),
+        options(keep_fraction=0.25, steps=3),
+        compression_context(multiple=1),
     )
     assert widths(at_once) == widths(in_steps)
     assert widths(at_once)["expand"] == 12
@@ -107,20 +115,20 @@ def test_steps_end_at_the_same_widths_as_one_step() -> None:
 def test_each_step_is_followed_by_a_recovery_with_a_name_of_its_own() -> None:
     fit = Fits()
     asked = prune.Params(steps=3, recover_epochs=4, learning_rate=1e-3, temperature=2, alpha=0.5)
-    prune.apply(build("plain"), CompressionPlan(), asked, workshop(fit=fit))
+    prune.apply(build("plain"), CompressionPlan(), asked, compression_context(fit=fit))
     assert fit.asked == [("step-1", 4), ("step-2", 4), ("step-3", 4)]
     assert fit.settings == [(1e-3, 2.0, 0.5)] * 3
 
 
 def test_no_recovery_epochs_means_no_training() -> None:
     fit = Fits()
-    prune.apply(build("plain"), CompressionPlan(), options(steps=2), workshop(fit=fit))
+    prune.apply(build("plain"), CompressionPlan(), options(steps=2), compression_context(fit=fit))
     assert fit.asked == []
 
 
 def test_a_depthwise_convolution_stays_depthwise_and_as_wide_as_its_neighbours() -> None:
     model = build("mobile")
-    prune.apply(model, CompressionPlan(), options(keep_fraction=0.5), workshop())
+    prune.apply(model, CompressionPlan(), options(keep_fraction=0.5), compression_context())
     depthwise = model.depthwise
     assert isinstance(depthwise, nn.Conv2d)
     assert depthwise.groups == depthwise.in_channels == depthwise.out_channels == 24
@@ -129,7 +137,9 @@ def test_a_depthwise_convolution_stays_depthwise_and_as_wide_as_its_neighbours()
 
 def test_layers_joined_by_an_addition_keep_the_same_channels() -> None:
     model = build("mobile")
-    plan = prune.apply(model, CompressionPlan(), options(keep_fraction=0.5), workshop()).plan
+    plan = prune.apply(
+        model, CompressionPlan(), options(keep_fraction=0.5), compression_context()
+    ).plan
     assert plan.layers["stem"].out == plan.layers["project"].out
     assert plan.layers["stem"].out == plan.layers["expand"].in_
 
@@ -138,7 +148,10 @@ def test_a_protected_layer_keeps_its_channels_and_is_named_with_the_reason() -> 
     model = build("mobile")
     before = widths(model)
     outcome = prune.apply(
-        model, CompressionPlan(), options(), workshop(protected={"project": "the family says so"})
+        model,
+        CompressionPlan(),
+        options(),
+        compression_context(protected={"project": "the family says so"}),
     )
     after = widths(model)
     assert {n: after[n] for n in ("stem", "project")} == {n: before[n] for n in ("stem", "project")}
@@ -151,7 +164,7 @@ def test_a_protected_layer_keeps_its_channels_and_is_named_with_the_reason() -> 
 def test_the_classifier_is_left_alone_even_when_nobody_protects_it(name: str) -> None:
     model = build(name)
     outcome = prune.apply(
-        model, CompressionPlan(), options(keep_fraction=0.1), workshop(multiple=1)
+        model, CompressionPlan(), options(keep_fraction=0.1), compression_context(multiple=1)
     )
     assert widths(model)["classifier"] == 3
     assert outcome.skipped == {"classifier": "its channels are the model's outputs"}
@@ -185,7 +198,7 @@ def test_layers_that_cannot_be_cut_are_skipped_by_name_with_the_reason() -> None
     torch.manual_seed(0)
     model = Odd()
     before = widths(model)
-    outcome = prune.apply(model, CompressionPlan(), options(), workshop())
+    outcome = prune.apply(model, CompressionPlan(), options(), compression_context())
     after = widths(model)
     assert [name for name in before if after[name] < before[name]] == ["free"]
     assert outcome.skipped["grouped"] == (
@@ -209,13 +222,13 @@ def test_layers_with_shared_weights_are_left_alone() -> None:
     twin = nn.Conv2d(16, 16, 3, padding=1, bias=False)
     twin.weight = first.weight
     model.block1.insert(2, twin)  # type: ignore[operator] # a Sequential
-    outcome = prune.apply(model, CompressionPlan(), options(), workshop())
+    outcome = prune.apply(model, CompressionPlan(), options(), compression_context())
     assert outcome.skipped["block1.2"] == "it shares its weights with another layer"
 
 
 def test_a_model_with_nothing_to_prune_says_so() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
-    outcome = prune.apply(model, CompressionPlan(), options(), workshop())
+    outcome = prune.apply(model, CompressionPlan(), options(), compression_context())
     assert outcome.notes == ("no layer could be pruned; see the reasons under skipped",)
     assert outcome.skipped == {"1": "its channels are the model's outputs"}
 
@@ -226,7 +239,7 @@ def test_pruning_twice_gives_the_same_plan_and_the_same_weights(importance: str)
     for _ in range(2):
         model = build("mobile")
         asked = options(importance=importance, steps=2, bn_reestimate=True)
-        plan = prune.apply(model, CompressionPlan(), asked, workshop(seed=3)).plan
+        plan = prune.apply(model, CompressionPlan(), asked, compression_context(seed=3)).plan
         runs.append((plan, model.state_dict()))
     assert runs[0][0] == runs[1][0]
     assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
@@ -235,7 +248,10 @@ def test_pruning_twice_gives_the_same_plan_and_the_same_weights(importance: str)
 def test_random_importance_follows_the_seed() -> None:
     plans = [
         prune.apply(
-            build("plain"), CompressionPlan(), options(importance="random"), workshop(seed=s)
+            build("plain"),
+            CompressionPlan(),
+            options(importance="random"),
+            compression_context(seed=s),
         ).plan
         for s in (1, 2)
     ]
@@ -251,7 +267,7 @@ def test_the_channels_that_matter_stay(importance: str) -> None:
         model.first.weight[weak] *= 1e-3  # type: ignore[index, union-attr] # a parameter
         model.hidden.weight.view(32, 24, 16)[:, weak] *= 1e-3  # type: ignore[operator, union-attr]
     asked = options(importance=importance, keep_fraction=1 / 3)
-    plan = prune.apply(model, CompressionPlan(), asked, workshop()).plan
+    plan = prune.apply(model, CompressionPlan(), asked, compression_context()).plan
     assert plan.layers["first"].out == strong
 
 
@@ -260,13 +276,15 @@ def test_bn_scale_keeps_the_channels_with_the_largest_scale() -> None:
     norm = model.block1[0][1]  # type: ignore[index] # a Sequential
     with torch.no_grad():
         norm.weight[:] = torch.linspace(1.6, 0.1, 16)
-    plan = prune.apply(model, CompressionPlan(), options(importance="bn_scale"), workshop()).plan
+    plan = prune.apply(
+        model, CompressionPlan(), options(importance="bn_scale"), compression_context()
+    ).plan
     assert plan.layers["block1.0.0"].out == tuple(range(8))
 
 
 def test_bn_scale_skips_a_group_without_batchnorm() -> None:
     outcome = prune.apply(
-        build("flat"), CompressionPlan(), options(importance="bn_scale"), workshop()
+        build("flat"), CompressionPlan(), options(importance="bn_scale"), compression_context()
     )
     assert outcome.skipped["first"] == "importance 'bn_scale' finds nothing to read in its group"
 
@@ -276,7 +294,9 @@ def test_equal_scores_keep_the_channels_with_the_lower_numbers() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(0.5)
-    plan = prune.apply(model, CompressionPlan(), options(keep_fraction=1 / 3), workshop()).plan
+    plan = prune.apply(
+        model, CompressionPlan(), options(keep_fraction=1 / 3), compression_context()
+    ).plan
     assert plan.layers["first"].out == tuple(range(8))
 
 
@@ -323,7 +343,7 @@ class Fixed(nn.Module):
 
 def test_a_model_that_does_not_run_after_a_cut_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
-        prune.apply(Fixed(), CompressionPlan(), options(), workshop())
+        prune.apply(Fixed(), CompressionPlan(), options(), compression_context())
     assert str(caught.value) == (
         "the model does not run after pruning: got shape '[1, 16, 8, 8]' is invalid for input of "
         "size 512; a fixed channel count in its forward (a view, a shuffle) does not follow a cut. "
@@ -344,7 +364,7 @@ class Detached(nn.Module):
 
 
 def test_a_layer_that_tracing_does_not_reach_is_named() -> None:
-    outcome = prune.apply(Detached(), CompressionPlan(), options(), workshop())
+    outcome = prune.apply(Detached(), CompressionPlan(), options(), compression_context())
     assert outcome.skipped == {"conv": "no channel of it was met when the model was traced"}
     assert outcome.plan == CompressionPlan()
 
@@ -356,7 +376,7 @@ class Broken(nn.Module):
 
 def test_a_model_that_cannot_be_traced_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
-        prune.apply(Broken(), CompressionPlan(), options(), workshop())
+        prune.apply(Broken(), CompressionPlan(), options(), compression_context())
     assert str(caught.value) == (
         "the model cannot be traced for pruning: got ValueError: only batches of 32, not 1; "
         "pruning follows each channel from layer to layer. Fix: take `prune` out of "
@@ -380,12 +400,12 @@ def test_a_plan_on_a_fresh_model_with_the_weights_gives_the_same_answers(
     asked = options(
         keep_fraction=keep, steps=steps, importance=importance, scope=scope, bn_reestimate=True
     )
-    outcome = prune.apply(model, CompressionPlan(), asked, workshop(multiple=multiple))
+    outcome = prune.apply(model, CompressionPlan(), asked, compression_context(multiple=multiple))
     fresh = build(name, seed=99)
     compression_plan.apply(fresh, CompressionPlan.from_json(outcome.plan.to_json()))
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(answer(fresh, images()), answer(model, images()))
-    again = prune.apply(fresh, outcome.plan, asked, workshop(multiple=multiple))
+    again = prune.apply(fresh, outcome.plan, asked, compression_context(multiple=multiple))
     third = build(name, seed=98)
     compression_plan.apply(third, again.plan)
     third.load_state_dict(fresh.state_dict())
