@@ -8,6 +8,8 @@ from fettle.facts.asked_goal import AskedBudget, AskedObjective
 from fettle.facts.compress_facts import SearchSummary
 from fettle.facts.typed_document import Options, TypedDocument
 
+TrialVerdict = Literal["chosen", "kept", "beaten", "refused"]
+
 
 class TriedRecipe(TypedDocument):
     """One trial; a refused recipe has no figures.
@@ -20,7 +22,7 @@ class TriedRecipe(TypedDocument):
     parent: int  # the trial it goes on from; -1 none
     role: Literal["root", "shrink", "recover"]
     recipe: tuple[Options, ...]
-    verdict: Literal["chosen", "kept", "beaten", "refused"]
+    verdict: TrialVerdict
     reason: str
     value: float | None = None
     foreseen_value: float | None = None
@@ -65,5 +67,11 @@ class SearchDocument(SearchSummary):
 
     def summary(self) -> SearchSummary:
         """Return what compress's manifest says of the search."""
-        names = set(SearchSummary.model_fields)
-        return SearchSummary.model_validate(self.model_dump(include=names))
+        return SearchSummary(
+            goal_met=self.goal_met,
+            why=self.why,
+            truncated=self.truncated,
+            evaluations=self.evaluations,
+            recipe_yaml=self.recipe_yaml,
+            predictor=self.predictor,
+        )
