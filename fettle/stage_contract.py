@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fettle.errors import OurFault
+from fettle.manifest import FactsModel
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -45,8 +46,8 @@ class Inputs:
 class Outputs:
     """What goes into the manifest beside the files a stage wrote under `out`."""
 
+    facts: FactsModel  # the stage's own, of fettle/facts
     measures: Mapping[str, Measure] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)  # Any: see manifest.Manifest.facts
 
 
 class Stage(Protocol):
