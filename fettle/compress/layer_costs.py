@@ -75,7 +75,7 @@ def totals(layers: Sequence[LayerCost]) -> tuple[int, int]:
 
 
 def compare_layers(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[dict[str, Any]]:
-    """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after.
+    """Pair the layers of two models by name, for layers.json; a layer that is gone has zeros after.
 
     Any: a JSON document.
     """

@@ -18,5 +18,5 @@ from fettle.recipes.recovery_training import CompressionJob
 def write(job: CompressionJob, before: ModelState, out: Path) -> None:
     """Sensitivity of the float model, measured and written; see sensitivity_analysis.to_json."""
     context = compression_context(job, before.model, before.plan)
-    survey = sensitivity_analysis.measure_sensitivity(before.model, context)
-    manifest.write_json(out / "sensitivity.json", sensitivity_analysis.to_json(survey))
+    sensitivity = sensitivity_analysis.measure_sensitivity(before.model, context)
+    manifest.write_json(out / "sensitivity.json", sensitivity_analysis.to_json(sensitivity))

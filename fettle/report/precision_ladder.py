@@ -1,9 +1,9 @@
 """Precision ladder of the targets: what each step down in precision bought and cost, by runtime.
 
-The order is that of fettle/hardware/precisions.py. Each rung is held against the one above it that
-was measured in the same runtime; int4 weights are a side step, which int8 is not held against. A
-rung's own verdict is its gate: one that does not pay is refused, and the next one is tried all the
-same, since it is made from the float file too.
+The order is that of fettle/hardware/precisions.py. Each precision is held against the one above it
+that was measured in the same runtime; int4 weights are a side step, which int8 is not held against.
+A target's own verdict is its gate: one that does not pay is refused, and the next one is tried all
+the same, since it is made from the float file too.
 """
 
 from __future__ import annotations
