@@ -76,7 +76,7 @@ def totals(layers: Sequence[LayerCost]) -> tuple[int, int]:
 
 
 def compare_layers(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> LayerTable:
-    """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after."""
+    """Pair the layers of two models by name, for layers.json; one that is gone has zeros after."""
     now = {layer.name: layer for layer in after}
     rows = []
     for old in before:

@@ -1,6 +1,6 @@
 """Sensitivity analysis: the loss after a cut, before any training, per block and per group.
 
-A part is silenced, the mean loss of a few training images is taken, the part comes back. The cost
+A part is ablated, the mean loss of a few training images is taken, the part comes back. The cost
 is kept down by running only what lies behind the part: a model that is a chain of modules
 (nn.Sequential, nested or not) keeps the activations between them. BatchNorm uses the batch's own
 statistics throughout, for the running ones describe inputs that a cut takes away.
@@ -256,7 +256,7 @@ def least_sensitive_blocks(
 
 
 def predicted_increase(
-    survey: SensitivityReport, *, shares: Mapping[str, float], removed: Iterable[str] = ()
+    sensitivity: SensitivityReport, *, shares: Mapping[str, float], removed: Iterable[str] = ()
 ) -> float:
     """Predict the rise of the mean loss (nats) by adding up what was measured part by part.
 
@@ -264,9 +264,9 @@ def predicted_increase(
     `removed` are block names. That the parts do not answer for one another is an assumption; the
     search reports how far it was off.
     """
-    blocks = {block.name: block.loss_increase for block in survey.blocks}
+    blocks = {block.name: block.loss_increase for block in sensitivity.blocks}
     total = sum(blocks[name] for name in removed)
-    for group in survey.groups:
+    for group in sensitivity.groups:
         total += _between(((1.0, 0.0), *group.losses), shares.get(group.name, 1.0))
     return total
 

@@ -1,4 +1,4 @@
-"""Compression context of a model as it stands: what every technique, probe and survey is given."""
+"""Compression context of a model as it stands: what every technique and analysis is given."""
 
 from __future__ import annotations
 

@@ -17,5 +17,5 @@ from fettle.recipes.recovery_training import CompressionJob
 def write(job: CompressionJob, before: ModelState, out: Path) -> None:
     """Sensitivity of the float model, measured and written; see SensitivityDocument."""
     context = compression_context(job, before.model, before.plan)
-    survey = sensitivity_analysis.measure_sensitivity(before.model, context)
-    sensitivity_analysis.document(survey).write(out / "sensitivity.json")
+    sensitivity = sensitivity_analysis.measure_sensitivity(before.model, context)
+    sensitivity_analysis.document(sensitivity).write(out / "sensitivity.json")
