@@ -21,3 +21,4 @@ class IngestFacts(TypedDocument):
     groups: int
     classes: Mapping[str, Mapping[str, int]]
     splits: Mapping[str, str]
+    licence: str | None = None  # of the data, where somebody states it

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sample_facts
 from fake_analyses import profiled, searched, sensitivity
 from PIL import Image
 from safetensors.numpy import save_file
@@ -63,7 +64,7 @@ class Tree:
             address,
             inputs={up: self.digests[up] for up in reads},
             measures=measures or {},
-            facts=facts,
+            facts=sample_facts.of(address, facts),
         )
         self.digests[address] = sealed.digest
         record = {
