@@ -169,7 +169,7 @@ def test_the_facts_rebuild_the_network_from_the_weights(
     np.testing.assert_allclose(
         export_onnx.run_onnx(out / "model.onnx", images.numpy()), reference, atol=1e-4
     )
-    assert facts.classes == CLASSES
+    assert list(facts.classes) == CLASSES
     assert facts.trains is True
     assert facts.params == sum(p.numel() for p in model.parameters())
     assert facts.parity.relative < 1e-4
