@@ -273,7 +273,7 @@ def test_an_onnx_file_is_handed_on_as_it_is(
     outputs, out = run(artefacts, tmp_path, onnx_params(path="given.onnx"))
     assert sorted(p.name for p in out.iterdir()) == ["curve.json", "model.onnx"]
     assert json.loads((out / "curve.json").read_text()) == []
-    facts = dict(outputs.facts)
+    facts = outputs.facts.to_object()
     assert facts.pop("params") > 500
     assert facts == {
         "family": "onnx_file",
