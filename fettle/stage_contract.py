@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol
 
 from fettle.errors import OurFault
-from fettle.manifest import FactsModel
+from fettle.manifest import Facts_co, FactsModel
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -43,10 +43,10 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
+class Outputs(Generic[Facts_co]):
     """What goes into the manifest beside the files a stage wrote under `out`."""
 
-    facts: FactsModel  # the stage's own, of fettle/facts
+    facts: Facts_co  # the stage's own model, of fettle/facts
     measures: Mapping[str, Measure] = field(default_factory=dict)
 
 
@@ -59,5 +59,7 @@ class Stage(Protocol):
     # PER_TARGET = True where it runs once a target; CARRIES_SOURCES = True where its artefact holds
     # the text of our code (fettle/staleness/code_digest.py reads both)
 
-    def run(self, params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    def run(
+        self, params: Params, inputs: Inputs, out: Path, recorder: Recorder
+    ) -> Outputs[FactsModel]:
         """Make the artefact: write only under `out`, read only `inputs` and `params`."""

@@ -12,13 +12,14 @@ import copy
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fettle import memory_format
 from fettle.compress import channel_groups, channel_importance, layer_costs, removable_blocks
 from fettle.compress.technique import Block, CompressionContext, GroupSensitivity, SensitivityReport
 from fettle.errors import ModelError
+from fettle.facts.compress_facts import BlockLoss, GroupLoss, SensitivityDocument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,12 +279,24 @@ def _between(points: Sequence[tuple[float, float]], share: float) -> float:
     return points[0][1]
 
 
-def to_json(report: SensitivityReport) -> dict[str, Any]:  # Any: a JSON document
+def document(report: SensitivityReport) -> SensitivityDocument:
     """Return the document that sensitivity.json holds."""
-    return {
-        "loss": report.loss,
-        "images": report.images,
-        "blocks": [asdict(block) for block in report.blocks],
-        "groups": [asdict(group) for group in report.groups],
-        "skipped": dict(sorted(report.skipped.items())),
-    }
+    return SensitivityDocument(
+        loss=report.loss,
+        images=report.images,
+        blocks=tuple(
+            BlockLoss(
+                name=block.name,
+                layers=block.layers,
+                params=block.params,
+                macs=block.macs,
+                loss_increase=block.loss_increase,
+            )
+            for block in report.blocks
+        ),
+        groups=tuple(
+            GroupLoss(name=group.name, width=group.width, layers=group.layers, losses=group.losses)
+            for group in report.groups
+        ),
+        skipped=dict(sorted(report.skipped.items())),
+    )

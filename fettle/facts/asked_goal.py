@@ -7,7 +7,7 @@ from fettle.facts.typed_document import TypedDocument
 
 
 class AskedObjective(TypedDocument):
-    """What is minimised; `on` is the target it is minimised on, None for the best of all."""
+    """What is minimised; `on`, params.yaml's `target`, is None for the best of all."""
 
     minimise: str
     """What is made as small as can be."""

@@ -61,6 +61,19 @@ class EvaluateFacts(TypedDocument):
     energy: str | None = None
     without_vnni: WithoutVnni | None = None
 
+    @classmethod
+    def unmeasured(cls, target: str, reason: str, size_bytes: int | None) -> EvaluateFacts:
+        """Return the facts of a target that is refused, as nothing was measured."""
+        return cls(
+            target=target,
+            verdict="refused",
+            evidence="not measured",
+            reason=reason,
+            size_bytes=size_bytes,
+            parity=None,
+            latency_ms=None,
+        )
+
 
 class KernelKindTime(TypedDocument):
     """All kernels of one kind: how many, their ms, the share of it spent in int8."""

@@ -18,6 +18,7 @@ from fettle.facts.quantities import (
 )
 from fettle.facts.typed_document import Options, TypedDocument
 
+TrialVerdict = Literal["chosen", "kept", "beaten", "refused"]
 Objective = Annotated[float, Quantity("as the search's `unit` says", low=0)]
 Foreseen = Annotated[float, Quantity("1")]  # a surrogate may say what cannot be
 
@@ -37,7 +38,7 @@ class TriedRecipe(TypedDocument):
     """root is the float model, shrink a smaller one, recover one trained longer."""
     recipe: tuple[Options, ...]
     """Its steps, as compress.recipe would hold them."""
-    verdict: Literal["chosen", "kept", "beaten", "refused"]
+    verdict: TrialVerdict
     """What became of it; kept are those that none beats in both aims."""
     reason: str
     """Why, as a sentence."""
@@ -114,5 +115,11 @@ class SearchDocument(SearchSummary):
 
     def summary(self) -> SearchSummary:
         """Return what compress's manifest says of the search."""
-        names = set(SearchSummary.model_fields)
-        return SearchSummary.model_validate(self.model_dump(include=names))
+        return SearchSummary(
+            goal_met=self.goal_met,
+            why=self.why,
+            truncated=self.truncated,
+            evaluations=self.evaluations,
+            recipe_yaml=self.recipe_yaml,
+            predictor=self.predictor,
+        )

@@ -8,6 +8,8 @@ from fettle.facts.asked_goal import AskedBudget, AskedObjective
 from fettle.facts.evaluate_facts import Evidence, ShipVerdict
 from fettle.facts.typed_document import Measured, TypedDocument
 
+CHOICE = "choice.json"
+
 
 class SelectFacts(TypedDocument):
     """Facts of `stages/select.py`."""

@@ -107,12 +107,10 @@ class JsonFile(BaseModel):
                 _problem((*([key] if key else []), *one["loc"]), one["msg"], one["type"])
                 for one in err.errors()
             ]
-            more = len(problems) - PROBLEMS_SHOWN
+            shown, more = problems[:PROBLEMS_SHOWN], len(problems) - PROBLEMS_SHOWN
             raise ProjectError(
                 f"{path} is not as this fettle writes it",
-                got="; ".join(
-                    [*problems[:PROBLEMS_SHOWN], *([f"{more} more"] if more > 0 else [])]
-                ),
+                got="; ".join([*shown, *([f"{more} more"] if more > 0 else [])]),
                 rule=f"it has the keys of {cls.__name__} ({cls.__module__.replace('.', '/')}.py); "
                 "another version of fettle may have written it",
                 fix=_again(path),
@@ -123,6 +121,13 @@ class TypedDocument(JsonFile):
     """A JSON object whose keys are this model's fields, no others."""
 
     model_config = ConfigDict(extra="forbid")
+
+    def to_object(self) -> dict[str, JsonValue]:
+        """Return the JSON object, to be part of another."""
+        whole: dict[str, JsonValue] = self.model_dump(
+            mode="json", by_alias=True, exclude_unset=True
+        )
+        return whole
 
 
 class TypedRows(JsonFile, RootModel[tuple[Row, ...]], Generic[Row]):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import JsonValue
-
 from fettle.facts.typed_document import TypedDocument
 
 
@@ -39,7 +37,7 @@ class CheckReport(CheckSummary):
 
     table: str
     expectation: str
-    arguments: Mapping[str, JsonValue]
+    arguments: Mapping[str, object]  # plain JSON
     elements: int
     broken: int
     examples: tuple[str, ...]
@@ -70,3 +68,23 @@ class ValidationDocument(TypedDocument):
     limits: CheckedLimits
     great_expectations: str  # its version
     checks: tuple[CheckReport, ...]
+
+    def summary(self) -> ValidateFacts:
+        """Return what the manifest says of it."""
+        return ValidateFacts(
+            passed=self.passed,
+            rows=self.rows,
+            quarantined=self.quarantined,
+            by_rule=self.by_rule,
+            classes=self.classes,
+            checks=tuple(
+                CheckSummary(
+                    name=check.name,
+                    passed=check.passed,
+                    observed=check.observed,
+                    rule=check.rule,
+                    failing=check.failing,
+                )
+                for check in self.checks
+            ),
+        )

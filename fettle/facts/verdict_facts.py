@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from fettle.facts.typed_document import Measured, TypedDocument
+from fettle.measure import Measure
+
+VERDICT = "verdict.json"
 
 
 class BudgetStatus(TypedDocument):
@@ -36,6 +39,11 @@ class VerdictDocument(VerdictFacts):
     """verdict.json: the facts with their Measures, for a person or a script."""
 
     measures: Mapping[str, Measured]
+
+    @classmethod
+    def of(cls, facts: VerdictFacts, measures: Mapping[str, Measure]) -> VerdictDocument:
+        """Put the two together."""
+        return cls.model_validate({**dict(facts), "measures": measures})
 
 
 class ConfusionDocument(TypedDocument):
