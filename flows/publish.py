@@ -17,6 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from fettle import manifest
 from fettle.adapters import bento_store, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
+from fettle.facts.verdict_facts import VerdictFacts
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.project import Project
@@ -40,7 +41,7 @@ def publish(
     """
     package = project.tree / "artifacts" / "package" / "release"
     folder, digest = release_store.publish(package, project.releases)
-    passed = bool(manifest.read(project.tree / "artifacts" / "verdict").facts["passed"])
+    passed = manifest.read(project.tree / "artifacts" / "verdict", VerdictFacts).facts.passed
     tag = bento_store.build(folder, name=params.release.name, version=digest[: manifest.SHORT])
     signing.ensure(folder, bento_store.bento_folder(tag), os.environ)
     data = json.loads((project.tree / "inputs" / "source.json").read_text())

@@ -31,8 +31,10 @@ def show(project: Project, last: Mapping[str, Any], *, fresh: bool) -> None:  # 
 
 def gate_reasons(project: Project) -> list[str]:
     """Return why the gate did not pass."""
-    facts = manifest.read(project.tree / "artifacts" / "verdict", verify=False).facts
-    return [str(reason) for reason in facts["failed"]]
+    from fettle.facts.verdict_facts import VerdictFacts
+
+    verdict = manifest.read(project.tree / "artifacts" / "verdict", VerdictFacts, verify=False)
+    return list(verdict.facts.failed)
 
 
 def _near(path: Path) -> str:

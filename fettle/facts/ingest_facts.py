@@ -29,3 +29,5 @@ class IngestFacts(TypedDocument):
     """Images of each class in train, validation and test."""
     splits: Mapping[str, str]
     """Who divided train, validation and test: own, drawn, drawn from another."""
+    licence: str | None = None
+    """Licence of the data; absent where nobody states it."""

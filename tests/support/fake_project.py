@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sample_facts
 from fake_analyses import profiled, searched, sensitivity, validation_document
 from PIL import Image
 from safetensors.numpy import save_file
 
 from fettle import manifest
 from fettle.data import image_table
-from fettle.manifest import UnreadFacts
 from fettle.measure import Measure
 
 PARITY = {"cosine": 0.9999, "max_abs": 1e-5, "relative": 1e-6, "top1": 1.0}
@@ -65,7 +65,7 @@ class Tree:
             address,
             inputs={up: self.digests[up] for up in reads},
             measures=measures or {},
-            facts=UnreadFacts(facts),
+            facts=sample_facts.of(address, facts),
         )
         self.digests[address] = sealed.digest
         record = {
