@@ -88,9 +88,9 @@ class LazyAside(Net):
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 def test_a_state_that_is_not_all_tensors_is_refused_by_name(kind: type[Net], got: str) -> None:
     assert refusal(kind()) == (
-        f"'s state cannot be saved: got {got}; every entry of its state dict is a tensor of a known "
-        "size; a lazy layer that forward never runs has none. Fix: take that layer out, or make "
-        "it a buffer (register_buffer)."
+        f"'s state cannot be saved: got {got}; every entry of its state dict is a tensor of a "
+        "known size; a lazy layer that forward never runs has none. Fix: take that layer out, or "
+        "make it a buffer (register_buffer)."
     )
 
 
