@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fettle.compress import forward_hooks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+LayerRow = dict[str, str | int]  # of layers.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,10 @@ def totals(layers: Sequence[LayerCost]) -> tuple[int, int]:
     return sum(layer.params for layer in layers), sum(layer.macs for layer in layers)
 
 
-def compare_layers(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[dict[str, Any]]:
-    """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after.
-
-    Any: a JSON document.
-    """
+def compare_layers(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[LayerRow]:
+    """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after."""
     now = {layer.name: layer for layer in after}
-    rows = []
+    rows: list[LayerRow] = []
     for old in before:
         new = now.get(old.name, LayerCost(old.name, old.kind, 0, 0, 0))
         rows.append(

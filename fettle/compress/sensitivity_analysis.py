@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fettle import memory_format
 from fettle.compress import channel_groups, channel_importance, layer_costs, removable_blocks
@@ -278,7 +278,7 @@ def _between(points: Sequence[tuple[float, float]], share: float) -> float:
     return points[0][1]
 
 
-def to_json(report: SensitivityReport) -> dict[str, Any]:  # Any: a JSON document
+def to_json(report: SensitivityReport) -> dict[str, object]:
     """Return the document that sensitivity.json holds."""
     return {
         "loss": report.loss,
