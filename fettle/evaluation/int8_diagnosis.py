@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fettle.data.split_reader import Images
 from fettle.errors import ModelError
@@ -23,7 +22,7 @@ EMULATED_IMAGES = (32, 200)
 AGREES_MIN = 0.95  # of the emulator's exact answers with the runtime's: else it is not believed
 LADDER_IMAGES = 64
 LAYERS_NAMED = 3
-Facts = dict[str, Any]  # Any: JSON
+Facts = dict[str, object]
 
 
 def localise_divergence(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> str:
