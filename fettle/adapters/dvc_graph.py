@@ -102,7 +102,11 @@ def _address(stage: Any) -> str:  # Any: DVC ships no types
 
 
 def _find(repo: Any, tree: Path, name: str) -> Any:  # Any: DVC ships no types
-    return next(s for s in repo.index.stages if _is_of_line(s, tree) and s.name == name)
+    return next(stage for stage in _of_line(repo, tree) if stage.name == name)
+
+
+def _of_line(repo: Any, tree: Path) -> list[Any]:  # Any: DVC ships no types
+    return [stage for stage in repo.index.stages if _is_of_line(stage, tree)]
 
 
 def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, Stale]]:
@@ -279,8 +283,8 @@ def record_first(tree: Path) -> None:
     Without it the first plain `dvc repro` in a clone would change a lock that was committed.
     """
     with _open(tree) as repo:
-        for stage in repo.index.stages:
-            if stage.name == FIRST and _is_of_line(stage, tree) and stage.changed_outs():
+        for stage in _of_line(repo, tree):
+            if stage.name == FIRST and stage.changed_outs():
                 stage.save()
                 stage.dump(update_pipeline=False)
 
