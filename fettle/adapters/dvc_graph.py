@@ -24,6 +24,7 @@ from typing import Any, Literal
 import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.stage.cache import _can_hash
 
 from fettle import params_migration
 from fettle.adapters import dvc_lock
@@ -127,6 +128,8 @@ def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, 
 
 
 def _restorable(repo: Any, stage: Any) -> bool:  # Any: DVC ships no types
+    if not _can_hash(stage):  # a stage of the user's own without deps, say
+        return False
     try:
         stage.save_deps(allow_missing=True)
         return bool(repo.stage_cache._load(stage))
