@@ -164,7 +164,7 @@ def test_a_whole_measure_stays_whole(tmp_path: Path) -> None:
     assert choice.row().speedup == Measure(**speedup)
     choice.write(tmp_path / CHOICE)
     assert (tmp_path / CHOICE).read_text() == text
-    assert '"value": 2' in text
+    assert '"value": 2\n' in text
 
 
 @pytest.mark.parametrize("change", [{"n": 0}, {"unit": ""}, {"value": "2"}, {"extra": 1}])
