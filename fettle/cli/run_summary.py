@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fettle import manifest
+from fettle.facts.last_run import LastRunDict
 from fettle.project import Project
 
 
-def show(project: Project, last: Mapping[str, Any], *, fresh: bool) -> None:  # Any: JSON
+def show(project: Project, last: LastRunDict, *, fresh: bool) -> None:
     """Print the end of a run; `fresh` is False when nothing had to be done."""
     from rich.console import Console
 

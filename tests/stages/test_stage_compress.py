@@ -107,10 +107,10 @@ def test_layers_json_adds_up_to_the_measures(made: Made) -> None:
 def test_each_step_states_what_it_did_and_what_it_left(made: Made) -> None:
     prune, distil = made.outputs.facts.steps
     assert [step["use"] for step in made.outputs.facts.recipe] == ["prune", "distil"]
-    assert (prune["use"], distil["use"]) == ("prune", "distil")
-    assert prune["params"] == distil["params"] == made.outputs.measures["params_after"].value
-    assert prune["skipped"] == {"classifier": "protected by fettle/models/families/small_cnn.py"}
-    assert distil["validation_accuracy"] == made.outputs.measures["accuracy"].value
+    assert (prune.use, distil.use) == ("prune", "distil")
+    assert prune.params == distil.params == made.outputs.measures["params_after"].value
+    assert prune.skipped == {"classifier": "protected by fettle/models/families/small_cnn.py"}
+    assert distil.validation_accuracy == made.outputs.measures["accuracy"].value
 
 
 def test_a_student_is_pruned_and_thinned_and_rebuilt_from_the_plan(
@@ -166,7 +166,7 @@ def test_an_empty_recipe_hands_the_float_model_on(inputs: Inputs, tmp_path: Path
     after = load_file(found.out / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert found.json("plan.json") == CompressionPlan().to_json()
-    assert found.outputs.facts.steps == []
+    assert found.outputs.facts.steps == ()
     assert found.outputs.measures["accuracy_drop"].value == 0
 
 
@@ -212,7 +212,7 @@ def test_a_model_that_lost_everything_is_called_collapsed_in_the_facts(tmp_path:
     recipe = "{use: prune, keep_fraction: 0.5, recover_epochs: 0}"
     found = make(untrained, tmp_path / "out", f"compress.recipe=[{recipe}]")
     (step,) = found.outputs.facts.steps
-    (note,) = step["notes"]
+    (note,) = step.notes
     assert note.startswith("accuracy collapsed: ")
     assert found.recorder.notes["compress.recipe[0]"] == note
 
@@ -221,7 +221,7 @@ def test_a_distillation_that_gains_nothing_is_said(inputs: Inputs, tmp_path: Pat
     recipe = "{use: distil, epochs: 1, learning_rate: 1e-12}"
     found = make(inputs, tmp_path / "out", f"compress.recipe=[{recipe}]")
     (step,) = found.outputs.facts.steps
-    assert [note.partition(":")[0] for note in step["notes"]] == ["it gained nothing"]
+    assert [note.partition(":")[0] for note in step.notes] == ["it gained nothing"]
 
 
 def test_a_loss_that_breaks_down_names_the_rate_of_that_step(

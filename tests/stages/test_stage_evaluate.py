@@ -44,7 +44,7 @@ def test_the_plain_target_is_measured_against_the_float_model(project: TinyProje
         == ("energy_j" in outputs.measures)
         == bool(energy_measurement.counters())
     )
-    assert json.loads(json.dumps(facts)) == facts
+    assert json.loads(json.dumps(facts.to_json())) == facts.to_json()
 
 
 def test_every_figure_has_its_unit_sample_and_split(project: TinyProject) -> None:
@@ -102,9 +102,7 @@ def test_a_slower_and_larger_candidate_is_refused_with_the_numbers(project: Tiny
     assert outputs.facts.verdict == "refused"
     assert outputs.facts.evidence == "measured"
     assert outputs.facts.reason.startswith("not shown to be faster: 0.")
-    assert f"the speed of the float model in {outputs.facts['best_float']}, " in (
-        outputs.facts.reason
-    )
+    assert f"the speed of the float model in {outputs.facts.best_float}, " in (outputs.facts.reason)
     high = outputs.measures["speedup_over_best_float"].high
     assert high is not None
     assert high < 1

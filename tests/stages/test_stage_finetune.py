@@ -169,7 +169,7 @@ def test_the_facts_rebuild_the_network_from_the_weights(
     np.testing.assert_allclose(
         export_onnx.run_onnx(out / "model.onnx", images.numpy()), reference, atol=1e-4
     )
-    assert facts.classes == CLASSES
+    assert list(facts.classes) == CLASSES
     assert facts.trains is True
     assert facts.params == sum(p.numel() for p in model.parameters())
     assert facts.parity.relative < 1e-4
@@ -273,7 +273,7 @@ def test_an_onnx_file_is_handed_on_as_it_is(
     outputs, out = run(artefacts, tmp_path, onnx_params(path="given.onnx"))
     assert sorted(p.name for p in out.iterdir()) == ["curve.json", "model.onnx"]
     assert json.loads((out / "curve.json").read_text()) == []
-    facts = dict(outputs.facts)
+    facts = outputs.facts.to_object()
     assert facts.pop("params") > 500
     assert facts == {
         "family": "onnx_file",

@@ -97,7 +97,7 @@ def test_the_facts_count_what_the_table_holds(desk: Desk) -> None:
         outputs.facts.digest
         == json.loads((desk.root / "inputs" / "source.json").read_text())["digest"]
     )
-    json.dumps(outputs.facts)
+    json.dumps(outputs.facts.to_json())
 
 
 def test_the_same_data_and_seed_give_the_same_bytes(desk: Desk) -> None:

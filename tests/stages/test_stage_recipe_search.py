@@ -116,9 +116,9 @@ def test_limits_that_nothing_can_meet_end_with_the_nearest_miss(
     found = make(inputs, tmp_path / "out", *GOAL, short, "compress.constraints={params_max: 10}")
     assert (found.out / "model.onnx").is_file()
     search = found.outputs.facts.search
-    assert search["goal_met"] is False
-    assert search["why"].startswith("goal not met: the nearest model is ")
-    assert search["why"].endswith(
+    assert search.goal_met is False
+    assert search.why.startswith("goal not met: the nearest model is ")
+    assert search.why.endswith(
         " times a limit of compress.constraints; stopped at its bound of 1 evaluations"
     )
 

@@ -175,7 +175,7 @@ def test_the_facts_and_measures_count_the_same(done: Done) -> None:
     assert measures["class_imbalance"].value == pytest.approx(26 / 25)
     counted = sum(n for splits in facts.classes.values() for n in splits.values())
     assert counted == 59 - 8 == len(done.kept())
-    broken = [c["name"] for c in facts.checks if not c["passed"]]
+    broken = [c.name for c in facts.checks if not c.passed]
     assert sorted(broken) == sorted(facts.by_rule)
 
 

@@ -116,7 +116,7 @@ def test_a_budget_that_the_test_set_cannot_decide_is_not_passed_and_says_the_n_n
         "the 95% upper bound 0.0292 is above the budget of 0.02 (compress.budget): undecidable "
         "with n = 90, about 328 test images would show whether it holds"
     )
-    assert outputs.facts.budget == {
+    assert outputs.facts.budget.to_json() == {
         "status": "undecided",
         "bound": pytest.approx(0.0292, abs=1e-4),
         "n_needed": 328,
@@ -230,4 +230,4 @@ def test_a_broken_limit_of_the_goal_fails_the_verdict(judged: Judged) -> None:
     choice["candidates"][1]["over"] = ["macs is 9, above compress.constraints.macs_max 8"]
     manifest.write_json(path, choice)
     outputs = judged.run("compress.budget.drop_max=0.05")
-    assert outputs.facts.failed == ["macs is 9, above compress.constraints.macs_max 8"]
+    assert list(outputs.facts.failed) == ["macs is 9, above compress.constraints.macs_max 8"]

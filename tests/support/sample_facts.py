@@ -6,10 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fettle.facts.select_facts import CHOICE, ChoiceDocument
-from fettle.facts.stage_facts import FACTS
+from fettle.facts.compress_facts import CompressFacts
+from fettle.facts.evaluate_facts import EvaluateFacts
+from fettle.facts.export_facts import ExportFacts
+from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.ingest_facts import IngestFacts
+from fettle.facts.latency_table_facts import LatencyTableFacts
+from fettle.facts.package_facts import PackageFacts
+from fettle.facts.select_facts import CHOICE, ChoiceDocument, SelectFacts
 from fettle.facts.typed_document import TypedDocument
-from fettle.facts.verdict_facts import VERDICT, VerdictDocument
+from fettle.facts.validate_facts import ValidateFacts
+from fettle.facts.verdict_facts import VERDICT, VerdictDocument, VerdictFacts
+
+FACTS: Mapping[str, type[TypedDocument]] = {
+    "ingest": IngestFacts,
+    "validate": ValidateFacts,
+    "finetune": FinetuneFacts,
+    "latency_table": LatencyTableFacts,
+    "compress": CompressFacts,
+    "export": ExportFacts,
+    "evaluate": EvaluateFacts,
+    "select": SelectFacts,
+    "verdict": VerdictFacts,
+    "package": PackageFacts,
+}
 
 PARITY = {"cosine": 1.0, "max_abs": 0.0, "relative": 0.0, "top1": 1.0}
 SPLITS = {"train": 3, "validation": 2, "test": 2}
