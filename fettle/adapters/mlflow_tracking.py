@@ -36,7 +36,7 @@ class _Call(Protocol):
     def __call__(self, *values: object, **named: object) -> object: ...
 
 
-class _Client:
+class _Guarded:
     """MLflow's client, each of its refusals turned into a TransientError."""
 
     def __init__(self, raw: MlflowApi, error: type[Exception]) -> None:
@@ -60,7 +60,7 @@ class _Client:
 
 
 def _guarded(raw: MlflowApi, error: type[Exception]) -> MlflowApi:
-    return cast(MlflowApi, _Client(raw, error))  # it hands on every call
+    return cast(MlflowApi, _Guarded(raw, error))  # it hands on every call
 
 
 def _connect(uri: str) -> tuple[MlflowApi, type[Exception]]:
