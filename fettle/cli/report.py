@@ -27,7 +27,7 @@ def report(
     """
     from fettle import project as projects
     from fettle import workspace
-    from fettle.report import html_page, report_schema
+    from fettle.report import html_page, report_json
     from fettle.report import report_facts as report_facts
     from fettle.report.markdown_report import markdown as as_markdown
 
@@ -36,7 +36,7 @@ def report(
     place = workspace.locate(home, params, list(set_ or []))
     facts = report_facts.collect(place.tree)
     if json_:
-        print(json.dumps(report_schema.to_json(facts), indent=1))
+        print(json.dumps(report_json.to_json(facts), indent=1))
     elif markdown:
         print(as_markdown(facts))
     else:

@@ -102,8 +102,8 @@ PRECISIONS = (
 class Quantized(Protocol):
     """Quantized model's facts, as a quantizer hands them back."""
 
-    def facts(self) -> Mapping[str, Any]:  # Any: JSON
-        """Return what was stored how, for the manifest; at least quantized_ops and float_ops."""
+    def facts(self) -> Mapping[str, object]:
+        """Return what was stored how, by names of ExportFacts; quantized_ops, float_ops."""
 
 
 class Quantizer(Protocol):

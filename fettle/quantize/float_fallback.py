@@ -1,6 +1,6 @@
 """Float fallback: the layers of an int8 graph that go back to float (float_fallback_rewrite.py).
 
-The ladder here has two rungs: int8 per channel, then float. The 16-bit rungs between them are left
+A layer is int8 per channel, or float (mixed precision). The 16-bit precisions between them are left
 out because both runtimes run them slower than float on a CPU: ONNX Runtime has no fused kernel for
 16-bit Q/DQ or float16 convolutions, OpenVINO widens them.
 """

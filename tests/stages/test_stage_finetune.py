@@ -256,9 +256,6 @@ def test_a_diverging_training_is_a_user_error(artefacts: Path, tmp_path: Path) -
         run(artefacts, tmp_path, parameters(learning_rate=1e30))
 
 
-# a trained ONNX file
-
-
 @pytest.fixture
 def given(trained: tuple[Outputs, Path, MemoryRecorder], tmp_path: Path) -> Path:
     path = tmp_path / "given.onnx"
@@ -339,33 +336,3 @@ assert "torch" not in sys.modules
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert found.returncode == 0, found.stderr
-
-
-# threads
-
-
-@pytest.mark.parametrize(
-    ("physical", "allowed", "asked", "expected"),
-    [
-        (8, 8, None, 8),
-        (8, 2, None, 2),
-        (8, 8, "3", 3),
-        (None, 4, None, 1),
-        (4, 4, "0", 1),
-        (4, 4, "many", 4),
-    ],
-)
-def test_threads_are_the_physical_cores_allowed_and_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-    physical: int | None,
-    allowed: int,
-    asked: str | None,
-    expected: int,
-) -> None:
-    monkeypatch.setattr("psutil.cpu_count", lambda **_: physical)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(allowed)), raising=False)
-    if asked is None:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    else:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert finetune.threads() == expected

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from test_stage_compress import Fatal, Killed, Made, make, make_inputs
+from compress_stage import Fatal, Killed, Made, make, make_inputs
 
 from fettle import manifest
 from fettle.data import image_table
@@ -26,7 +26,7 @@ GOAL = (
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """The project of test_stage_compress, its test images unreadable: nothing may look at them."""
+    """The project of compress_stage.py, its test images unreadable: nothing may look at them."""
     found = make_inputs(tmp_path_factory.mktemp("project"), epochs=8)
     table = found["ingest"] / image_table.IMAGES
     rows = pq.read_table(table).to_pylist()

@@ -59,7 +59,7 @@ PLAN: dict[str, Any] = {
 }
 
 
-class Theatre:
+class RolloutHarness:
     """The project; `tick_until` plays the controller's loop."""
 
     def __init__(self, root: Path) -> None:

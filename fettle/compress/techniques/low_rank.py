@@ -54,10 +54,10 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
+def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose two ranks, where one layer at least is large enough for a split to pay."""
     del multiple, seed
-    largest = max((layer.macs for layer in survey.layers), default=0)
+    largest = max((layer.macs for layer in sensitivity.layers), default=0)
     if largest < 2 * ADDED_MACS_MAX:
         return []
     return [{"rank_fraction": fraction} for fraction in PROPOSED_FRACTIONS]

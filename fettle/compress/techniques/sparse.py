@@ -68,9 +68,9 @@ class Params(Strict):
         return self
 
 
-def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
+def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose half of the weights, then four of five."""
-    del survey, multiple, seed
+    del sensitivity, multiple, seed
     return [{"share": 0.5}, {"share": 0.8}]
 
 

@@ -1,7 +1,7 @@
 """Weights in float16, computed in float32: half of the file, no calibration, next to no loss.
 
-The first rung below fp32. Each weight of a Conv, Gemm or MatMul is stored in float16 behind a Cast,
-which the runtime folds once, when it loads the file: it runs at fp32's speed. The nets of
+The first precision below fp32. Each weight of a Conv, Gemm or MatMul is stored in float16 behind a
+Cast, which the runtime folds once, when it loads the file: it runs at fp32's speed. The nets of
 docs/decisions/0012 changed 0.1, 0 and 0.1 % of their answers.
 """
 

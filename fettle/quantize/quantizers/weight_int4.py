@@ -1,8 +1,8 @@
 """Weights in int4, activations in float: an eighth of the file, a few sensitive layers in int8.
 
-The rung below weight_int8. Two weights share a byte (opset 21), with a scale per output channel,
-and a DequantizeLinear gives them back once, when the runtime loads the file: it runs at fp32's
-speed. Roundings make up for one another (fettle/quantize/gptq.py). Layers that lose most a
+The precision below weight_int8. Two weights share a byte (opset 21), with a scale per output
+channel, and a DequantizeLinear gives them back once, when the runtime loads the file: it runs at
+fp32's speed. Roundings make up for one another (fettle/quantize/gptq.py). Layers that lose most a
 byte saved stay int8, the fewest that keep the bounds: on training images that nothing was fitted
 on, at most `disagreement_max` of the answers change, and the logits' squared error grows by no more
 than ERROR_TIMES what int8 weights leave, or ERROR_SHARE of its variance. docs/decisions/0012.
