@@ -84,7 +84,7 @@ class RolloutHarness:
             folder.mkdir(parents=True)
             file = image_table.IMAGES if name == "ingest" else image_table.ROWS
             pq.write_table(content, folder / file)
-            manifest.write(folder, name, inputs={}, measures={}, facts={})
+            manifest.write(folder, name, inputs={}, measures={}, facts=manifest.UnreadFacts({}))
 
     def release(self, number: int, *, answer: str = "1", passed: bool = True) -> PinnedRelease:
         """Publish a release that answers this class."""
