@@ -10,13 +10,14 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from fettle import manifest
 from fettle.adapters import bento_store, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
+from fettle.facts.last_run import LastRunDict, StageTimeDict
+from fettle.facts.verdict_facts import VerdictFacts
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.project import Project
@@ -33,14 +34,14 @@ def publish(
     tracker: Tracker,
     params: Params,
     sources: git_sources.GitState,
-    stages: Sequence[Mapping[str, Any]],  # Any: JSON, the times of the stages
-) -> dict[str, Any]:
+    stages: Sequence[StageTimeDict],
+) -> LastRunDict:
     """Make the folder, the Bento, the registry's version and the report; return what is kept of the
     run in `.fettle/last.json`.
     """
     package = project.tree / "artifacts" / "package" / "release"
     folder, digest = release_store.publish(package, project.releases)
-    passed = bool(manifest.read(project.tree / "artifacts" / "verdict").facts["passed"])
+    passed = manifest.read(project.tree / "artifacts" / "verdict", VerdictFacts).facts.passed
     tag = bento_store.build(folder, name=params.release.name, version=digest[: manifest.SHORT])
     signing.ensure(folder, bento_store.bento_folder(tag), os.environ)
     data = json.loads((project.tree / "inputs" / "source.json").read_text())
@@ -53,7 +54,7 @@ def publish(
         "gate": "passed" if passed else "not passed",
     }
     version = register(tracker, project, folder, tags, passed=passed)
-    last: dict[str, Any] = {
+    last: LastRunDict = {
         "release": {
             "bento": tag,
             "name": params.release.name,
@@ -104,7 +105,7 @@ def headline(facts: Facts) -> dict[str, float]:
     return {name: measure.value for name, measure in found.items() if measure}
 
 
-def _show(project: Project, tracker: Tracker, last: Mapping[str, Any]) -> None:
+def _show(project: Project, tracker: Tracker, last: LastRunDict) -> None:
     """Render the report and hand its facts to the UIs."""
     facts = report_facts.collect(project.tree)
     html = project.tree / "report" / "index.html"
@@ -128,4 +129,6 @@ def _show(project: Project, tracker: Tracker, last: Mapping[str, Any]) -> None:
         key="targets",
         description="Every target with its verdict",
     )
-    create_table_artifact(last["stages"], key="stages", description="Time a stage")
+    create_table_artifact(
+        [dict(stage) for stage in last["stages"]], key="stages", description="Time a stage"
+    )

@@ -240,7 +240,9 @@ class Tracker:
             )
         )
 
-    def _seal(self, run: str, sealed: manifest.Manifest, folder: Path) -> None:
+    def _seal(
+        self, run: str, sealed: manifest.Manifest[manifest.UnreadFacts], folder: Path
+    ) -> None:
         from mlflow.entities import Metric, RunTag
 
         now = 0

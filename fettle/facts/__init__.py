@@ -4,7 +4,7 @@
     (search_document: search.json), export_facts, evaluate_facts, select_facts, verdict_facts,
     package_facts       what `stages/NAME.py` writes, and what every reader gets
     asked_goal, answer_parity   what two stages say alike
-    stage_facts         which model is of which stage, for who reads all of them
+    last_run            `.fettle/last.json`, the last finished run
     typed_document      how a model is written and read, and what a file that does not fit says
 
 `facts` of a manifest is written and read as NAMEFacts; a Measure stands beside the facts. A key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fettle.facts.quantities import Cosine, Logit, Share, Times
 from fettle.facts.typed_document import TypedDocument
 
 
@@ -10,7 +11,11 @@ class AnswerParity(TypedDocument):
     share of the largest reference logit, share of images with the same winner.
     """
 
-    cosine: float
-    max_abs: float
-    relative: float | None = None  # not taken of a target's file
-    top1: float
+    cosine: Cosine
+    """Smallest cosine of the logits over the images."""
+    max_abs: Logit
+    """Largest difference of two logits."""
+    relative: Times | None = None
+    """The same over the largest reference logit; absent for a target's file."""
+    top1: Share
+    """Share of the images with the same winner."""

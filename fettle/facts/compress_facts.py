@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.quantities import Count, Quantity
 from fettle.facts.typed_document import Options, TypedDocument, TypedRows
+
+SurrogateFigure = Annotated[float, Quantity("1", low=-1)]
 
 
 class RecipeStep(TypedDocument):
@@ -23,11 +27,17 @@ class SearchSummary(TypedDocument):
     """What the search for a recipe came to: the head of search.json."""
 
     goal_met: bool
+    """Whether a model inside the budget and the limits was found."""
     why: str
+    """Why the search ended, as a sentence."""
     truncated: bool
-    evaluations: int
+    """Whether it ended at its clock."""
+    evaluations: Count
+    """Recipes that were tried."""
     recipe_yaml: str
-    predictor: Mapping[str, float]  # the surrogate's errors; empty for too few trials
+    """The recipe found, as params.yaml would hold it."""
+    predictor: Mapping[str, SurrogateFigure]
+    """Errors and rank correlations of the surrogate; empty for too few trials."""
 
 
 class CompressFacts(TypedDocument):

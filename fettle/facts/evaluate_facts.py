@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.quantities import Count, Images, Milliseconds, Share, Times
 from fettle.facts.typed_document import TypedDocument
 
 ShipVerdict = Literal["ship", "refused"]
@@ -27,10 +28,15 @@ class WithoutVnni(TypedDocument):
     """
 
     reason: str
-    images: int | None = None
-    agreement: float | None = None
-    layers: Mapping[str, float] | None = None
+    """What was found, as a sentence; or why nothing was measured."""
+    images: Images | None = None
+    """Images that were scored; absent where nothing was measured."""
+    agreement: Share | None = None
+    """Share of the answers that stay the same."""
+    layers: Mapping[str, Share] | None = None
+    """Share of the sums that saturate, by layer."""
     loses: bool = False
+    """Whether a loss of accuracy is shown."""
 
 
 class EvaluateFacts(TypedDocument):
@@ -73,32 +79,47 @@ class KernelKindTime(TypedDocument):
     """All kernels of one kind: how many, their ms, the share of it spent in int8."""
 
     kind: str
-    kernels: int
-    ms: float
-    int8_share: float
+    """The runtime's name of the kernel's kind."""
+    kernels: Count
+    """Kernels of this kind."""
+    ms: Milliseconds
+    """Their time, of one image."""
+    int8_share: Share
+    """Share of that time spent in int8."""
 
 
 class KernelTime(TypedDocument):
     """One kernel's ms."""
 
     name: str
+    """The runtime's name of the kernel."""
     kind: str
-    ms: float
+    """The runtime's name of its kind."""
+    ms: Milliseconds
+    """Its time, of one image."""
 
 
 class KernelTimes(TypedDocument):
     """Where the time of one file goes, most first; `int8_bound` is what int8 can win at most."""
 
-    ms: float
-    heavy_share: float
-    int8_share: float
-    int8_bound: float
+    ms: Milliseconds
+    """Time of all kernels, of one image."""
+    heavy_share: Share
+    """Share of the time in convolutions and linear layers."""
+    int8_share: Share
+    """Share of the time spent in int8."""
+    int8_bound: Times
+    """How many times faster int8 alone could make it at most (Amdahl)."""
     kinds: tuple[KernelKindTime, ...]
+    """Time by kind of kernel, most first."""
     slowest: tuple[KernelTime, ...]
+    """The slowest kernels, most first."""
 
 
 class ProfileDocument(TypedDocument):
     """profile.json: of the float model and of the candidate, where the runtime has a profiler."""
 
     before: KernelTimes | None = None
+    """The float model under ONNX Runtime; absent without a profiler."""
     after: KernelTimes | None = None
+    """The target's file under its runtime; absent without a profiler."""

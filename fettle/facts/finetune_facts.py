@@ -26,6 +26,7 @@ class FinetuneFacts(TypedDocument):
     params: int
     parity: AnswerParity | None = None
     notes: tuple[str, ...]
+    licence: str | None = None  # of the model, where somebody states it
 
 
 class CurveEpoch(TypedDocument):

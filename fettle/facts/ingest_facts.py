@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fettle.facts.quantities import Count, Images
 from fettle.facts.typed_document import TypedDocument
 
 
@@ -15,9 +16,18 @@ class IngestFacts(TypedDocument):
     """
 
     source: str
-    digest: str  # of the source's content (hex)
-    rows: int
-    unreadable: int
-    groups: int
-    classes: Mapping[str, Mapping[str, int]]
+    """The source's name in params.yaml."""
+    digest: str
+    """Digest of the data's content (64 hex digits)."""
+    rows: Images
+    """Images in the table."""
+    unreadable: Images
+    """Images that cannot be decoded."""
+    groups: Count
+    """Groups of images that may not straddle splits."""
+    classes: Mapping[str, Mapping[str, Images]]
+    """Images of each class in train, validation and test."""
     splits: Mapping[str, str]
+    """Who divided train, validation and test: own, drawn, drawn from another."""
+    licence: str | None = None
+    """Licence of the data; absent where nobody states it."""

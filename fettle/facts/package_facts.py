@@ -56,7 +56,7 @@ class DataOrigin(TypedDocument):
 class ReleaseDocument(TypedDocument):
     """release.json; `files` digests every other file of the release."""
 
-    schema_: int = Field(alias="schema")
+    schema_: str = Field(alias="schema")
     name: str
     target: str
     runtime: RuntimeEntry

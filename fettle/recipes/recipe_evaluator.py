@@ -58,7 +58,7 @@ class RecipeEvaluator:
                 moves.append(tried)
         if recipe:
             epochs = self.job.params.compress.search.final_epochs
-            final = {"use": RECOVERY, "epochs": epochs}
+            final: Options = {"use": RECOVERY, "epochs": epochs}
             value, excess = self.cost_model.cost(state.model, state.layers)
             moves.append(
                 Move(

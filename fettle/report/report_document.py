@@ -155,16 +155,8 @@ class IngestedData(IngestFacts):
     @classmethod
     def of(cls, facts: IngestFacts, fingerprint: SourceFingerprint) -> IngestedData:
         """Put the two together."""
-        return cls(
-            source=facts.source,
-            digest=facts.digest,
-            rows=facts.rows,
-            unreadable=facts.unreadable,
-            groups=facts.groups,
-            classes=facts.classes,
-            splits=facts.splits,
-            fingerprint=fingerprint,
-        )
+        given = {name: getattr(facts, name) for name in facts.model_fields_set}
+        return cls.model_validate({**given, "fingerprint": fingerprint})
 
 
 class MachineFingerprint(TypedDocument, extra="allow"):

@@ -12,6 +12,7 @@ from fettle.report.report_document import SCHEMA, ReportDocument
 from fettle.report.report_measurements import (
     CompressionRatios,
     LatencyRow,
+    MeasuredFigure,
     MetricRow,
     MillisecondsInterval,
     QualityTable,
@@ -129,12 +130,7 @@ def _yardstick(file: Yardstick) -> YardstickRow:
 def _latency(quantiles: Mapping[str, Measure] | None) -> LatencyRow | None:
     if not quantiles:
         return None
-    row = LatencyRow(p50=quantiles["p50"].value)
-    if "p95" in quantiles:
-        row["p95"] = quantiles["p95"].value
-    if "p99" in quantiles:
-        row["p99"] = quantiles["p99"].value
-    return row
+    return LatencyRow.model_validate({name: m.value for name, m in quantiles.items()})
 
 
 def _target(target: TargetFacts) -> TargetRow:
@@ -157,5 +153,8 @@ def _target(target: TargetFacts) -> TargetRow:
         precision=target.precision,
         kept_int8=target.kept_int8,
         without_vnni=target.without_vnni,
-        measures=dict(sorted(target.more.items())),
+        measures={
+            name: MeasuredFigure(m.value, m.unit, m.n, m.low, m.high)
+            for name, m in sorted(target.more.items())
+        },
     )

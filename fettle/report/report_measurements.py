@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,9 +18,10 @@ from fettle.facts.quantities import (
     SizeBytes,
     Times,
 )
-from fettle.facts.typed_document import Measured
+from fettle.facts.typed_document import TypedDocument
 
 Samples = Annotated[int, Quantity("sample", low=1)]
+Figure = Annotated[float, Quantity("as the key `unit` says")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,20 @@ class ValidationInterval:
     """The split whose images were scored."""
 
 
-AnyInterval = (
-    ShareInterval | ShareChangeInterval | MillisecondsInterval | TimesInterval | ValidationInterval
-)
+@dataclass(frozen=True, slots=True)
+class MeasuredFigure:
+    """A measured value that names its unit."""
+
+    value: Figure
+    """The measured value."""
+    unit: str
+    """Its unit; 1 for a share, x for a ratio."""
+    n: Samples
+    """Images, rounds or files behind the value."""
+    low: Figure | None
+    """Lower end of the 95 % interval; null where none was taken."""
+    high: Figure | None
+    """Upper end of the 95 % interval; null where none was taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,14 +176,14 @@ class YardstickRow:
     """Size of the file."""
 
 
-class LatencyRow(TypedDict):
+class LatencyRow(TypedDocument):
     """Quantiles of the latency of one image."""
 
     p50: Milliseconds
     """Median."""
-    p95: NotRequired[Milliseconds]
+    p95: Milliseconds | None = None
     """95th percentile."""
-    p99: NotRequired[Milliseconds]
+    p99: Milliseconds | None = None
     """99th percentile."""
 
 
@@ -213,5 +225,5 @@ class TargetRow:
     """Layers of a file with int4 weights whose weights stay int8; null for other files."""
     without_vnni: WithoutVnni | None
     """An int8 ONNX as an x86 CPU without VNNI would answer, emulated; null for other files."""
-    measures: Mapping[str, Measured]
+    measures: Mapping[str, MeasuredFigure]
     """Everything else evaluate measured, each with its unit."""

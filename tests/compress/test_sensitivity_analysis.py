@@ -94,9 +94,9 @@ def test_without_shares_the_groups_are_listed_and_not_measured() -> None:
 
 
 def test_a_survey_survives_json() -> None:
-    doc = sensitivity_analysis.to_json(
+    doc = sensitivity_analysis.document(
         sensitivity_analysis.measure_sensitivity(chain(), compression_context())
-    )
+    ).to_json()
     assert json.loads(json.dumps(doc))["blocks"][1]["name"] == "1.1"
     assert set(doc) == {"loss", "images", "blocks", "groups", "skipped"}
 

@@ -25,6 +25,7 @@ STAGE = """
 import errno, os, time
 from pathlib import Path
 from fettle.errors import DataError
+from fettle.manifest import UnreadFacts
 from fettle.stage_contract import Outputs
 
 READS, SECTIONS, MEASURES = (), ("seed",), False
@@ -37,7 +38,7 @@ def run(params, inputs, out, recorder):
     (out / "half.txt").write_text("half")
     if len(before) < FAULTS:
         {fault}
-    return Outputs(facts={{"attempt": len(before) + 1}})
+    return Outputs(facts=UnreadFacts({{"attempt": len(before) + 1}}))
 """
 ENTRY = """
 import sys, importlib

@@ -75,8 +75,8 @@ def test_the_onnx_answers_like_the_reference(inputs: Inputs, made: Made) -> None
     reference = load_arrays(made.out / "reference.safetensors")
     logits = ort.open(made.out / "model.onnx", threads=1).run(validation_batch(inputs))
     np.testing.assert_allclose(logits, reference["logits"], atol=1e-4)
-    assert made.outputs.facts["parity"]["relative"] < 1e-4
-    assert made.outputs.facts["parity"]["top1"] == 1.0
+    assert made.outputs.facts.parity.relative < 1e-4
+    assert made.outputs.facts.parity.top1 == 1.0
 
 
 def test_the_reference_holds_the_first_validation_images_as_they_are(
@@ -105,12 +105,12 @@ def test_layers_json_adds_up_to_the_measures(made: Made) -> None:
 
 
 def test_each_step_states_what_it_did_and_what_it_left(made: Made) -> None:
-    prune, distil = made.outputs.facts["steps"]
-    assert [step["use"] for step in made.outputs.facts["recipe"]] == ["prune", "distil"]
-    assert (prune["use"], distil["use"]) == ("prune", "distil")
-    assert prune["params"] == distil["params"] == made.outputs.measures["params_after"].value
-    assert prune["skipped"] == {"classifier": "protected by fettle/models/families/small_cnn.py"}
-    assert distil["validation_accuracy"] == made.outputs.measures["accuracy"].value
+    prune, distil = made.outputs.facts.steps
+    assert [step["use"] for step in made.outputs.facts.recipe] == ["prune", "distil"]
+    assert (prune.use, distil.use) == ("prune", "distil")
+    assert prune.params == distil.params == made.outputs.measures["params_after"].value
+    assert prune.skipped == {"classifier": "protected by fettle/models/families/small_cnn.py"}
+    assert distil.validation_accuracy == made.outputs.measures["accuracy"].value
 
 
 def test_a_student_is_pruned_and_thinned_and_rebuilt_from_the_plan(
@@ -166,7 +166,7 @@ def test_an_empty_recipe_hands_the_float_model_on(inputs: Inputs, tmp_path: Path
     after = load_file(found.out / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert found.json("plan.json") == CompressionPlan().to_json()
-    assert found.outputs.facts["steps"] == []
+    assert found.outputs.facts.steps == ()
     assert found.outputs.measures["accuracy_drop"].value == 0
 
 
@@ -211,8 +211,8 @@ def test_a_model_that_lost_everything_is_called_collapsed_in_the_facts(tmp_path:
     untrained = make_inputs(tmp_path / "project", epochs=0)
     recipe = "{use: prune, keep_fraction: 0.5, recover_epochs: 0}"
     found = make(untrained, tmp_path / "out", f"compress.recipe=[{recipe}]")
-    (step,) = found.outputs.facts["steps"]
-    (note,) = step["notes"]
+    (step,) = found.outputs.facts.steps
+    (note,) = step.notes
     assert note.startswith("accuracy collapsed: ")
     assert found.recorder.notes["compress.recipe[0]"] == note
 
@@ -220,8 +220,8 @@ def test_a_model_that_lost_everything_is_called_collapsed_in_the_facts(tmp_path:
 def test_a_distillation_that_gains_nothing_is_said(inputs: Inputs, tmp_path: Path) -> None:
     recipe = "{use: distil, epochs: 1, learning_rate: 1e-12}"
     found = make(inputs, tmp_path / "out", f"compress.recipe=[{recipe}]")
-    (step,) = found.outputs.facts["steps"]
-    assert [note.partition(":")[0] for note in step["notes"]] == ["it gained nothing"]
+    (step,) = found.outputs.facts.steps
+    assert [note.partition(":")[0] for note in step.notes] == ["it gained nothing"]
 
 
 def test_a_loss_that_breaks_down_names_the_rate_of_that_step(
@@ -257,7 +257,7 @@ def test_the_calibration_digest_covers_the_images_that_export_takes(
     inputs: Inputs, made: Made
 ) -> None:
     train = split_reader.images(inputs, settings(), "train")
-    assert made.outputs.facts["calibration_digest"] == compress.images_digest(train, 16)
+    assert made.outputs.facts.calibration_digest == compress.images_digest(train, 16)
     shorter = replace(train, ids=train.ids[:20], pixels=train.pixels[:20])
     assert compress.images_digest(shorter, 16) == compress.images_digest(train, 16)
     assert compress.images_digest(train, 17) != compress.images_digest(train, 16)

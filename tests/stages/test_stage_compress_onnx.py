@@ -36,7 +36,7 @@ def test_an_onnx_file_goes_through_unchanged(onnx_inputs: Inputs, tmp_path: Path
     given = (onnx_inputs["finetune"] / "model.onnx").read_bytes()
     assert (found.out / "model.onnx").read_bytes() == given
     assert found.json("layers.json") == []
-    assert found.outputs.facts["parity"]["max_abs"] == 0
+    assert found.outputs.facts.parity.max_abs == 0
     assert found.outputs.measures["accuracy"].value > 0.9
     assert found.outputs.measures["params_after"].value > 1000
     reference = load_arrays(found.out / "reference.safetensors")

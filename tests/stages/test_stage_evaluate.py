@@ -33,18 +33,18 @@ def test_the_plain_target_is_measured_against_the_float_model(project: TinyProje
     plain(project)
     outputs = run(project, "x86_ort_fp32")
     facts = outputs.facts
-    assert facts["evidence"] == "measured"
-    assert facts["parity"]["top1"] == 1.0
-    assert facts["parity"]["max_abs"] < 1e-4
-    assert facts["baseline_size_bytes"] > facts["plain_size_bytes"] == facts["size_bytes"]
-    assert facts["verdict"] == "ship"
-    assert facts["reason"].startswith("faster: ")
+    assert facts.evidence == "measured"
+    assert facts.parity.top1 == 1.0
+    assert facts.parity.max_abs < 1e-4
+    assert facts.baseline_size_bytes > facts.plain_size_bytes == facts.size_bytes
+    assert facts.verdict == "ship"
+    assert facts.reason.startswith("faster: ")
     assert (
-        (facts["energy"] is None)
+        (facts.energy is None)
         == ("energy_j" in outputs.measures)
         == bool(energy_measurement.counters())
     )
-    assert json.loads(json.dumps(facts)) == facts
+    assert json.loads(json.dumps(facts.to_json())) == facts.to_json()
 
 
 def test_every_figure_has_its_unit_sample_and_split(project: TinyProject) -> None:
@@ -82,10 +82,10 @@ def test_a_sound_smaller_int8_file_ships(project: TinyProject) -> None:
     project.write_reference()
     int8(project)
     outputs = run(project, "x86_ort_int8")
-    assert outputs.facts["verdict"] == "ship"
-    assert "smaller: " in outputs.facts["reason"]
+    assert outputs.facts.verdict == "ship"
+    assert "smaller: " in outputs.facts.reason
     assert outputs.measures["accuracy_drop"].value < 0.1
-    assert outputs.facts["latency_ms"]["p50"] == outputs.measures["latency_p50_ms"].value
+    assert outputs.facts.latency_ms.p50 == outputs.measures["latency_p50_ms"].value
 
 
 def test_a_slower_and_larger_candidate_is_refused_with_the_numbers(project: TinyProject) -> None:
@@ -99,13 +99,10 @@ def test_a_slower_and_larger_candidate_is_refused_with_the_numbers(project: Tiny
     project.write_reference()
     small.write_bytes(kept)
     outputs = run(project, "x86_ort_int8")
-    assert outputs.facts["verdict"] == "refused"
-    assert outputs.facts["evidence"] == "measured"
-    assert outputs.facts["reason"].startswith("not shown to be faster: 0.")
-    assert (
-        f"the speed of the float model in {outputs.facts['best_float']}, "
-        in (outputs.facts["reason"])
-    )
+    assert outputs.facts.verdict == "refused"
+    assert outputs.facts.evidence == "measured"
+    assert outputs.facts.reason.startswith("not shown to be faster: 0.")
+    assert f"the speed of the float model in {outputs.facts.best_float}, " in (outputs.facts.reason)
     high = outputs.measures["speedup_over_best_float"].high
     assert high is not None
     assert high < 1
@@ -117,13 +114,12 @@ def test_broken_answers_are_refused_though_smaller(project: TinyProject) -> None
     name = next(k for k, w in held.items() if w.dtype == np.int8 and w.ndim == 2)  # Gemm's
     tiny_onnx.replace_weight(folder / "model.onnx", name, held[name][::-1].copy())
     outputs = run(project, "x86_ort_int8")
-    assert outputs.facts["verdict"] == "refused"
-    assert outputs.facts["reason"].startswith(
+    assert outputs.facts.verdict == "refused"
+    assert outputs.facts.reason.startswith(
         "it answers otherwise than the compressed model: same winner on "
     )
-    assert (
-        "; from fp32 ONNX to this file, the first layer that diverges is 'gemm' (-"
-        in (outputs.facts["reason"])
+    assert "; from fp32 ONNX to this file, the first layer that diverges is 'gemm' (-" in (
+        outputs.facts.reason
     )
 
 
@@ -132,8 +128,8 @@ def test_answers_that_are_no_numbers_are_refused(project: TinyProject) -> None:
     model = project.folder("export@x86_ort_fp32") / "model.onnx"
     tiny_onnx.replace_weight(model, "gb", np.full(3, np.nan, dtype=np.float32))
     outputs = run(project, "x86_ort_fp32")
-    assert (outputs.facts["verdict"], outputs.facts["evidence"]) == ("refused", "not measured")
-    assert outputs.facts["reason"] == (
+    assert (outputs.facts.verdict, outputs.facts.evidence) == ("refused", "not measured")
+    assert outputs.facts.reason == (
         "the model answers with values that are no numbers: got 90 of 90 logits; every logit is "
         "finite. Fix: look for an overflow in the model, or drop this target."
     )
@@ -144,11 +140,11 @@ def test_what_export_could_not_make_is_not_measured(project: TinyProject, fact: 
     exported(project, "x86_ort_int8", entry=None, **{fact: "the reason, in one sentence"})
     outputs = run(project, "x86_ort_int8")
     assert outputs.measures == {}
-    assert outputs.facts["verdict"] == "refused"
-    assert outputs.facts["evidence"] == "not measured"
-    assert outputs.facts["reason"] == "the reason, in one sentence"
-    assert outputs.facts["parity"] is None
-    assert outputs.facts["latency_ms"] is None
+    assert outputs.facts.verdict == "refused"
+    assert outputs.facts.evidence == "not measured"
+    assert outputs.facts.reason == "the reason, in one sentence"
+    assert outputs.facts.parity is None
+    assert outputs.facts.latency_ms is None
 
 
 def test_a_target_of_other_hardware_is_not_measured_here(
@@ -161,12 +157,12 @@ def test_a_target_of_other_hardware_is_not_measured_here(
     )
     monkeypatch.setattr(x86_ort_int8, "TARGET", elsewhere)
     outputs = run(project, "x86_ort_int8")
-    assert outputs.facts["evidence"] == "not measured"
-    assert outputs.facts["reason"] == (
+    assert outputs.facts.evidence == "not measured"
+    assert outputs.facts.reason == (
         "x86_ort_int8 runs on RISC-V CPU (riscv64 or rv64), this machine is "
         f"{platform.machine()}: a latency taken here would say nothing"
     )
-    assert outputs.facts["size_bytes"] > 0
+    assert outputs.facts.size_bytes > 0
 
 
 def test_a_machine_that_is_not_the_recorded_one_is_refused(project: TinyProject) -> None:
@@ -197,5 +193,5 @@ def test_an_uncompressed_model_ships_as_itself(project: TinyProject) -> None:
     project.write_reference()
     plain(project)
     outputs = run(project, "x86_ort_fp32")
-    assert outputs.facts["verdict"] == "ship"
-    assert outputs.facts["reason"] == "it is the float model itself: nothing was compressed"
+    assert outputs.facts.verdict == "ship"
+    assert outputs.facts.reason == "it is the float model itself: nothing was compressed"

@@ -64,13 +64,13 @@ def test_energy_is_measured_where_counted_and_else_said_not_to_be(
     )
     outputs = run(project, "x86_ort_fp32")
     assert "energy_j" not in outputs.measures
-    assert outputs.facts["energy"] == (
+    assert outputs.facts.energy == (
         f"NOT_MEASURED: no energy counter that may be read under {package.parent}"
     )
     (package / "name").write_text("package-0\n")
     (package / "energy_uj").write_text("5\n")
     outputs = run(project, "x86_ort_fp32")
-    assert outputs.facts["energy"] is None
+    assert outputs.facts.energy is None
     assert outputs.measures["energy_j"].n == evaluate.ENERGY_IMAGES
 
 
@@ -90,7 +90,7 @@ def test_more_rounds_are_taken_up_to_a_bound_while_the_speed_up_is_in_doubt(
     assert rounds_taken == [20, 40, 120, 20, 20]
     assert outputs.measures["speedup_over_best_float"].n == 180
     assert outputs.measures["speedup_by_optimisation"].n == 20  # no further look is taken at it
-    assert outputs.facts["verdict"] == "refused"
+    assert outputs.facts.verdict == "refused"
 
 
 def test_the_best_float_runtime_is_the_one_to_beat(
@@ -108,7 +108,7 @@ def test_the_best_float_runtime_is_the_one_to_beat(
     if not openvino.available().ok:
         pytest.skip("needs openvino")
     outputs = run(project, "x86_ort_fp32")
-    assert outputs.facts["best_float"] == "openvino"
+    assert outputs.facts.best_float == "openvino"
     assert outputs.measures["best_float_latency_p50_ms"].value == 1.0
     # graph optimisation's gain is told apart from compression's: 5 / 2 = 7.5 / 2.5 * 1.25 / 1.5
     optimised = {
@@ -121,7 +121,7 @@ def test_the_best_float_runtime_is_the_one_to_beat(
         )
     }
     assert list(optimised.values()) == [1.5, 1.25, 3.0, 2.5]
-    assert outputs.facts["reason"].startswith(
+    assert outputs.facts.reason.startswith(
         "not shown to be faster: 0.50x (0.50 to 0.50) the speed of the float model in openvino, "
     )
 
@@ -138,16 +138,17 @@ def test_where_the_time_goes_is_written_before_and_after(project: TinyProject) -
 def test_int8_is_also_scored_as_a_cpu_without_vnni_answers(project: TinyProject) -> None:
     int8(project)
     outputs = run(project, "x86_ort_int8")
-    facts = outputs.facts["without_vnni"]
-    assert (facts["images"], facts["loses"]) == (60, False)
-    assert facts["agreement"] > 0.9
+    facts = outputs.facts.without_vnni
+    assert (facts.images, facts.loses) == (60, False)
+    assert facts.agreement > 0.9
     assert outputs.measures["accuracy_without_vnni"].n == 60
-    assert facts["reason"].startswith("on x86 without VNNI no loss is shown (")
+    assert facts.reason.startswith("on x86 without VNNI no loss is shown (")
 
 
 def test_a_model_too_large_to_emulate_says_so(project: TinyProject) -> None:
     int8(project)
     exported(project, "x86_ort_int8", macs=10**9)
     outputs = run(project, "x86_ort_int8")
-    assert outputs.facts["without_vnni"] == {"reason": "not measured: only 1 images, it takes 32"}
+    without = outputs.facts.without_vnni
+    assert without.to_json() == {"reason": "not measured: only 1 images, it takes 32"}
     assert "accuracy_without_vnni" not in outputs.measures

@@ -26,7 +26,7 @@ class Line:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.work = TinyRelease(root / "project")
-        self.digest = str(self.work.package().facts["digest"])
+        self.digest = str(self.work.package().facts.digest)
         self.env = served.environment(root / "served")
         self.store = Path(self.env["BENTOML_HOME"])
         self.tag = bento_store.build(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import sample_facts
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -112,7 +113,9 @@ def seal(folder: Path, *, trains: bool) -> None:
         "size_px": SIDE,
         "trains": trains,
     }
-    manifest.write(folder, "finetune", inputs={}, measures={}, facts=facts)
+    manifest.write(
+        folder, "finetune", inputs={}, measures={}, facts=sample_facts.of("finetune", facts)
+    )
 
 
 def make_inputs(root: Path, *, epochs: int) -> Inputs:

@@ -55,7 +55,9 @@ def searched() -> dict[str, Any]:
         "chance_min": 0.7,
         "best": 9,
         "front": [0, 3, 9],
+        "aim": "objective",
         "recipe": trials[9]["recipe"],
+        "recipe_yaml": "recipe:\n- {use: prune, keep_fraction: 0.27}\n",
         "predictor": {"drop_mean_absolute_error": 0.006, "rank_correlation": 0.83},
         "curve": [],
         "trials": trials,
@@ -92,4 +94,20 @@ def profiled(scale: float, *, int8: bool) -> dict[str, Any]:
             for k, n, ms in kinds
         ],
         "slowest": [{"name": "hardtanh_2_nchwc", "kind": conv, "ms": 0.07 * scale}],
+    }
+
+
+def validation_document(facts: dict[str, Any], checks: list[dict[str, Any]]) -> dict[str, Any]:
+    """What Great Expectations found (fettle/data/validation_page.py)."""
+    limits = {"labels": None, "class_images_min": 10, "class_imbalance_max": 3.0}
+    limits |= {"size_px_min": 8, "size_px_max": 64, "null_max_fraction": 0.0}
+    asked = {"table": "images", "expectation": "expect_column_values_to_be_in_set"}
+    asked |= {"arguments": {}, "elements": 60, "broken": 0, "examples": [], "fix": "mend it"}
+    return {
+        **facts,
+        "kept": 59,
+        "overview": {"format": {"PNG": 60}},
+        "limits": limits,
+        "great_expectations": "1.0",
+        "checks": [check | asked for check in checks],
     }

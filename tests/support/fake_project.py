@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fake_analyses import profiled, searched, sensitivity
+import sample_facts
+from fake_analyses import profiled, searched, sensitivity, validation_document
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -19,6 +20,7 @@ from fettle import manifest
 from fettle.data import image_table
 from fettle.measure import Measure
 
+PARITY = {"cosine": 0.9999, "max_abs": 1e-5, "relative": 1e-6, "top1": 1.0}
 CLASSES = ["<b>&", "seven", "three"]
 TARGETS = ["x86_ort_fp32", "x86_ort_int8", "x86_openvino_fp32", "x86_openvino_int8"]
 
@@ -63,7 +65,7 @@ class Tree:
             address,
             inputs={up: self.digests[up] for up in reads},
             measures=measures or {},
-            facts=facts,
+            facts=sample_facts.of(address, facts),
         )
         self.digests[address] = sealed.digest
         record = {
@@ -76,8 +78,10 @@ class Tree:
         }
         manifest.write_json(self.root / "records" / f"{address}.json", record)
 
-    def facts(self, address: str) -> Mapping[str, Any]:
-        return manifest.read(self.folder(address), verify=False).facts
+    def facts(self, address: str) -> dict[str, Any]:
+        facts = manifest.read(self.folder(address), verify=False).facts.document
+        assert isinstance(facts, dict)
+        return facts
 
     def measures(self, address: str) -> Mapping[str, Measure]:
         return manifest.read(self.folder(address), verify=False).measures
@@ -113,7 +117,8 @@ def ingest(tree: Tree) -> None:
     pq.write_table(pa.Table.from_pylist(rows, image_table.SCHEMA), folder / image_table.IMAGES)
     splits = {"train": 12, "validation": 4, "test": 4}
     facts = {"source": "digits", "digest": "d" * 64, "rows": 60, "unreadable": 1, "groups": 0}
-    tree.seal("ingest", {**facts, "classes": dict.fromkeys(CLASSES, splits)})
+    divided = dict.fromkeys(splits, "drawn")
+    tree.seal("ingest", {**facts, "classes": dict.fromkeys(CLASSES, splits), "splits": divided})
 
 
 def validate(tree: Tree) -> None:
@@ -125,13 +130,15 @@ def validate(tree: Tree) -> None:
     reason = "cannot be decoded: <script>alert(1)</script>"
     bad = [{"row": "0000", "rule": "unreadable", "reason": reason}]
     pq.write_table(pa.Table.from_pylist(bad), folder / image_table.QUARANTINE)
-    facts = {"passed": True, "rows": 60, "quarantined": 1, "by_rule": {"unreadable": 1}}
     check = {"name": "labels_known", "rule": "every label is known", "failing": "quarantine"}
     checks = [
         {**check, "passed": True, "observed": "3 labels & none else"},
         {**check, "rule": "every image decodes", "passed": False, "observed": "1 broken"},
     ]
-    tree.seal("validate", facts, reads=("ingest",), validation={"checks": checks})
+    facts = {"passed": True, "rows": 60, "quarantined": 1, "by_rule": {"unreadable": 1}}
+    facts["classes"] = {label: {"train": 12, "validation": 4, "test": 4} for label in CLASSES}
+    document = validation_document(facts, checks)
+    tree.seal("validate", {**facts, "checks": checks}, reads=("ingest",), validation=document)
 
 
 def finetune(tree: Tree) -> None:
@@ -147,6 +154,8 @@ def finetune(tree: Tree) -> None:
         for at in range(1, 9)
     ]
     facts = {"family": "small_cnn", "options": {}, "classes": CLASSES, "trains": True}
+    facts |= {"channels": 1, "size_px": 8, "epochs": 8, "best_epoch": 8, "params": 78_000}
+    facts |= {"parity": PARITY, "notes": []}
     measures = {"accuracy": m(0.989, 0.96, 0.997, n=179)}
     tree.seal("finetune", facts, measures, reads=("ingest", "validate"), curve=curve)
 
@@ -166,7 +175,14 @@ def compress(tree: Tree) -> None:
         for at in range(12)
     ]
     steps = [
-        {"use": "prune", "params": 20_280, "macs": 288_000, "validation_accuracy": 0.97},
+        {
+            "use": "prune",
+            "params": 20_280,
+            "macs": 288_000,
+            "validation_accuracy": 0.97,
+            "notes": [],
+            "skipped": {},
+        },
         {
             "use": "distil",
             "params": 20_280,
@@ -182,7 +198,11 @@ def compress(tree: Tree) -> None:
         "params_before": m(78_000, n=1),
         "macs_before": m(1_080_000, n=1),
     }
-    facts = {"steps": steps, "trains": True}
+    found = searched()
+    kept = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
+    facts = {"steps": steps, "trains": True, "classes": CLASSES, "calibration_digest": "f" * 64}
+    facts |= {"recipe": found["recipe"], "parity": PARITY}
+    facts["search"] = {key: found[key] for key in kept}
     rng = np.random.default_rng(1)
     for stage, scale in (("finetune", 1.0), ("compress", 0.5)):
         weights = {
@@ -197,7 +217,7 @@ def compress(tree: Tree) -> None:
         measures,
         reads=reads,
         layers=layers,
-        search=searched(),
+        search=found,
         sensitivity=sensitivity(),
     )
 
@@ -205,7 +225,8 @@ def compress(tree: Tree) -> None:
 def evaluate(tree: Tree, target: str, *, at: int) -> None:
     runtime, precision = target.split("_")[1:]
     made: dict[str, Any] = {"target": target, "size_bytes": 90_000 // (at + 1)}
-    made |= {"runtime": runtime, "precision": precision}
+    made |= {"hardware": "x86", "runtime": runtime, "precision": precision}
+    made |= {"version": "1.0", "dialect": None, "entry": "model.onnx"}
     int8 = target.endswith("int8")
     tree.seal(f"export@{target}", {**made, "kept_float": ["stem"]} if int8 else made)
     p50 = 0.62 / (at + 1)
@@ -230,11 +251,12 @@ def evaluate(tree: Tree, target: str, *, at: int) -> None:
         "target": target,
         "verdict": "refused" if refused else "ship",
         "evidence": "measured",
-        "reason": "neither faster nor smaller than x86_ort_fp32" if refused else None,
+        "reason": "neither faster nor smaller than x86_ort_fp32" if refused else "",
         "size_bytes": 90_000 // (at + 1),
         "baseline_size_bytes": 13_500_000,
         "plain_size_bytes": 90_000,
         "parity": {"cosine": 0.9991, "max_abs": 0.21, "top1": 0.995},
+        "latency_ms": {"p50": p50, "p95": 1.2 * p50, "p99": 1.4 * p50},
         "best_float": "openvino",
     }
     if target == "x86_ort_int8":
@@ -288,8 +310,11 @@ def verdict(tree: Tree) -> None:
         "split": "test",
         "classes": CLASSES,
         "n": 899,
+        "failed": [],
+        "budget": {"status": "met", "bound": 0.0074, "n_needed": None},
     }
-    reads, confusion = ("ingest", "select"), {"classes": CLASSES, "counts": counts}
+    reads = ("ingest", "select")
+    confusion = {"classes": CLASSES, "counts": counts, "float": counts}
     tree.seal("verdict", facts, measures, reads=reads, confusion=confusion)
 
 
@@ -327,13 +352,18 @@ def build(root: Path) -> Tree:
     for index, target in enumerate(TARGETS):
         evaluate(tree, target, at=index)
     reads = tuple(f"evaluate@{target}" for target in TARGETS)
+    facts = {"target": "x86_ort_int8", "why": "the fastest of 3 that may ship", "goal_met": True}
     choice = {
-        "target": "x86_ort_int8",
-        "why": "the fastest of 3 that may ship",
-        "budget": {"metric": "accuracy", "drop_max": 0.02},
+        **facts,
+        "objective": {"minimise": "latency_p50_ms", "on": None},
+        "budget": {"metric": "accuracy", "drop_max": 0.02, "confidence": 0.95},
+        "chance_min": 0.7,
+        "limits": {},
+        "candidates": [],
     }
-    tree.seal("select", {}, reads=reads, choice=choice)
+    tree.seal("select", facts, reads=reads, choice=choice)
     verdict(tree)
-    tree.seal("package", {}, reads=("verdict",))
+    made = {"digest": "b" * 64, "target": "x86_ort_int8", "passed": True, "size_bytes": 50_000}
+    tree.seal("package", made, reads=("verdict",))
     publish(tree)
     return tree

@@ -280,7 +280,7 @@ class _JournaledEvaluator:
             if event["kind"] == "result":
                 self._results[event["recipe"]] = event["result"]
             else:
-                self._moves[event["recipe"]] = [Move(**fields) for fields in event["moves"]]
+                self._moves[event["recipe"]] = _moves(event["moves"])
 
     def knows(self, recipe: Recipe) -> bool:
         return trial.key(recipe) in self._results
@@ -299,5 +299,9 @@ class _JournaledEvaluator:
         if name not in self._moves:
             offered = [asdict(move) for move in self._evaluator.moves(recipe)]
             self._journal.append({"kind": "moves", "recipe": name, "moves": offered})
-            self._moves[name] = [Move(**fields) for fields in offered]
+            self._moves[name] = _moves(offered)
         return self._moves[name]
+
+
+def _moves(kept: list[dict[str, object]]) -> list[Move]:
+    return [Move(**fields) for fields in kept]  # type: ignore[arg-type] # what asdict wrote

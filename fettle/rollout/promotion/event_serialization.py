@@ -30,7 +30,7 @@ from fettle.rollout.promotion.rollout_plan import RolloutPlan, Step, Stored
 from fettle.rollout.promotion.rollout_state import Verb
 
 Json: TypeAlias = Stored
-Row: TypeAlias = list[Any]  # Any: text and numbers, by position; its first says which
+Row: TypeAlias = list[Any]  # type: ignore[explicit-any]  # by position; its first says which
 
 
 def begin_to_json(begin: Begin) -> Json:

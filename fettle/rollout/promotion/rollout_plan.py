@@ -8,6 +8,7 @@ from hashlib import sha256
 from json import dumps
 from typing import Any, Self, TypeAlias
 
+from fettle.json_values import JsonObject
 from fettle.params_schema import OnDrift, Promote
 
 # How alpha_rollback is shared out (Bonferroni). Errors have half: they harm at once, and the goal
@@ -16,13 +17,14 @@ from fettle.params_schema import OnDrift, Promote
 SHARES = {"errors": 0.5, "latency": 0.3, "accuracy": 0.15, "disagreement": 0.05}
 
 
-Stored: TypeAlias = dict[str, Any]  # Any: of any version; the dataclass it fills checks its keys
+# of any version; the dataclass that it fills checks its keys
+Stored: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]  # a journal's own words
 
 # Journals and orders outlive an upgrade: they keep the names that they began with.
 _STORED = {"margin_times": "margin_multiplier"}
 
 
-def section_to_json(section: Promote) -> dict[str, object]:
+def section_to_json(section: Promote) -> JsonObject:
     """Return the section `promote` as an order to the supervisor holds it."""
     names = {name: stored for stored, name in _STORED.items()}
     doc = section.model_dump(mode="json")

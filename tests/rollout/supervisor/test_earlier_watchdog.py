@@ -76,7 +76,11 @@ def test_no_second_watchdog_starts_while_an_earlier_one_holds_its_lock(
 ) -> None:
     with (place.folder / "warden.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert watch(project).wait(timeout=30) == 0
+        child = watch(project)
+        try:
+            assert child.wait(timeout=30) == 0
+        finally:
+            child.terminate()
     assert not place.watchdog.exists()
     assert not place.controller.exists()
 
