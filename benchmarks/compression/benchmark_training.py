@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -27,12 +26,12 @@ from fettle.training.training_plan import TrainingData
 BATCH_IMAGES = 64
 
 
-def build(one: Prepared, family: str, options: dict[str, Any]) -> nn.Module:  # Any: see the family
+def build(one: Prepared, family: str, options: Mapping[str, object]) -> nn.Module:
     """Make a family's network for the data set, untrained, from the project's seed."""
     torch.manual_seed(one.params.seed)
     plugin = plugins.resolve("families", family, where="finetune.family")
     model: nn.Module = plugin.build(
-        plugin.Params.model_validate_json(json.dumps(options)),
+        plugin.Params.model_validate_json(json.dumps(dict(options))),
         classes=len(_facts(one).classes),
         channels=one.shape[0],
         size_px=one.shape[1],
@@ -44,7 +43,7 @@ def build(one: Prepared, family: str, options: dict[str, Any]) -> nn.Module:  # 
 def float_model(one: Prepared) -> nn.Module:
     """Load the fine-tuned model in eval mode."""
     facts = _facts(one)
-    model = build(one, facts.family, dict(facts.options))
+    model = build(one, facts.family, facts.options)
     model.load_state_dict(load_file(one.inputs["finetune"] / "model.safetensors"))
     return model.eval()
 
