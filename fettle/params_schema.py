@@ -19,7 +19,7 @@ ROUNDS_MAX = 1_000_000
 Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 SCHEMA = 2  # of params.yaml; fettle/params_migration.py knows what each number renamed
-Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
+Options = dict[str, Any]  # type: ignore[explicit-any]  # parsed again by the plug-in's Params
 
 
 class Strict(BaseModel):
