@@ -36,7 +36,12 @@ class StageEvents:
     """The reader of records/NAME.jsonl; `tell` queues a call of what may take its time."""
 
     def __init__(
-        self, tree: Path, name: str, *, tell: Callable[[Callable[[], object]], None], tracker: Tracker
+        self,
+        tree: Path,
+        name: str,
+        *,
+        tell: Callable[[Callable[[], object]], None],
+        tracker: Tracker,
     ) -> None:
         self._name, self._tell, self._tracker = name, tell, tracker
         self._path = tree / "records" / f"{name}.jsonl"
