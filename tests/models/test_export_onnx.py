@@ -152,8 +152,8 @@ def test_a_branch_on_data_is_refused_with_its_line(tmp_path: Path) -> None:
     )
     assert text.endswith(
         "forward may not branch on the values it sees, nor fix the batch size. Fix: replace the "
-        "branch by tensor operations (torch.where, masks), take the batch size from x.shape[0], "
-        "or export the model yourself and use the family onnx_file."
+        "branch by tensor operations (torch.where, masks), take the batch size from x.shape[0] "
+        "and not from len(x), or export the model yourself and use the family onnx_file."
     )
     assert not (tmp_path / "model.onnx").exists()
 

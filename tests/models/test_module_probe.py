@@ -120,7 +120,8 @@ def test_a_module_that_holds_a_computed_tensor_cannot_be_copied() -> None:
     assert text.startswith("cannot be copied: got RuntimeError: Only Tensors created explicitly")
     assert text.endswith(
         "; copy.deepcopy(module) must work: it is exported and compressed as a copy. Fix: hold no "
-        "tensors that were computed from parameters; weight_norm and spectral_norm come from "
+        "tensors that were computed from parameters (a buffer that forward replaces needs "
+        ".detach()), no open files and no locks; weight_norm and spectral_norm come from "
         "torch.nn.utils.parametrizations."
     )
 
@@ -141,7 +142,8 @@ def test_a_forward_that_leaves_torch_cannot_be_trained() -> None:
     assert text.startswith("cannot be trained: got RuntimeError for [3, 1, 8, 8]: element 0 of ")
     assert text.endswith(
         "forward in train mode and backward must run. Fix: run "
-        "model.train()(images).sum().backward() in a Python shell and mend it."
+        "model.train()(images).sum().backward() twice in a Python shell and mend it; what forward "
+        "keeps from one batch to the next needs .detach()."
     )
 
 

@@ -16,6 +16,7 @@ from tiny_project import TinyProject, settings
 
 from fettle import manifest
 from fettle.evaluation import latency_comparison
+from fettle.facts.export_facts import ExportFacts
 from fettle.hardware.isolated import toolchain_environment
 from fettle.hardware.runtimes import iree
 from fettle.hardware.targets import x86_iree_fp32
@@ -75,9 +76,9 @@ def carried(project: TinyProject, release: Path) -> set[str]:
     (project.root / "bentos" / "tiny").mkdir(parents=True)
     (project.root / "bentos" / "tiny" / "service.py").write_text("import numpy\n")
     (project.root / "requirements.lock").write_bytes((ROOT / "requirements.lock").read_bytes())
-    sealed = manifest.read(project.folder(f"export@{NAME}"), verify=False)
+    facts = manifest.read(project.folder(f"export@{NAME}"), ExportFacts, verify=False).facts
     params = settings("release.service=tiny")
-    package.copy_sources(project.root, params, sealed, release)
+    package.copy_sources(project.root, params, facts, release)
     found = {path.relative_to(release).as_posix() for path in release.rglob("*.*")}
     return {
         name
@@ -94,8 +95,8 @@ def test_a_run_installs_nothing_and_says_what_would(
     told = "the toolchain iree is not installed (install: fettle targets install iree)"
     assert facts.unavailable == told
     judged = evaluated(project).facts
-    assert (judged["verdict"], judged["evidence"]) == ("refused", "not measured")
-    assert judged["reason"] == told
+    assert (judged.verdict, judged.evidence) == ("refused", "not measured")
+    assert judged.reason == told
     assert not nothing_installed.exists()
 
 
