@@ -12,7 +12,6 @@ A project is a folder with params.yaml and dvc.yaml; nothing is found relative t
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -21,11 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fettle import manifest, plugins
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
-from fettle.facts.last_run import LastRunDict
 from fettle.hardware import machine_fingerprint
 from fettle.hardware.toolchain_facts import (
     float_runtime_facts,
@@ -41,6 +40,9 @@ from fettle.local_settings import set_local as set_local
 from fettle.params import Params
 from fettle.staleness import code_digest
 from fettle.staleness.input_history import keep
+
+if TYPE_CHECKING:
+    from fettle.facts.last_run import LastRun
 
 # Every tool's own switch. DO_NOT_TRACK: MLflow wants exactly "true".
 QUIET = {
@@ -94,9 +96,11 @@ class Project:
         """What the last finished run of this tree left: its release and its stages."""
         return self.tree / ".fettle" / "last.json"
 
-    def read_last(self) -> LastRunDict | None:
+    def read_last(self) -> LastRun | None:
         """Read `last`, or None before the first finished run."""
-        return json.loads(self.last.read_text()) if self.last.is_file() else None
+        from fettle.facts.last_run import LastRun
+
+        return LastRun.read(self.last) if self.last.is_file() else None
 
 
 def find(folder: Path | None = None) -> Project:

@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from fettle import manifest
 from fettle.adapters import bento_store, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
-from fettle.facts.last_run import LastRunDict, StageTimeDict
+from fettle.facts.last_run import GitSources, LastRun, PublishedRelease, StageTime
 from fettle.facts.verdict_facts import VerdictFacts
 from fettle.measure import Measure
 from fettle.params import Params
@@ -34,8 +34,8 @@ def publish(
     tracker: Tracker,
     params: Params,
     sources: git_sources.GitState,
-    stages: Sequence[StageTimeDict],
-) -> LastRunDict:
+    stages: Sequence[StageTime],
+) -> LastRun:
     """Make the folder, the Bento, the registry's version and the report; return what is kept of the
     run in `.fettle/last.json`.
     """
@@ -54,22 +54,22 @@ def publish(
         "gate": "passed" if passed else "not passed",
     }
     version = register(tracker, project, folder, tags, passed=passed)
-    last: LastRunDict = {
-        "release": {
-            "bento": tag,
-            "name": params.release.name,
-            "model_version": version,
-            "run_id": tracker.parent_run,
-            "digest": digest,
-            "folder": str(folder.relative_to(project.root)),
-            "git": sources,
-            "data": data["digest"],
-            "passed": passed,
-        },
-        "stages": list(stages),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    manifest.write_json(project.last, last)
+    last = LastRun(
+        release=PublishedRelease(
+            bento=tag,
+            name=params.release.name,
+            model_version=version,
+            run_id=tracker.parent_run,
+            digest=digest,
+            folder=str(folder.relative_to(project.root)),
+            git=GitSources(**sources),
+            data=data["digest"],
+            passed=passed,
+        ),
+        stages=tuple(stages),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    last.write(project.last)
     _show(project, tracker, last)
     return last
 
@@ -105,7 +105,7 @@ def headline(facts: Facts) -> dict[str, float]:
     return {name: measure.value for name, measure in found.items() if measure}
 
 
-def _show(project: Project, tracker: Tracker, last: LastRunDict) -> None:
+def _show(project: Project, tracker: Tracker, last: LastRun) -> None:
     """Render the report and hand its facts to the UIs."""
     facts = report_facts.collect(project.tree)
     html = project.tree / "report" / "index.html"
@@ -130,5 +130,5 @@ def _show(project: Project, tracker: Tracker, last: LastRunDict) -> None:
         description="Every target with its verdict",
     )
     create_table_artifact(
-        [dict(stage) for stage in last["stages"]], key="stages", description="Time a stage"
+        [dict(stage) for stage in last.stages], key="stages", description="Time a stage"
     )

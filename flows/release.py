@@ -28,7 +28,7 @@ from fettle import params as params_file
 from fettle.adapters import dvc_graph, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.errors import FettleError, OurFault, TransientError, from_record
-from fettle.facts.last_run import LastRunDict, StageTimeDict
+from fettle.facts.last_run import LastRun, StageTime
 from fettle.project import Project
 from flows.publish import publish
 from flows.stage_events import SAY, StageEvents
@@ -69,10 +69,10 @@ class ReleaseRun:
         """Queue one call of the tracker."""
         self.told.append(self.writer.submit(what))
 
-    def times(self) -> list[StageTimeDict]:
+    def times(self) -> list[StageTime]:
         """Return the stages in order: what each took, and whether the cache had it."""
         return [
-            {"name": run.name, "seconds": run.seconds, "cached": run.outcome != "ran"}
+            StageTime(name=run.name, seconds=run.seconds, cached=run.outcome != "ran")
             for run in (self.done[name] for name in self.stages)
         ]
 
@@ -180,7 +180,7 @@ def artifact_folder(tree: Path, stage_name: str) -> Path:
         max_workers=os.cpu_count() or 2
     ),
 )
-def release(root: str, tree: str, force: bool) -> LastRunDict:
+def release(root: str, tree: str, force: bool) -> LastRun:
     """Run what is stale, then publish the release; returns what `.fettle/last.json` holds."""
     project = Project(Path(root), Path(tree))
     params = params_file.load(project.tree / "params.yaml")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fettle.adapters.dvc_graph import Graph, Stale
-    from fettle.facts.last_run import LastRunDict
+    from fettle.facts.last_run import LastRun
     from fettle.params import Params
     from fettle.project import Project
 
@@ -71,19 +71,19 @@ def run(
             _finish(place, last, json_, fresh=False)
 
 
-def _up_to_date(project: Project) -> LastRunDict | None:
+def _up_to_date(project: Project) -> LastRun | None:
     """Return the last run's record when nothing is stale and its release still stands."""
     from fettle.release import release_store
 
     last = project.read_last()
     if last is None or stale(project)[1]:
         return None
-    folder = project.root / last["release"]["folder"]
+    folder = project.root / last.release.folder
     if not folder.is_dir():
         return None
-    release_store.verify(folder, last["release"]["digest"])
+    release_store.verify(folder, last.release.digest)
     package = release_store.digest(project.tree / "artifacts" / "package" / "release")
-    return last if package == last["release"]["digest"] else None
+    return last if package == last.release.digest else None
 
 
 def lay_out(
@@ -191,7 +191,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
 
 def _finish(
     project: Project,
-    last: LastRunDict,
+    last: LastRun,
     json_: bool,
     *,
     fresh: bool,
@@ -203,7 +203,7 @@ def _finish(
         print(json.dumps(json.loads((project.tree / "report" / "report.json").read_text())))
     else:
         run_summary.show(project, last, fresh=fresh)
-    if not last["release"]["passed"]:
+    if not last.release.passed:
         raise GoalNotMet(
             "the release is built but its gate did not pass, so it is no challenger",
             got="; ".join(run_summary.gate_reasons(project)),

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from fettle import manifest
-from fettle.facts.last_run import LastRunDict
+from fettle.facts.last_run import LastRun
 from fettle.project import Project
 
 
-def show(project: Project, last: LastRunDict, *, fresh: bool) -> None:
+def show(project: Project, last: LastRun, *, fresh: bool) -> None:
     """Print the end of a run; `fresh` is False when nothing had to be done."""
     from rich.console import Console
 
@@ -19,11 +19,11 @@ def show(project: Project, last: LastRunDict, *, fresh: bool) -> None:
 
     console = Console(highlight=False)
     if not fresh:
-        console.print(f"Nothing changed since {last['finished']}; this is the last release.")
+        console.print(f"Nothing changed since {last.finished}; this is the last release.")
     for table in tables.tables(report_facts.collect(project.tree)):
         console.print(table)
-    release = last["release"]
-    console.print(f"release  {release['bento']}  (model version {release['model_version']})")
+    release = last.release
+    console.print(f"release  {release.bento}  (model version {release.model_version})")
     console.print(f"report   {_near(project.tree / 'report' / 'index.html')}", soft_wrap=True)
     console.print("serve    fettle serve", soft_wrap=True)
 

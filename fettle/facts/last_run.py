@@ -1,14 +1,14 @@
 """Last run's record, `.fettle/last.json`: the release that was published, and the stages' times.
 
-Plain typed dicts: `fettle run` reads it to say that nothing changed, and imports no model for that.
+It outlives an upgrade, so that a key of another version is passed over.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from fettle.facts.typed_document import TypedDocument
 
 
-class GitDict(TypedDict):
+class GitSources(TypedDocument, extra="ignore"):
     """The sources of a run: `commit` is None outside git, `source` digests the files."""
 
     commit: str | None
@@ -16,7 +16,7 @@ class GitDict(TypedDict):
     source: str
 
 
-class PublishedReleaseDict(TypedDict):
+class PublishedRelease(TypedDocument, extra="ignore"):
     """What was made of a run, and where it lies below the project."""
 
     bento: str
@@ -25,22 +25,22 @@ class PublishedReleaseDict(TypedDict):
     run_id: str
     digest: str
     folder: str
-    git: GitDict
+    git: GitSources
     data: str
     passed: bool
 
 
-class StageTimeDict(TypedDict):
+class StageTime(TypedDocument, extra="ignore"):
     """How long a stage took in the run; `cached` says that it did not run."""
 
     name: str
-    seconds: float
+    seconds: float | None
     cached: bool
 
 
-class LastRunDict(TypedDict):
-    """A finished run; `finished` is its time, ISO 8601."""
+class LastRun(TypedDocument, extra="ignore"):
+    """A finished run of a tree; `finished` is its time, ISO 8601."""
 
-    release: PublishedReleaseDict
-    stages: list[StageTimeDict]
+    release: PublishedRelease
+    stages: tuple[StageTime, ...]
     finished: str

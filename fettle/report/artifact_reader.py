@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from fettle import manifest
 from fettle.errors import ProjectError
+from fettle.facts.last_run import LastRun
 from fettle.facts.typed_document import JsonFile, TypedDocument
 from fettle.json_values import JsonObject
 from fettle.manifest import Manifest, UnreadFacts
-from fettle.report.run_records import LastRun, StageRecord
+from fettle.report.run_records import StageRecord
 
 Sealed = Manifest[UnreadFacts]
 StageModel = TypeVar("StageModel", bound=TypedDocument)
