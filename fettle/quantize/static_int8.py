@@ -48,27 +48,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 
-def apply(
-    model: Path,
-    out: Path,
-    *,
-    batches: Iterable[Floats],
-    calibrate: Calibrate = "minmax",
-    keep_float: Iterable[str] = (),
-    weight_bits: WeightBits = 8,
-) -> qdq_graph.Coverage:
-    """Write the int8 form of the ONNX `model` to `out`; same inputs, same bytes.
-
-    `batches` are normalised training images [n, C, H, W]. `keep_float` names operators that stay
-    float beside those at the image (`operator_placement.float_head`). `weight_bits` 7 keeps sums of
-    two products within 16 bits, for CPUs without VNNI (fettle/hardware/vnni_emulation.py). Raises
-    ModelError when the graph has control flow, has no Conv, Gemm or MatMul with constant weights,
-    or does not run afterwards.
-    """
-    by_method = drafts(model, batches=batches, methods=[calibrate], weight_bits=weight_bits)
-    return finish(by_method[calibrate], out, keep_float=keep_float)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Draft:
     """A quantized graph before it is made compact, and the float graph it was made from.
@@ -89,7 +68,12 @@ def drafts(
     methods: Sequence[Calibrate],
     weight_bits: WeightBits = 8,
 ) -> dict[Calibrate, Int8Draft]:
-    """Quantize the ONNX `model` once a method, all of one calibration run; see `apply`."""
+    """Quantize the ONNX `model` once a method, all of one calibration run; same inputs, same bytes.
+
+    `batches` are normalised training images [n, C, H, W]. `weight_bits` 7 keeps sums of two
+    products within 16 bits, for CPUs without VNNI (fettle/hardware/vnni_emulation.py). Raises
+    ModelError when the graph has control flow, or cannot be quantized.
+    """
     import onnx
 
     images = list(batches)
@@ -102,10 +86,8 @@ def drafts(
         fitting = qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
-        whole, seen = (
-            per_channel_rounding.round_convolutions(prepared),
-            bias_correction.first_batches(fitting),
-        )
+        whole = per_channel_rounding.round_convolutions(prepared)
+        seen = bias_correction.first_batches(fitting)
         means = bias_correction.ChannelMeans(prepared)
         with translated(model), quiet():
             ranges = activation_ranges.collect(
@@ -121,13 +103,7 @@ def drafts(
             written = folder / f"{method}.onnx"
             with translated(model):
                 quantize(
-                    layout.source,
-                    written,
-                    ranges[method],
-                    method,
-                    layout.stays,
-                    whole,
-                    weight_bits,
+                    layout.source, written, ranges[method], method, layout.stays, whole, weight_bits
                 )
             quantized = onnx.load(written)
             per_channel_rounding.quantize(
@@ -145,7 +121,12 @@ def drafts(
 
 
 def finish(draft: Int8Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qdq_graph.Coverage:
-    """Make the named layers float again, write the compact file, and run it once."""
+    """Make the named layers float again, write the compact file, and run it once.
+
+    `keep_float` names operators that stay float beside those at the image
+    (`operator_placement.float_head`). Raises ModelError when the graph has no Conv, Gemm or MatMul
+    with constant weights, or does not run.
+    """
     proto = float_fallback_rewrite.reverted(draft.quantized, draft.prepared, frozenset(keep_float))
     coverage = qdq_graph.operator_coverage(proto)
     int8_layout.refuse_no_layers(draft.name, draft.prepared, coverage)

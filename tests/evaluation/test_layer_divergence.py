@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import pytest
@@ -9,13 +10,12 @@ import tiny_onnx
 
 from fettle.errors import ModelError
 from fettle.evaluation import layer_divergence
-from fettle.quantize import static_int8
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     model = tiny_onnx.classifier(tmp_path / "model.onnx", width=8)
-    static_int8.apply(
+    int8_file.write(
         model, tmp_path / "int8.onnx", batches=[tiny_onnx.images(60)], calibrate="minmax"
     )
     return model, tmp_path / "int8.onnx"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fettle.errors import ModelError
 from fettle.hardware import onnx_cost
-from fettle.quantize import static_int8
 
 SHAPE = (1, tiny_onnx.SIZE_PX, tiny_onnx.SIZE_PX)
 AREA = tiny_onnx.SIZE_PX**2
@@ -47,9 +47,7 @@ def test_the_layers_are_listed_largest_first(tmp_path: Path) -> None:
 
 def test_int8_has_the_same_macs_and_counts_its_scales(tmp_path: Path) -> None:
     model = tiny_onnx.classifier(tmp_path / "m.onnx")
-    static_int8.apply(
-        model, tmp_path / "q.onnx", batches=[tiny_onnx.images(16)], calibrate="minmax"
-    )
+    int8_file.write(model, tmp_path / "q.onnx", batches=[tiny_onnx.images(16)], calibrate="minmax")
     plain = onnx_cost.cost(model, shape=SHAPE)
     int8 = onnx_cost.cost(tmp_path / "q.onnx", shape=SHAPE)
     assert sorted(int8.layers.values()) == sorted(plain.layers.values())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +11,6 @@ import tiny_onnx
 from fettle.errors import ModelError
 from fettle.hardware import vnni_emulation
 from fettle.hardware.runtimes import ort
-from fettle.quantize import static_int8
 from fettle.quantize.ort_quantizer import WeightBits
 
 
@@ -45,7 +45,7 @@ def test_sums_saturate_as_the_instruction_does(reduction: int) -> None:
 def quantized(folder: Path, bits: WeightBits, width: int = 8) -> Path:
     model = tiny_onnx.classifier(folder / "model.onnx", width=width)
     out = folder / f"int{bits}.onnx"
-    static_int8.apply(
+    int8_file.write(
         model, out, batches=[tiny_onnx.images(60)], calibrate="minmax", weight_bits=bits
     )
     return out

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +10,7 @@ import tiny_onnx
 from onnx import numpy_helper
 
 from fettle.hardware.runtimes import ort
-from fettle.quantize import graph_cleanup, static_int8
+from fettle.quantize import graph_cleanup
 
 
 @pytest.fixture
@@ -18,10 +19,10 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     model = tiny_onnx.classifier(tmp_path / "model.onnx", width=32)
     paths = tmp_path / "int8.onnx", tmp_path / "wordy.onnx"
     batches = [tiny_onnx.images(60)]
-    static_int8.apply(model, paths[0], batches=batches, calibrate="minmax")
+    int8_file.write(model, paths[0], batches=batches, calibrate="minmax")
     with monkeypatch.context() as patch:
         patch.setattr(graph_cleanup, "compact", lambda *_, **__: None)
-        static_int8.apply(model, paths[1], batches=batches, calibrate="minmax")
+        int8_file.write(model, paths[1], batches=batches, calibrate="minmax")
     return paths
 
 

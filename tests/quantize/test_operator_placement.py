@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fettle.hardware.runtimes import ort
-from fettle.quantize import operator_placement, static_int8
+from fettle.quantize import operator_placement
 
 SIZE_PX = 12
 
@@ -99,7 +100,7 @@ def test_onnx_runtime_fuses_all_that_is_not_at_the_image(tmp_path: Path) -> None
     """Read off the graph that ONNX Runtime really runs."""
     out = tmp_path / "int8.onnx"
     model = network(tmp_path / "model.onnx", residual=False)
-    static_int8.apply(model, out, batches=[images(32)], calibrate="minmax")
+    int8_file.write(model, out, batches=[images(32)], calibrate="minmax")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "run.onnx")
     options.log_severity_level = 3

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import pytest
@@ -27,7 +28,7 @@ def quantize(model: Path, *, calibrate: Calibrate = "minmax", count: int = 60) -
     out = model.with_name(f"{model.stem}-int8.onnx")
     pictures = tiny_onnx.images(count)
     batches = [pictures[at : at + 25] for at in range(0, count, 25)]  # the last one is shorter
-    static_int8.apply(model, out, batches=batches, calibrate=calibrate)
+    int8_file.write(model, out, batches=batches, calibrate=calibrate)
     return out
 
 
@@ -73,7 +74,7 @@ def test_the_answer_itself_is_not_rounded(model: Path) -> None:
 
 
 def test_every_heavy_operator_is_counted(model: Path) -> None:
-    found = static_int8.apply(
+    found = int8_file.write(
         model,
         model.with_name("q.onnx"),
         batches=[tiny_onnx.images(20)],
@@ -86,8 +87,8 @@ def test_the_same_inputs_give_the_same_bytes_in_any_process(model: Path) -> None
     first = quantize(model).read_bytes()
     code = (
         "import sys; from pathlib import Path; import tiny_onnx; "
-        "from fettle.quantize import static_int8; "
-        "x = tiny_onnx.images(60); static_int8.apply(Path(sys.argv[1]), Path(sys.argv[2]), "
+        "import int8_file; "
+        "x = tiny_onnx.images(60); int8_file.write(Path(sys.argv[1]), Path(sys.argv[2]), "
         "batches=[x[:25], x[25:50], x[50:]], calibrate='minmax')"
     )
     other = model.with_name("other.onnx")
@@ -186,7 +187,7 @@ def test_a_branch_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_graph_with_nothing_heavy_is_refused(tmp_path: Path) -> None:
     model = tiny_onnx.pooling(tmp_path / "pooling.onnx")
     with pytest.raises(ModelError) as caught:
-        static_int8.apply(
+        int8_file.write(
             model,
             tmp_path / "out.onnx",
             batches=[tiny_onnx.images(8, channels=3)],
@@ -200,7 +201,7 @@ def test_a_graph_with_nothing_heavy_is_refused(tmp_path: Path) -> None:
 
 def test_images_that_do_not_fit_are_refused_with_the_operators(model: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        static_int8.apply(
+        int8_file.write(
             model,
             model.with_name("q.onnx"),
             batches=[np.zeros((2, 3, 8, 8), dtype=np.float32)],

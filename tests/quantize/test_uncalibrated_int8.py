@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import pytest
@@ -11,7 +12,7 @@ import tiny_onnx
 
 from fettle.errors import ModelError
 from fettle.hardware.runtimes import ort
-from fettle.quantize import static_int8, uncalibrated_int8
+from fettle.quantize import uncalibrated_int8
 from fettle.quantize.qdq_graph import int8_layers
 
 NOISE = np.random.default_rng(3).standard_normal((8, 1, 8, 8)).astype(np.float32)
@@ -29,7 +30,7 @@ def test_it_runs_the_kernels_of_the_file_that_is_served(
 ) -> None:
     model, timed, served = make(tmp_path / "m.onnx"), tmp_path / "t.onnx", tmp_path / "s.onnx"
     uncalibrated_int8.apply(model, timed, noise=NOISE)
-    static_int8.apply(model, served, batches=[tiny_onnx.images(32)])
+    int8_file.write(model, served, batches=[tiny_onnx.images(32)])
     assert kernels(timed) == kernels(served)
     assert int8_layers(onnx.load(timed)) != []
     shapes = [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import int8_file
 import numpy as np
 import onnx
 import pyarrow as pa
@@ -13,7 +14,6 @@ from tiny_project import COUNTS, TinyProject, pixels, settings
 from fettle.data import image_table
 from fettle.hardware.runtimes import Availability, openvino, ort
 from fettle.preprocessing import Preprocess
-from fettle.quantize import static_int8
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import export
@@ -48,7 +48,7 @@ def test_an_int8_target_is_calibrated_on_training_images(project: TinyProject) -
     assert (facts.precision, facts.dialect) == ("int8", "qdq_u8s8")
     normalise = Preprocess(size_px=8, channels=1, mean=0.5, std=0.5).normalise
     train = normalise(pixels(COUNTS["train"], seed=0))
-    static_int8.apply(
+    int8_file.write(
         project.folder("compress") / "model.onnx",
         project.root / "wanted.onnx",
         batches=[train[:32], train[32:]],

@@ -7,13 +7,13 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import int8_file
 import pytest
 import tiny_onnx
 from tiny_project import TinyProject, settings
 
 from fettle import manifest
 from fettle.hardware.targets import x86_ort_fp32, x86_ort_int8
-from fettle.quantize import static_int8
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
 from stages import evaluate
@@ -50,7 +50,7 @@ def plain(project: TinyProject) -> None:
 
 def int8(project: TinyProject) -> Path:
     folder = project.folder("export@x86_ort_int8")
-    static_int8.apply(
+    int8_file.write(
         project.folder("compress") / "model.onnx",
         folder / "model.onnx",
         batches=[tiny_onnx.images(48)],

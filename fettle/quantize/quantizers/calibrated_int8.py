@@ -77,7 +77,7 @@ def apply(
     """Write the int8 form of `model` to `out`: the best method, as many int8 layers as may be.
 
     Layers go back to float in the order of error regained per microsecond lost, the fewest that
-    keep the bound. Raises ModelError when no number of them does, and what `static_int8.apply`
+    keep the bound. Raises ModelError when no number of them does, and what `static_int8.drafts`
     raises.
     """
     methods = METHODS if calibrate == "auto" else (calibrate,)

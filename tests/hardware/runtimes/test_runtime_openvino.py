@@ -9,13 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import int8_file
 import numpy as np
 import pytest
 import tiny_onnx
 
 from fettle.errors import ModelError, TargetError
 from fettle.hardware.runtimes import openvino, ort
-from fettle.quantize import static_int8
 
 pytest.importorskip("openvino._pyopenvino", reason="needs openvino")
 
@@ -46,7 +46,7 @@ def test_fp32_answers_as_onnx_runtime_does(model: Path, tmp_path: Path) -> None:
 
 def test_it_reads_the_int8_file_that_onnx_runtime_reads(model: Path, tmp_path: Path) -> None:
     int8 = tmp_path / "int8.onnx"
-    static_int8.apply(model, int8, batches=[tiny_onnx.images(60)], calibrate="minmax")
+    int8_file.write(model, int8, batches=[tiny_onnx.images(60)], calibrate="minmax")
     batch = tiny_onnx.images(60, seed=1)
     ours = openvino.open(compiled(int8, tmp_path / "out"), threads=1).run(batch)
     theirs = ort.open(int8, threads=1).run(batch)
