@@ -34,8 +34,11 @@ def hook(event, args):
         note("reach", args[0])
     elif event == "import" and args[0].partition(".")[0] in ("torch", "sklearn", "prefect"):
         note("import", args[0])
-    elif event == "exec" and f"{os.sep}fettle{os.sep}" in getattr(args[0], "co_filename", ""):
-        note("run", args[0].co_filename)
+    elif event == "exec":
+        path = getattr(args[0], "co_filename", "")
+        # the environment of a checkout named fettle lies below a folder of that name
+        if f"{os.sep}fettle{os.sep}" in os.sep + path.rpartition("site-packages" + os.sep)[2]:
+            note("run", path)
 
 note("start", os.getpid())
 sys.addaudithook(hook)
