@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.toolbox import ROOT
+from fettle import manifest, workspace
 from fettle import project as projects
-from fettle import workspace
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.params import Params, load
+from fettle.params_scope import DECIDED, settle
 from fettle.stage_contract import Inputs
 
 # name: (params file, overrides). Fashion-MNIST trains on 12,000 and is judged on its own 10,000; a
@@ -57,7 +58,7 @@ class Prepared:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image."""
         pre = self.params.preprocess
-        return pre.channels, pre.size_px, pre.size_px
+        return pre.channels, pre.side_px, pre.side_px
 
     def images(self, split: str, *, most: int | None = None) -> Images:
         """Read "train", "validation" or "test": pixels uint8 [N, C, S, S], labels [N]."""
@@ -91,7 +92,9 @@ class Context:
             stage: place.tree / "artifacts" / stage for stage in ("ingest", "validate", "finetune")
         }
         inputs = Inputs(folders, place.tree, place.tree / ".fettle" / "scratch" / "bench")
-        return Prepared(name, place.tree, load(place.tree / "params.yaml"), inputs)
+        decided = manifest.read(folders["finetune"], verify=False).facts.get(DECIDED, {})
+        params = settle(load(place.tree / "params.yaml"), decided)
+        return Prepared(name, place.tree, params, inputs)
 
     def run(self, name: str, *overrides: str) -> dict[str, Any]:  # Any: JSON
         """Run the whole line with further overrides; return its report (`fettle report --json`).

@@ -47,6 +47,7 @@ from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.hardware.operator_cost_table import Costs
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.params_scope import DECIDED
 from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
@@ -79,6 +80,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     shared = {
         "classes": facts["classes"],
         "trains": facts["trains"],
+        **({DECIDED: facts[DECIDED]} if DECIDED in facts else {}),
         "calibration_digest": images_digest(train, calibrating),
     }
     return Outputs(measures=outputs.measures, facts={**shared, **outputs.facts})
@@ -174,7 +176,7 @@ def copy_unchanged(params: Params, model: Path, out: Path, validation: Images) -
     parity = export_onnx.compare_logits(logits[: len(reference)], reference)
     manifest.write_json(out / "layers.json", [])
     pre = params.preprocess
-    cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.size_px, pre.size_px))
+    cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.side_px, pre.side_px))
     size = (cost.parameters, cost.macs)
     return Outputs(
         measures={

@@ -163,7 +163,7 @@ def describe(
     params: Params, read: Mapping[str, Manifest], exported: Manifest, classes: list[str], kind: str
 ) -> Json:
     """Release description: name, target, runtime, typed signature, where it comes from."""
-    facts, size_px = exported.facts, params.preprocess.size_px
+    facts, size_px = exported.facts, params.preprocess.side_px
     shape = [None, params.preprocess.channels, size_px, size_px]
     ingest = read["ingest"]
     return {
@@ -222,7 +222,7 @@ def model_card_facts(
         family=read["finetune"].facts["family"],
         passed=stated["passed"],
         reasons=verdict.facts["reasons"],
-        size_px=params.preprocess.size_px,
+        size_px=params.preprocess.side_px,
         channels=params.preprocess.channels,
         output=f"{stated['output']['kind']}, turned into probabilities of the classes",
         source=ingest["source"],

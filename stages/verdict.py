@@ -154,7 +154,7 @@ def size_and_speed_ratios(
     params: Params, inputs: Inputs, shipped: ShippedTarget
 ) -> dict[str, Measure]:
     """Compare the shipped file with the float model: how many times smaller and faster it is."""
-    model, size = inputs["finetune"] / "model.onnx", params.preprocess.size_px
+    model, size = inputs["finetune"] / "model.onnx", params.preprocess.side_px
     cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
     sizes = {
         "params_ratio": cost.parameters / shipped.facts["parameters"],

@@ -236,7 +236,7 @@ def _one_line(text: str) -> str:
 
 
 class _Progress(logging.Handler):
-    """Print the flow's events as lines: a stage's end or warning always, progress now and then."""
+    """Print the flow's events as lines: a stage's end and what it decided; progress at times."""
 
     EVERY_S = 5.0
 
@@ -250,6 +250,8 @@ class _Progress(logging.Handler):
             _say(f"  {done.name:<28} {done.outcome:<10} {seconds}")
         elif warning := getattr(record, "warning", None):
             _say(f"  {warning[0]:<28} warning: {warning[1]}")
+        elif decision := getattr(record, "decision", None):
+            _say(f"  {decision[0]:<28} {decision[1]}")
         elif (progress := getattr(record, "progress", None)) and (
             time.monotonic() - self._last > self.EVERY_S
         ):

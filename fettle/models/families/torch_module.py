@@ -27,6 +27,7 @@ from pydantic import Field
 from fettle import import_isolation, user_traceback
 from fettle.errors import ModelError
 from fettle.models import module_probe, pretrained_weights, user_code
+from fettle.models.input_record import InputRecord
 from fettle.params import Strict
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ class Params(Strict):
 
     entry: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     weights: str | None = None
+
+
+def input_record(options: Params, project: Path) -> InputRecord:
+    """State that nothing is known of the user's network and of what its weights saw."""
+    del options, project
+    return InputRecord(native=False)
 
 
 def build(

@@ -1,0 +1,268 @@
+"""Fine-tuning from a linear probe (LP-FT): probe, mirror test, rate, training, and which is kept.
+
+Everything that is chosen here is chosen on the data's `validation` part, which the caller takes
+from the training images: the validation split of the search and the test split are not seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from fettle import manifest
+from fettle.training import inference, learning_rate_search, linear_probe, mirror_test
+from fettle.training.inference import Floats
+from fettle.training.learning_rate_search import RateTrial
+from fettle.training.linear_probe import Probe
+from fettle.training.training_loop import epoch_steps, fit
+from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
+
+CHOICES = "choices.json"  # in scratch: what was chosen before the first epoch
+_TRIAL_WARMUP_EPOCHS = 0.2  # of a trial, which is one short epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuningPlan:
+    """What is asked beside the training plan; `auto` is chosen on the choice images."""
+
+    training: TrainingPlan
+    linear_probe: bool
+    learning_rate: float | Literal["auto"]
+    flip_horizontal: bool | Literal["auto"]
+
+
+@dataclass(slots=True)
+class FineTuned:
+    """What came of it; the model holds the weights of what was `kept`.
+
+    `probe` and `trained` are accuracies on `choice_images` images; `said` are lines for a person.
+    """
+
+    curve: list[Epoch]
+    best_epoch: int
+    kept: Literal["trained", "probe"]
+    learning_rate: float
+    flip_horizontal: bool
+    choice_images: int
+    trained: float
+    probe: float | None = None
+    said: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Start:
+    """The model's first weights with the fitted head, and the features that it was fitted on."""
+
+    probe: Probe
+    train: Floats
+    choice: Floats
+    weights: dict[str, Any]  # Any: tensors
+
+    def logits(self) -> Floats:
+        return linear_probe.answers(self.probe, self.choice)
+
+
+def fine_tune(
+    model: nn.Module,
+    head: nn.Module,
+    *,
+    groups: Sequence[Sequence[nn.Module]],
+    data: TrainingData,
+    plan: FineTuningPlan,
+    scratch: Path,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> FineTuned:
+    """Fit the head, choose what is `auto`, train, and keep the better of probe and training.
+
+    `data.validation_*` are the choice images. The model ends in eval mode. What was chosen and each
+    epoch are kept in `scratch`, so that a killed run ends with the same weights.
+    """
+    model.to(inference.device())
+    said: list[str] = []
+
+    def tell(text: str) -> None:
+        said.append(text)
+        say(text)
+
+    start = _probe(model, head, data, tell) if plan.linear_probe else None
+    chosen = _choose(model, head, groups, data, plan, start, scratch, tell)
+    training = replace(
+        plan.training,
+        learning_rate=chosen["learning_rate"],
+        augment=replace(plan.training.augment, flip_horizontal=chosen["flip_horizontal"]),
+    )
+    fitted = fit(model, data=data, plan=training, groups=groups, scratch=scratch, on_epoch=on_epoch)
+    answers = inference.logits(model, data.validation_pixels, data.normalise)
+    result = FineTuned(
+        curve=fitted.curve,
+        best_epoch=fitted.best_epoch,
+        kept="trained",
+        learning_rate=training.learning_rate,
+        flip_horizontal=bool(training.augment.flip_horizontal),
+        choice_images=len(data.validation_labels),
+        trained=inference.accuracy_of(answers, data.validation_labels),
+        said=said,
+    )
+    if start is not None:
+        _keep_the_better(model, head, data, start, answers, result, tell)
+    return result
+
+
+def _probe(
+    model: nn.Module, head: nn.Module, data: TrainingData, say: Callable[[str], None]
+) -> _Start | None:
+    """Fit the head on frozen features, choose its strength, fold it in; None where it cannot be."""
+    if not linear_probe.foldable(head):
+        say(f"no linear probe: the last layer is {type(head).__name__}, not a Linear with a bias")
+        return None
+    known = linear_probe.features(model, head, data.train_pixels, data.normalise)
+    other = linear_probe.features(model, head, data.validation_pixels, data.normalise)
+    if known is None or other is None:
+        say("no linear probe: the last layer is not given one row of features an image")
+        return None
+    probes = linear_probe.fit(known, data.train_labels, classes=linear_probe.outputs(head))
+    probe = linear_probe.best(probes, other, data.validation_labels)
+    linear_probe.fold(head, probe)
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return _Start(probe, known, other, weights)
+
+
+def _choose(
+    model: nn.Module,
+    head: nn.Module,
+    groups: Sequence[Sequence[nn.Module]],
+    data: TrainingData,
+    plan: FineTuningPlan,
+    start: _Start | None,
+    scratch: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:  # Any: JSON
+    """Choose whether to flip and the learning rate, or read what a killed run chose."""
+    file = scratch / CHOICES
+    if file.is_file():
+        chosen: dict[str, Any] = json.loads(file.read_text())
+    else:
+        flip, why = plan.flip_horizontal, ""
+        if flip == "auto":
+            flip, why = _may_flip(model, head, data, start)
+        augment = replace(plan.training.augment, flip_horizontal=flip)
+        training = replace(plan.training, augment=augment)
+        trials: list[RateTrial] = []
+        if plan.learning_rate == "auto":
+            trials = _try_rates(model, groups, data, training)
+        rate = learning_rate_search.best(trials) if trials else plan.learning_rate
+        chosen = {
+            "flip_horizontal": flip,
+            "why": why,
+            "learning_rate": rate,
+            "trials": [asdict(trial) for trial in trials],
+        }
+        scratch.mkdir(parents=True, exist_ok=True)
+        manifest.write_json(file, chosen)
+    if chosen["why"]:
+        say(chosen["why"])
+    if chosen["trials"]:
+        tried = ", ".join(
+            f"{one['learning_rate']:g}: {one['loss']:.3f}" for one in chosen["trials"]
+        )
+        say(
+            f"learning rate {chosen['learning_rate']:g}, by the loss on "
+            f"{len(data.validation_labels):,} choice images after short trials ({tried})"
+        )
+    return chosen
+
+
+def _may_flip(
+    model: nn.Module, head: nn.Module, data: TrainingData, start: _Start | None
+) -> tuple[bool, str]:
+    """Ask the mirror test; without a probe nothing can be asked, and nothing is flipped."""
+    if start is None:
+        return (
+            False,
+            "images are not flipped: without a linear probe nobody can tell if they may be",
+        )
+    most = mirror_test.IMAGES_MAX
+    mirrored = np.ascontiguousarray(data.train_pixels[:most, :, :, ::-1])
+    features = linear_probe.features(model, head, mirrored, data.normalise)
+    assert features is not None, "the upright images had features"
+    found = mirror_test.test(
+        start.train[:most], features, data.train_labels[:most], strength=start.probe.strength
+    )
+    numbers = f"{found.mirrored:.1%} of {found.n:,} mirrored, {found.upright:.1%} upright"
+    if found.allowed:
+        return True, f"images are flipped: mirrored ones are classified as well ({numbers})"
+    return False, f"images are not flipped: mirrored ones are taken for another class ({numbers})"
+
+
+def _try_rates(
+    model: nn.Module,
+    groups: Sequence[Sequence[nn.Module]],
+    data: TrainingData,
+    training: TrainingPlan,
+) -> list[RateTrial]:
+    """Train shortly at each rate from the same weights on the same images."""
+    steps = learning_rate_search.trial_steps(training.epochs_max * epoch_steps(data, training))
+    draw = np.random.default_rng(training.seed)
+    rows = draw.permutation(len(data.train_labels))[: steps * training.batch_images]
+    short = replace(
+        data, train_pixels=data.train_pixels[rows], train_labels=data.train_labels[rows]
+    )
+    epochs = max(1, round(steps / epoch_steps(short, training)))
+    plan = replace(
+        training,
+        epochs_max=epochs,
+        epochs_head=0,
+        unfreeze_every_epochs=0,
+        warmup_epochs=_TRIAL_WARMUP_EPOCHS * epochs,
+        weight_averaging="none",
+    )
+
+    def train(rate: float) -> float:
+        at_rate = replace(plan, learning_rate=rate)
+        fitted = fit(model, data=short, plan=at_rate, groups=groups)
+        return fitted.curve[-1].validation_loss
+
+    return learning_rate_search.search(model, train)
+
+
+def _keep_the_better(
+    model: nn.Module,
+    head: nn.Module,
+    data: TrainingData,
+    start: _Start,
+    answers: Floats,
+    result: FineTuned,
+    say: Callable[[str], None],
+) -> None:
+    """Put the probe back where training ended below it; it is fitted on all images then."""
+    labels = data.validation_labels
+    result.probe = inference.accuracy_of(start.logits(), labels)
+    shown = (
+        f"{result.trained:.1%} of {len(labels):,} choice images after training, {result.probe:.1%} "
+        "by the linear probe"
+    )
+    if (result.trained, -inference.loss_of(answers, labels)) >= (
+        result.probe,
+        -inference.loss_of(start.logits(), labels),
+    ):
+        say(f"the trained network is kept: {shown}")
+        return
+    everything = np.concatenate([start.train, start.choice])
+    known = np.concatenate([data.train_labels, labels])
+    model.load_state_dict(start.weights)
+    linear_probe.fold(
+        head,
+        linear_probe.fit(
+            everything, known, classes=len(start.probe.bias), strengths=[start.probe.strength]
+        )[0],
+    )
+    model.eval()
+    result.kept = "probe"
+    say(f"the linear probe is the model, fine-tuning did not improve it: {shown}")
