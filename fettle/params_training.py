@@ -80,6 +80,8 @@ class Finetune(Strict):
     With `linear_probe` the head is fitted on the frozen features first (LP-FT, Kumar et al. 2022,
     arXiv:2202.10054), and stays the model if training ends below it. `choice_fraction` of the
     training images choose the rate, the epoch and between the two; 0 leaves that to validation.
+    `freeze_batchnorm` trains with the statistics that the weights came with; `auto` does so where
+    the family's weights are pretrained.
     """
 
     family: str
@@ -96,6 +98,7 @@ class Finetune(Strict):
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     batchnorm_momentum: Annotated[float, Field(gt=0, le=1)]
+    freeze_batchnorm: bool | Auto = False
     weight_averaging: Literal["none", "ema"] = "none"
     imbalance: Literal["none", "weights", "sampler", "thresholds"]
     mixed_precision: Literal["auto", "off"]

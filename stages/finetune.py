@@ -267,6 +267,7 @@ def training_plan(params: Params) -> TrainingPlan:
         section["learning_rate"] = learning_rate_search.RATES[0]
     if augment["flip_horizontal"] == "auto":
         augment["flip_horizontal"] = False
+    section["freeze_batchnorm"] = section["freeze_batchnorm"] is True
     return TrainingPlan(seed=params.seed, augment=Augmentation(**augment), **section)
 
 

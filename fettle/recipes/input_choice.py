@@ -1,4 +1,4 @@
-"""Input choice: what `auto` in the section preprocess becomes, and why, in words.
+"""Input choice: what the family's record makes of `auto` in the params, and why, in words.
 
 The finetune stage asks once; its readers find the decided values among its facts
 (fettle/params_scope.py).
@@ -29,7 +29,9 @@ def choose(
     for name in ("mean", "std"):
         if getattr(section, name) == "auto":
             decided[f"preprocess.{name}"] = getattr(record, name)
-    if levels := [key for key in decided if key != "preprocess.size_px"]:
+    if params.finetune.freeze_batchnorm == "auto":
+        decided["finetune.freeze_batchnorm"] = record.pretrained
+    if levels := [key for key in decided if key in ("preprocess.mean", "preprocess.std")]:
         shown = " and ".join(f"{key} is {decided[key]:g}" for key in levels)
         whose = "as the family's weights expect" if record.native else "the usual, nothing is known"
         said.append(f"{shown}: {whose}")

@@ -184,10 +184,7 @@ def _may_flip(
 ) -> tuple[bool, str]:
     """Ask the mirror test; without a probe nothing can be asked, and nothing is flipped."""
     if start is None:
-        return (
-            False,
-            "images are not flipped: without a linear probe nobody can tell if they may be",
-        )
+        return False, "images are not flipped: only a linear probe can say if they may be"
     most = mirror_test.IMAGES_MAX
     mirrored = np.ascontiguousarray(data.train_pixels[:most, :, :, ::-1])
     features = linear_probe.features(model, head, mirrored, data.normalise)

@@ -70,6 +70,7 @@ def input_record(options: Params, project: Path) -> InputRecord:
     return InputRecord(
         pretrained_px=_PRETRAINED_PX[options.variant],
         least_px=_LEAST_PX,
+        pretrained=options.pretrained,
         cost=f"efficientnet_lite/{options.variant}",
     )
 

@@ -54,9 +54,9 @@ class Params(Strict):
 
 
 def input_record(options: Params, project: Path) -> InputRecord:
-    """State that nothing is known of the user's network and of what its weights saw."""
-    del options, project
-    return InputRecord(native=False)
+    """State whether weights are given; what they saw and expect nobody told."""
+    del project
+    return InputRecord(native=False, pretrained=options.weights is not None)
 
 
 def build(
