@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.compress.technique import CompressionContext
 
 WHAT = "predicted against measured loss after a cut, and the order of accuracies after recovery"
@@ -26,7 +27,7 @@ RECOVER_EPOCHS = 2
 RANK_MIN = 0.8
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure on digits, where a recovery takes seconds."""
     if "digits" not in context.data:
         return
@@ -36,20 +37,34 @@ def run(context: Context) -> Iterator[Row]:
     with_loss, with_accuracy = _rank(predicted, lost), _rank(predicted, -accuracy)
     error = float(np.median(np.abs(predicted - lost) / np.maximum(lost, 1e-3)))
     n = len(found)
-    yield _row("rank correlation with the loss after the cut", with_loss, n, RANK_MIN)
-    yield _row("rank correlation with the accuracy lost after recovery", with_accuracy, n, None)
-    what, note = (
-        "predictor, digits: median relative error of the rise",
-        "parts taken as independent",
+    seeds = [context.seed, one.params.seed]
+    cuts = f"{CUTS} seeded random cuts, {RECOVER_EPOCHS} epochs of recovery"
+    yield benchmark_row.measured(
+        "predictor, digits: rank correlation with the loss after the cut",
+        with_loss,
+        unit="1",
+        n=n,
+        seeds=seeds,
+        goal=f">= {RANK_MIN:g}",
+        holds=with_loss >= RANK_MIN,
+        note=cuts,
     )
-    yield Row(what, error, None, None, "1", n, "printed", True, note)
-
-
-def _row(what: str, value: float, n: int, least: float | None) -> Row:
-    goal = "printed" if least is None else f">= {least:g}"
-    met = least is None or value >= least
-    note = f"{CUTS} seeded random cuts, {RECOVER_EPOCHS} epochs of recovery"
-    return Row(f"predictor, digits: {what}", value, None, None, "1", n, goal, met, note)
+    yield benchmark_row.measured(
+        "predictor, digits: rank correlation with the accuracy lost after recovery",
+        with_accuracy,
+        unit="1",
+        n=n,
+        seeds=seeds,
+        note=cuts,
+    )
+    yield benchmark_row.measured(
+        "predictor, digits: median relative error of the rise",
+        error,
+        unit="1",
+        n=n,
+        seeds=seeds,
+        note="parts taken as independent",
+    )
 
 
 def _rank(left: Any, right: Any) -> float:  # Any: numpy arrays

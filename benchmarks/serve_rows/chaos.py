@@ -12,9 +12,10 @@ from itertools import count
 
 import psutil
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.serve import Context
 from benchmarks.serving.canary_harness import Theatre
-from benchmarks.table import Row
 
 WHAT = "chaos: failed user requests, and how soon a decision empties the challenger"
 GOAL = "0 failed of 100,000; 1 s from a decision to the last challenger request, p99"
@@ -23,7 +24,7 @@ PER_S = 200.0
 REQUESTS_A_SECOND = 10_000
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> list[BenchmarkRow]:
     """Measure until so many requests were sent that the goal speaks of."""
     wanted = context.seconds * REQUESTS_A_SECOND
     with closing(Theatre(context.root, context.release, context.scratch)) as theatre:
@@ -43,22 +44,30 @@ def run(context: Context) -> list[Row]:
     note = f"{rounds} rounds; statuses {counts['statuses']}, broken links {counts['errors']}"
     worst = sorted(gaps)[min(len(gaps) - 1, int(0.99 * len(gaps)))]
     return [
-        Row(
+        benchmark_row.measured(
             "chaos: failed user requests (promote, abort, kill -9 of canary, worker, controller, "
             "SIGTERM of the old release)",
-            counts["failed"], None, None, "1", counts["sent"], "0", counts["failed"] == 0, note,
+            counts["failed"], unit="1", n=counts["sent"], seeds=(),
+            goal="0", holds=counts["failed"] == 0, note=note,
         ),
-        Row(
-            "chaos: user-visible errors while a canary fails every request",
-            seen[0], None, None, "1", seen[1], "0", seen[0] == 0 and seen[1] > 0,
-            f"n: challenger requests answered 500 and replayed, in {len(failing)} rollouts",
-        ),
-        Row(
+        errors_row(seen, len(failing)),
+        benchmark_row.measured(
             "chaos: decision to the last challenger request, p99",
-            worst, min(gaps), max(gaps), "s", len(gaps), "<= 1", worst <= 1,
-            "by the router's log and the journal's time",
+            worst, low=min(gaps), high=max(gaps), unit="s", n=len(gaps), seeds=(),
+            goal="<= 1", holds=worst <= 1, note="by the router's log and the journal's time",
         ),
     ]  # fmt: skip
+
+
+def errors_row(seen: tuple[int, int], rollouts: int) -> BenchmarkRow:
+    """Make the row of what users saw of a challenger that fails: errors, of its requests."""
+    what = "chaos: user-visible errors while a canary fails every request"
+    if not seen[1]:
+        return benchmark_row.not_measured(what, "1", "0", why="the challenger got no request")
+    note = f"n: challenger requests answered 500 and replayed, in {rollouts} rollouts"
+    return benchmark_row.measured(
+        what, seen[0], unit="1", n=seen[1], seeds=(), goal="0", holds=seen[0] == 0, note=note
+    )
 
 
 def killing(theatre: Theatre, number: int) -> None:
