@@ -55,6 +55,19 @@ class FineTuned:
     said: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What every part of a fine-tuning needs; `say` tells a person what was chosen."""
+
+    model: nn.Module
+    head: nn.Module
+    groups: Sequence[Sequence[nn.Module]]
+    data: TrainingData
+    plan: FineTuningPlan
+    scratch: Path
+    say: Callable[[str], None]
+
+
 @dataclass(slots=True)
 class _Start:
     """The model's first weights with the fitted head, and the features that it was fitted on."""
@@ -91,8 +104,11 @@ def fine_tune(
         said.append(text)
         say(text)
 
-    start = _probe(model, head, data, tell) if plan.linear_probe else None
-    chosen = _choose(model, head, groups, data, plan, start, scratch, tell)
+    job = _Job(
+        model=model, head=head, groups=groups, data=data, plan=plan, scratch=scratch, say=tell
+    )
+    start = _probe(job) if plan.linear_probe else None
+    chosen = _choose(job, start)
     training = replace(
         plan.training,
         learning_rate=chosen["learning_rate"],
@@ -111,21 +127,22 @@ def fine_tune(
         said=said,
     )
     if start is not None:
-        _keep_the_better(model, head, data, start, answers, result, tell)
+        _keep_the_better(job, start, answers, result)
     return result
 
 
-def _probe(
-    model: nn.Module, head: nn.Module, data: TrainingData, say: Callable[[str], None]
-) -> _Start | None:
+def _probe(job: _Job) -> _Start | None:
     """Fit the head on frozen features, choose its strength, fold it in; None where it cannot be."""
+    model, head, data = job.model, job.head, job.data
     if not linear_probe.foldable(head):
-        say(f"no linear probe: the last layer is {type(head).__name__}, not a Linear with a bias")
+        job.say(
+            f"no linear probe: the last layer is {type(head).__name__}, not a Linear with a bias"
+        )
         return None
     known = linear_probe.features(model, head, data.train_pixels, data.normalise)
     other = linear_probe.features(model, head, data.validation_pixels, data.normalise)
     if known is None or other is None:
-        say("no linear probe: the last layer is not given one row of features an image")
+        job.say("no linear probe: the last layer is not given one row of features an image")
         return None
     probes = linear_probe.fit(known, data.train_labels, classes=linear_probe.outputs(head))
     probe = linear_probe.best(probes, other, data.validation_labels)
@@ -134,29 +151,20 @@ def _probe(
     return _Start(probe, known, other, weights)
 
 
-def _choose(
-    model: nn.Module,
-    head: nn.Module,
-    groups: Sequence[Sequence[nn.Module]],
-    data: TrainingData,
-    plan: FineTuningPlan,
-    start: _Start | None,
-    scratch: Path,
-    say: Callable[[str], None],
-) -> dict[str, Any]:  # Any: JSON
+def _choose(job: _Job, start: _Start | None) -> dict[str, Any]:  # Any: JSON
     """Choose whether to flip and the learning rate, or read what a killed run chose."""
-    file = scratch / CHOICES
+    plan, file = job.plan, job.scratch / CHOICES
     if file.is_file():
         chosen: dict[str, Any] = json.loads(file.read_text())
     else:
         flip, why = plan.flip_horizontal, ""
         if flip == "auto":
-            flip, why = _may_flip(model, head, data, start)
+            flip, why = _may_flip(job, start)
         augment = replace(plan.training.augment, flip_horizontal=flip)
         training = replace(plan.training, augment=augment)
         trials: list[RateTrial] = []
         if plan.learning_rate == "auto":
-            trials = _try_rates(model, groups, data, training)
+            trials = _try_rates(job, training)
         rate = learning_rate_search.best(trials) if trials else plan.learning_rate
         chosen = {
             "flip_horizontal": flip,
@@ -164,30 +172,28 @@ def _choose(
             "learning_rate": rate,
             "trials": [asdict(trial) for trial in trials],
         }
-        scratch.mkdir(parents=True, exist_ok=True)
+        job.scratch.mkdir(parents=True, exist_ok=True)
         manifest.write_json(file, chosen)
     if chosen["why"]:
-        say(chosen["why"])
+        job.say(chosen["why"])
     if chosen["trials"]:
         tried = ", ".join(
             f"{one['learning_rate']:g}: {one['loss']:.3f}" for one in chosen["trials"]
         )
-        say(
+        job.say(
             f"learning rate {chosen['learning_rate']:g}, by the loss on "
-            f"{len(data.validation_labels):,} choice images after short trials ({tried})"
+            f"{len(job.data.validation_labels):,} choice images after short trials ({tried})"
         )
     return chosen
 
 
-def _may_flip(
-    model: nn.Module, head: nn.Module, data: TrainingData, start: _Start | None
-) -> tuple[bool, str]:
+def _may_flip(job: _Job, start: _Start | None) -> tuple[bool, str]:
     """Ask the mirror test; without a probe nothing can be asked, and nothing is flipped."""
     if start is None:
         return False, "images are not flipped: only a linear probe can say if they may be"
-    most = mirror_test.IMAGES_MAX
+    most, data = mirror_test.IMAGES_MAX, job.data
     mirrored = np.ascontiguousarray(data.train_pixels[:most, :, :, ::-1])
-    features = linear_probe.features(model, head, mirrored, data.normalise)
+    features = linear_probe.features(job.model, job.head, mirrored, data.normalise)
     assert features is not None, "the upright images had features"
     found = mirror_test.test(
         start.train[:most], features, data.train_labels[:most], strength=start.probe.strength
@@ -198,13 +204,9 @@ def _may_flip(
     return False, f"images are not flipped: mirrored ones are taken for another class ({numbers})"
 
 
-def _try_rates(
-    model: nn.Module,
-    groups: Sequence[Sequence[nn.Module]],
-    data: TrainingData,
-    training: TrainingPlan,
-) -> list[RateTrial]:
+def _try_rates(job: _Job, training: TrainingPlan) -> list[RateTrial]:
     """Train shortly at each rate from the same weights on the same images."""
+    data = job.data
     steps = learning_rate_search.trial_steps(training.epochs_max * epoch_steps(data, training))
     draw = np.random.default_rng(training.seed)
     rows = draw.permutation(len(data.train_labels))[: steps * training.batch_images]
@@ -223,23 +225,15 @@ def _try_rates(
 
     def train(rate: float) -> float:
         at_rate = replace(plan, learning_rate=rate)
-        fitted = fit(model, data=short, plan=at_rate, groups=groups)
+        fitted = fit(job.model, data=short, plan=at_rate, groups=job.groups)
         return fitted.curve[-1].validation_loss
 
-    return learning_rate_search.search(model, train)
+    return learning_rate_search.search(job.model, train)
 
 
-def _keep_the_better(
-    model: nn.Module,
-    head: nn.Module,
-    data: TrainingData,
-    start: _Start,
-    answers: Floats,
-    result: FineTuned,
-    say: Callable[[str], None],
-) -> None:
+def _keep_the_better(job: _Job, start: _Start, answers: Floats, result: FineTuned) -> None:
     """Put the probe back where training ended below it; it is fitted on all images then."""
-    labels = data.validation_labels
+    labels = job.data.validation_labels
     result.probe = inference.accuracy_of(start.logits(), labels)
     shown = (
         f"{result.trained:.1%} of {len(labels):,} choice images after training, {result.probe:.1%} "
@@ -249,17 +243,17 @@ def _keep_the_better(
         result.probe,
         -inference.loss_of(start.logits(), labels),
     ):
-        say(f"the trained network is kept: {shown}")
+        job.say(f"the trained network is kept: {shown}")
         return
     everything = np.concatenate([start.train, start.choice])
-    known = np.concatenate([data.train_labels, labels])
-    model.load_state_dict(start.weights)
+    known = np.concatenate([job.data.train_labels, labels])
+    job.model.load_state_dict(start.weights)
     linear_probe.fold(
-        head,
+        job.head,
         linear_probe.fit(
             everything, known, classes=len(start.probe.bias), strengths=[start.probe.strength]
         )[0],
     )
-    model.eval()
+    job.model.eval()
     result.kept = "probe"
-    say(f"the linear probe is the model, fine-tuning did not improve it: {shown}")
+    job.say(f"the linear probe is the model, fine-tuning did not improve it: {shown}")
