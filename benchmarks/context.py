@@ -20,8 +20,9 @@ from fettle import manifest, workspace
 from fettle import project as projects
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.params import Params, load
-from fettle.params_scope import DECIDED, settle
+from fettle.params_scope import settle
 from fettle.stage_contract import Inputs
 
 # name: (params file, overrides). Fashion-MNIST trains on 12,000 and is judged on its own 10,000; a
@@ -92,7 +93,7 @@ class Context:
             stage: place.tree / "artifacts" / stage for stage in ("ingest", "validate", "finetune")
         }
         inputs = Inputs(folders, place.tree, place.tree / ".fettle" / "scratch" / "bench")
-        decided = manifest.read(folders["finetune"], verify=False).facts.get(DECIDED, {})
+        decided = manifest.read(folders["finetune"], FinetuneFacts, verify=False).facts.decided
         params = settle(load(place.tree / "params.yaml"), decided)
         return Prepared(name, place.tree, params, inputs)
 

@@ -88,7 +88,7 @@ def of_all(one: DataSet, home: Path, seeds: Sequence[int]) -> Iterator[Benchmark
     for seed in seeds:
         out = home / f"{one.name}-{seed}"
         started = time.process_time()
-        params, _ = data_sets.ours(one, out, seed=seed)
+        params = data_sets.ours(one, out, seed=seed)
         arms["default"].seconds.append(time.process_time() - started)
         test = one.test(params)
         arms["default"].right.append(_right(_onnx_answers(out / "model.onnx", params, test), test))
@@ -163,7 +163,7 @@ def of_few(one: DataSet, home: Path) -> Iterator[BenchmarkRow]:
     for seed in range(FEW_DRAWS):
         part = data_sets.few(one, home / f"few-{seed}", per_class=FEW_PER_CLASS, seed=seed)
         out = home / f"few-{seed}-out"
-        params, _ = data_sets.ours(part, out, seed=seed)
+        params = data_sets.ours(part, out, seed=seed)
         test = one.test(params)
         train = split_reader.images(part.inputs(out), params, "train")
         model = _plain(params, train, rate=None, seed=seed)

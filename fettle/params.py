@@ -13,9 +13,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from fettle import params_migration, params_text, plugins
@@ -26,6 +27,14 @@ from fettle.params_scope import scope
 from fettle.params_text import Where
 
 __all__ = ["Params", "Strict", "check", "compose", "load", "scope"]
+
+_KINDS = {type(None): "nothing", CommentedSeq: "a list"}
+# What a key takes, where pydantic says it in the words of JSON.
+_WANTED = {
+    "model_type": "a section is wanted, with keys below it",
+    "dict_type": "a section is wanted, with keys below it",
+    "list_type": "a list is wanted, such as [a, b]",
+}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
@@ -42,7 +51,10 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
     doc = params_text.parse(text, path.name, fix=f"mend that line of {path.name}")
     if not isinstance(doc, CommentedMap):
         raise ParamsError(
-            f"{path.name} holds no mapping", got=type(doc).__name__, fix="start from the template"
+            f"{path.name} holds no mapping",
+            got=_KINDS.get(type(doc), "text or a number"),
+            rule="it holds the sections of a params file: seed, ingest, validate, …",
+            fix="start from the params.yaml that `fettle init` makes",
         )
     for override in overrides:
         _override(doc, override)
@@ -59,7 +71,7 @@ def _override(doc: CommentedMap, override: str) -> None:
         )
     value = params_text.parse(text, f"--set '{override}'", fix=params_text.QUOTE, plain=True)
     params_migration.refuse_former_set(override, key, value)
-    node: Any = doc  # Any: a YAML tree
+    node: object = doc
     *parents, last = key.split(".")
     seen: list[str] = []
     for part in parents:
@@ -74,7 +86,7 @@ def _override(doc: CommentedMap, override: str) -> None:
         _child(node, last, seen, override)
 
 
-def _child(node: Any, part: str, seen: list[str], override: str) -> Any:  # Any: a YAML tree
+def _child(node: object, part: str, seen: list[str], override: str) -> object:
     if (
         isinstance(node, CommentedSeq)
         and part.isascii()
@@ -88,11 +100,14 @@ def _child(node: Any, part: str, seen: list[str], override: str) -> Any:  # Any:
         if part in node:
             return node[part]
     choices = [str(k) for k in node] if isinstance(node, CommentedMap) else []
-    size = f"a list of {len(node)}" if isinstance(node, CommentedSeq) else f"keys {choices}"
+    if isinstance(node, CommentedSeq):
+        there = f"there is a list of {len(node)}"
+    else:
+        there = f"the keys there are {choices}" if choices else "nothing lies below it"
     raise ParamsError(
         f"--set '{override}': no '{part}' below '{'.'.join(seen) or 'the top'}'",
         got=f"'{part}'{plugins.suggest(part, choices)}",
-        rule=f"there is {size}",
+        rule=there,
         fix="name an existing key, or edit the file",
     )
 
@@ -141,7 +156,7 @@ def _check_models(doc: CommentedMap) -> tuple[Params | None, list[tuple[int, str
     return params, problems + _check_plugins(doc)
 
 
-def _json(doc: Any) -> str:  # Any: a YAML tree
+def _json(doc: object) -> str:
     """Write a tree as JSON; what JSON cannot hold is a problem of its own, see params_text."""
     return json.dumps(doc, default=str, skipkeys=True)
 
@@ -173,7 +188,7 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
     targets = _get(doc, ("targets",))
     for at, target in enumerate(targets if isinstance(targets, list) else []):
         problems += _check_name(doc, "targets", str(target), ("targets", at))
-        if target in targets[:at]:
+        if isinstance(targets, list) and target in targets[:at]:
             text = f"targets[{at}]: '{target}' is listed twice; take one out"
             problems.append((params_text.line(doc, ("targets", at)), text))
     aim = _get(doc, ("compress", "objective", "target"))
@@ -201,7 +216,7 @@ def _check_name(doc: CommentedMap, folder: str, name: str, where: Where) -> list
 
 
 def _check_plugin(
-    doc: CommentedMap, folder: str, name: str, where: Where, options: Any, options_at: Where
+    doc: CommentedMap, folder: str, name: str, where: Where, options: object, options_at: Where
 ) -> list[tuple[int, str]]:
     bad_name = _check_name(doc, folder, name, where)
     if bad_name:
@@ -248,7 +263,7 @@ def _check_trains(doc: CommentedMap, recipe: object) -> list[tuple[int, str]]:
 
 
 def _explain(
-    doc: CommentedMap, model: type[BaseModel], error: Any, prefix: Where
+    doc: CommentedMap, model: type[BaseModel], error: ErrorDetails, prefix: Where
 ) -> tuple[int, str]:
     """Turn one pydantic error into (line, text) with the value got and the nearest name."""
     loc: Where = tuple(error["loc"])
@@ -264,7 +279,7 @@ def _explain(
         )
     if error["type"] == "missing":
         return line, f"missing key '{_dotted(where)}'"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _WANTED.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         message += "; put it in quotes"
     if error["type"] == "bool_type" and error["input"] in ("yes", "no", "on", "off"):
@@ -272,14 +287,14 @@ def _explain(
     return line, f"{_dotted(where)}: {message} (value {_show(error['input'])})"
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fields(model: type[BaseModel], loc: Where) -> list[str]:
     """List the keys allowed at `loc` below `model`."""
-    current: Any = model
+    current: object = model
     for part in loc:
         if isinstance(part, int):
             current = next(iter(get_args(current)), None)
@@ -293,7 +308,7 @@ def _fields(model: type[BaseModel], loc: Where) -> list[str]:
     return []
 
 
-def _get(doc: Any, where: Where) -> Any:  # Any: a YAML tree
+def _get(doc: object, where: Where) -> object:
     for part in where:
         if not isinstance(doc, Mapping) or part not in doc:
             return None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from fettle.errors import OurFault
 from fettle.params_schema import Params
@@ -44,7 +44,13 @@ def scope(params: Params, sections: Sequence[str]) -> Params:
     return cast(Params, _Scope(params, sections, "params"))
 
 
-def settle(params: Params, decided: Mapping[str, Any]) -> Params:  # Any: JSON values of params
+def decided_in(facts: object) -> Mapping[str, JsonValue]:
+    """Return what a stage's facts, plain JSON, say of `auto`; nothing where they say nothing."""
+    found = facts.get(DECIDED, {}) if isinstance(facts, Mapping) else {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def settle(params: Params, decided: Mapping[str, JsonValue]) -> Params:
     """Lay decided values over the params that are `auto`; what a person wrote stands."""
     if not decided:
         return params

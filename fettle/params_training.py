@@ -19,7 +19,8 @@ from fettle.params_types import (
 )
 
 _MEAN = per_channel(lambda v: 0 <= float(str(v)) <= 1, "a number 0 to 1")
-_STD = per_channel(lambda v: 0 < float(str(v)) <= 1, "a number above 0 to 1")
+# below 1e-3: near-black inputs of 1e3 and more
+_STD = per_channel(lambda v: 1e-3 <= float(str(v)) <= 1, "a number 0.001 to 1")
 Levels = float | list[float]
 
 

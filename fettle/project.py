@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from fettle import manifest, plugins
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
+from fettle.facts.last_run import LastRunDict
 from fettle.hardware import machine_fingerprint
 from fettle.hardware.toolchain_facts import (
     float_runtime_facts,
@@ -58,6 +58,8 @@ QUIET = {
 
 # SQLAlchemy cuts a file's path at '?' and reads '%41' as 'A' (seen with MLflow 3.17).
 UNPLACEABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]")
+# SQLite opens no path above 512 bytes; the longest below a project, with its journal, has 85.
+ROOT_BYTES_MAX = 420
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -92,7 +94,7 @@ class Project:
         """What the last finished run of this tree left: its release and its stages."""
         return self.tree / ".fettle" / "last.json"
 
-    def read_last(self) -> dict[str, Any] | None:  # Any: JSON
+    def read_last(self) -> LastRunDict | None:
         """Read `last`, or None before the first finished run."""
         return json.loads(self.last.read_text()) if self.last.is_file() else None
 
@@ -126,14 +128,21 @@ def find(folder: Path | None = None) -> Project:
 
 def refuse_place(root: Path) -> None:
     """Raise ProjectError for a folder whose name the address of a database cannot hold."""
+    fix = "rename that folder"
     if bad := UNPLACEABLE.search(str(root)):
-        raise ProjectError(
-            "a project cannot lie in this folder",
-            got=f"{root} with {bad[0]!r}",
-            rule="the databases' addresses are URLs, in which '?' ends a path, '%41' is a letter, "
-            "and no line ends; the databases would be made in another folder",
-            fix="rename that folder",
+        got = f"{root} with {bad[0]!r}"
+        rule = (
+            "the databases' addresses are URLs, in which '?' ends a path, '%41' is a letter, "
+            "and no line ends; the databases would be made in another folder"
         )
+        if "\udc80" <= bad[0] <= "\udcff" and sys.getfilesystemencoding() != "utf-8":
+            fix = "set PYTHONUTF8=1: this Python does not read file names as UTF-8; else rename it"
+    elif (size := len(os.fsencode(root))) > ROOT_BYTES_MAX:
+        got, rule = f"a path of {size} bytes", f"SQLite's limit leaves it {ROOT_BYTES_MAX}"
+        fix = "move the project nearer the top"
+    else:
+        return
+    raise ProjectError("a project cannot lie in this folder", got=got, rule=rule, fix=fix)
 
 
 def trees(project: Project) -> list[Path]:
@@ -290,7 +299,7 @@ def refresh_inputs(project: Project, params: Params) -> None:
     code_digest.refresh(project.tree, params, project.state)
 
 
-def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JSON
+def _model_files(project: Project, params: Params) -> dict[str, object]:
     """Digest the user's own model files and code, when the family has any."""
     family = plugins.resolve("families", params.finetune.family, where="finetune.family")
     options = family.Params.model_validate(params.finetune.options, strict=False)

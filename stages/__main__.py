@@ -83,7 +83,7 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
     sealed_inputs = {up: manifest.read(folder) for up, folder in folders.items()}
     digests = {up: read.digest for up, read in sealed_inputs.items()}
     for read in sealed_inputs.values():
-        settings = params_scope.settle(settings, read.facts.get(params_scope.DECIDED, {}))
+        settings = params_scope.settle(settings, params_scope.decided_in(read.facts.to_json()))
     scoped = params.scope(settings, stage.SECTIONS)
     key = scratch_key(address, digests, settings, stage.SECTIONS)
     scratch = project / ".fettle" / "scratch" / key

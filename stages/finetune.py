@@ -2,17 +2,13 @@
 
 reads     ingest, validate (training and validation images)
 writes    model.onnx (float32; input "input" [batch, C, S, S], output "logits" [batch, classes]),
-          curve.json (one entry an epoch; empty when nothing is trained), and when the family
-          trains model.safetensors (the state dict)
+          curve.json, and when the family trains model.safetensors (the state dict)
 params    seed, preprocess, finetune
 refuses   weights or user code that do not load; a loss that is not finite; a model that does not
           lower to ONNX with parity; an ONNX file that does not fit the images and classes
 
 measures, all on validation: accuracy, macro_f1, worst_recall, calibration_error, recall.<class>.
-facts: family, options (what rebuilds the network; its weights are model.safetensors), classes,
-channels, size_px, trains, epochs, best_epoch, params, parity, notes; `decided`, what became of
-`auto` in the params, which later stages read; and where choice images were held out of training,
-`fine_tuning`: what they chose, and how the linear probe and the trained network fared on them.
+facts and curve.json: fettle/facts/finetune_facts.py.
 
 Each epoch is kept in inputs.scratch: a killed run goes on, and ends with the same weights. Torch
 is imported only for a family that trains.
@@ -25,20 +21,24 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import JsonValue
 
-from fettle import manifest, plugins
-from fettle.data import choice_images, image_table, split_reader
+from fettle import plugins
+from fettle.data import image_table, split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_statistics
+from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.finetune_facts import CurveEpoch, FinetuneFacts, TrainingCurve
 from fettle.models import export_onnx
 from fettle.models.input_record import InputRecord
-from fettle.params import Params
+from fettle.params import Params, Strict
+from fettle.params_schema import Options
 from fettle.params_scope import DECIDED, settle
 from fettle.preprocessing import Floats
-from fettle.recipes import input_choice
+from fettle.recipes import float_model_training, input_choice
 from fettle.recipes.training_setup import threads, training_data
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
@@ -46,13 +46,13 @@ from fettle.stage_contract import Inputs, Outputs
 if TYPE_CHECKING:
     from torch import nn
 
-    from fettle.training.fine_tuning import FineTuned
     from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
 
 READS = ("ingest", "validate")
 SECTIONS = ("seed", "preprocess", "finetune")
 MEASURES = False
 
+CURVE = "curve.json"
 PARITY_IMAGES_MAX = 64  # of validation; parity is a matter of the graph, not of the data
 # Options that say where weights come from: from here on they come from model.safetensors.
 WEIGHT_OPTIONS = ("path", "weights")
@@ -64,15 +64,16 @@ class FinetuneJob:
 
     params: Params
     family: ModuleType
-    options: Any  # the family's Params: each family has its own class
+    options: Strict  # the family's Params: each family has its own class
     inputs: Inputs
     out: Path
     recorder: Recorder
     train: Images
     validation: Images
+    decided: dict[str, JsonValue]  # what became of `auto` in the params, so far
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[FinetuneFacts]:
     """Make the artefact; see the file's docstring."""
     family = plugins.resolve("families", params.finetune.family, where="finetune.family")
     options = family.Params.model_validate_json(json.dumps(params.finetune.options))
@@ -87,31 +88,22 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         recorder=recorder,
         train=split_reader.images(inputs, params, "train"),
         validation=split_reader.images(inputs, params, "validation"),
+        decided=decided,
     )
     logits, facts = fine_tune(job) if family.TRAINS else adopt_onnx_file(job)
-    decided |= facts.pop(DECIDED, {})
     labels, classes = job.validation.labels, job.validation.classes
     recalls = accuracy_statistics.recall_measures(logits, labels, classes)
     return Outputs(
         measures=accuracy_statistics.summary(logits, labels)
         | {f"recall.{name}": measure for name, measure in recalls.items()},
-        facts={
-            "family": params.finetune.family,
-            "options": _architecture(params.finetune.options),
-            "classes": classes,
-            "channels": params.preprocess.channels,
-            "size_px": params.preprocess.side_px,
-            "trains": family.TRAINS,
-            **facts,
-            **({DECIDED: decided} if decided else {}),
-        },
+        facts=facts,
     )
 
 
 def decide_input(
     params: Params, record: InputRecord, inputs: Inputs, recorder: Recorder
-) -> dict[str, Any]:  # Any: JSON values of params
-    """Decide what is `auto` in preprocess, by the training images' sizes, and say it."""
+) -> dict[str, JsonValue]:
+    """Decide what is `auto` by the training images' sizes and the family's record, and say it."""
     sides = image_table.shorter_sides(inputs["ingest"], inputs["validate"], "train")
     decided, said = input_choice.choose(params, record, sides)
     for line in said:
@@ -119,18 +111,18 @@ def decide_input(
     return decided
 
 
-def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
-    """Adopt a trained ONNX file; return its validation logits and its facts (Any: JSON)."""
+def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
+    """Adopt a trained ONNX file; return its validation logits and its facts."""
     adopted = job.family.adopt(
         job.family.path(job.options, job.inputs.project),
         channels=job.params.preprocess.channels,
         size_px=job.params.preprocess.side_px,
         classes=job.train.classes,
-        labels=job.options.labels,
+        labels=job.options.model_dump()["labels"],
     )
     model = job.out / "model.onnx"
     model.write_bytes(adopted.proto.SerializeToString(deterministic=True))
-    manifest.write_json(job.out / "curve.json", [])
+    TrainingCurve(()).write(job.out / CURVE)
     for note in adopted.notes:
         job.recorder.note("onnx_file", note)
     normalise = split_reader.preprocess(job.params).normalise
@@ -140,12 +132,27 @@ def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
             for start in range(0, len(job.validation.pixels), 256)
         ]
     )
-    facts = {"epochs": 0, "params": adopted.parameters, "notes": list(adopted.notes)}
-    return logits, facts
+    facts = FinetuneFacts(
+        family=job.params.finetune.family,
+        options=_architecture(job.params.finetune.options),
+        classes=tuple(job.validation.classes),
+        channels=job.params.preprocess.channels,
+        size_px=job.params.preprocess.side_px,
+        trains=False,
+        epochs=0,
+        params=adopted.parameters,
+        notes=tuple(adopted.notes),
+    )
+    return logits, facts.model_copy(update=_stated(job.decided))
 
 
-def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
-    """Train, save and lower; return the validation logits and the facts (Any: JSON)."""
+def _stated(decided: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """State what was decided as a fact; a run in which nothing was `auto` has none."""
+    return {DECIDED: decided} if decided else {}
+
+
+def fine_tune(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
+    """Train, save and lower; return the validation logits and the facts."""
     # Read when torch loads its thread pool: idle threads sleep instead of spinning, without which
     # two threads on a busy machine train five times slower than one (measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -163,123 +170,54 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
         size_px=job.params.preprocess.side_px,
         project=job.inputs.project,
     )
-    plan = training_plan(job.params)
+    plan = float_model_training.training_plan(job.params)
     _dry_run(job, model, plan)
-    curve, best_epoch, chosen = _train(job, model, plan)
+    trained = float_model_training.train(
+        float_model_training.FloatModelJob(
+            params=job.params,
+            family=job.family,
+            train=job.train,
+            validation=job.validation,
+            scratch=job.inputs.scratch,
+            recorder=job.recorder,
+        ),
+        model,
+        plan,
+    )
     data = training_data(job.params, train=job.train, validation=job.validation)
     if plan.imbalance == "thresholds":
         _fold_thresholds(job, model, data)
     model.to("cpu")
     logits = inference.logits(model, data.validation_pixels, data.normalise)
     save_file(training_checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
-    manifest.write_json(job.out / "curve.json", [epoch.to_dict() for epoch in curve])
-    facts = {
-        "epochs": len(curve),
-        "best_epoch": best_epoch,
-        "params": sum(p.numel() for p in model.parameters()),
-        "parity": _lower(job, model, logits).to_dict(),
-        "notes": [],
-        **chosen,
-    }
-    return logits, facts
-
-
-def _train(
-    job: FinetuneJob, model: nn.Module, plan: TrainingPlan
-) -> tuple[list[Epoch], int, dict[str, Any]]:  # Any: JSON
-    """Train; return the curve, its best epoch, and the facts of what choice images chose.
-
-    Without choice images the validation split says which epoch is the best, as it always did.
-    """
-    from fettle.training import fine_tuning
-    from fettle.training.training_loop import fit
-
-    section, groups = job.params.finetune, job.family.groups(model)
-
-    def report(epoch: Epoch) -> None:
-        _report(job.recorder, epoch, epochs_max=plan.epochs_max, chosen=section.choice_fraction > 0)
-
-    if not section.choice_fraction:
-        data = training_data(job.params, train=job.train, validation=job.validation)
-        fitted = fit(
-            model,
-            data=data,
-            plan=plan,
-            groups=groups,
-            scratch=job.inputs.scratch,
-            on_epoch=report,
-        )
-        return fitted.curve, fitted.best_epoch, {}
-    learnt, choice = choice_images.hold_out(
-        job.train, fraction=section.choice_fraction, seed=job.params.seed
+    TrainingCurve(tuple(_curve_row(epoch) for epoch in trained.curve)).write(job.out / CURVE)
+    decided = {**job.decided, **trained.decided}
+    facts = FinetuneFacts(
+        family=job.params.finetune.family,
+        options=_architecture(job.params.finetune.options),
+        classes=tuple(job.validation.classes),
+        channels=job.params.preprocess.channels,
+        size_px=job.params.preprocess.side_px,
+        trains=True,
+        epochs=len(trained.curve),
+        best_epoch=trained.best_epoch,
+        params=sum(p.numel() for p in model.parameters()),
+        parity=AnswerParity(**_lower(job, model, logits).to_dict()),
+        notes=(),
     )
-    done = fine_tuning.fine_tune(
-        model,
-        job.family.protected(model)[-1],
-        groups=groups,
-        data=training_data(job.params, train=learnt, validation=choice),
-        plan=fine_tuning.FineTuningPlan(
-            training=plan,
-            linear_probe=section.linear_probe,
-            learning_rate=section.learning_rate,
-            flip_horizontal=section.augment.flip_horizontal,
-        ),
-        scratch=job.inputs.scratch,
-        on_epoch=report,
-        say=lambda text: job.recorder.note("decision", text),
+    chosen = {"fine_tuning": trained.chosen} if trained.chosen else {}
+    return logits, facts.model_copy(update={**chosen, **_stated(decided)})
+
+
+def _curve_row(epoch: Epoch) -> CurveEpoch:
+    return CurveEpoch(
+        epoch=epoch.epoch,
+        phase=epoch.phase,
+        train_loss=epoch.train_loss,
+        validation_loss=epoch.validation_loss,
+        validation_accuracy=epoch.validation_accuracy,
+        learning_rate=epoch.learning_rate,
     )
-    return done.curve, done.best_epoch, _chosen(job, done)
-
-
-def _chosen(job: FinetuneJob, done: FineTuned) -> dict[str, Any]:  # Any: JSON
-    """Facts of what the choice images chose, and what later stages need of it."""
-    values = {
-        "finetune.learning_rate": done.learning_rate,
-        "finetune.augment.flip_horizontal": done.flip_horizontal,
-    }
-    section = job.params.finetune
-    asked = {
-        "finetune.learning_rate": section.learning_rate,
-        "finetune.augment.flip_horizontal": section.augment.flip_horizontal,
-    }
-    return {
-        "fine_tuning": {
-            "kept": done.kept,
-            "choice_images": done.choice_images,
-            "trained_accuracy": done.trained,
-            "probe_accuracy": done.probe,
-            "said": done.said,
-        },
-        DECIDED: {key: value for key, value in values.items() if asked[key] == "auto"},
-    }
-
-
-def training_plan(params: Params) -> TrainingPlan:
-    """Training plan of the finetune section: the names are the same, and `auto` is not yet said."""
-    from fettle.training import learning_rate_search
-    from fettle.training.augmentation import Augmentation
-    from fettle.training.training_plan import TrainingPlan
-
-    apart = {"family", "options", "augment", "linear_probe", "choice_fraction"}
-    section = params.finetune.model_dump(exclude=apart)
-    augment = params.finetune.augment.model_dump()
-    if section["learning_rate"] == "auto":
-        section["learning_rate"] = learning_rate_search.RATES[0]
-    if augment["flip_horizontal"] == "auto":
-        augment["flip_horizontal"] = False
-    section["freeze_batchnorm"] = section["freeze_batchnorm"] is True
-    return TrainingPlan(seed=params.seed, augment=Augmentation(**augment), **section)
-
-
-def _report(recorder: Recorder, epoch: Epoch, *, epochs_max: int, chosen: bool) -> None:
-    """Tell the recorder of a finished epoch, which choice images or the validation split judged."""
-    for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
-        recorder.scalar(name, getattr(epoch, name), step=epoch.epoch)
-    text = (
-        f"epoch {epoch.epoch} of at most {epochs_max} ({epoch.phase}): "
-        f"{'choice' if chosen else 'validation'} accuracy {epoch.validation_accuracy:.1%}"
-    )
-    recorder.progress(epoch.epoch / epochs_max, text)
 
 
 def _dry_run(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
@@ -333,5 +271,5 @@ def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Pa
     return parity
 
 
-def _architecture(options: dict[str, Any]) -> dict[str, Any]:  # Any: the family's own options
+def _architecture(options: Options) -> Options:
     return {key: value for key, value in options.items() if key not in WEIGHT_OPTIONS}

@@ -79,8 +79,8 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
     from fettle.compress import sensitivity_analysis
 
     model = benchmark_training.float_model(one)
-    shop = benchmark_training.workshop(one, model, seed=context.seed)
-    survey = sensitivity_analysis.measure_sensitivity(model, shop)
+    compression = benchmark_training.compression_context(one, model, seed=context.seed)
+    sensitivity = sensitivity_analysis.measure_sensitivity(model, compression)
     rng = np.random.default_rng(context.seed)
     found = []
     for _ in range(CUTS):
@@ -88,20 +88,24 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
         touched = rng.uniform(0, 0.4)
         shares = {
             group.name: float(rng.choice(SHARES)) if rng.uniform() < touched else 1.0
-            for group in survey.groups
+            for group in sensitivity.groups
         }
-        gone = [block.name for block in survey.blocks if rng.uniform() < touched / 2]
-        predicted = sensitivity_analysis.predicted_increase(survey, shares=shares, removed=gone)
+        gone = [block.name for block in sensitivity.blocks if rng.uniform() < touched / 2]
+        predicted = sensitivity_analysis.predicted_increase(
+            sensitivity, shares=shares, removed=gone
+        )
         cut = copy.deepcopy(model)
-        loss = _cut(cut, shop, shares, gone)
-        shop.fit(cut, phase="", epochs=RECOVER_EPOCHS, learning_rate=2e-3, temperature=4, alpha=0.9)
-        found.append((predicted, loss - survey.loss, benchmark_training.accuracy(one, cut)))
+        loss = _cut(cut, compression, shares, gone)
+        compression.fit(
+            cut, phase="", epochs=RECOVER_EPOCHS, learning_rate=2e-3, temperature=4, alpha=0.9
+        )
+        found.append((predicted, loss - sensitivity.loss, benchmark_training.accuracy(one, cut)))
     return found
 
 
 def _cut(
     model: Any,  # Any: nn.Module; torch is imported late
-    shop: CompressionContext,
+    compression: CompressionContext,
     shares: dict[str, float],
     gone: list[str],
 ) -> float:
@@ -118,8 +122,8 @@ def _cut(
     from fettle.compress.compression_plan import CompressionPlan
     from fettle.compress.techniques import prune
 
-    groups, _ = channel_groups.find_groups(model, shop.example, shop.protected)
-    generator = torch.Generator().manual_seed(shop.seed)
+    groups, _ = channel_groups.find_groups(model, compression.example, compression.protected)
+    generator = torch.Generator().manual_seed(compression.seed)
     scores, counts = {}, {}
     for group in groups:
         score = channel_importance.score_channels(group, "l2", generator=generator)
@@ -129,7 +133,7 @@ def _cut(
     plan = prune.cut_groups(model, CompressionPlan(), groups, scores=scores, counts=counts)
     removable_blocks.remove_blocks(model, plan, gone)
     loss = sensitivity_analysis.loss_probe(
-        model, shop.batches(), images_max=sensitivity_analysis.IMAGES
+        model, compression.batches(), images_max=sensitivity_analysis.IMAGES
     ).loss([""])
-    batchnorm_statistics.reestimate(model, shop.batches(), images_max=2048)
+    batchnorm_statistics.reestimate(model, compression.batches(), images_max=2048)
     return loss

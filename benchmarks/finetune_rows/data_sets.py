@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,6 +19,7 @@ from fettle import project as projects
 from fettle.cli import project_template
 from fettle.data import image_table, split_reader
 from fettle.data.split_reader import Images
+from fettle.facts.ingest_facts import IngestFacts
 from fettle.params import Params, load
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs
@@ -98,7 +98,7 @@ def prepare(name: str, data: Path, home: Path) -> DataSet:
     )  # fmt: skip
     if done.returncode != 0:
         raise RuntimeError(f"{name} could not be read:\n{done.stderr[-3000:]}")
-    origins = manifest.read(tree / "artifacts" / "ingest").facts["splits"]
+    origins = manifest.read(tree / "artifacts" / "ingest", IngestFacts).facts.splits
     own = origins["validation"] == origins["test"] == "own"
     return DataSet(name, tree, ("validation", "test") if own else ("test",))
 
@@ -133,10 +133,9 @@ def few(whole: DataSet, tree: Path, *, per_class: int, seed: int) -> DataSet:
     return replace(whole, tree=tree, per_class=per_class)
 
 
-def ours(one: DataSet, out: Path, *, seed: int) -> tuple[Params, dict[str, Any]]:  # Any: JSON
-    """Run the finetune stage as `fettle run` does; return its settled params and its facts."""
+def ours(one: DataSet, out: Path, *, seed: int) -> Params:
+    """Run the finetune stage as `fettle run` does; return its settled params."""
     params = one.params(seed)
     out.mkdir(parents=True)
     outputs = finetune.run(params, one.inputs(out / "scratch"), out, MemoryRecorder())
-    decided = outputs.facts.get(params_scope.DECIDED, {})
-    return params_scope.settle(params, decided), dict(outputs.facts)
+    return params_scope.settle(params, outputs.facts.decided)

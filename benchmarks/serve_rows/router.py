@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import benchmark_row
 from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.serve import Context
-from benchmarks.serving.canary_harness import Theatre
+from benchmarks.serving.canary_harness import CanaryHarness
 from fettle.rollout.router import access_log, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
 
@@ -25,28 +25,28 @@ USERS = 500
 
 def run(context: Context) -> list[BenchmarkRow]:
     """Measure the three on one scratch folder."""
-    with closing(Theatre(context.root, context.release, context.scratch)) as theatre:
-        theatre.open()
-        added = overhead(theatre, context.seconds)
+    with closing(CanaryHarness(context.root, context.release, context.scratch)) as harness:
+        harness.open()
+        added = overhead(harness, context.seconds)
     folder = context.scratch / "draws"
     folder.mkdir()
     return [*added, *draws(folder, int(context.seconds * DRAWS_A_SECOND))]
 
 
-def overhead(theatre: Theatre, seconds: float) -> list[BenchmarkRow]:
+def overhead(harness: CanaryHarness, seconds: float) -> list[BenchmarkRow]:
     """Ask the champion by the router and directly, in turn; compare the quantiles."""
-    serving = theatre.place.serving()
+    serving = harness.place.serving()
     assert serving is not None
     assert serving.champion is not None
-    server = theatre.arms.find(serving.champion.release)
+    server = harness.arms.find(serving.champion.release)
     assert server is not None
     gaps: dict[str, list[float]] = {"p50_ms": [], "p99_ms": []}
     for _ in range(ROUNDS):
         seen = []
-        for port in (server.port, theatre.port):
-            theatre.ask(PER_S, port=port, labels=False)
-            theatre.run_for(seconds)
-            seen.append(theatre.answered())
+        for port in (server.port, harness.port):
+            harness.ask(PER_S, port=port, labels=False)
+            harness.run_for(seconds)
+            seen.append(harness.answered())
         for name, found in gaps.items():
             found.append(seen[1][name] - seen[0][name])
     rows = []

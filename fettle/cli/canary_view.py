@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from fettle.rollout.promotion.traffic_statistics import REQUESTS_LEAST
+from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus, TallyRow
 
 
-def text(doc: dict[str, Any]) -> str:  # Any: status.json
+class NeedRow(TypedDict):
+    """User requests that a gate needs in a step, half of equal ones and 95 % of them."""
+
+    step: str
+    gate: str
+    half: int | None
+    most: int | None
+
+
+class TrafficRow(TypedDict):
+    """What traffic is like: shares, and spreads as sample_size.Traffic has them."""
+
+    requests_per_s: float
+    errors: float
+    latency_spread: float
+    design_effect: float
+
+
+class LearntRow(TypedDict):
+    """Traffic as the router's log shows it, and what had to be assumed of it."""
+
+    traffic: TrafficRow
+    assumed: list[str]
+    requests: int
+    skipped: int
+
+
+class ForecastDocument(TypedDict):
+    """What `fettle canary plan --json` prints."""
+
+    needs: list[NeedRow]
+    requests: int | None
+    eta_s: float | None
+    at_stake_percent: float
+    until_dead: dict[str, int]
+    refusals: list[str]
+    advice: list[str]
+    traffic: LearntRow
+
+
+def text(doc: RolloutStatus) -> str:
     """Return the whole status: one line about the rollout, one a gate."""
     if doc["state"] == "idle":
         serving = doc["champion"] or "nothing"
@@ -28,12 +69,12 @@ def text(doc: dict[str, Any]) -> str:  # Any: status.json
     return "\n".join([head, why, *_problems(doc), *(table if doc["gates"] else [])])
 
 
-def _problems(doc: dict[str, Any]) -> list[str]:  # Any: status.json
+def _problems(doc: RolloutStatus) -> list[str]:
     """Say what the controller cannot do now, a line each."""
     return [f"  problem: {name}: {why}" for name, why in doc.get("problems", {}).items()]
 
 
-def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `traffic`
+def forecast(doc: ForecastDocument) -> str:
     """Return what a plan needs: a line a gate, then the time and what is at stake."""
     learnt = doc["traffic"]
     traffic = learnt["traffic"]
@@ -63,26 +104,26 @@ def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `t
     )
 
 
-def _need(need: dict[str, Any]) -> tuple[str, ...]:  # Any: a Need as JSON
+def _need(need: NeedRow) -> tuple[str, ...]:
     counts = (
         "never" if need[name] is None else f"{need[name]} requests" for name in ("half", "most")
     )
     return (str(need["step"]), str(need["gate"]), *counts)
 
 
-def rehearsal(docs: Sequence[dict[str, Any]]) -> str:  # Any: outcomes as JSON
+def rehearsal(docs: Sequence[Mapping[str, object]]) -> str:
     """Return the table of a rehearsal."""
     titles = ("challenger", "ended", "after", "user requests", "failed", "p99", "gate", "why")
     rows = [
         (
-            doc["case"],
-            doc["state"],
+            str(doc["case"]),
+            str(doc["state"]),
             f"{doc['seconds']:g} s",
             f"{doc['sent']} ({doc['challenger_requests']} to it)",
             str(doc["failed"]),
             f"{doc['p99_ms']:.0f} ms",
-            doc["gate"],
-            doc["reason"],
+            str(doc["gate"]),
+            str(doc["reason"]),
         )
         for doc in docs
     ]
@@ -98,7 +139,7 @@ def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def row(gate: dict[str, Any]) -> tuple[str, ...]:  # Any: a GateResult as JSON
+def row(gate: GateRow) -> tuple[str, ...]:
     """Return the cells of one gate."""
     return (
         gate["name"],
@@ -111,7 +152,7 @@ def row(gate: dict[str, Any]) -> tuple[str, ...]:  # Any: a GateResult as JSON
     )
 
 
-def tally(arm: dict[str, Any] | None) -> str:  # Any: a Tally as JSON
+def tally(arm: TallyRow | None) -> str:
     """Write "3 of 120", or a dash where the gate does not count."""
     return "-" if arm is None else f"{arm['events']:g} of {arm['n']}"
 

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from fettle.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+    from onnx import ModelProto
     from torch import nn
 
 Floats = npt.NDArray[np.float32]
@@ -212,11 +213,12 @@ def _trace(model: nn.Module, example: torch.Tensor) -> torch.export.ExportedProg
             got=f"{type(err).__name__}: {_first_line(err)}",
             rule="forward may not branch on the values it sees, nor fix the batch size",
             fix="replace the branch by tensor operations (torch.where, masks), take the batch "
-            "size from x.shape[0], or export the model yourself and use the family onnx_file",
+            "size from x.shape[0] and not from len(x), or export the model yourself and use the "
+            "family onnx_file",
         ) from err
 
 
-def _translate(program: torch.export.ExportedProgram) -> Any:  # Any: onnx.ModelProto, untyped
+def _translate(program: torch.export.ExportedProgram) -> ModelProto:
     import torch
 
     try:
@@ -247,7 +249,7 @@ def _translate(program: torch.export.ExportedProgram) -> Any:  # Any: onnx.Model
     return exported.model_proto
 
 
-def _strip(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _strip(proto: ModelProto) -> None:
     """Drop what differs from machine to machine or run to run: traces, paths, doc strings."""
     proto.doc_string = ""
     del proto.metadata_props[:]
@@ -279,7 +281,8 @@ def _source_line(err: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(err.__traceback__)
-        if not re.search(r"[/\\](torch|contextlib\.py|fettle[/\\]lower\.py)", frame.filename)
+        if not re.search(r"[/\\](torch[/\\]|contextlib\.py)", frame.filename)
+        and Path(frame.filename).resolve() != Path(__file__).resolve()
         and not frame.filename.startswith("<")
     ]
     if not frames:

@@ -10,12 +10,12 @@ minutes at 128 px on two cores, and a first run is to end within the hour; 96 px
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from fettle.models.input_record import InputRecord
 
@@ -25,6 +25,22 @@ STEP_PX = 16  # a network halves its side four or five times: multiples lose no 
 ENLARGED_MAX = 1.1
 DESIGNED_PX = 224  # where a network does not say what it was made for
 SIDES_MAX_PX = 1024  # the most that preprocess.size_px takes
+
+
+class Affordable(BaseModel):
+    """The most that a side may cost, in images of efficientnet_lite 0 at `side_px`."""
+
+    side_px: int
+    cost: float
+
+
+class CostTable(BaseModel):
+    """input_costs.json: multiply-accumulates a pixel, by the side from which they hold."""
+
+    about: str
+    affordable: Affordable
+    photo_px: int
+    costs: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +61,12 @@ def choose(shorter_px: Sequence[int], record: InputRecord) -> InputSize:
     cap = min(round(median * ENLARGED_MAX), designed, SIDES_MAX_PX)
     if cap < record.least_px:
         return InputSize(record.least_px, f"{shown}; the family takes {record.least_px} at least")
-    table = json.loads(COSTS.read_text())
+    table = CostTable.model_validate_json(COSTS.read_text())
     lowest = -(-record.least_px // STEP_PX) * STEP_PX
     sides = list(range(lowest, cap + 1, STEP_PX)) or [record.least_px]
     costs = {side: relative_cost(side, record, table) for side in sides}
-    affordable = [side for side in sides if costs[side] <= table["affordable"]["cost"]]
-    photo = table["photo_px"]
+    affordable = [side for side in sides if costs[side] <= table.affordable.cost]
+    photo = table.photo_px
     if sides[-1] < photo:
         side, why = sides[-1], "small images keep their pixels"
     elif affordable and affordable[-1] >= photo:
@@ -66,11 +82,11 @@ def choose(shorter_px: Sequence[int], record: InputRecord) -> InputSize:
     return InputSize(side, f"{shown}; {why}")
 
 
-def relative_cost(side: int, record: InputRecord, table: dict[str, Any]) -> float:  # Any: JSON
+def relative_cost(side: int, record: InputRecord, table: CostTable) -> float:
     """Cost of an image of `side` pixels: 1 is efficientnet_lite 0 at the affordable side.
 
     A network without a row counts as efficientnet_lite 0.
     """
-    rows = table["costs"][record.cost or "efficientnet_lite/0"]
+    rows = table.costs[record.cost or "efficientnet_lite/0"]
     start = max(int(px) for px in rows if int(px) <= side)
-    return float(rows[str(start)]) * side**2 / float(table["affordable"]["side_px"]) ** 2
+    return rows[str(start)] * side**2 / table.affordable.side_px**2

@@ -7,7 +7,8 @@ The finetune stage asks once; its readers find the decided values among its fact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from pydantic import JsonValue
 
 from fettle.models import input_size
 from fettle.models.input_record import InputRecord
@@ -16,12 +17,12 @@ from fettle.params import Params
 
 def choose(
     params: Params, record: InputRecord, shorter_px: Sequence[int]
-) -> tuple[dict[str, Any], list[str]]:  # Any: JSON values of params
+) -> tuple[dict[str, JsonValue], list[str]]:
     """Return {key of params.yaml: decided value} and a line a decision; nothing where all is said.
 
     `shorter_px` are the shorter sides of the training images.
     """
-    section, decided, said = params.preprocess, dict[str, Any](), list[str]()
+    section, decided, said = params.preprocess, dict[str, JsonValue](), list[str]()
     if section.size_px == "auto":
         found = input_size.choose(shorter_px, record)
         decided["preprocess.size_px"] = found.size_px

@@ -6,16 +6,16 @@ from the training images: the validation split of the search and the test split 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 from torch import nn
 
-from fettle import manifest
+from fettle.facts.typed_document import TypedDocument
 from fettle.training import inference, learning_rate_search, linear_probe, mirror_test
 from fettle.training.inference import Floats
 from fettle.training.learning_rate_search import RateTrial
@@ -24,7 +24,8 @@ from fettle.training.training_loop import epoch_steps, fit
 from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
 
 CHOICES = "choices.json"  # in scratch: what was chosen before the first epoch
-_TRIAL_WARMUP_EPOCHS = 0.2  # of a trial, which is one short epoch
+_LOSS_MAX = 1e9  # a diverged trial's, where JSON has no infinity
+_TRIAL_WARMUP_EPOCHS = 1 / 3  # of a trial; less tears the features, a whole training has an epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,15 @@ class FineTuningPlan:
     linear_probe: bool
     learning_rate: float | Literal["auto"]
     flip_horizontal: bool | Literal["auto"]
+
+
+class Choices(TypedDocument):
+    """What was chosen before the first epoch; `trials` are (rate, loss)."""
+
+    flip_horizontal: bool
+    why: str
+    learning_rate: float
+    trials: tuple[tuple[float, float], ...]
 
 
 @dataclass(slots=True)
@@ -75,7 +85,7 @@ class _Start:
     probe: Probe
     train: Floats
     choice: Floats
-    weights: dict[str, Any]  # Any: tensors
+    weights: dict[str, torch.Tensor]
 
     def logits(self) -> Floats:
         return linear_probe.answers(self.probe, self.choice)
@@ -111,8 +121,8 @@ def fine_tune(
     chosen = _choose(job, start)
     training = replace(
         plan.training,
-        learning_rate=chosen["learning_rate"],
-        augment=replace(plan.training.augment, flip_horizontal=chosen["flip_horizontal"]),
+        learning_rate=chosen.learning_rate,
+        augment=replace(plan.training.augment, flip_horizontal=chosen.flip_horizontal),
     )
     fitted = fit(model, data=data, plan=training, groups=groups, scratch=scratch, on_epoch=on_epoch)
     answers = inference.logits(model, data.validation_pixels, data.normalise)
@@ -151,40 +161,38 @@ def _probe(job: _Job) -> _Start | None:
     return _Start(probe, known, other, weights)
 
 
-def _choose(job: _Job, start: _Start | None) -> dict[str, Any]:  # Any: JSON
+def _choose(job: _Job, start: _Start | None) -> Choices:
     """Choose whether to flip and the learning rate, or read what a killed run chose."""
-    plan, file = job.plan, job.scratch / CHOICES
-    if file.is_file():
-        chosen: dict[str, Any] = json.loads(file.read_text())
-    else:
-        flip, why = plan.flip_horizontal, ""
-        if flip == "auto":
-            flip, why = _may_flip(job, start)
-        augment = replace(plan.training.augment, flip_horizontal=flip)
-        training = replace(plan.training, augment=augment)
-        trials: list[RateTrial] = []
-        if plan.learning_rate == "auto":
-            trials = _try_rates(job, training)
-        rate = learning_rate_search.best(trials) if trials else plan.learning_rate
-        chosen = {
-            "flip_horizontal": flip,
-            "why": why,
-            "learning_rate": rate,
-            "trials": [asdict(trial) for trial in trials],
-        }
-        job.scratch.mkdir(parents=True, exist_ok=True)
-        manifest.write_json(file, chosen)
-    if chosen["why"]:
-        job.say(chosen["why"])
-    if chosen["trials"]:
-        tried = ", ".join(
-            f"{one['learning_rate']:g}: {one['loss']:.3f}" for one in chosen["trials"]
-        )
+    file = job.scratch / CHOICES
+    chosen = Choices.read(file) if file.is_file() else _make_choices(job, start)
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    chosen.write(file)
+    if chosen.why:
+        job.say(chosen.why)
+    if chosen.trials:
+        tried = ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in chosen.trials)
         job.say(
-            f"learning rate {chosen['learning_rate']:g}, by the loss on "
+            f"learning rate {chosen.learning_rate:g}, by the loss on "
             f"{len(job.data.validation_labels):,} choice images after short trials ({tried})"
         )
     return chosen
+
+
+def _make_choices(job: _Job, start: _Start | None) -> Choices:
+    flip, rate, why = job.plan.flip_horizontal, job.plan.learning_rate, ""
+    if flip == "auto":
+        flip, why = _may_flip(job, start)
+    trials: list[RateTrial] = []
+    if rate == "auto":
+        augment = replace(job.plan.training.augment, flip_horizontal=flip)
+        trials = _try_rates(job, replace(job.plan.training, augment=augment))
+        rate = learning_rate_search.best(trials)
+    return Choices(
+        flip_horizontal=flip,
+        why=why,
+        learning_rate=rate,
+        trials=tuple((trial.learning_rate, min(trial.loss, _LOSS_MAX)) for trial in trials),
+    )
 
 
 def _may_flip(job: _Job, start: _Start | None) -> tuple[bool, str]:

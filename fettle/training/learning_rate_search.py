@@ -16,8 +16,13 @@ from fettle.errors import ModelError
 
 RATES = (3e-4, 1e-3, 3e-3)  # AdamW; of a network from scratch the best was 2e-3 to 8e-3 so far
 # All trials together take this share of the training's steps, and each has enough to move.
-STEPS_FRACTION = 0.12
-STEPS_MIN, STEPS_MAX = 12, 120
+STEPS_FRACTION = 0.25
+STEPS_MIN, STEPS_MAX = 24, 120
+# Short trials favour small rates (short-horizon bias, Wu et al. 2018, arXiv:1803.02021): the
+# largest rate wins whose loss is at most this share above the least. On photos of clothes at 64 px
+# 50 steps left 3e-4 at 0.768, 1e-3 at 0.772 and 2e-3 at 0.851; whole trainings of 3e-4 and 1e-3
+# ended at 85.0 % and 87.7 % of validation.
+LOSS_SLACK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +66,6 @@ def search(
 
 
 def best(trials: Sequence[RateTrial]) -> float:
-    """Choose the rate of the least loss; the smallest of equals."""
-    return min(trials, key=lambda trial: (trial.loss, trial.learning_rate)).learning_rate
+    """Choose the largest rate whose loss is the least, or nearly."""
+    limit = (1 + LOSS_SLACK) * min(trial.loss for trial in trials)
+    return max(trial.learning_rate for trial in trials if trial.loss <= limit)

@@ -57,7 +57,9 @@ def write_project(root: Path, *overrides: str) -> None:
     pq.write_table(table, root / "artifacts" / "ingest" / image_table.IMAGES)
     pq.write_table(table.select(["row"]), root / "artifacts" / "validate" / image_table.ROWS)
     for name in ("ingest", "validate"):
-        manifest.write(root / "artifacts" / name, name, inputs={}, measures={}, facts={})
+        manifest.write(
+            root / "artifacts" / name, name, inputs={}, measures={}, facts=manifest.UnreadFacts({})
+        )
     manifest.write_json(root / "inputs" / "machine.json", machine_fingerprint.fingerprint())
     fixed = (
         "finetune.family=small_cnn",
@@ -87,7 +89,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def facts(root: Path, name: str) -> dict[str, Any]:
-    return dict(manifest.read(root / "artifacts" / name).facts)
+    found = manifest.read(root / "artifacts" / name).facts.to_json()
+    assert isinstance(found, dict)
+    return found
 
 
 def test_finetune_records_what_it_decided(project: Path) -> None:
@@ -186,7 +190,7 @@ def test_what_a_person_wrote_stands(project: Path, tmp_path: Path) -> None:
         ("preprocess.size_px=big", "preprocess.size_px: either auto, or a whole number 8 to 1024"),
         ("preprocess.size_px=64.5", "preprocess.size_px: either auto, or a whole number 8 to 1024"),
         ("preprocess.mean=1.5", "preprocess.mean: either auto, a number 0 to 1, or a list of such"),
-        ("preprocess.std=0", "preprocess.std: either auto, a number above 0 to 1, or a list of"),
+        ("preprocess.std=0", "preprocess.std: either auto, a number 0.001 to 1, or a list of"),
         ("preprocess.mean=[0.5, 0.5]", "mean has 2 numbers, for 3 channels: give one number"),
         ("preprocess.fit=squash", "preprocess.fit: Input should be 'stretch', 'crop' or 'pad'"),
         ("finetune.learning_rate=0", "finetune.learning_rate: either auto, or a number above 0"),

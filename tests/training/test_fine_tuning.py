@@ -122,9 +122,10 @@ def test_the_rate_is_that_of_the_best_short_trial(
 ) -> None:
     done = tune(make_model(), data, tmp_path, replace(PLAN, learning_rate="auto"))
     kept = json.loads((tmp_path / fine_tuning.CHOICES).read_text())
-    losses = {one["learning_rate"]: one["loss"] for one in kept["trials"]}
+    losses = dict(kept["trials"])
     assert sorted(losses) == sorted(learning_rate_search.RATES)
-    assert losses[done.learning_rate] == min(losses.values())
+    near = [rate for rate, loss in losses.items() if loss <= 1.1 * min(losses.values())]
+    assert done.learning_rate == max(near)
     assert done.said[0].startswith(
         f"learning rate {done.learning_rate:g}, by the loss on 60 choice images after short trials "
         "(0.0003: "
@@ -146,6 +147,13 @@ def test_trials_leave_the_weights_as_they_were(make_model: Make) -> None:
     assert learning_rate_search.best(trials) == 3e-3
 
 
+def test_the_larger_of_two_rates_that_are_nearly_as_good_is_taken() -> None:
+    """A short trial favours the smaller one."""
+    losses = {3e-4: 0.768, 1e-3: 0.772, 2e-3: 0.851}
+    trials = [learning_rate_search.RateTrial(rate, loss) for rate, loss in losses.items()]
+    assert learning_rate_search.best(trials) == 1e-3
+
+
 def test_a_rate_that_diverges_is_out_and_all_of_them_are_an_error(make_model: Make) -> None:
     def diverges(rate: float) -> float:
         if rate > 1e-3:
@@ -153,7 +161,7 @@ def test_a_rate_that_diverges_is_out_and_all_of_them_are_an_error(make_model: Ma
         return 1.0
 
     trials = learning_rate_search.search(make_model(), diverges)
-    assert learning_rate_search.best(trials) == 3e-4
+    assert learning_rate_search.best(trials) == 1e-3
     with pytest.raises(ModelError) as caught:
         learning_rate_search.search(make_model(), diverges, rates=[0.1, 0.2])
     assert str(caught.value) == (
@@ -164,7 +172,7 @@ def test_a_rate_that_diverges_is_out_and_all_of_them_are_an_error(make_model: Ma
 
 
 def test_trials_are_a_bounded_share_of_the_training() -> None:
-    assert learning_rate_search.trial_steps(700) == 28
+    assert learning_rate_search.trial_steps(600) == 50
     assert learning_rate_search.trial_steps(10) == learning_rate_search.STEPS_MIN
     assert learning_rate_search.trial_steps(10**6) == learning_rate_search.STEPS_MAX
 
