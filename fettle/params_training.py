@@ -82,7 +82,7 @@ class Finetune(Strict):
     arXiv:2202.10054), and stays the model if training ends below it. `choice_fraction` of the
     training images choose the rate, the epoch and between the two; 0 leaves that to validation.
     `freeze_batchnorm` trains with the statistics that the weights came with; `auto` does so where
-    the family's weights are pretrained.
+    the family's weights are pretrained. `epochs_max` 0 leaves it at the linear probe.
     """
 
     family: str
@@ -90,7 +90,7 @@ class Finetune(Strict):
     linear_probe: bool = False
     choice_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     epochs_head: Annotated[int, Field(ge=0, lt=2**31)]
-    epochs_max: Positive
+    epochs_max: Annotated[int, Field(ge=0, lt=2**31)]
     patience_epochs: Positive
     unfreeze_every_epochs: Annotated[int, Field(ge=0, lt=2**31)]
     batch_images: Annotated[int, Field(ge=2, le=BATCH_IMAGES_MAX)]
@@ -104,6 +104,12 @@ class Finetune(Strict):
     imbalance: Literal["none", "weights", "sampler", "thresholds"]
     mixed_precision: Literal["auto", "off"]
     augment: AugmentParams = AugmentParams()
+
+    @model_validator(mode="after")
+    def _something_is_learnt(self) -> Self:
+        if self.epochs_max == 0 and not self.linear_probe:
+            raise ValueError("epochs_max: 0 trains nothing: set linear_probe: true, or give epochs")
+        return self
 
     @model_validator(mode="after")
     def _choices_have_images(self) -> Self:

@@ -45,6 +45,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")
     ] = False,
+    first: Annotated[
+        bool, typer.Option("--first", help="Make a first release: a linear probe, no training.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Run the pipeline of this project, from data to a gated release.
@@ -53,9 +56,10 @@ def run(
     """
     from fettle import project as projects
     from fettle.adapters import preflight
+    from fettle.cli import first_release
     from fettle.params import load
 
-    overrides = list(set_ or [])
+    overrides = [*(set_ or []), *(first_release.OVERRIDES if first else ())]
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
@@ -69,6 +73,9 @@ def run(
             _run(place, settings, force, json_)
         else:
             _finish(place, last, json_, fresh=False)
+        if first and not dry_run:
+            whole = load(params or home.root / "params.yaml", set_ or [])
+            _say(first_release.outlook(place, whole))
 
 
 def _up_to_date(project: Project) -> LastRunDict | None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fettle.errors import ModelError
 from fettle.facts.typed_document import TypedDocument
 from fettle.training import inference, learning_rate_search, linear_probe, mirror_test
 from fettle.training.inference import Floats
@@ -118,6 +119,8 @@ def fine_tune(
         model=model, head=head, groups=groups, data=data, plan=plan, scratch=scratch, say=tell
     )
     start = _probe(job) if plan.linear_probe else None
+    if plan.training.epochs_max == 0:
+        return _probe_alone(job, start, said)
     chosen = _choose(job, start)
     training = replace(
         plan.training,
@@ -139,6 +142,34 @@ def fine_tune(
     if start is not None:
         _keep_the_better(job, start, answers, result)
     return result
+
+
+def _probe_alone(job: _Job, start: _Start | None, said: list[str]) -> FineTuned:
+    """Keep the linear probe: nothing is trained. Raises ModelError where there is none."""
+    if start is None:
+        raise ModelError(
+            "finetune.epochs_max: 0 leaves it at the linear probe, and this model has none",
+            got=" ".join(said) or "linear_probe: false",
+            rule="a probe is folded into a last layer that is a Linear with a bias",
+            fix="give epochs, and do without a first release (`fettle run --first`)",
+        )
+    labels = job.data.validation_labels
+    right = inference.accuracy_of(start.logits(), labels)
+    _put_back(job, start)
+    job.say(
+        f"nothing is trained: the linear probe has {right:.1%} of {len(labels):,} choice images"
+    )
+    return FineTuned(
+        curve=[],
+        best_epoch=0,
+        kept="probe",
+        learning_rate=job.plan.training.learning_rate,
+        flip_horizontal=False,
+        choice_images=len(labels),
+        trained=right,
+        probe=right,
+        said=said,
+    )
 
 
 def _probe(job: _Job) -> _Start | None:
@@ -253,8 +284,15 @@ def _keep_the_better(job: _Job, start: _Start, answers: Floats, result: FineTune
     ):
         job.say(f"the trained network is kept: {shown}")
         return
+    _put_back(job, start)
+    result.kept = "probe"
+    job.say(f"the linear probe is the model, fine-tuning did not improve it: {shown}")
+
+
+def _put_back(job: _Job, start: _Start) -> None:
+    """Give the model its first weights and a probe that is fitted on all images."""
     everything = np.concatenate([start.train, start.choice])
-    known = np.concatenate([job.data.train_labels, labels])
+    known = np.concatenate([job.data.train_labels, job.data.validation_labels])
     job.model.load_state_dict(start.weights)
     linear_probe.fold(
         job.head,
@@ -263,5 +301,3 @@ def _keep_the_better(job: _Job, start: _Start, answers: Floats, result: FineTune
         )[0],
     )
     job.model.eval()
-    result.kept = "probe"
-    job.say(f"the linear probe is the model, fine-tuning did not improve it: {shown}")
