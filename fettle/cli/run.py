@@ -57,24 +57,31 @@ def run(
     from fettle import project as projects
     from fettle.adapters import preflight
     from fettle.cli import first_release
+    from fettle.errors import GoalNotMet
     from fettle.params import load
 
     overrides = [*(set_ or []), *(first_release.OVERRIDES if first else ())]
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
+    whole = load(params or home.root / "params.yaml", set_ or [])
     if not dry_run:
         preflight.refuse(home, os.environ)
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
         place, settings = lay_out(home, params, overrides, data=data, model=model)
         if dry_run:
             _plan(place, json_)
-        elif force or (last := _up_to_date(place)) is None:
-            _run(place, settings, force, json_)
-        else:
-            _finish(place, last, json_, fresh=False)
-        if first and not dry_run:
-            whole = load(params or home.root / "params.yaml", set_ or [])
+            return
+        try:
+            if force or (last := _up_to_date(place)) is None:
+                _run(place, settings, force, json_)
+            else:
+                _finish(place, last, json_, fresh=False)
+        except GoalNotMet:
+            if first:
+                _say(first_release.outlook(place, whole))
+            raise
+        if first:
             _say(first_release.outlook(place, whole))
 
 

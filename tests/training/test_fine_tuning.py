@@ -267,3 +267,35 @@ def test_frozen_batchnorm_keeps_the_statistics_and_learns_the_scales(
             assert torch.equal(after[name], before[name]), name
         elif name.endswith("1.weight"):
             assert not torch.equal(after[name], before[name]), name
+
+
+def test_no_epochs_leave_it_at_a_probe_of_all_images(
+    data: TrainingData, make_model: Make, tmp_path: Path
+) -> None:
+    model = make_model()
+    plan = replace(PLAN, learning_rate="auto", training=replace(TRAINING, epochs_max=0))
+    done = tune(model, data, tmp_path, plan)
+    assert (done.kept, done.curve, done.best_epoch) == ("probe", [], 0)
+    assert done.said == [
+        f"nothing is trained: the linear probe has {done.probe:.1%} of 60 choice images"
+    ]
+    assert list(tmp_path.iterdir()) == [], "no rate is tried"
+    assert accuracy(model, data) > 0.5
+    body = {k: v for k, v in model.state_dict().items() if not k.startswith("3.")}
+    assert all(torch.equal(v, state(make_model())[k]) for k, v in body.items())
+
+
+def test_no_epochs_of_a_model_without_a_probe_is_an_error(
+    data: TrainingData, make_model: Make, tmp_path: Path
+) -> None:
+    model = make_model()
+    model[-1] = nn.Linear(16, 3, bias=False)
+    plan = replace(PLAN, training=replace(TRAINING, epochs_max=0))
+    with pytest.raises(ModelError) as caught:
+        tune(model, data, tmp_path, plan)
+    assert str(caught.value) == (
+        "finetune.epochs_max: 0 leaves it at the linear probe, and this model has none: got no "
+        "linear probe: the last layer is Linear, not a Linear with a bias; a probe is folded into "
+        "a last layer that is a Linear with a bias. Fix: give epochs, and do without a first "
+        "release (`fettle run --first`)."
+    )
