@@ -7,13 +7,11 @@ again only when what it depends on has changed.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.toolbox import ROOT
 from fettle import manifest, workspace
@@ -23,6 +21,7 @@ from fettle.data.split_reader import Images
 from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.params import Params, load
 from fettle.params_scope import settle
+from fettle.preprocessing import Floats
 from fettle.stage_contract import Inputs
 
 # name: (params file, overrides). Fashion-MNIST trains on 12,000 and is judged on its own 10,000; a
@@ -65,7 +64,7 @@ class Prepared:
         """Read "train", "validation" or "test": pixels uint8 [N, C, S, S], labels [N]."""
         return split_reader.images(self.inputs, self.params, split, most=most)
 
-    def batch(self, images: Images) -> split_reader.Pixels:
+    def batch(self, images: Images) -> Floats:
         """Normalise as the model wants it: float32 [N, C, S, S]."""
         return split_reader.preprocess(self.params).normalise(images.pixels)
 
@@ -97,21 +96,6 @@ class Context:
         params = settle(load(place.tree / "params.yaml"), decided)
         return Prepared(name, place.tree, params, inputs)
 
-    def run(self, name: str, *overrides: str) -> dict[str, Any]:  # Any: JSON
-        """Run the whole line with further overrides; return its report (`fettle report --json`).
-
-        A gate that does not pass is a result like any other; any other failure raises.
-        """
-        file, own = DATA[name]
-        words = ["--params", file]
-        words += [word for one in (*own, *overrides) for word in ("--set", one)]
-        data = ["--data", str(self.photos)] if name == "photos" else []
-        done = _fettle("run", *words, *data)
-        if done.returncode != 0 and "its gate did not pass" not in done.stderr:
-            raise RuntimeError(f"`fettle run` ended with {done.returncode}:\n{done.stderr[-3000:]}")
-        facts: dict[str, Any] = json.loads(_fettle("report", "--json", *words).stdout)
-        return facts
-
     def _place(self, name: str, overrides: tuple[str, ...]) -> projects.Project:
         file, own = DATA[name]
         home = projects.find(ROOT)
@@ -124,10 +108,3 @@ class Context:
                 projects.set_local(place.tree, "data", self.photos)
             projects.refresh_inputs(place, load(place.tree / "params.yaml"))
         return place
-
-
-def _fettle(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(Path(sys.executable).parent / "fettle"), *words],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip

@@ -18,7 +18,8 @@ from scipy.stats import beta
 from benchmarks import benchmark_row, row_origin, table
 from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.canary import ours, rivals, worlds
-from benchmarks.canary.ours import PROMOTED, ROLLED_BACK, Outcomes
+from benchmarks.canary.ours import PROMOTED, ROLLED_BACK, Ints, Outcomes
+from benchmarks.canary.worlds import Array as Floats
 from benchmarks.canary.worlds import Challenger
 from fettle.params_schema import Promote, PromoteStep
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
@@ -79,7 +80,7 @@ def upper(hits: int, n: int) -> float:
     return 1.0 if hits == n else float(beta.ppf(0.95, hits + 1, n - hits))
 
 
-def wrong(what: str, ends: np.ndarray, end: int, drawn: Sequence[int]) -> BenchmarkRow:
+def wrong(what: str, ends: Ints, end: int, drawn: Sequence[int]) -> BenchmarkRow:
     """Make the row of a share of wrong ends, with its exact bound."""
     hits, n = int((ends == end).sum()), len(ends)
     high = upper(hits, n)
@@ -137,7 +138,12 @@ def power(
         yield _median_to_p95(what, promoted, "requests", drawn)
 
 
-def _median_to_p95(what: str, found: np.ndarray, unit: str, drawn: Sequence[int]) -> BenchmarkRow:
+def _median_to_p95(
+    what: str,
+    found: Ints | Floats,
+    unit: str,
+    drawn: Sequence[int],
+) -> BenchmarkRow:
     half, p95 = (float(quantile) for quantile in np.quantile(found, [0.5, 0.95]))
     return benchmark_row.measured(
         f"{what}, median (high: p95)",
@@ -216,7 +222,11 @@ def against(rollouts: int, per_minute: int) -> Iterator[BenchmarkRow]:
 
 
 def _compared(
-    what: str, end: int, ends: np.ndarray, minutes: np.ndarray, drawn: Sequence[int]
+    what: str,
+    end: int,
+    ends: Ints,
+    minutes: Floats,
+    drawn: Sequence[int],
 ) -> Iterator[BenchmarkRow]:
     verb = "rolled back" if end == ROLLED_BACK else "promoted"
     hits, n = int((ends == end).sum()), len(ends)
@@ -234,13 +244,13 @@ def _compared(
         yield _median_to_p95(f"{what}, minutes to the right decision", right, "min", drawn)
 
 
-def _minutes(out: Outcomes, per_minute: int) -> np.ndarray:
+def _minutes(out: Outcomes, per_minute: int) -> Floats:
     """Return the minutes until the challenger had all traffic or none, least waits included."""
     requests = np.where(out.end == PROMOTED, out.whole, out.requests)
     least = (
         default_plan().step_min_s / 60 * np.where(out.end == PROMOTED, len(default_plan().steps), 0)
     )
-    minutes: np.ndarray = np.maximum(requests / per_minute, least)
+    minutes: Floats = np.maximum(requests / per_minute, least)
     return minutes
 
 

@@ -26,7 +26,7 @@ from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus
 LOOK_S = 2.0
 
 
-class Move(TypedDict):
+class RolloutMove(TypedDict):
     """One move of a rollout: when, in seconds since its first, to what, and why."""
 
     after_s: float
@@ -67,9 +67,9 @@ def promote(folder: str, follow: bool = True) -> RolloutStatus:
         time.sleep(LOOK_S)
 
 
-def timeline(journal: Path) -> list[Move]:
+def timeline(journal: Path) -> list[RolloutMove]:
     """List every move of a rollout: when (seconds since its first), to what, why."""
-    moves: list[Move] = []
+    moves: list[RolloutMove] = []
     first, before = 0.0, None
     for line in journal.read_text().splitlines()[1:]:
         doc = json.loads(line)
@@ -89,7 +89,7 @@ def timeline(journal: Path) -> list[Move]:
     return moves
 
 
-def _show(status: RolloutStatus, moves: list[Move]) -> None:
+def _show(status: RolloutStatus, moves: list[RolloutMove]) -> None:
     challenger, champion = status["challenger"], status["champion"] or "none, the first release"
     text = (
         f"# {status['state']} at {status['weight_percent']:g} %\n\n{status['reason']}\n\n"

@@ -19,7 +19,7 @@ SAY = logging.getLogger("fettle.run")
 EVERY_S = 1.0  # a call of Prefect's API and a batch for MLflow, at most this often
 
 
-class Event(TypedDict, total=False):
+class RecorderEvent(TypedDict, total=False):
     """One line of a recorder: its kind, and what that kind has (fettle/recorder.py)."""
 
     kind: Required[str]
@@ -60,7 +60,7 @@ class StageEvents:
         if whole and self._artifact is not None:
             self._tell(functools.partial(update_progress_artifact, self._artifact, progress=100.0))
 
-    def _hand_over(self) -> list[Event]:
+    def _hand_over(self) -> list[RecorderEvent]:
         events = self._new_lines()
         if events:
             self._tell(self._tracker.events, self._name, events)
@@ -69,7 +69,7 @@ class StageEvents:
                 SAY.info(event["name"], extra={event["name"]: (self._name, event["text"])})
         return events
 
-    def _new_lines(self) -> list[Event]:
+    def _new_lines(self) -> list[RecorderEvent]:
         if not self._path.is_file() or self._path.stat().st_mtime < self._started:
             return []
         with self._path.open() as handle:

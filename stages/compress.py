@@ -144,13 +144,11 @@ def compress_module(
     images = data.validation
     reference = write_reference(out, images.pixels, done.after.logits)
     parity = recipe_runner.write_artefacts(job, done, out, reference)
-    drop = accuracy_statistics.drop(
-        "accuracy", done.before.logits, done.after.logits, images.labels
-    )
+    before, after = done.before.logits, done.after.logits
     return Outputs(
         measures={
-            **accuracy_statistics.summary(done.after.logits, images.labels),
-            "accuracy_drop": drop,
+            **accuracy_statistics.summary(after, images.labels),
+            "accuracy_drop": accuracy_statistics.drop("accuracy", before, after, images.labels),
             **size_measures(done.before.size, done.after.size),
         },
         facts=hand_on(

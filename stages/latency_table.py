@@ -35,7 +35,7 @@ from fettle.hardware.operator_cost_table import Costs
 from fettle.hardware.targets import Target
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.quantize import static_int8
+from fettle.quantize import uncalibrated_int8
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -148,9 +148,9 @@ def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> C
 
 
 def quantized(model: Path, out: Path, shape: tuple[int, int, int], seed: int) -> Path:
-    """Write the static int8 form of a model, with ranges from noise: for its kernels alone."""
+    """Write an int8 form of a model, with ranges from noise: for its kernels alone."""
     noise = np.random.default_rng(seed).standard_normal((RANDOM_IMAGES, *shape))
-    static_int8.apply(model, out, batches=[noise.astype(np.float32)])
+    uncalibrated_int8.apply(model, out, noise=noise.astype(np.float32))
     return out
 
 

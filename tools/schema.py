@@ -68,7 +68,8 @@ def describe(definition: JsonSchemaValue, documented: type) -> None:
         del definition["additionalProperties"]  # keys are added within a version
     found: dict[str, str] = {}
     for base in reversed(documented.__mro__):
-        found |= _texts(base) if base.__module__.startswith("fettle.") else {}
+        if base is not object and not base.__module__.startswith("pydantic."):
+            found |= _texts(base)
     properties = definition["properties"]
     for key, schema in properties.items():
         text = found.get(key) or found.get(f"{key}_")  # float_ is "float"

@@ -8,6 +8,7 @@ included. A win is 1.1x and more; a loss is 0.95x and less.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import Context, Prepared
 from fettle.evaluation import acceptance_criteria, accuracy_statistics
 from fettle.hardware import latency_measurement
+from fettle.hardware.latency_measurement import Times
 from fettle.hardware.runtimes import ort
 
 WHAT = "true wins refused by the latency guard, and true losses let pass, seeded"
@@ -54,23 +56,23 @@ def run(context: Context) -> Iterator[BenchmarkRow]:
         )
 
 
-def _pool(context: Context, one: Prepared) -> np.ndarray:
+def _pool(context: Context, one: Prepared) -> Times:
     """Time the float model twice in the same rounds: ms [2, rounds]."""
     batch = one.batch(one.images("test", most=1))
     sessions = [ort.open(one.onnx, threads=context.threads) for _ in range(2)]
     times = latency_measurement.interleave(
-        {str(index): lambda s=session: s.run(batch) for index, session in enumerate(sessions)},
+        {str(index): partial(session.run, batch) for index, session in enumerate(sessions)},
         rounds=POOL_ROUNDS,
         seed=context.seed,
     )
     return np.stack([times["0"], times["1"]])
 
 
-def _ships(pool: np.ndarray, gain: float, trial: int, context: Context) -> bool:
+def _ships(pool: Times, gain: float, trial: int, context: Context) -> bool:
     """Draw one artefact's rounds and judge it, with further looks while it is in doubt."""
     rng = np.random.default_rng([context.seed, trial, round(1000 * gain)])
 
-    def draw(rounds: int) -> dict[str, np.ndarray]:
+    def draw(rounds: int) -> dict[str, Times]:
         starts = rng.integers(0, pool.shape[1] - BLOCK, size=-(-rounds // BLOCK))
         rows = (starts[:, None] + np.arange(BLOCK)).ravel()[:rounds]
         return {"float": pool[0, rows], "ours": pool[1, rows] / gain}

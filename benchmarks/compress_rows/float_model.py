@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import Context, Prepared
 from fettle.evaluation import accuracy_statistics
 from fettle.hardware import latency_measurement, onnx_cost
-from fettle.hardware.runtimes import openvino, ort
+from fettle.hardware.runtimes import Session, openvino, ort
 from fettle.measure import Measure
 
 WHAT = "the float model, before any compression"
@@ -26,8 +27,10 @@ def run(context: Context) -> Iterator[BenchmarkRow]:
 
 def _of(context: Context, one: Prepared) -> list[BenchmarkRow]:
     test = one.images("test")
-    sessions = {"ort": ort.open(one.onnx, threads=context.threads)}
-    sessions["openvino"] = openvino.open(one.onnx, threads=context.threads)
+    sessions: dict[str, Session] = {
+        "ort": ort.open(one.onnx, threads=context.threads),
+        "openvino": openvino.open(one.onnx, threads=context.threads),
+    }
     batch = one.batch(test)
     logits = np.concatenate(
         [sessions["ort"].run(batch[at : at + 64]) for at in range(0, len(batch), 64)]
@@ -35,7 +38,7 @@ def _of(context: Context, one: Prepared) -> list[BenchmarkRow]:
     cost = onnx_cost.cost(one.onnx, shape=one.shape)
     single = batch[:1]
     times = latency_measurement.interleave(
-        {name: lambda s=session: s.run(single) for name, session in sessions.items()},
+        {name: partial(session.run, single) for name, session in sessions.items()},
         rounds=context.rounds,
         seed=context.seed,
     )

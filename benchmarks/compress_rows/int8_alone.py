@@ -28,6 +28,7 @@ from fettle.hardware.isolated import isolated_worker
 from fettle.hardware.isolated.toolchain import Limits
 from fettle.hardware.runtimes import Session, openvino, ort
 from fettle.measure import Measure
+from fettle.preprocessing import Floats
 from fettle.quantize.quantizers import calibrated_int8
 
 WHAT = "int8 alone, over the best fp32 runtime, and accuracy-controlled quantization's time"
@@ -228,7 +229,7 @@ def tune(
     return time.perf_counter() - started
 
 
-def read_images(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
+def read_images(folder: Path) -> tuple[list[Floats], Floats]:
     """Read what `write_images` left: batches to fit to, and images to measure the answers on."""
     images = np.load(folder / "calibration.npz")["images"]
     batches = [images[at : at + BATCH] for at in range(0, len(images), BATCH)]
@@ -246,7 +247,7 @@ def _rivals_ort(one: Prepared, folder: Path, threads: int) -> Made:
         def __init__(self) -> None:
             self._left = iter([{"input": images[at : at + 1]} for at in range(len(images))])
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> dict[str, Floats] | None:
             return next(self._left, None)
 
     started = time.perf_counter()
@@ -297,10 +298,10 @@ def write_images(one: Prepared, folder: Path) -> None:
         np.savez(folder / f"{name}.npz", images=images, labels=labels)
 
 
-def _answers(session: Session, batch: np.ndarray) -> np.ndarray:
+def _answers(session: Session, batch: Floats) -> Floats:
     parts = [session.run(batch[at : at + 64]) for at in range(0, len(batch), 64)]
     return np.concatenate(parts)
 
 
-def _bind(session: Session, batch: np.ndarray) -> Callable[[], object]:
+def _bind(session: Session, batch: Floats) -> Callable[[], object]:
     return lambda: session.run(batch)

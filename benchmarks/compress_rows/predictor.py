@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks import benchmark_row
 from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import Context, Prepared
 from fettle.compress.technique import CompressionContext
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WHAT = "predicted against measured loss after a cut, and the order of accuracies after recovery"
 GOAL = "rank correlation >= 0.8 with the loss, printed with its error"
@@ -67,7 +71,7 @@ def run(context: Context) -> Iterator[BenchmarkRow]:
     )
 
 
-def _rank(left: Any, right: Any) -> float:  # Any: numpy arrays
+def _rank(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(left, right).statistic)
@@ -104,7 +108,7 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
 
 
 def _cut(
-    model: Any,  # Any: nn.Module; torch is imported late
+    model: nn.Module,
     compression: CompressionContext,
     shares: dict[str, float],
     gone: list[str],

@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks import benchmark_row
 from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.compression import benchmark_search
 from benchmarks.context import Context
+from fettle.facts.search_document import TriedRecipe
 from fettle.recipes import recipe_search
 from fettle.recorder import MemoryRecorder
 
@@ -52,13 +52,12 @@ def run(context: Context) -> Iterator[BenchmarkRow]:
         benchmark_search.job(one, folder, clock, SETTINGS), benchmark_search.tested(one), {}
     )
     shutil.rmtree(folder)
-    trials = found.document["trials"]
-    root, chance_min = trials[0], found.document["chance_min"]
+    root, *trials = found.document.trials
     for limit in AFTER_S:
         done = [
-            row
-            for row, ended in zip(trials[1:], clock.ended, strict=True)
-            if ended <= limit and row.get("drop", 1) <= DROP_MAX and row["chance"] >= chance_min
+            trial
+            for trial, ended in zip(trials, clock.ended, strict=True)
+            if ended <= limit and is_accepted(trial, found.document.chance_min)
         ]
         what = f"digits: times fewer parameters and MACs after {limit} s of search"
         goal = f">= {REDUCTION_MIN:g}" if limit == 300 else ""
@@ -66,7 +65,7 @@ def run(context: Context) -> Iterator[BenchmarkRow]:
         if not ended_by:
             yield benchmark_row.not_measured(what, "x", goal, why="no evaluation had ended")
             continue
-        best = max((reduction(root, row) for row in done), default=1.0)
+        best = max((reduction(root, trial) for trial in done), default=1.0)
         yield benchmark_row.measured(
             what,
             best,
@@ -79,6 +78,15 @@ def run(context: Context) -> Iterator[BenchmarkRow]:
         )
 
 
-def reduction(root: dict[str, Any], row: dict[str, Any]) -> float:  # Any: rows of search.json
-    """Return the smaller of the two ratios."""
-    return float(min(root["params"] / row["params"], root["macs"] / row["macs"]))
+def is_accepted(trial: TriedRecipe, chance_min: float) -> bool:
+    """Tell whether a trial loses at most a point and is likely enough to pass; none refused is."""
+    if trial.drop is None or trial.chance is None:
+        return False
+    return trial.drop <= DROP_MAX and trial.chance >= chance_min
+
+
+def reduction(root: TriedRecipe, trial: TriedRecipe) -> float:
+    """Return the smaller of the two ratios; 1 where a trial was not counted."""
+    if not (root.params and root.macs and trial.params and trial.macs):
+        return 1.0
+    return min(root.params / trial.params, root.macs / trial.macs)

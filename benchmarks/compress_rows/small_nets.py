@@ -12,8 +12,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from fettle.evaluation import accuracy_statistics
 from fettle.hardware import latency_measurement
 from fettle.hardware.runtimes import ort
 from fettle.measure import Measure
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WHAT = "our front against five small nets trained from scratch for as long"
 GOAL = "no small net is as accurate and as fast; >= 1.5x lower latency at equal accuracy on photos"
@@ -166,7 +170,7 @@ def _measure(context: Context, one: Prepared, files: dict[str, Path]) -> list[Po
     single = one.batch(one.images("test", most=1))
     sessions = {name: ort.open(path, threads=context.threads) for name, path in files.items()}
     times = latency_measurement.interleave(
-        {name: lambda s=session: s.run(single) for name, session in sessions.items()},
+        {name: partial(session.run, single) for name, session in sessions.items()},
         rounds=context.rounds,
         seed=context.seed,
     )
@@ -205,7 +209,7 @@ def _from_scratch(one: Prepared, size: dict[str, int], seconds: float, out: Path
     return out
 
 
-def _epoch_seconds(one: Prepared, model: Any) -> float:  # Any: nn.Module
+def _epoch_seconds(one: Prepared, model: nn.Module) -> float:
     """Time one epoch, after one that warms torch up; the model is spent."""
     from benchmarks.compression import benchmark_training
 

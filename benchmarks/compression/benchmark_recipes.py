@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from fettle.recorder import NullRecorder
 from fettle.stage_contract import Inputs
 from stages import compress
 
-Recipe = Sequence[Mapping[str, Any]]  # Any: options of techniques
+Recipe = Sequence[Mapping[str, object]]
 
 # A small model a data set, by trials by hand. Students of the large network where that is many
 # times too large (docs/decisions/0033); on photos of 96 px a student pays for its layers at full

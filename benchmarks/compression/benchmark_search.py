@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.context import Prepared
 from fettle import manifest
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.params_schema import Compress
 from fettle.recipes import recipe_evaluator
 from fettle.recipes.cost_model import CostModel
@@ -44,7 +45,7 @@ def job(
     return CompressionJob(
         params=one.params.model_copy(update={"compress": goal}),
         recipe=[],
-        facts=manifest.read(one.inputs["finetune"], verify=False).facts,
+        facts=manifest.read(one.inputs["finetune"], FinetuneFacts, verify=False).facts,
         weights=one.inputs["finetune"] / "model.safetensors",
         project=one.inputs.project,
         scratch=folder,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +16,7 @@ from fettle.compress.technique import CompressionContext
 from fettle.compress.techniques import distil
 from fettle.data import split_reader
 from fettle.evaluation import accuracy_statistics
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.recipes import recovery_training
 from fettle.recipes.training_setup import training_data
 from fettle.training import inference
@@ -26,13 +26,13 @@ from fettle.training.training_plan import TrainingData
 BATCH_IMAGES = 64
 
 
-def build(one: Prepared, family: str, options: dict[str, Any]) -> nn.Module:  # Any: see the family
+def build(one: Prepared, family: str, options: Mapping[str, object]) -> nn.Module:
     """Make a family's network for the data set, untrained, from the project's seed."""
     torch.manual_seed(one.params.seed)
     plugin = plugins.resolve("families", family, where="finetune.family")
     model: nn.Module = plugin.build(
-        plugin.Params.model_validate_json(json.dumps(options)),
-        classes=len(_facts(one)["classes"]),
+        plugin.Params.model_validate_json(json.dumps(dict(options))),
+        classes=len(_facts(one).classes),
         channels=one.shape[0],
         size_px=one.shape[1],
         project=one.inputs.project,
@@ -43,14 +43,14 @@ def build(one: Prepared, family: str, options: dict[str, Any]) -> nn.Module:  # 
 def float_model(one: Prepared) -> nn.Module:
     """Load the fine-tuned model in eval mode."""
     facts = _facts(one)
-    model = build(one, facts["family"], facts["options"])
+    model = build(one, facts.family, facts.options)
     model.load_state_dict(load_file(one.inputs["finetune"] / "model.safetensors"))
     return model.eval()
 
 
 def epochs_taken(one: Prepared) -> int:
     """Return how many epochs the float model was fine-tuned for."""
-    return int(_facts(one)["epochs"])
+    return _facts(one).epochs
 
 
 def train(
@@ -102,7 +102,7 @@ def compression_context(one: Prepared, teacher: nn.Module, *, seed: int) -> Comp
         del phase  # nothing is kept
         train(one, model, epochs=epochs, rate=learning_rate, loss=towards(temperature, alpha))
 
-    family = plugins.resolve("families", _facts(one)["family"], where="finetune.family")
+    family = plugins.resolve("families", _facts(one).family, where="finetune.family")
     kept = {inner for module in family.protected(teacher) for inner in module.modules()}
     return CompressionContext(
         example=next(batches(one))[0][:1],
@@ -128,5 +128,5 @@ def _data(one: Prepared) -> TrainingData:
     return training_data(one.params, train=one.images("train"), validation=one.images("validation"))
 
 
-def _facts(one: Prepared) -> dict[str, Any]:  # Any: JSON
-    return dict(manifest.read(one.inputs["finetune"], verify=False).facts)
+def _facts(one: Prepared) -> FinetuneFacts:
+    return manifest.read(one.inputs["finetune"], FinetuneFacts, verify=False).facts

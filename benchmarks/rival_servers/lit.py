@@ -1,11 +1,11 @@
 """Serve the release with LitServe: `python lit.py PORT`; JSON in, batches of up to 32."""
 
 import sys
-from typing import Any
 
 import litserve
 import numpy as np
-from model import Model
+import numpy.typing as npt
+from model import Answer, Model
 
 WORKERS = 2
 
@@ -18,23 +18,24 @@ class Api(litserve.LitAPI):
         del device
         self.model = Model()
 
-    def decode_request(self, request):  # without a type LitServe gives the parsed JSON
+    def decode_request(self, request):  # type: ignore[no-untyped-def]  # untyped: parsed JSON
         """Return uint8 [H, W]."""
         return np.asarray(request, dtype=np.uint8)
 
-    def batch(self, inputs: list[Any]) -> Any:
+    def batch(self, inputs: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
         """Stack [H, W] to [N, H, W]."""
         return np.stack(inputs)
 
-    def unbatch(self, output: list[Any]) -> list[Any]:
+    def unbatch(self, output: list[Answer]) -> list[Answer]:
         """Give each its answer."""
         return output
 
-    def predict(self, batch: Any) -> list[Any]:
+    def predict(self, batch: npt.NDArray[np.uint8]) -> list[Answer]:
         """Answer the batch."""
-        return self.model(batch)
+        found: list[Answer] = self.model(batch)
+        return found
 
-    def encode_response(self, output: Any) -> Any:
+    def encode_response(self, output: Answer) -> list[Answer]:
         """Answer as fettle does: a list of one."""
         return [output]
 

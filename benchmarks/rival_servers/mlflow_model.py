@@ -12,14 +12,14 @@ from model import Model
 class Release(mlflow.pyfunc.PythonModel):
     """A model whose input is an array [N, H, W]."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: object) -> None:
         """Load the model in each worker."""
         del context
         self.model = Model()
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context: object, model_input: Any) -> Any:  # Any: MLflow reads a schema here
         """Answer one request."""
-        del context, params
+        del context
         return self.model(model_input)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 TOP = 5
+Answer = dict[str, object]
 
 
 class Model:
@@ -33,7 +34,7 @@ class Model:
         )
         self.input = self.session.get_inputs()[0].name
 
-    def __call__(self, images: Any) -> list[dict[str, Any]]:
+    def __call__(self, images: npt.ArrayLike) -> list[Answer]:
         """Answer uint8 [N, H, W] (one channel) of the model's own size."""
         pixels = np.asarray(images, dtype=np.uint8)[:, None]
         scale = np.float32(1 / (255 * self.pre["std"]))

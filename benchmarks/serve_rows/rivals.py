@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks import benchmark_row
 from benchmarks.benchmark_row import BenchmarkRow
@@ -72,7 +72,7 @@ def same_answers(found: dict[str, tuple[str, float]]) -> None:
 
 def best(body: bytes) -> tuple[str, float]:
     """Find the label and its probability in any of the four protocols."""
-    doc: Any = json.loads(body)
+    doc = json.loads(body)
     if isinstance(doc, dict) and "outputs" in doc:  # MLServer
         doc = json.loads(doc["outputs"][0]["data"][0])
     if isinstance(doc, dict):  # MLflow

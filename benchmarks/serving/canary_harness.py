@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from fettle import project as projects
 from fettle.adapters import bento_store, process_identity
+from fettle.json_values import JsonObject
 from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import (
     fault_injection,
@@ -29,6 +30,7 @@ from fettle.rollout.supervisor import (
     state_layout,
 )
 from fettle.rollout.supervisor.controller import TICK_S, Controller
+from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.rollout.supervisor.watchdog import Watchdog
 from fettle.serving import api_key_file
@@ -43,6 +45,17 @@ PLAN = {
     "bake_s": 1.0,
     "lease_s": 30.0,
 }
+
+
+class TrafficCounts(TypedDict):
+    """What the users counted (fettle/rollout/supervisor/load_generator.py)."""
+
+    sent: int
+    failed: int
+    statuses: dict[str, int]
+    errors: dict[str, int]
+    p50_ms: float
+    p99_ms: float
 
 
 def command(release: str, tag: str, port: int) -> list[str]:
@@ -64,10 +77,11 @@ class CanaryHarness:
         load_generator.write(
             self.requests, shadow_traffic.held_out_requests([root], release)[: rehearsal.REQUESTS]
         )
-        ports = model_servers.free_ports(3)
-        self.port = ports[0]
+        self.port, control, feedback = model_servers.free_ports(3)
         champion = self.release("champion-0")
-        serving = ServingState("127.0.0.1", *ports, champion=champion, lease_s=30.0)
+        serving = ServingState(
+            "127.0.0.1", self.port, control, feedback, champion=champion, lease_s=30.0
+        )
         self.place.write_serving(serving)
         module = [sys.executable, "-m", "benchmarks.serving.canary_harness"]
         self._watchdog = Watchdog(
@@ -103,7 +117,7 @@ class CanaryHarness:
         end = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() >= end, "time", seconds + 1)
 
-    def order(self, **order: Any) -> dict[str, Any]:  # Any: JSON
+    def order(self, **order: object) -> JsonObject:
         """Give an order and return what became of it."""
         name = state_layout.submit_order(self.place, order)
         file = self.place.outbox / f"{name}.json"
@@ -111,7 +125,7 @@ class CanaryHarness:
         answer = state_layout.await_answer(self.place, name, timeout_s=1)
         assert answer is not None
         if "error" in answer:
-            raise RuntimeError(answer["error"])
+            raise RuntimeError(str(answer["error"]))
         return answer
 
     def start(self, kind: str) -> str:
@@ -124,12 +138,13 @@ class CanaryHarness:
         """Wait until the rollout is in one of these states."""
         self.wait(lambda: self.status().get("state") in states, " or ".join(states))
 
-    def status(self) -> dict[str, Any]:  # Any: JSON
+    def status(self) -> RolloutStatus:
         """Return status.json of the rollout."""
         serving = self.place.serving()
         assert serving is not None
         file = self.place.rollout(serving.rollout or "none") / "status.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        found: RolloutStatus = json.loads(file.read_text()) if file.is_file() else {}
+        return found
 
     def controller(self) -> process_identity.ProcessIdentity | None:
         """Return the controller's process."""
@@ -140,11 +155,11 @@ class CanaryHarness:
         asking = load_generator.command(port or self.port, per_s, self.requests, labels=labels)
         self._users = subprocess.Popen(asking, stdout=subprocess.PIPE, text=True)
 
-    def answered(self) -> dict[str, Any]:  # Any: JSON
+    def answered(self) -> TrafficCounts:
         """Send the users home; return what they counted."""
         assert self._users is not None
         self._users.send_signal(signal.SIGTERM)
-        counts: dict[str, Any] = json.loads(self._users.communicate(timeout=90)[0])
+        counts: TrafficCounts = json.loads(self._users.communicate(timeout=90)[0])
         self._users = None
         return counts
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks import toolbox
 from benchmarks.serving.wrk_load import Request
 from fettle.adapters import bento_store
+from fettle.preprocessing import Pixels
 
 RIVALS = Path(__file__).resolve().parent.parent / "rival_servers"
 KEY = "bench"
@@ -45,7 +45,7 @@ class Server:
     raw: Request | None = None
 
 
-def image(release: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def image(release: Path) -> Pixels:
     """Make one grey image [S, S] of noise in the model's own size."""
     _, channels, size_px, _ = json.loads((release / "release.json").read_text())["input"]["shape"]
     if channels != 1:

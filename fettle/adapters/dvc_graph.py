@@ -129,11 +129,10 @@ def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, 
 
 
 def _restorable(repo: DvcRepo, stage: DvcStage) -> bool:
-    if not _can_hash(stage):  # a stage of the user's own without deps, say
-        return False
     try:
         stage.save_deps(allow_missing=True)
-        return bool(repo.stage_cache._load(stage))
+        # one of the user's own without deps has no key there
+        return _can_hash(stage) and bool(repo.stage_cache._load(stage))
     except (DvcException, OSError):
         return False
 

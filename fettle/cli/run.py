@@ -45,6 +45,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")
     ] = False,
+    *,
     first: Annotated[
         bool, typer.Option("--first", help="Make a first release: a linear probe, no training.")
     ] = False,

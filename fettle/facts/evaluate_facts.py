@@ -88,7 +88,7 @@ class KernelKindTime(TypedDocument):
     """Share of that time spent in int8."""
 
 
-class KernelTime(TypedDocument):
+class SlowKernel(TypedDocument):
     """One kernel's ms."""
 
     name: str
@@ -112,7 +112,7 @@ class KernelTimes(TypedDocument):
     """How many times faster int8 alone could make it at most (Amdahl)."""
     kinds: tuple[KernelKindTime, ...]
     """Time by kind of kernel, most first."""
-    slowest: tuple[KernelTime, ...]
+    slowest: tuple[SlowKernel, ...]
     """The slowest kernels, most first."""
 
 

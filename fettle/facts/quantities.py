@@ -48,7 +48,6 @@ class Quantity:
 Share = Annotated[float, Quantity("1", low=0, high=1)]
 ShareChange = Annotated[float, Quantity("1", low=-1, high=1)]
 Cosine = Annotated[float, Quantity("1", low=-1, high=1)]
-Correlation = Annotated[float, Quantity("1", low=-1, high=1)]
 Logit = Annotated[float, Quantity("logit", low=0)]  # a difference of two
 Times = Annotated[float, Quantity("x", low=0)]  # one figure over another
 Milliseconds = Annotated[float, Quantity("ms", low=0)]

@@ -43,7 +43,7 @@ APPLE = {
 }
 
 
-class MachineFingerprint(TypedDict):
+class MachineFacts(TypedDict):
     """Machine fingerprint, as inputs/machine.json holds it; `cores` are those usable here."""
 
     cpu: str
@@ -54,7 +54,7 @@ class MachineFingerprint(TypedDict):
     python: str
 
 
-def fingerprint() -> MachineFingerprint:
+def fingerprint() -> MachineFacts:
     """Describe this machine: plain JSON, equal as long as latencies stay comparable."""
     cpu, flags = _apple() if platform.system() == "Darwin" else _linux(Path("/proc/cpuinfo"))
     return {

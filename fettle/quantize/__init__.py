@@ -2,7 +2,9 @@
 
 quantizers/                one file a quantizer (plug-ins: a precision's `quantizer`)
 
-int8_calibration           images in, the method and the float layers chosen by measurement
+int8_layout, float_bias    what an int8 file looks like, whatever its ranges
+static_int8                that layout with ranges from training images
+uncalibrated_int8          that layout with ranges from noise: for the latency table's kernels
 activation_ranges          ranges of all tensors, by several methods in one run
 bias_correction, gptq      errors of rounding made up for
 float_fallback             layers that go back to float: which, how many, and the surgery

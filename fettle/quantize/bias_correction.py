@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.quantize import graph_session, qdq_graph
+from fettle.quantize.float_bias import float_biases
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -71,7 +72,7 @@ def correct(
     `means` are the float graph's for these batches. The graph is run once, in pieces that end at a
     convolution, so that each reads what the corrected ones before it give.
     """
-    _float_biases(quantized, prepared)
+    float_biases(quantized, prepared)
     constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
     values: list[Tensors] = [{qdq_graph.input_name(quantized): batch} for batch in batches]
     for nodes, needed in _pieces(quantized):
@@ -155,37 +156,6 @@ def _piece(
         if name in produced:
             model.graph.output.add().name = name
     return model, inputs
-
-
-def _float_biases(proto: ModelProto, prepared: ModelProto) -> None:
-    """Give each convolution a float bias of its own: the float graph's, or zeros.
-
-    The quantizer's are int32 with a scale and a zero point, 12 bytes a channel. ONNX Runtime
-    quantizes a float one itself when it loads the file, OpenVINO adds it in float. Gemm keeps its
-    int32: with a float bias ONNX Runtime 1.32 leaves it float.
-    """
-    from onnx import numpy_helper
-
-    before = {node.name: node for node in prepared.graph.node if node.op_type == "Conv"}
-    constants = {tensor.name: tensor for tensor in prepared.graph.initializer}
-    int8 = set(qdq_graph.int8_layers(proto))
-    for node in proto.graph.node:
-        if node.name not in int8 or node.name not in before:
-            continue
-        source = before[node.name]
-        name = source.input[2] if len(source.input) > 2 else ""
-        if name and name not in constants:
-            continue  # computed on the way: there is nothing to write into
-        bias = (
-            numpy_helper.to_array(constants[name]) if name else _zeros(constants[source.input[1]])
-        )
-        # a name of its own: the dequantized bias, dropped later, goes by the old one
-        node.input[:] = [*node.input[:2], f"{node.name}_float_bias"]
-        proto.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
-
-
-def _zeros(weight: TensorProto) -> Floats:
-    return np.zeros(weight.dims[0], np.float32)
 
 
 def _add(tensor: TensorProto, shift: Floats) -> None:

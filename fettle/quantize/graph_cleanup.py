@@ -23,7 +23,7 @@ DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 def compact(proto: ModelProto) -> None:
     """Shrink the int8 `proto` in place."""
     _drop_zero_points(proto)
-    _drop_unused(proto)
+    drop_unused(proto)
     _share_constants(proto)
     _shorten_names(proto)
     _strip(proto)
@@ -46,7 +46,7 @@ def _drop_zero_points(proto: ModelProto) -> None:
             node.input.pop()
 
 
-def _drop_unused(proto: ModelProto) -> None:
+def drop_unused(proto: ModelProto) -> None:
     """Remove nodes whose answers nobody reads, then constants that nobody reads."""
     graph, wanted = proto.graph, {answer.name for answer in proto.graph.output}
     for node in reversed(list(graph.node)):  # sorted: readers come later

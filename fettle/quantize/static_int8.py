@@ -20,7 +20,6 @@ Per-tensor weights are not offered: they broke EfficientNet-Lite0 (49 % of answe
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +29,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import ModelError
-from fettle.operator_shape import HEAVY
 from fettle.quantize import (
     activation_ranges,
     bias_correction,
     float_fallback_rewrite,
     graph_cleanup,
     graph_session,
-    operator_placement,
+    int8_layout,
     per_channel_rounding,
     qdq_graph,
 )
 from fettle.quantize.activation_ranges import Calibrate
-from fettle.quantize.ort_quantizer import WeightBits, prepare, quantize, quiet, translated
+from fettle.quantize.ort_quantizer import WeightBits, quantize, quiet, translated
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -99,15 +97,8 @@ def drafts(
         raise ValueError("calibration needs at least one batch")
     with tempfile.TemporaryDirectory(prefix="fettle-int8-") as name:
         folder = Path(name)
-        with translated(model):
-            prepared = prepare(model, folder)
-        _refuse_branches(model, prepared)
-        qdq_graph.revive_dead_channels(prepared)
-        operator_placement.name_nodes(prepared)
-        operator_placement.pool_whole_maps(prepared)
-        stays = operator_placement.float_head(prepared)
-        source = folder / "prepared.onnx"
-        onnx.save(prepared, source)
+        layout = int8_layout.lay_out(model, folder)
+        prepared = layout.prepared
         fitting = qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
@@ -129,7 +120,15 @@ def drafts(
         for method in methods:
             written = folder / f"{method}.onnx"
             with translated(model):
-                quantize(source, written, ranges[method], method, stays, whole, weight_bits)
+                quantize(
+                    layout.source,
+                    written,
+                    ranges[method],
+                    method,
+                    layout.stays,
+                    whole,
+                    weight_bits,
+                )
             quantized = onnx.load(written)
             per_channel_rounding.quantize(
                 quantized, prepared=prepared, names=whole, bits=weight_bits
@@ -149,30 +148,11 @@ def finish(draft: Int8Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qd
     """Make the named layers float again, write the compact file, and run it once."""
     proto = float_fallback_rewrite.reverted(draft.quantized, draft.prepared, frozenset(keep_float))
     coverage = qdq_graph.operator_coverage(proto)
-    if not coverage.quantized:
-        raise ModelError(
-            f"{draft.name} cannot be quantized to int8",
-            got=f"no {', '.join(HEAVY)} with constant weights among its "
-            f"{len(draft.prepared.graph.node)} operators",
-            rule="int8 buys time in those operators only",
-            fix="drop the int8 targets (params.yaml: targets)",
-        )
+    int8_layout.refuse_no_layers(draft.name, draft.prepared, coverage)
     graph_cleanup.compact(proto)
     out.write_bytes(proto.SerializeToString(deterministic=True))
     _check_runs(out, proto, draft.batch)
     return coverage
-
-
-def _refuse_branches(model: Path, proto: ModelProto) -> None:
-    names = qdq_graph.branches(proto)
-    if names:
-        raise ModelError(
-            f"{model.name} cannot be quantized to int8: it branches on its data",
-            got=_show(names),
-            rule="the int8 ranges are fixed before the run, so every image must take the same path",
-            fix="drop the int8 targets (params.yaml: targets), or export the model without "
-            "these operators",
-        )
 
 
 def _too_few(model: Path, images: list[Floats]) -> ModelError:
@@ -196,7 +176,3 @@ def _check_runs(path: Path, proto: ModelProto, batch: Floats) -> None:
             rule="every logit is finite",
             fix="look for weights that are not finite in the model, or drop the int8 targets",
         )
-
-
-def _show(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))

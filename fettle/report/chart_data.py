@@ -22,7 +22,7 @@ LAYERS_MAX = 24  # histograms shown: the layers with most parameters
 BINS = 40
 CONFIDENCE_BINS = 10
 Doubles = npt.NDArray[np.float64]
-Weights = Mapping[str, npt.NDArray[np.generic]]  # arrays of any float type, by parameter
+Weights = Mapping[str, npt.NDArray[np.float32]]  # by parameter; narrower floats are widened
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ class IngestedData(IngestFacts):
         return cls.model_validate({**given, "fingerprint": fingerprint})
 
 
-class MachineFingerprint(TypedDocument, extra="allow"):
+class RecordedMachine(TypedDocument, extra="allow"):
     """What tells this machine from another, as inputs/machine.json holds it."""
 
     cpu: str | None = None
@@ -180,7 +180,7 @@ class MachineFingerprint(TypedDocument, extra="allow"):
 class RunEnvironment:
     """The machine and the packages."""
 
-    machine: MachineFingerprint | None
+    machine: RecordedMachine | None
     """The machine that measured; null when inputs/machine.json is not there."""
     python: str
     """The version of Python that wrote this document."""

@@ -31,7 +31,7 @@ from fettle.report.report_document import (
     GateVerdict,
     Git,
     IngestedData,
-    MachineFingerprint,
+    RecordedMachine,
     ReleaseFacts,
     RunEnvironment,
     SourceFingerprint,
@@ -203,7 +203,7 @@ def _release(tree: ArtifactTree, gaps: list[Gap]) -> ReleaseFacts:
 
 
 def _environment(tree: ArtifactTree, gaps: list[Gap]) -> RunEnvironment:
-    machine = tree.input("machine.json", MachineFingerprint)
+    machine = tree.input("machine.json", RecordedMachine)
     if machine is None:
         gaps.append(Gap("environment.machine", "inputs/machine.json is not there"))
     versions: dict[str, str | None] = {}

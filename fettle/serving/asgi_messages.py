@@ -10,7 +10,8 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-Message = MutableMapping[str, Any]  # Any: ASGI states its messages as free-form mappings
+# ASGI states its messages as free-form mappings
+Message = MutableMapping[str, Any]  # type: ignore[explicit-any]  # as the standard has it
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]

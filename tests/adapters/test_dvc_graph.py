@@ -219,3 +219,12 @@ def test_the_first_stage_is_recorded_as_dvc_would_record_it(tree: Path) -> None:
     subprocess.run(dvc, cwd=tree, capture_output=True, check=True)
     assert "inputs" in load_yaml(str(tree / "dvc.lock"))["stages"]
     assert (tree / "dvc.lock").read_bytes() == recorded
+
+
+def test_a_stage_of_the_user_s_own_without_deps_is_not_restorable(tree: Path) -> None:
+    assert tiny_graph.run(tree, "first") == 0
+    with (tree / "dvc.yaml").open("a") as file:
+        file.write("  own:\n    cmd: echo\n    outs: [own.txt]\n")
+    stages, stale = dvc_graph.stale(tree, look_in_cache=True)
+    assert stages["own"] == []
+    assert not stale["own"].restorable

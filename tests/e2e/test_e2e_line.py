@@ -6,7 +6,9 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from importlib import resources
 
+import jsonschema
 import pytest
 from box import Box
 from box_processes import states
@@ -34,6 +36,8 @@ def test_a_run_ends_with_a_table_the_report_and_the_command_that_serves(
 def test_the_report_s_json_has_every_fact_ci_reads(first_run: Finished, box: Box) -> None:
     del first_run
     doc = box.report()
+    schema = resources.files("fettle.report").joinpath("schema.json").read_text()
+    jsonschema.validate(doc, json.loads(schema))
     assert doc["schema"] == "fettle.report/1"
     assert [s["name"] for s in doc["stages"]][:5] == [
         "ingest",

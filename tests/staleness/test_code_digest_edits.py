@@ -76,10 +76,25 @@ EDITS: dict[str, tuple[str, Change, set[str]]] = {
         inside("rank_layers"),
         {"export@x86_ort_int8"},
     ),
-    "the int8 form, whose kernels the latency table times": (
+    "the int8 quantizer": (  # repeats no search: the latency table does not reach it
         "fettle/quantize/static_int8.py",
         inside("finish"),
+        {"export@x86_ort_int8"},
+    ),
+    "how int8 biases are corrected": (
+        "fettle/quantize/bias_correction.py",
+        inside("correct"),
+        {"export@x86_ort_int8"},
+    ),
+    "the int8 layout, whose kernels the latency table times": (
+        "fettle/quantize/int8_layout.py",
+        inside("lay_out"),
         {"latency_table", "export@x86_ort_int8"},
+    ),
+    "the int8 form that is timed alone": (
+        "fettle/quantize/uncalibrated_int8.py",
+        inside("apply"),
+        {"latency_table"},
     ),
     "int4 weights, which no target here has": (
         "fettle/quantize/quantizers/weight_int4.py",
@@ -170,6 +185,7 @@ SEARCHED = {
     "the family of a student": ("fettle/models/families/small_cnn.py", "build", {"compress"}),
     "a family that nobody names": ("fettle/models/families/torch_module.py", "build", set()),
     "the int4 quantizer": ("fettle/quantize/quantizers/weight_int4.py", "apply", set()),
+    "the int8 quantizer": ("fettle/quantize/static_int8.py", "drafts", {"export@x86_ort_int8"}),
 }
 
 

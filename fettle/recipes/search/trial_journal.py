@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from fettle.errors import ProjectError
 
 
-class Event(TypedDict, total=False):
+class JournalLine(TypedDict, total=False):
     """One line: of kind search (its identity), result or moves, each of a recipe by its key."""
 
     kind: Required[str]
@@ -34,7 +34,7 @@ class TrialJournal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.events, self._end = _read(path)
-        header: Event = {"kind": "search", "identity": identity}
+        header: JournalLine = {"kind": "search", "identity": identity}
         if not self.events:
             self.append(header)
         elif self.events[0] != header:
@@ -45,7 +45,7 @@ class TrialJournal:
                 fix="delete that file: the search starts over",
             )
 
-    def append(self, event: Event) -> None:
+    def append(self, event: JournalLine) -> None:
         """Add one event; on any OSError the file is as it was before."""
         line = (json.dumps(event, sort_keys=True, allow_nan=False) + "\n").encode()
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -62,7 +62,7 @@ class TrialJournal:
         self.events.append(event)
 
 
-def _read(path: Path) -> tuple[list[Event], int]:
+def _read(path: Path) -> tuple[list[JournalLine], int]:
     """Return the whole lines and their length; cut off what a kill left behind them."""
     if not path.is_file():
         return [], 0

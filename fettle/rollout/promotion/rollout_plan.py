@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from json import dumps
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
+from fettle.json_values import JsonObject
 from fettle.params_schema import OnDrift, Promote
 
 # How alpha_rollback is shared out (Bonferroni). Errors have half: they harm at once, and the goal
@@ -16,11 +17,14 @@ from fettle.params_schema import OnDrift, Promote
 SHARES = {"errors": 0.5, "latency": 0.3, "accuracy": 0.15, "disagreement": 0.05}
 
 
+# of any version; the dataclass that it fills checks its keys
+Stored: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]  # a journal's own words
+
 # Journals and orders outlive an upgrade: they keep the names that they began with.
 _STORED = {"margin_times": "margin_multiplier"}
 
 
-def section_to_json(section: Promote) -> dict[str, Any]:  # Any: a JSON object
+def section_to_json(section: Promote) -> JsonObject:
     """Return the section `promote` as an order to the supervisor holds it."""
     names = {name: stored for stored, name in _STORED.items()}
     doc = section.model_dump(mode="json")
@@ -54,7 +58,7 @@ class Step:
         """Return the challenger's share, 0 to 1."""
         return self.weight_percent / 100
 
-    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+    def to_json(self) -> dict[str, object]:
         """Return the step as a journal stores it: under the names that it began with."""
         return {
             "weight_percent": self.weight_percent,
@@ -63,7 +67,7 @@ class Step:
         }
 
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Self:  # Any: a JSON object
+    def from_json(cls, doc: Stored) -> Self:
         """Read a step of a journal back."""
         fields = {_STORED.get(name, name): value for name, value in doc.items()}
         return cls(**{**fields, "gates": tuple(fields["gates"])})
@@ -111,7 +115,7 @@ class RolloutPlan:
         parts = {"errors": len(self.steps) + 1, "latency": len(self.steps) + 1, "accuracy": 2}
         return self.alpha_rollback * SHARES[gate] / parts.get(gate, 1)
 
-    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+    def to_json(self) -> dict[str, object]:
         """Return the plan as a journal stores it."""
         return {**asdict(self), "steps": tuple(step.to_json() for step in self.steps)}
 

@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from fettle import manifest
 from fettle.rollout.promotion import decision_journal, offline_gate
@@ -33,6 +33,7 @@ from fettle.rollout.router import access_log
 from fettle.rollout.supervisor import drift_reference, release_evidence, shadow_traffic
 from fettle.rollout.supervisor.evidence_collector import EvidenceCollector
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
+from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease
 
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
@@ -44,7 +45,7 @@ def create(
     *,
     challenger: PinnedRelease,
     champion: PinnedRelease | None,
-    promote: Mapping[str, Any],  # Any: the section as JSON
+    promote: Mapping[str, object],
     since: int,
     trees: Sequence[Path],
 ) -> None:
@@ -169,11 +170,11 @@ class RolloutObserver:
         """Write status.json for who watches."""
         manifest.write_json(self.folder / "status.json", self.status())
 
-    def status(self) -> dict[str, Any]:  # Any: JSON
+    def status(self) -> RolloutStatus:
         """Return where the rollout stands, as `fettle canary status --json` prints it."""
         gates = self._last.gates if self._last else ()
         state = self.state
-        doc: dict[str, Any] = {  # Any: JSON
+        doc: RolloutStatus = {
             "rollout": state.rollout_id,
             "state": state.phase.value,
             "weight_percent": state.weight_percent,
@@ -186,8 +187,7 @@ class RolloutObserver:
             "skipped": self._collector.skipped,
             "time_s": time.time(),
         }
-        finite: dict[str, Any] = _finite(doc)  # Any: JSON
-        return finite
+        return cast(RolloutStatus, _finite(doc))
 
     def _decide(self, event: Event) -> Decision:
         """Decide, and write it down before anything is done: unless nothing came and nothing moves.
@@ -265,7 +265,7 @@ def _classes(release: Path) -> list[str]:
         return []
 
 
-def _finite(doc: Any) -> Any:  # Any: JSON
+def _finite(doc: object) -> object:
     """Write what is no number as null: JSON has no infinity."""
     if isinstance(doc, dict):
         return {key: _finite(value) for key, value in doc.items()}
