@@ -16,7 +16,6 @@ PAGE = RESULTS.parent.parent / "docs" / "benchmarks.md"
 SUBJECTS = {
     "main": "The main job (`make bench`)",
     "compress": "Compression (`make bench-compress`)",
-    "finetune": "Fine-tuning (`python -m benchmarks.finetune --data FOLDER`)",
     "serve": "Serving and its traffic (`make bench-serve`)",
     "sim-canary": "How often a canary decides wrongly (`make sim-canary`)",
 }
