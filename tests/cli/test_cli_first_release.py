@@ -42,7 +42,7 @@ def test_the_outlook_says_what_the_rest_costs_and_what_it_bought_elsewhere(tmp_p
         options={"variant": 0, "pretrained": True},
         classes=("hat", "shoes"),
         channels=3,
-        size_px=128,
+        size_px=64,
         trains=True,
         epochs=0,
         params=3_400_000,
@@ -60,7 +60,7 @@ def test_the_outlook_says_what_the_rest_costs_and_what_it_bought_elsewhere(tmp_p
         manifest.write(folder, name, inputs={}, measures=accuracy, facts=sealed)
     whole = params.load(ROOT / "examples" / "photos.yaml")
     assert first_release.outlook(Project(tmp_path, tmp_path), whole) == (
-        "next     fettle run: 7 epochs of 3,000 images at 128 px, about 15 processor minutes by "
+        "next     fettle run: 7 epochs of 3,000 images at 64 px, about 4 processor minutes by "
         "the committed cost table, then the search, 900 s at most. The linear probe has 81.0% of "
         "validation; on 3,068 photos of clothes (64 px) fine-tuning gained 10 points over it"
     )
