@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -36,6 +37,7 @@ from fettle.models import export_onnx
 from fettle.params import Params
 from fettle.preprocessing import Floats
 
+Bools = npt.NDArray[np.bool_]
 NAME = "finetune"
 SEEDS = (20, 21, 22)
 FEW_DRAWS, FEW_PER_CLASS = 20, 20
@@ -47,7 +49,7 @@ OVER_PROBE = {"clothing": 0.07, "flowers": 0.03}
 class Judged:
     """One arm's answers to the test rows for each seed, and the processor's seconds it took."""
 
-    right: list[np.ndarray]
+    right: list[Bools]
     seconds: list[float]
 
     @property
@@ -229,7 +231,7 @@ def _plain_rate(params: Params, train: Images, seed: int) -> float:
     return max(found, key=lambda rate: (found[rate], -rate))
 
 
-def _right(logits: Floats, images: Images) -> np.ndarray:
+def _right(logits: Floats, images: Images) -> Bools:
     return accuracy_statistics.correct(logits, images.labels)
 
 

@@ -220,7 +220,7 @@ def _edits(doc: CommentedMap, text: str, name: str) -> tuple[list[Edit], list[st
     edits, changes = _schema_edit(doc, text, name)
     starts = _line_starts(text)
     for where in sorted(former_keys(doc), key=lambda where: params_text.line(doc, where)):
-        parent: Any = doc  # Any: a YAML tree
+        parent: Any = doc  # type: ignore[explicit-any]  # a YAML tree
         for part in where[:-1]:
             parent = parent[part]
         old, new = str(where[-1]), str(name_now(where)[-1])
@@ -309,7 +309,7 @@ def _aligned(text: str, edits: Sequence[Edit]) -> str:
     return _replaced(text, padded)
 
 
-def _upgraded(doc: Any) -> Any:  # Any: plain values of a YAML tree
+def _upgraded(doc: Any) -> Any:  # type: ignore[explicit-any]  # values of a YAML tree
     """Rename the keys of plain values in place, and give them the schema's number."""
     for where in former_keys(doc):
         parent = doc

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 from pydantic import BaseModel, JsonValue
 
@@ -24,7 +24,7 @@ class _Scope:
     def __init__(self, model: BaseModel, allowed: Sequence[str], name: str) -> None:
         self._model, self._allowed, self._name = model, allowed, name
 
-    def __getattr__(self, key: str) -> Any:  # Any: whatever the field holds
+    def __getattr__(self, key: str) -> object:
         alias = "validate" if key == "validate_" else key
         value = getattr(self._model, key)
         if alias in self._allowed:
@@ -57,12 +57,12 @@ def settle(params: Params, decided: Mapping[str, JsonValue]) -> Params:
     if isinstance(params, _Scope):
         inner = settle(cast(Params, params._model), decided)
         return cast(Params, _Scope(inner, params._allowed, params._name))
-    doc = params.model_dump(mode="json", by_alias=True)
+    doc: JsonValue = params.model_dump(mode="json", by_alias=True)
     for key, value in decided.items():
-        node: Any = doc  # Any: a params tree
+        node = doc
         *parents, last = key.split(".")
         for part in parents:
-            node = node[part]
-        if node[last] == "auto":
+            node = node[part] if isinstance(node, dict) else None
+        if isinstance(node, dict) and node.get(last) == "auto":
             node[last] = value
     return type(params).model_validate_json(json.dumps(doc))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]  # counts: what numpy, ONNX and DVC all hold
-Options = dict[str, Any]  # Any: parsed again by the plug-in's own Params
+Options = dict[str, Any]  # type: ignore[explicit-any]  # parsed again by the plug-in's Params
 BATCH_IMAGES_MAX = 65_536  # beyond it a machine is not slow but out of memory, after the training
 Auto = Literal["auto"]
 

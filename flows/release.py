@@ -64,9 +64,9 @@ class ReleaseRun:
     told: list[Future[object]] = field(default_factory=list)
     done: dict[str, StageRun] = field(default_factory=dict)
 
-    def tell(self, what: Callable[..., object], *words: object) -> None:
+    def tell(self, what: Callable[[], object]) -> None:
         """Queue one call of the tracker."""
-        self.told.append(self.writer.submit(what, *words))
+        self.told.append(self.writer.submit(what))
 
     def times(self) -> list[StageTimeDict]:
         """Return the stages in order: what each took, and whether the cache had it."""

@@ -36,7 +36,12 @@ class StageEvents:
     """The reader of records/NAME.jsonl; `tell` queues a call of what may take its time."""
 
     def __init__(
-        self, tree: Path, name: str, *, tell: Callable[..., None], tracker: Tracker
+        self,
+        tree: Path,
+        name: str,
+        *,
+        tell: Callable[[Callable[[], object]], None],
+        tracker: Tracker,
     ) -> None:
         self._name, self._tell, self._tracker = name, tell, tracker
         self._path = tree / "records" / f"{name}.jsonl"
@@ -63,7 +68,7 @@ class StageEvents:
     def _hand_over(self) -> list[RecorderEvent]:
         events = self._new_lines()
         if events:
-            self._tell(self._tracker.events, self._name, events)
+            self._tell(functools.partial(self._tracker.events, self._name, events))
         for event in events:
             if event["kind"] == "note" and event["name"] in ("warning", "decision"):
                 SAY.info(event["name"], extra={event["name"]: (self._name, event["text"])})

@@ -30,7 +30,9 @@ class _Published(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002  pydantic's name
         return False
 
-    def field_is_required(self, field: dict[str, object], total: bool) -> bool:
+    def field_is_required(
+        self, field: ModelField | DataclassField | TypedDictField, total: bool
+    ) -> bool:
         """Say so of every key of a dataclass, and of a file's that its stage may not leave out."""
         return field["type"] == "dataclass-field" or super().field_is_required(field, total)
 

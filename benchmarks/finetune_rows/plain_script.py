@@ -35,7 +35,7 @@ def answers(model: nn.Module, inputs: torch.Tensor) -> Floats:
     """Answer all images: logits, or features of a body."""
     model.eval()
     with torch.inference_mode():
-        parts = [model(part).float() for part in inputs.split(128)]
+        parts = [model(part).float() for part in torch.split(inputs, 128)]
     found: Floats = torch.cat(parts).numpy()
     return found
 
@@ -75,7 +75,7 @@ def train(model: nn.Module, photos: Photos, *, rate: float, seed: int) -> nn.Mod
     average, taken = copy.deepcopy(model), 0
     for epoch in range(EPOCHS):
         model.train()
-        for rows in torch.randperm(len(photos.labels), generator=draw).split(BATCH):
+        for rows in torch.split(torch.randperm(len(photos.labels), generator=draw), BATCH):
             batch = crop_and_flip(photos.inputs[rows], draw)
             labels = torch.from_numpy(photos.labels[rows.numpy()])
             optimizer.zero_grad()

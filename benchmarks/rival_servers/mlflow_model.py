@@ -17,7 +17,7 @@ class Release(mlflow.pyfunc.PythonModel):
         del context
         self.model = Model()
 
-    def predict(self, context: object, model_input: Any) -> Any:  # Any: MLflow reads a schema here
+    def predict(self, context: object, model_input: Any) -> Any:  # type: ignore[explicit-any]  # MLflow reads a schema here
         """Answer one request."""
         del context
         return self.model(model_input)

@@ -30,8 +30,8 @@ from fettle.rollout.supervisor import (
     state_layout,
 )
 from fettle.rollout.supervisor.controller import TICK_S, Controller
-from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
+from fettle.rollout.supervisor.status_document import RolloutStatus
 from fettle.rollout.supervisor.watchdog import Watchdog
 from fettle.serving import api_key_file
 

@@ -34,7 +34,7 @@ WORKERS = 2  # one serves on while the other is made again; each takes 0.2 GB an
 class Served(bentoml.Service[Any]):  # Any: the class that the decorator below wraps
     """A BentoML service whose requests are answered by fettle's own routes first."""
 
-    def to_asgi(self, is_main: bool = True) -> Any:  # Any: an ASGI application
+    def to_asgi(self, is_main: bool = True) -> Any:  # type: ignore[explicit-any]  # an ASGI application
         pages = super().to_asgi(is_main)
         tie_to_parent()
         served = asgi_app.build(

@@ -9,7 +9,7 @@ more.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from fettle import plugins
 from fettle.compress import layer_costs, sensitivity_analysis
 from fettle.compress.compression_plan import CompressionPlan
-from fettle.compress.technique import Capabilities
+from fettle.compress.technique import Capabilities, Proposals
 from fettle.data import split_reader
 from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics, passing_probability
@@ -184,7 +184,7 @@ def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
     steps: list[Options] = []
     for name in plugins.names("techniques"):
         plugin = plugins.resolve("techniques", name, where="compress.recipe")
-        propose: Callable[..., list[Options]] | None = getattr(plugin, "proposals", None)
+        propose: Proposals | None = getattr(plugin, "proposals", None)
         claims: Capabilities = plugin.CLAIMS
         if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
             continue

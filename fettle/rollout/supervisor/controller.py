@@ -33,8 +33,8 @@ from fettle.rollout.supervisor import (
 from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.late_labels import FeedbackRoute
 from fettle.rollout.supervisor.rollout_observer import RolloutObserver
-from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
+from fettle.rollout.supervisor.status_document import RolloutStatus
 from fettle.serving import api_key_file
 
 SAY = logging.getLogger("fettle.rollout.supervisor")

@@ -24,8 +24,8 @@ from fettle.rollout.promotion.rollout_state import Phase, is_over
 from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import fault_injection, load_generator, shadow_traffic
 from fettle.rollout.supervisor.controller import TICK_S, Controller
-from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
+from fettle.rollout.supervisor.status_document import RolloutStatus
 
 PER_S = 100.0  # what two cores can do beside two servers, the router and the controller
 REQUESTS = 500  # different bodies; then from the start

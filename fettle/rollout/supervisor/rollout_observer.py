@@ -33,8 +33,8 @@ from fettle.rollout.router import access_log
 from fettle.rollout.supervisor import drift_reference, release_evidence, shadow_traffic
 from fettle.rollout.supervisor.evidence_collector import EvidenceCollector
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
-from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease
+from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus
 
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
 WATCHED_REQUESTS = 100_000
@@ -182,7 +182,7 @@ class RolloutObserver:
             "challenger": state.challenger,
             "reason": self.reason,
             "requests": state.requests,
-            "gates": [gate.to_dict() for gate in gates],
+            "gates": [cast(GateRow, gate.to_dict()) for gate in gates],
             "eta_s": self._eta_s(),
             "skipped": self._collector.skipped,
             "time_s": time.time(),

@@ -25,13 +25,16 @@ class GateRow(TypedDict):
 
 
 class RolloutStatus(TypedDict, total=False):
-    """Where a rollout stands; without one `state` is "idle", and only what serves is told."""
+    """Where a rollout stands; without one `state` is "idle", and only what serves is told.
 
-    rollout: str
+    `skipped` counts log lines left out, and is not there for a rollout that cannot be read.
+    """
+
+    rollout: str | None
     state: str
     weight_percent: float
     champion: str | None
-    challenger: str
+    challenger: str | None
     reason: str
     requests: int
     gates: list[GateRow]

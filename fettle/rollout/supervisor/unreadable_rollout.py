@@ -13,8 +13,8 @@ from fettle import manifest
 from fettle.errors import UserError
 from fettle.rollout.promotion import decision_journal
 from fettle.rollout.promotion.rollout_state import BROKEN, Phase, RolloutState, Verb
-from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
+from fettle.rollout.supervisor.status_document import RolloutStatus
 
 
 def status(serving: ServingState, why: str) -> RolloutStatus:
