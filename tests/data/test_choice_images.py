@@ -4,11 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fettle.data import choice_images
 from fettle.data.split_reader import Images
+from fettle.errors import DataError
 
 
 def images(counts: dict[str, int], *, per_group: int = 0) -> Images:
@@ -37,6 +38,7 @@ def test_every_image_is_learnt_from_or_chosen_by_never_both(
     counts: list[int], fraction: float, per_group: int, seed: int
 ) -> None:
     train = images({f"class {at}": count for at, count in enumerate(counts)}, per_group=per_group)
+    assume(per_group == 0 or len(set(train.groups)) >= 8)
     learnt, choice = choice_images.hold_out(train, fraction=fraction, seed=seed)
     assert sorted([*learnt.ids, *choice.ids]) == sorted(train.ids)
     assert learnt.ids
@@ -48,6 +50,17 @@ def test_every_image_is_learnt_from_or_chosen_by_never_both(
         rows = [at[row] for row in part.ids]
         assert (part.labels == train.labels[rows]).all()
         assert (part.pixels == train.pixels[rows]).all()
+
+
+def test_images_of_one_group_cannot_be_divided() -> None:
+    with pytest.raises(DataError) as caught:
+        choice_images.hold_out(images({"a": 4, "b": 4}, per_group=8), fraction=0.1, seed=1)
+    assert str(caught.value) == (
+        "the training images cannot be divided into those to learn from and those to choose by: "
+        "got 8 images, 1 groups; images of one group stay together, and each part needs some. Fix: "
+        "add images or groups, or set finetune.choice_fraction to 0 and what is auto in the section "
+        "finetune to a value."
+    )
 
 
 def test_each_class_gives_its_share() -> None:
