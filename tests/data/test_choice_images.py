@@ -58,8 +58,8 @@ def test_images_of_one_group_cannot_be_divided() -> None:
     assert str(caught.value) == (
         "the training images cannot be divided into those to learn from and those to choose by: "
         "got 8 images, 1 groups; images of one group stay together, and each part needs some. Fix: "
-        "add images or groups, or set finetune.choice_fraction to 0 and what is auto in the section "
-        "finetune to a value."
+        "add images or groups, or set finetune.choice_fraction to 0 and what is auto in the "
+        "section finetune to a value."
     )
 
 
