@@ -22,7 +22,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def die_with_owner(lifeline: Connection) -> None:
+def die_with_owner(lifeline: Connection) -> None:  # type: ignore[explicit-any]  # its defaults
     """Kill this process's whole group, which it must lead, once the owner is gone.
 
     `lifeline` is the reading end of a pipe whose writing end only the owner holds: the kernel

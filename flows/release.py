@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def stage(name: str) -> str:
         return _finish(run, StageRun(name, "unchanged", 0.0), folder)
     started = time.time()
     watch = StageEvents(run.project.tree, name, tell=run.tell, tracker=run.tracker)
-    run.tell(run.tracker.stage_started, name)
+    run.tell(partial(run.tracker.stage_started, name))
     code, log = dvc_graph.run_stage(
         run.context,
         run.project.tree,
@@ -129,9 +130,11 @@ def stage(name: str) -> str:
 def _finish(run: ReleaseRun, result: StageRun, folder: Path) -> str:
     tracker = run.tracker
     run.tell(
-        tracker.stage_done if result.outcome == "ran" else tracker.stage_cached,
-        result.name,
-        folder,
+        partial(
+            tracker.stage_done if result.outcome == "ran" else tracker.stage_cached,
+            result.name,
+            folder,
+        )
     )
     run.done[result.name] = result
     SAY.info("stage", extra={"stage": result})
@@ -143,7 +146,7 @@ def _failure(run: ReleaseRun, name: str, code: int, log: str) -> FettleError:
     err = failure(run.project.tree, name, code, log)
     if dvc_graph.restore(run.project.tree, name):
         get_run_logger().info("the last good artefact of %s was put back", name)
-    run.tell(run.tracker.stage_failed, name, str(err))
+    run.tell(partial(run.tracker.stage_failed, name, str(err)))
     return err
 
 
@@ -202,7 +205,7 @@ def release(root: str, tree: str, force: bool) -> LastRunDict:
         dvc_graph.record_first(project.tree)
         return publish(project, tracker, params, sources, run.times())
     except BaseException:
-        run.tell(tracker.finish, "FAILED")
+        run.tell(partial(tracker.finish, "FAILED"))
         raise
     finally:
         run.writer.shutdown()

@@ -18,6 +18,7 @@ from typing import get_args, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import DataclassField, ModelField, TypedDictField
 
 from fettle.report.report_document import SCHEMA, ReportDocument
 

@@ -93,7 +93,7 @@ class Git:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedRelease:
+class ReleaseSection:
     """What was made of the run; null until `fettle run` has published it."""
 
     bento: str | None = None
@@ -230,7 +230,7 @@ class ReportDocument:
     """Where the time of one image goes in the float model (before) and in the chosen target's file
     (after), by the runtime's profiler, as evaluate's profile.json holds it.
     """
-    release: PublishedRelease
+    release: ReleaseSection
     """What was made of the run."""
     data: IngestedData | DataSource
     """Where the images come from."""

@@ -31,8 +31,8 @@ from fettle.report.report_document import (
     GateVerdict,
     Git,
     IngestedData,
-    PublishedRelease,
     RecordedMachine,
+    ReleaseSection,
     RunEnvironment,
     SourceFingerprint,
     StageFacts,
@@ -182,16 +182,16 @@ def _compression(tree: ArtifactTree, gaps: list[Gap]) -> Compression:
     return Compression(**{name: measures.get(name) for name in names})
 
 
-def _release(tree: ArtifactTree, gaps: list[Gap]) -> PublishedRelease:
+def _release(tree: ArtifactTree, gaps: list[Gap]) -> ReleaseSection:
     if tree.last is None:
         source = tree.input("source.json", SourceFingerprint)
         gaps += [
             Gap(f"release.{name}", "no finished `fettle run` has published this tree")
             for name in ("bento", "model_version", "git")
         ]
-        return PublishedRelease(data=source.digest if source else None)
+        return ReleaseSection(data=source.digest if source else None)
     given = tree.last.release
-    return PublishedRelease(
+    return ReleaseSection(
         bento=given.bento,
         model_version=given.model_version,
         run_id=given.run_id,

@@ -25,7 +25,7 @@ from fettle.report.report_document import (
     Gap,
     GateVerdict,
     IngestedData,
-    PublishedRelease,
+    ReleaseSection,
     RunEnvironment,
     StageFacts,
     Validation,
@@ -148,7 +148,7 @@ class Facts:
     baseline: Yardstick  # the float model
     plain: Yardstick  # the compressed model, before any quantization
     targets: tuple[TargetFacts, ...]
-    release: PublishedRelease
+    release: ReleaseSection
     environment: RunEnvironment
     data: IngestedData | DataSource
     details: Details

@@ -35,7 +35,9 @@ POLL_S = 0.05  # how often memory is looked at: 1 GB is written in about half a 
 ANSWER_BYTES = 1 << 20  # one line of JSON; arrays go another way
 TAIL_BYTES = 8192  # of stderr that are kept
 LAST_LINES = 3
-CallWords = Mapping[str, str | int | float | list[int] | None]  # keyword arguments of a call, as JSON has them
+CallWords = Mapping[
+    str, str | int | float | list[int] | None
+]  # keyword arguments of a call, as JSON has them
 
 
 class WorkerAnswer(TypedDict, total=False):
