@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.toolbox import ROOT
+from fettle import manifest, workspace
 from fettle import project as projects
-from fettle import workspace
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.params import Params, load
+from fettle.params_scope import settle
 from fettle.preprocessing import Floats
 from fettle.stage_contract import Inputs
 
@@ -56,7 +58,7 @@ class Prepared:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image."""
         pre = self.params.preprocess
-        return pre.channels, pre.size_px, pre.size_px
+        return pre.channels, pre.side_px, pre.side_px
 
     def images(self, split: str, *, most: int | None = None) -> Images:
         """Read "train", "validation" or "test": pixels uint8 [N, C, S, S], labels [N]."""
@@ -90,7 +92,9 @@ class Context:
             stage: place.tree / "artifacts" / stage for stage in ("ingest", "validate", "finetune")
         }
         inputs = Inputs(folders, place.tree, place.tree / ".fettle" / "scratch" / "bench")
-        return Prepared(name, place.tree, load(place.tree / "params.yaml"), inputs)
+        decided = manifest.read(folders["finetune"], FinetuneFacts, verify=False).facts.decided
+        params = settle(load(place.tree / "params.yaml"), decided)
+        return Prepared(name, place.tree, params, inputs)
 
     def _place(self, name: str, overrides: tuple[str, ...]) -> projects.Project:
         file, own = DATA[name]

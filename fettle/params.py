@@ -13,16 +13,17 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import cast, get_args, get_origin
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from fettle import params_migration, params_text, plugins
-from fettle.errors import OurFault, ParamsError
+from fettle.errors import ParamsError
 from fettle.params_migration import dotted as _dotted
 from fettle.params_schema import Params, Strict
+from fettle.params_scope import scope
 from fettle.params_text import Where
 
 __all__ = ["Params", "Strict", "check", "compose", "load", "scope"]
@@ -313,29 +314,3 @@ def _get(doc: object, where: Where) -> object:
             return None
         doc = doc[part]
     return doc
-
-
-class _Scope:
-    """Show only the declared parts of a model: a read outside them is our mistake."""
-
-    def __init__(self, model: BaseModel, allowed: Sequence[str], name: str) -> None:
-        self._model, self._allowed, self._name = model, allowed, name
-
-    def __getattr__(self, key: str) -> object:
-        alias = "validate" if key == "validate_" else key
-        value = getattr(self._model, key)
-        if alias in self._allowed:
-            return value
-        below = [a.split(".", 1)[1] for a in self._allowed if a.startswith(f"{alias}.")]
-        if below:
-            return _Scope(value, below, f"{self._name}.{alias}")
-        raise OurFault(
-            f"a stage read {self._name}.{alias} without declaring it",
-            rule="a stage sees the sections it lists in SECTIONS, which dvc.yaml lists too",
-            fix="add it to the stage's SECTIONS and to its params in dvc.yaml",
-        )
-
-
-def scope(params: Params, sections: Sequence[str]) -> Params:
-    """Narrow `params` to `sections` (dotted): what a stage does not declare it cannot read."""
-    return cast(Params, _Scope(params, sections, "params"))

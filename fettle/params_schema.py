@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fettle import params_value_rules
+from fettle.params_training import Finetune, PreprocessParams
+from fettle.params_types import BATCH_IMAGES_MAX
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1, lt=2**31)]  # counts: what numpy, ONNX and DVC all hold
+# offered here too: plug-ins ask the schema for them (the aliases mark a re-export)
+from fettle.params_types import Fraction as Fraction
+from fettle.params_types import Options as Options
+from fettle.params_types import Positive as Positive
+from fettle.params_types import Strict as Strict
+
 Large = Annotated[int, Field(ge=1, lt=2**63)]
 # Beyond these a machine is not slow but out of memory or threads, after the training.
 Threads = Annotated[int, Field(ge=1, le=1024)]
-BATCH_IMAGES_MAX = 65_536
 ROUNDS_MAX = 1_000_000
 Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 SCHEMA = 2  # of params.yaml; fettle/params_migration.py knows what each number renamed
-Options = dict[str, Any]  # type: ignore[explicit-any]  # parsed again by the plug-in's Params
-
-
-class Strict(BaseModel):
-    """The base of every section and of every plug-in's Params."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Fold(Strict):
@@ -94,47 +92,6 @@ class Validate(Strict):
                 f"{self.size_px_max} px (size_px_max)"
             )
         return self
-
-
-class PreprocessParams(Strict):
-    """From any image to the model's input; the same code in training and in the release."""
-
-    size_px: Annotated[int, Field(ge=8, le=1024)]
-    channels: Literal[1, 3]
-    mean: Fraction
-    std: Annotated[float, Field(ge=1e-3, le=1)]  # below: near-black inputs of 1e3 and more
-
-
-class AugmentParams(Strict):
-    """Random changes of a training image; all zero or false is none."""
-
-    shift_fraction: Fraction = 0.0
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    scale_fraction: Fraction = 0.0
-    brightness_fraction: Fraction = 0.0
-    contrast_fraction: Fraction = 0.0
-    flip_horizontal: bool = False
-    erase_fraction: Fraction = 0.0
-
-
-class Finetune(Strict):
-    """Transfer learning: `family` is a file in fettle/models/families."""
-
-    family: str
-    options: Options = {}
-    epochs_head: Annotated[int, Field(ge=0, lt=2**31)]
-    epochs_max: Positive
-    patience_epochs: Positive
-    unfreeze_every_epochs: Annotated[int, Field(ge=0, lt=2**31)]
-    batch_images: Annotated[int, Field(ge=2, le=BATCH_IMAGES_MAX)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    learning_rate_decay_per_group: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)]
-    imbalance: Literal["none", "weights", "sampler", "thresholds"]
-    mixed_precision: Literal["auto", "off"]
-    augment: AugmentParams = AugmentParams()
 
 
 class Objective(Strict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Fit = Literal["stretch", "crop", "pad"]
 
 # What ingest lets through (fettle/data/image_inspection.py), so that nothing it accepts fails here.
 # Pillow would also try formats that start other programs: EPS runs Ghostscript.
@@ -32,15 +33,19 @@ class UnreadableImage(ValueError):
 class Preprocess:
     """How an image becomes an input.
 
-    `size_px` is its side, `channels` 1 (grey) or 3 (RGB); `mean` and `std` are on the 0 to 1 scale.
+    `size_px` is its side, `channels` 1 (grey) or 3 (RGB); `mean` and `std` are on the 0 to 1 scale,
+    one number or one a channel. `fit` says what becomes of an image that is not square: `crop`
+    scales its shorter side and takes the centre, `pad` scales its longer side and fills with
+    `mean`, `stretch` changes its aspect ratio.
     """
 
     size_px: int
     channels: int
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
+    fit: Fit = "stretch"  # what a release without this key was made with
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form that a release carries as preprocess.json."""
         return asdict(self)
 
@@ -70,10 +75,27 @@ class Preprocess:
         """Convert and resize a decoded image: uint8 [C, S, S]."""
         image = _opaque(_eight_bit(image)).convert("L" if self.channels == 1 else "RGB")
         if image.size != (self.size_px, self.size_px):
-            # BILINEAR in Pillow widens its filter when shrinking, so it does not alias
-            image = image.resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
+            image = self._resize(image)
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def _resize(self, image: Image.Image) -> Image.Image:
+        """Bring an image to the model's side as `fit` says."""
+        side, (width, height) = self.size_px, image.size
+        bilinear = Image.Resampling.BILINEAR  # Pillow's widens when shrinking: it does not alias
+        if self.fit == "pad":
+            scale = side / max(width, height)
+            inside = max(1, round(width * scale)), max(1, round(height * scale))
+            grey = np.broadcast_to(np.rint(255 * np.asarray(self.mean)), self.channels)
+            whole = Image.new(image.mode, (side, side), tuple(int(level) for level in grey))
+            whole.paste(
+                image.resize(inside, bilinear), ((side - inside[0]) // 2, (side - inside[1]) // 2)
+            )
+            return whole
+        least = min(width, height)
+        across, down = (width - least) / 2, (height - least) / 2
+        centre = (across, down, across + least, down + least)
+        return image.resize((side, side), bilinear, box=centre if self.fit == "crop" else None)
 
     def batch(self, encoded: list[bytes]) -> Pixels:
         """Decode a list of images: uint8 [N, C, S, S]."""
@@ -85,8 +107,20 @@ class Preprocess:
 
     def normalise(self, pixels: Pixels) -> Floats:
         """Scale uint8 [N, C, S, S] to float32 of the same shape: (x / 255 - mean) / std."""
-        scale = np.float32(1 / (255 * self.std))
-        return np.asarray(pixels * scale - np.float32(self.mean / self.std), dtype=np.float32)
+        mean, std = _by_channel(self.mean), _by_channel(self.std)
+        scale, offset = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+        return np.asarray(pixels * scale - offset, dtype=np.float32)
+
+    @property
+    def mean_std(self) -> float:
+        """Standard deviation over the channels: what turns full-scale shares into input units."""
+        return float(np.mean(self.std))
+
+
+def _by_channel(value: float | tuple[float, ...]) -> npt.NDArray[np.float64]:
+    """Shape a number, or one a channel, so that it spreads over [N, C, S, S]."""
+    levels = np.asarray(value, dtype=np.float64)
+    return levels if levels.ndim == 0 else levels.reshape(-1, 1, 1)
 
 
 def brightness(pixels: Pixels) -> list[float]:

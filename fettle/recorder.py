@@ -19,7 +19,7 @@ class Recorder(Protocol):
         """Record one point of a series, e.g. ("validation_accuracy", 0.98, step=epoch)."""
 
     def note(self, name: str, text: str) -> None:
-        """Record a short text: a parameter in use, a reason. `warning` is printed at once."""
+        """Record a short text: a parameter in use, a reason. `warning`, `decision` are printed."""
 
     def file(self, path: Path) -> None:
         """Name a file that the tracker should keep (a figure, a page)."""

@@ -70,8 +70,8 @@ class StageEvents:
         if events:
             self._tell(functools.partial(self._tracker.events, self._name, events))
         for event in events:
-            if event["kind"] == "note" and event["name"] == "warning":
-                SAY.info("warning", extra={"warning": (self._name, event["text"])})
+            if event["kind"] == "note" and event["name"] in ("warning", "decision"):
+                SAY.info(event["name"], extra={event["name"]: (self._name, event["text"])})
         return events
 
     def _new_lines(self) -> list[RecorderEvent]:

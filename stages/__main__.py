@@ -23,7 +23,7 @@ from typing import cast
 
 import psutil
 
-from fettle import manifest, params, user_traceback
+from fettle import manifest, params, params_scope, user_traceback
 from fettle.errors import FettleError, ModelError, OurFault, TransientError
 from fettle.evaluation.target_refusal import is_disk_full
 from fettle.hardware.measurement_lock import machine_lock
@@ -80,7 +80,10 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
     address = f"{name}@{target}" if target else name
     settings = params.load(project / "params.yaml")
     folders = input_folders(stage, target, settings.targets, project)
-    digests = {up: manifest.read(folder).digest for up, folder in folders.items()}
+    sealed_inputs = {up: manifest.read(folder) for up, folder in folders.items()}
+    digests = {up: read.digest for up, read in sealed_inputs.items()}
+    for read in sealed_inputs.values():
+        settings = params_scope.settle(settings, params_scope.decided_in(read.facts.to_json()))
     scoped = params.scope(settings, stage.SECTIONS)
     key = scratch_key(address, digests, settings, stage.SECTIONS)
     scratch = project / ".fettle" / "scratch" / key

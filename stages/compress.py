@@ -28,6 +28,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.hardware.operator_cost_table import Costs
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.params_scope import DECIDED
 from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
@@ -83,6 +85,14 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     train = split_reader.images(inputs, params, "train", most=params.export.calibration_images)
     data = CompressionData(facts, train, validation)
     return copy_unchanged(params, inputs["finetune"] / "model.onnx", out, data)
+
+
+def hand_on(
+    facts: CompressFacts, finetune: FinetuneFacts, searched: Mapping[str, SearchSummary]
+) -> CompressFacts:
+    """Add what the search came to, and what finetune decided: export reads no facts of finetune."""
+    decided = {DECIDED: finetune.decided} if finetune.decided else {}
+    return facts.model_copy(update={**searched, **decided})
 
 
 def images_digest(images: Images, most: int) -> str:
@@ -134,23 +144,24 @@ def compress_module(
     images = data.validation
     reference = write_reference(out, images.pixels, done.after.logits)
     parity = recipe_runner.write_artefacts(job, done, out, reference)
-    drop = accuracy_statistics.drop(
-        "accuracy", done.before.logits, done.after.logits, images.labels
-    )
+    before, after = done.before.logits, done.after.logits
     return Outputs(
         measures={
-            **accuracy_statistics.summary(done.after.logits, images.labels),
-            "accuracy_drop": drop,
+            **accuracy_statistics.summary(after, images.labels),
+            "accuracy_drop": accuracy_statistics.drop("accuracy", before, after, images.labels),
             **size_measures(done.before.size, done.after.size),
         },
-        facts=CompressFacts(
-            classes=data.facts.classes,
-            trains=True,
-            calibration_digest=images_digest(data.train, params.export.calibration_images),
-            recipe=tuple(job.recipe),
-            steps=tuple(done.steps),
-            parity=AnswerParity(**parity.to_dict()),
-            **searched,
+        facts=hand_on(
+            CompressFacts(
+                classes=data.facts.classes,
+                trains=True,
+                calibration_digest=images_digest(data.train, params.export.calibration_images),
+                recipe=tuple(job.recipe),
+                steps=tuple(done.steps),
+                parity=AnswerParity(**parity.to_dict()),
+            ),
+            data.facts,
+            searched,
         ),
     )
 
@@ -178,20 +189,24 @@ def copy_unchanged(
     parity = export_onnx.compare_logits(logits[: len(reference)], reference)
     LayerTable(()).write(out / "layers.json")
     pre = params.preprocess
-    cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.size_px, pre.size_px))
+    cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.side_px, pre.side_px))
     size = (cost.parameters, cost.macs)
     return Outputs(
         measures={
             **accuracy_statistics.summary(logits, images.labels),
             **size_measures(size, size),
         },
-        facts=CompressFacts(
-            classes=data.facts.classes,
-            trains=False,
-            calibration_digest=images_digest(data.train, params.export.calibration_images),
-            recipe=(),
-            steps=(),
-            parity=AnswerParity(**parity.to_dict()),
+        facts=hand_on(
+            CompressFacts(
+                classes=data.facts.classes,
+                trains=False,
+                calibration_digest=images_digest(data.train, params.export.calibration_images),
+                recipe=(),
+                steps=(),
+                parity=AnswerParity(**parity.to_dict()),
+            ),
+            data.facts,
+            {},
         ),
     )
 

@@ -275,7 +275,7 @@ def write_profiles(job: EvaluationJob, out: Path) -> None:
     """
     ort = plugins.resolve("runtimes", "ort", where="the baseline")
     pre, threads = job.params.preprocess, job.params.evaluate.threads
-    batch = np.zeros((1, pre.channels, pre.size_px, pre.size_px), np.float32)
+    batch = np.zeros((1, pre.channels, pre.side_px, pre.side_px), np.float32)
     files = {
         "before": (ort, job.inputs["finetune"] / "model.onnx"),
         "after": (job.runtime, job.entry),

@@ -69,7 +69,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
     try:
         model, quantized = to_precision(params, inputs, target, recorder)
-        size = params.preprocess.size_px
+        size = params.preprocess.side_px
         cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
         recorder.progress(0.7, f"compiling for {target.runtime}")
         bf16 = precisions.named(target.precision).in_bfloat16

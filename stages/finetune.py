@@ -24,17 +24,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import JsonValue
 
 from fettle import plugins
-from fettle.data import split_reader
+from fettle.data import image_table, split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_statistics
 from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.finetune_facts import CurveEpoch, FinetuneFacts, TrainingCurve
 from fettle.models import export_onnx
+from fettle.models.input_record import InputRecord
 from fettle.params import Params, Strict
 from fettle.params_schema import Options
+from fettle.params_scope import DECIDED, settle
 from fettle.preprocessing import Floats
+from fettle.recipes import float_model_training, input_choice
 from fettle.recipes.training_setup import threads, training_data
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
@@ -66,20 +70,25 @@ class FinetuneJob:
     recorder: Recorder
     train: Images
     validation: Images
+    decided: dict[str, JsonValue]  # what became of `auto` in the params, so far
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[FinetuneFacts]:
     """Make the artefact; see the file's docstring."""
     family = plugins.resolve("families", params.finetune.family, where="finetune.family")
+    options = family.Params.model_validate_json(json.dumps(params.finetune.options))
+    decided = decide_input(params, family.input_record(options, inputs.project), inputs, recorder)
+    params = settle(params, decided)
     job = FinetuneJob(
         params=params,
         family=family,
-        options=family.Params.model_validate_json(json.dumps(params.finetune.options)),
+        options=options,
         inputs=inputs,
         out=out,
         recorder=recorder,
         train=split_reader.images(inputs, params, "train"),
         validation=split_reader.images(inputs, params, "validation"),
+        decided=decided,
     )
     logits, facts = fine_tune(job) if family.TRAINS else adopt_onnx_file(job)
     labels, classes = job.validation.labels, job.validation.classes
@@ -91,12 +100,23 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
 
+def decide_input(
+    params: Params, record: InputRecord, inputs: Inputs, recorder: Recorder
+) -> dict[str, JsonValue]:
+    """Decide what is `auto` by the training images' sizes and the family's record, and say it."""
+    sides = image_table.shorter_sides(inputs["ingest"], inputs["validate"], "train")
+    decided, said = input_choice.choose(params, record, sides)
+    for line in said:
+        recorder.note("decision", line)
+    return decided
+
+
 def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
     """Adopt a trained ONNX file; return its validation logits and its facts."""
     adopted = job.family.adopt(
         job.family.path(job.options, job.inputs.project),
         channels=job.params.preprocess.channels,
-        size_px=job.params.preprocess.size_px,
+        size_px=job.params.preprocess.side_px,
         classes=job.train.classes,
         labels=job.options.model_dump()["labels"],
     )
@@ -117,13 +137,18 @@ def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
         options=_architecture(job.params.finetune.options),
         classes=tuple(job.validation.classes),
         channels=job.params.preprocess.channels,
-        size_px=job.params.preprocess.size_px,
+        size_px=job.params.preprocess.side_px,
         trains=False,
         epochs=0,
         params=adopted.parameters,
         notes=tuple(adopted.notes),
     )
-    return logits, facts
+    return logits, facts.model_copy(update=_stated(job.decided))
+
+
+def _stated(decided: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """State what was decided as a fact; a run in which nothing was `auto` has none."""
+    return {DECIDED: decided} if decided else {}
 
 
 def fine_tune(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
@@ -135,7 +160,6 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
     from safetensors.torch import save_file
 
     from fettle.training import inference, training_checkpoint
-    from fettle.training.training_loop import fit
 
     torch.set_num_threads(threads())
     torch.manual_seed(job.params.seed)
@@ -143,40 +167,46 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
         job.options,
         classes=len(job.train.classes),
         channels=job.params.preprocess.channels,
-        size_px=job.params.preprocess.size_px,
+        size_px=job.params.preprocess.side_px,
         project=job.inputs.project,
     )
-    data = training_data(job.params, train=job.train, validation=job.validation)
-    plan = training_plan(job.params)
+    plan = float_model_training.training_plan(job.params)
     _dry_run(job, model, plan)
-    fitted = fit(
+    trained = float_model_training.train(
+        float_model_training.FloatModelJob(
+            params=job.params,
+            family=job.family,
+            train=job.train,
+            validation=job.validation,
+            scratch=job.inputs.scratch,
+            recorder=job.recorder,
+        ),
         model,
-        data=data,
-        plan=plan,
-        groups=job.family.groups(model),
-        scratch=job.inputs.scratch,
-        on_epoch=lambda epoch: _report(job.recorder, epoch, epochs_max=plan.epochs_max),
+        plan,
     )
+    data = training_data(job.params, train=job.train, validation=job.validation)
     if plan.imbalance == "thresholds":
         _fold_thresholds(job, model, data)
     model.to("cpu")
     logits = inference.logits(model, data.validation_pixels, data.normalise)
     save_file(training_checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
-    TrainingCurve(tuple(_curve_row(epoch) for epoch in fitted.curve)).write(job.out / CURVE)
+    TrainingCurve(tuple(_curve_row(epoch) for epoch in trained.curve)).write(job.out / CURVE)
+    decided = {**job.decided, **trained.decided}
     facts = FinetuneFacts(
         family=job.params.finetune.family,
         options=_architecture(job.params.finetune.options),
         classes=tuple(job.validation.classes),
         channels=job.params.preprocess.channels,
-        size_px=job.params.preprocess.size_px,
+        size_px=job.params.preprocess.side_px,
         trains=True,
-        epochs=len(fitted.curve),
-        best_epoch=fitted.best_epoch,
+        epochs=len(trained.curve),
+        best_epoch=trained.best_epoch,
         params=sum(p.numel() for p in model.parameters()),
         parity=AnswerParity(**_lower(job, model, logits).to_dict()),
         notes=(),
     )
-    return logits, facts
+    chosen = {"fine_tuning": trained.chosen} if trained.chosen else {}
+    return logits, facts.model_copy(update={**chosen, **_stated(decided)})
 
 
 def _curve_row(epoch: Epoch) -> CurveEpoch:
@@ -188,27 +218,6 @@ def _curve_row(epoch: Epoch) -> CurveEpoch:
         validation_accuracy=epoch.validation_accuracy,
         learning_rate=epoch.learning_rate,
     )
-
-
-def training_plan(params: Params) -> TrainingPlan:
-    """Training plan of the finetune section: the names are the same."""
-    from fettle.training.augmentation import Augmentation
-    from fettle.training.training_plan import TrainingPlan
-
-    section = params.finetune.model_dump(exclude={"family", "options", "augment"})
-    augment = Augmentation(**params.finetune.augment.model_dump())
-    return TrainingPlan(seed=params.seed, augment=augment, **section)
-
-
-def _report(recorder: Recorder, epoch: Epoch, *, epochs_max: int) -> None:
-    """Tell the recorder of a finished epoch."""
-    for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
-        recorder.scalar(name, getattr(epoch, name), step=epoch.epoch)
-    text = (
-        f"epoch {epoch.epoch} of at most {epochs_max} ({epoch.phase}): "
-        f"validation accuracy {epoch.validation_accuracy:.1%}"
-    )
-    recorder.progress(epoch.epoch / epochs_max, text)
 
 
 def _dry_run(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
@@ -228,7 +237,7 @@ def _dry_run(job: FinetuneJob, model: nn.Module, plan: TrainingPlan) -> None:
         export_onnx.export(
             model,
             channels=job.params.preprocess.channels,
-            size_px=job.params.preprocess.size_px,
+            size_px=job.params.preprocess.side_px,
             out=job.inputs.scratch / "rehearsal.onnx",
         )
 
@@ -252,7 +261,7 @@ def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Pa
     export_onnx.export(
         model,
         channels=job.params.preprocess.channels,
-        size_px=job.params.preprocess.size_px,
+        size_px=job.params.preprocess.side_px,
         out=path,
     )
     pixels = job.validation.pixels[:PARITY_IMAGES_MAX]

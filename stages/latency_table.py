@@ -131,7 +131,7 @@ def unavailable_reason(target: Target, runtime: ModuleType) -> str | None:
 def table(params: Params, model: Path, target: Target, runtime: ModuleType) -> Costs:
     """Time copies of the float model, or of its quantized form, as this target runs them."""
     pre, threads = params.preprocess, params.evaluate.threads
-    shape = (pre.channels, pre.size_px, pre.size_px)
+    shape = (pre.channels, pre.side_px, pre.side_px)
     with tempfile.TemporaryDirectory(prefix="fettle-table-") as folder:
         if precisions.named(target.precision).timed_as_int8:
             model = quantized(model, Path(folder) / "int8.onnx", shape, params.seed)

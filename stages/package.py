@@ -211,7 +211,7 @@ def describe(
     params: Params, read: ReleasedRun, classes: list[str], logits: Floats
 ) -> ReleaseDocument:
     """Release description: name, target, runtime, typed signature, where it comes from."""
-    facts, size_px = read.exported.facts, params.preprocess.size_px
+    facts, size_px = read.exported.facts, params.preprocess.side_px
     return ReleaseDocument(
         schema_=release_bundle.SCHEMA,
         name=params.release.name,
@@ -276,7 +276,7 @@ def model_card_facts(params: Params, read: ReleasedRun, stated: ReleaseDocument)
         family=read.finetune.facts.family,
         passed=stated.passed,
         reasons=verdict.facts.reasons,
-        size_px=params.preprocess.size_px,
+        size_px=params.preprocess.side_px,
         channels=params.preprocess.channels,
         output=f"{stated.output.kind}, turned into probabilities of the classes",
         source=ingest.source,

@@ -160,7 +160,7 @@ def size_and_speed_ratios(
     params: Params, inputs: Inputs, shipped: ShippedTarget
 ) -> dict[str, Measure]:
     """Compare the shipped file with the float model: how many times smaller and faster it is."""
-    model, size = inputs["finetune"] / "model.onnx", params.preprocess.size_px
+    model, size = inputs["finetune"] / "model.onnx", params.preprocess.side_px
     cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
     facts = shipped.facts
     if not (facts.parameters and facts.macs and facts.size_bytes):

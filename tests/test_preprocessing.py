@@ -192,7 +192,13 @@ def test_a_batch_is_its_images_in_order() -> None:
 
 def test_its_json_form_makes_the_same_preprocessing() -> None:
     one = preprocess(12, 3, 0.4, 0.2)
-    assert one.to_dict() == {"size_px": 12, "channels": 3, "mean": 0.4, "std": 0.2}
+    assert one.to_dict() == {
+        "size_px": 12,
+        "channels": 3,
+        "mean": 0.4,
+        "std": 0.2,
+        "fit": "stretch",
+    }
     assert Preprocess(**one.to_dict()) == one
 
 

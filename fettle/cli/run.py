@@ -45,6 +45,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")
     ] = False,
+    *,
+    first: Annotated[
+        bool, typer.Option("--first", help="Make a first release: a linear probe, no training.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Run the pipeline of this project, from data to a gated release.
@@ -53,22 +57,33 @@ def run(
     """
     from fettle import project as projects
     from fettle.adapters import preflight
+    from fettle.cli import first_release
+    from fettle.errors import GoalNotMet
     from fettle.params import load
 
-    overrides = list(set_ or [])
+    overrides = [*(set_ or []), *(first_release.OVERRIDES if first else ())]
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
+    whole = load(params or home.root / "params.yaml", set_ or [])
     if not dry_run:
         preflight.refuse(home, os.environ)
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
         place, settings = lay_out(home, params, overrides, data=data, model=model)
         if dry_run:
             _plan(place, json_)
-        elif force or (last := _up_to_date(place)) is None:
-            _run(place, settings, force, json_)
-        else:
-            _finish(place, last, json_, fresh=False)
+            return
+        try:
+            if force or (last := _up_to_date(place)) is None:
+                _run(place, settings, force, json_)
+            else:
+                _finish(place, last, json_, fresh=False)
+        except GoalNotMet:
+            if first:
+                _say(first_release.outlook(place, whole))
+            raise
+        if first:
+            _say(first_release.outlook(place, whole))
 
 
 def _up_to_date(project: Project) -> LastRun | None:
@@ -237,7 +252,7 @@ def _one_line(text: str) -> str:
 
 
 class _Progress(logging.Handler):
-    """Print the flow's events as lines: a stage's end or warning always, progress now and then."""
+    """Print the flow's events as lines: a stage's end and what it decided; progress at times."""
 
     EVERY_S = 5.0
 
@@ -251,6 +266,8 @@ class _Progress(logging.Handler):
             _say(f"  {done.name:<28} {done.outcome:<10} {seconds}")
         elif warning := getattr(record, "warning", None):
             _say(f"  {warning[0]:<28} warning: {warning[1]}")
+        elif decision := getattr(record, "decision", None):
+            _say(f"  {decision[0]:<28} {decision[1]}")
         elif (progress := getattr(record, "progress", None)) and (
             time.monotonic() - self._last > self.EVERY_S
         ):

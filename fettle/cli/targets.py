@@ -35,10 +35,10 @@ def targets(context: typer.Context, json_: JsonOption = False) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("target", "runs here", "about"):
-        table.add_column(column)
+    for column in ("target", "evidence", "runs here", "about"):
+        table.add_column(column, no_wrap=column in ("target", "evidence"))
     for one in rows:
-        table.add_row(str(one["target"]), mark(one), str(one["about"]))
+        table.add_row(str(one["target"]), str(one["evidence"]), mark(one), str(one["about"]))
     Console(highlight=False).print(table)
 
 
@@ -69,6 +69,9 @@ def row(name: str) -> Row:
     return {
         "target": name,
         "hardware": record.hardware,
+        "family": record.family,
+        "evidence": record.evidence,
+        "next_command": record.next_command,
         "runtime": record.runtime,
         "precision": record.precision,
         "int8_dialect": record.dialect,

@@ -6,5 +6,6 @@ checks/     one file a data check (plug-ins: every file runs)
 image_listing, image_inspection, splitting     from a folder or a CSV file to rows in splits
 image_table                                    the table that `ingest` hands over
 validation_runner, expectations                quarantine or refuse, by Great Expectations
+choice_images                                  training images held out to choose by
 split_reader                                   one split as arrays, for every later stage
 """

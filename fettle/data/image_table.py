@@ -75,6 +75,7 @@ class Rows:
     encoded: list[bytes]
     labels: list[int]
     classes: list[str]
+    groups: list[str | None]
 
 
 def read_split(ingest: Path, validate: Path, split: str) -> Rows:
@@ -89,7 +90,7 @@ def read_split(ingest: Path, validate: Path, split: str) -> Rows:
     classes = sorted(set(kept["label"].to_pylist()))
     table = pq.read_table(
         ingest / IMAGES,
-        columns=["row", "label", "bytes"],
+        columns=["row", "label", "group", "bytes"],
         filters=pc.equal(pc.field("split"), split) & pc.field("row").isin(passed),
     )
     index = {name: at for at, name in enumerate(classes)}
@@ -98,4 +99,16 @@ def read_split(ingest: Path, validate: Path, split: str) -> Rows:
         encoded=table["bytes"].to_pylist(),
         labels=[index[name] for name in table["label"].to_pylist()],
         classes=classes,
+        groups=table["group"].to_pylist(),
     )
+
+
+def shorter_sides(ingest: Path, validate: Path, split: str) -> list[int]:
+    """Read the shorter side in pixels of each image of `split` that validation let through."""
+    passed = pq.read_table(validate / ROWS, columns=["row"])["row"]
+    table = pq.read_table(
+        ingest / IMAGES,
+        columns=["width", "height"],
+        filters=pc.equal(pc.field("split"), split) & pc.field("row").isin(passed),
+    )
+    return pc.min_element_wise(table["width"], table["height"]).to_pylist()  # type: ignore[no-any-return] # pyarrow is untyped

@@ -24,6 +24,11 @@ def unavailable_reason(name: str, target: Target, exported: ExportFacts) -> str 
         return exported.refused
     if exported.unavailable is not None:
         return exported.unavailable
+    if target.evidence != "measured":
+        return (
+            f"{name} is {target.evidence} here, and only what is measured may ship; who has "
+            f"{target.hardware} runs `{target.next_command}`"
+        )
     if platform.machine() not in target.machine:
         return (
             f"{name} runs on {target.hardware} ({' or '.join(target.machine)}), this machine is "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
+from pydantic import JsonValue
+
 from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.quantities import Count, Quantity
 from fettle.facts.typed_document import Options, TypedDocument, TypedRows
@@ -44,7 +46,8 @@ class CompressFacts(TypedDocument):
     """Facts of `stages/compress.py`.
 
     `recipe` is the one given or found; `calibration_digest` is over the training images that export
-    calibrates on; `parity` is of model.onnx; `search` is there with `recipe: auto`.
+    calibrates on; `parity` is of model.onnx; `search` is there with `recipe: auto`. `decided` is
+    finetune's, handed on to those that read no facts of finetune.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +57,7 @@ class CompressFacts(TypedDocument):
     steps: tuple[RecipeStep, ...]
     parity: AnswerParity
     search: SearchSummary | None = None
+    decided: Mapping[str, JsonValue] = {}
 
 
 class LayerChange(TypedDocument):

@@ -173,7 +173,7 @@ def training_plan(params: Params) -> training.TrainingPlan:
     finetune = params.finetune
     return training.TrainingPlan(
         epochs_max=1,
-        learning_rate=finetune.learning_rate,
+        learning_rate=float(finetune.learning_rate),  # never auto here: finetune decided
         seed=params.seed,
         batch_images=finetune.batch_images,
         weight_decay=finetune.weight_decay,

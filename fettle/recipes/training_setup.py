@@ -35,5 +35,6 @@ def training_data(params: Params, *, train: Images, validation: Images) -> Train
         validation_pixels=validation.pixels,
         validation_labels=validation.labels,
         normalise=preprocess.normalise,
-        std=preprocess.std,
+        classes=len(train.classes),
+        std=preprocess.mean_std,
     )

@@ -4,7 +4,8 @@
     fitted = fit(student, data=data, plan=plan, loss=distillation)   # any loss of yours
 
 `loss(model, inputs, labels)` gets the model in train mode, a normalised and augmented batch
-[n, C, S, S] and labels [n] on the model's device, and returns one scalar.
+[n, C, S, S] and labels [n] on the model's device (shares of classes [n, classes] where images are
+mixed), and returns one scalar.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from fettle.training import (
 from fettle.training.inference import Ints
 from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
 from fettle.training.training_run import TrainingRun
+from fettle.training.weight_averaging import WeightAverage
 
+_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -73,7 +76,7 @@ def fit(
         decay_per_group=plan.learning_rate_decay_per_group,
         weight_decay=plan.weight_decay,
     )
-    run = TrainingRun(model, optimizer, scratch)
+    run = TrainingRun(model, optimizer, scratch, _average(model, data, plan))
     run.resume(on_epoch)
     with torch.random.fork_rng():
         while not run.done(plan):
@@ -83,6 +86,17 @@ def fit(
     model.load_state_dict(run.best)
     model.requires_grad_(True).eval()
     return Fitted(run.curve, run.best_epoch)
+
+
+def _average(model: nn.Module, data: TrainingData, plan: TrainingPlan) -> WeightAverage | None:
+    if plan.weight_averaging == "none":
+        return None
+    return WeightAverage(model, steps=plan.epochs_max * epoch_steps(data, plan))
+
+
+def epoch_steps(data: TrainingData, plan: TrainingPlan) -> int:
+    """Count the steps of an epoch: batches of nearly equal size, so that none is a lone image."""
+    return max(1, round(len(data.train_labels) / plan.batch_images))
 
 
 def supervised(data: TrainingData, plan: TrainingPlan) -> Loss:
@@ -108,8 +122,20 @@ def set_batchnorm_momentum(model: nn.Module, momentum: float | None) -> None:
     if momentum is None:
         return
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(module, _BATCHNORMS):
             module.momentum = momentum
+
+
+def set_batchnorm_eval(model: nn.Module) -> None:
+    """Let every BatchNorm normalise by its running statistics, which then stay as they are.
+
+    Batches of a new data set, at another size, have other statistics than the weights were trained
+    with: on photos of clothes at 64 px a head fitted to the features fell from 77 % to 53 % by
+    them, and 94 steps of fine-tuning (1,000 images) ended at 65 % where frozen ones gave 82 %.
+    """
+    for module in model.modules():
+        if isinstance(module, _BATCHNORMS):
+            module.eval()
 
 
 def _epoch(
@@ -137,7 +163,8 @@ def _epoch(
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout and stochastic depth
     train_loss = _train(run, data, plan, loss, generator)
-    answers = inference.logits(run.model, data.validation_pixels, data.normalise)
+    with run.judged() as model:
+        answers = inference.logits(model, data.validation_pixels, data.normalise)
     rate = run.optimizer.param_groups[0]["lr"]
     validation_loss = inference.loss_of(answers, data.validation_labels)
     _check_finite(validation_loss, plan, at=f"epoch {number + 1}, on validation", rate=rate)
@@ -160,6 +187,8 @@ def _train(
     batches = _batches(data, plan, generator)
     autocast = where.type == "cuda" and plan.mixed_precision == "auto"  # CPU: 0.5x, measured
     run.model.train()
+    if plan.freeze_batchnorm:
+        set_batchnorm_eval(run.model)
     total = 0.0
     for index, chosen in enumerate(batches):
         rate = _set_rates(
@@ -169,26 +198,30 @@ def _train(
         inputs = augmentation.apply(inputs, plan.augment, std=data.std, generator=generator)
         inputs = inputs.to(where).to(memory_format=torch.channels_last)
         labels = torch.from_numpy(data.train_labels[chosen]).to(where)
+        if plan.augment.mixes:
+            inputs, labels = augmentation.mix(
+                inputs, labels, plan.augment, classes=data.classes, generator=generator
+            )
         with torch.autocast(where.type, dtype=torch.bfloat16, enabled=autocast):
             value = loss(run.model, inputs, labels)
         reached = float(value.detach())
         _check_finite(reached, plan, at=f"epoch {number + 1}, step {index + 1}", rate=rate)
         run.optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-        run.optimizer.step()
+        run.step()
         total += reached * len(chosen)
     return total / sum(len(chosen) for chosen in batches)
 
 
 def _batches(data: TrainingData, plan: TrainingPlan, generator: torch.Generator) -> list[Ints]:
-    """Cut a shuffled epoch into batches of nearly equal size, so that none is a lone image."""
+    """Cut a shuffled epoch into batches."""
     count = len(data.train_labels)
     if plan.imbalance == "sampler":
         classes = int(data.train_labels.max()) + 1
         order = class_balance.balanced_order(data.train_labels, classes, generator)
     else:
         order = torch.randperm(count, generator=generator).numpy()
-    return np.array_split(order, max(1, round(count / plan.batch_images)))
+    return np.array_split(order, epoch_steps(data, plan))
 
 
 def _set_rates(

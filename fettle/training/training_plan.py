@@ -18,6 +18,7 @@ class TrainingData:
     validation_pixels: Pixels
     validation_labels: Ints
     normalise: Normalise
+    classes: int = 0  # of the model; labels that are mixed are shares of so many
     std: float = 1.0  # of `normalise`: brightness steps are shares of full scale
 
 
@@ -28,7 +29,8 @@ class TrainingPlan:
     `epochs_before` are epochs that another training of the model took: seeds go on from there, so
     that it sees other images. After `views_epochs` the same images come again in the same batches,
     changed the same way; None never repeats them. `patience_epochs` None trains to the end. The
-    weights of the best epoch on validation are kept.
+    weights of the best epoch on validation are kept; `freeze_batchnorm` normalises by the running
+    statistics as they came, in training too; with `weight_averaging` those are averages.
     """
 
     epochs_max: int
@@ -46,6 +48,8 @@ class TrainingPlan:
     patience_epochs: int | None = None
     label_smoothing: float = 0.0
     batchnorm_momentum: float | None = None
+    weight_averaging: Literal["none", "ema"] = "none"
+    freeze_batchnorm: bool = False
     imbalance: Literal["none", "weights", "sampler", "thresholds"] = "none"
     mixed_precision: Literal["auto", "off"] = "auto"
     augment: Augmentation = field(default_factory=Augmentation)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fettle import plugins
 from fettle.hardware.isolated import toolchain_environment
 from fettle.hardware.runtimes import iree
 
@@ -42,12 +43,22 @@ def test_the_list_says_how_to_get_a_missing_toolchain(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # looking makes nothing
 
 
+def test_the_table_fits_80_columns_with_every_name_and_its_evidence_whole(tmp_path: Path) -> None:
+    lines = fettle(toolchains=tmp_path, COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    starts = {tuple(line.split()[:2]) for line in lines if line.startswith("x86_")}
+    assert ("x86_ort_dynamic_int8", "measured") in starts
+    assert len(starts) == len(plugins.names("targets"))
+
+
 def test_programs_get_the_reason_and_the_command(tmp_path: Path) -> None:
     rows = json.loads(fettle("--json", toolchains=tmp_path).stdout)
     row = next(row for row in rows if row["target"] == "x86_iree_fp32")
     assert row["runs_here"] is False
     assert row["install"] == "fettle targets install iree"
     plain = next(row for row in rows if row["target"] == "x86_ort_fp32")
+    told = {key: plain[key] for key in ("family", "evidence", "next_command")}
+    assert told == {"family": "x86 CPU", "evidence": "measured", "next_command": "fettle run"}
     assert (plain["install"], plain["reason"] in ("", "other hardware")) == (None, True)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fettle import plugins
-from fettle.hardware.targets import Target
+from fettle.evaluation import target_refusal
+from fettle.facts.export_facts import ExportFacts
+from fettle.hardware.targets import EvidenceKind, Target
 
 NAMES = plugins.names("targets")
 
@@ -55,6 +59,29 @@ def test_a_target_says_what_machine_it_needs_and_how_wide_it_computes(name: str)
     assert all(one for one in (target.hardware, *target.machine))
     assert target.channel_multiple >= 1
     assert target.channel_multiple & (target.channel_multiple - 1) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_says_its_family_its_evidence_and_what_its_owner_runs_next(name: str) -> None:
+    target = record(name)
+    assert target.family
+    assert target.evidence in ("measured", "emulated", "estimated", "compile-only")
+    assert target.next_command
+
+
+@pytest.mark.parametrize("evidence", ["emulated", "estimated", "compile-only"])
+def test_what_is_not_measured_is_refused_with_what_its_owner_runs_next(
+    evidence: EvidenceKind,
+) -> None:
+    other = replace(record("x86_ort_fp32"), hardware="a board", evidence=evidence)
+    made = ExportFacts(
+        target="board", hardware="a board", runtime="ort", version="1", precision="fp32",
+        dialect=None, entry="model.onnx",
+    )  # fmt: skip
+    assert target_refusal.unavailable_reason("board", other, made) == (
+        f"board is {evidence} here, and only what is measured may ship; who has a board runs "
+        "`fettle run`"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

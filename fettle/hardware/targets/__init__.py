@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fettle.errors import TargetError
 from fettle.hardware import precisions
+
+# What can be known of a target's file here, the strongest first: timed on the hardware itself; run
+# under an emulator (answers, no speed); modelled by a vendor's tool; made, and nothing more.
+EvidenceKind = Literal["measured", "emulated", "estimated", "compile-only"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,15 +22,20 @@ class Target:
     activations; dynamic_int8 finds the activations' ranges anew at each run. `dialect` is one of
     the precision's (None where it has none): one int8 file serves every target of one dialect.
     `channel_multiple` is the vector width that pruning rounds channels to. `machine` is what
-    `platform.machine()` says there.
+    `platform.machine()` says there. `family` groups hardware that takes the same kind of file.
+    `evidence` is the strongest that can be had of its file here: only what is "measured" is timed
+    and may ship so far. `next_command` is what a user who has the hardware runs next.
     """
 
     hardware: str
+    family: str
     machine: tuple[str, ...]
     runtime: str
     precision: str
     dialect: str | None
     channel_multiple: int
+    evidence: EvidenceKind = "measured"
+    next_command: str = "fettle run"
 
     def __post_init__(self) -> None:
         """Refuse an unknown precision, and a dialect that is not one of the precision's."""

@@ -4,6 +4,7 @@ from fettle.hardware.targets import Target
 
 TARGET = Target(
     hardware="x86 CPU",
+    family="x86 CPU",
     machine=("x86_64", "AMD64"),
     runtime="ort",
     precision="w8",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fettle.errors import ModelError
+from fettle.models.input_record import InputRecord
 from fettle.params import Strict
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ _STAGES = (
 # variant: width, depth, dropout (same source)
 _SCALES = {0: (1.0, 1.0, 0.2), 1: (1.0, 1.1, 0.2), 2: (1.1, 1.2, 0.3)}
 _STEM, _HEAD, _NORM_EPSILON = 32, 1280, 1e-3
+# variant: the side that its weights were trained at (same source). They take inputs of mean 0.5
+# and std 0.5, not ImageNet's own.
+_PRETRAINED_PX = {0: 224, 1: 240, 2: 260}
+_LEAST_PX = 32  # one pixel is left of it by the last stage
 # Below this side the stem keeps resolution (stride 1): five halvings of 32 px leave one pixel.
 _STEM_STRIDE_2_FROM_PX = 64
 
@@ -57,6 +62,17 @@ class Params(Strict):
 
     variant: Literal[0, 1, 2] = 0
     pretrained: bool = True
+
+
+def input_record(options: Params, project: Path) -> InputRecord:
+    """State what the ImageNet weights expect."""
+    del project  # this family reads nothing of the user's
+    return InputRecord(
+        pretrained_px=_PRETRAINED_PX[options.variant],
+        least_px=_LEAST_PX,
+        pretrained=options.pretrained,
+        cost=f"efficientnet_lite/{options.variant}",
+    )
 
 
 def build(

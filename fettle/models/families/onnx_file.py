@@ -21,6 +21,7 @@ import numpy.typing as npt
 from fettle.errors import ModelError
 from fettle.local_settings import choose, expand
 from fettle.models import onnx_checks, onnx_rewriting, user_code
+from fettle.models.input_record import InputRecord
 from fettle.params import Strict
 
 if TYPE_CHECKING:
@@ -69,6 +70,14 @@ def path(options: Params, project: Path) -> Path:
             fix="give the path of an ONNX file, absolute or from the project's folder",
         )
     return file
+
+
+def input_record(options: Params, project: Path) -> InputRecord:
+    """State the side that the file's input names, if it names one."""
+    proto = onnx_checks.read(path(options, project))
+    sides = {one.dim_value for one in proto.graph.input[0].type.tensor_type.shape.dim[2:]}
+    fixed = sides.pop() if len(sides) == 1 else 0
+    return InputRecord(native=False, fixed_px=fixed or None)
 
 
 def files(options: Params, project: Path) -> list[Path]:

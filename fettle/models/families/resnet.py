@@ -11,6 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fettle.models.input_record import InputRecord
 from fettle.params import Strict
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ class Params(Strict):
     """Which network."""
 
     depth: Literal[18, 20] = 20
+
+
+def input_record(options: Params, project: Path) -> InputRecord:
+    """State what the network was designed for; it has no weights that expect anything."""
+    del project  # this family reads nothing of the user's
+    return InputRecord(least_px=8, native=False, cost=f"resnet/{options.depth}")
 
 
 def build(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from fettle.models.input_record import InputRecord
 from fettle.params import Strict
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ class Params(Strict):
     depth: Annotated[int, Field(ge=1, le=8)] = 2
     blocks: Annotated[int, Field(ge=1, le=5)] = 3
     stem_stride: Literal[1, 2, 4] = 1
+
+
+def input_record(options: Params, project: Path) -> InputRecord:
+    """State the least side that its blocks and stem leave a pixel of."""
+    del project  # this family reads nothing of the user's
+    least = max(8, 2**options.blocks * options.stem_stride)
+    return InputRecord(least_px=least, native=False, cost="small_cnn")
 
 
 def build(

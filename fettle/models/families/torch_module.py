@@ -28,6 +28,7 @@ from pydantic import Field
 from fettle import import_isolation, user_traceback
 from fettle.errors import ModelError
 from fettle.models import module_probe, pretrained_weights, user_code
+from fettle.models.input_record import InputRecord
 from fettle.params import Strict
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class ModuleFactory(Protocol):
 
     def __call__(self, **sizes: int) -> object:
         """Make the module."""
+
+
+def input_record(options: Params, project: Path) -> InputRecord:
+    """State whether weights are given; what they saw and expect nobody told."""
+    del project
+    return InputRecord(native=False, pretrained=options.weights is not None)
 
 
 def build(

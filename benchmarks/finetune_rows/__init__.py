@@ -1,0 +1,1 @@
+"""Parts of the fine-tuning benchmark: the data sets, and the plain script beside ours."""

@@ -1,0 +1,146 @@
+"""Float model training: what the section finetune asks for, on the images it is to be chosen by.
+
+Without choice images the validation split says which epoch is the best, as it always did; with
+them, a share of the training images chooses (fettle/training/fine_tuning.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from fettle.data import choice_images
+from fettle.data.split_reader import Images
+from fettle.facts.finetune_facts import FineTuningFacts
+from fettle.params import Params
+from fettle.recipes.training_setup import training_data
+from fettle.recorder import Recorder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fettle.training.fine_tuning import FineTuned
+    from fettle.training.training_plan import Epoch, TrainingPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatModelJob:
+    """What a training reads: params in which the input is settled, the family, the images."""
+
+    params: Params
+    family: ModuleType
+    train: Images
+    validation: Images
+    scratch: Path
+    recorder: Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedFloatModel:
+    """The curve, its best epoch, what choice images chose, and {key of params: decided value}."""
+
+    curve: list[Epoch]
+    best_epoch: int
+    chosen: FineTuningFacts | None = None
+    decided: dict[str, JsonValue] = field(default_factory=dict)
+
+
+def train(job: FloatModelJob, model: nn.Module, plan: TrainingPlan) -> TrainedFloatModel:
+    """Train `model` in place; it holds the weights that were kept."""
+    from fettle.training.training_loop import fit
+
+    if job.params.finetune.choice_fraction:
+        return _from_choice_images(job, model, plan)
+    fitted = fit(
+        model,
+        data=training_data(job.params, train=job.train, validation=job.validation),
+        plan=plan,
+        groups=job.family.groups(model),
+        scratch=job.scratch,
+        on_epoch=_report(job.recorder, plan, "validation"),
+    )
+    return TrainedFloatModel(fitted.curve, fitted.best_epoch)
+
+
+def _from_choice_images(
+    job: FloatModelJob, model: nn.Module, plan: TrainingPlan
+) -> TrainedFloatModel:
+    from fettle.training import fine_tuning
+
+    section = job.params.finetune
+    learnt, choice = choice_images.hold_out(
+        job.train, fraction=section.choice_fraction, seed=job.params.seed
+    )
+    done = fine_tuning.fine_tune(
+        model,
+        job.family.protected(model)[-1],
+        groups=job.family.groups(model),
+        data=training_data(job.params, train=learnt, validation=choice),
+        plan=fine_tuning.FineTuningPlan(
+            training=plan,
+            linear_probe=section.linear_probe,
+            learning_rate=section.learning_rate,
+            flip_horizontal=section.augment.flip_horizontal,
+        ),
+        scratch=job.scratch,
+        on_epoch=_report(job.recorder, plan, "choice"),
+        say=lambda text: job.recorder.note("decision", text),
+    )
+    return TrainedFloatModel(done.curve, done.best_epoch, _facts(done), _decided(job.params, done))
+
+
+def _facts(done: FineTuned) -> FineTuningFacts:
+    return FineTuningFacts(
+        kept=done.kept,
+        choice_images=done.choice_images,
+        trained_accuracy=done.trained,
+        probe_accuracy=done.probe,
+        said=tuple(done.said),
+    )
+
+
+def _decided(params: Params, done: FineTuned) -> dict[str, JsonValue]:
+    """Return what was chosen of what is `auto`: later stages need it."""
+    section, decided = params.finetune, dict[str, JsonValue]()
+    if section.learning_rate == "auto":
+        decided["finetune.learning_rate"] = done.learning_rate
+    if section.augment.flip_horizontal == "auto":
+        decided["finetune.augment.flip_horizontal"] = done.flip_horizontal
+    return decided
+
+
+def training_plan(params: Params) -> TrainingPlan:
+    """Training plan of the finetune section: the names are the same, and `auto` is not yet said."""
+    from fettle.training import learning_rate_search
+    from fettle.training.augmentation import Augmentation
+    from fettle.training.training_plan import TrainingPlan
+
+    apart = {"family", "options", "augment", "linear_probe", "choice_fraction"}
+    section = params.finetune.model_dump(exclude=apart)
+    augment = params.finetune.augment.model_dump()
+    if section["learning_rate"] == "auto":
+        section["learning_rate"] = learning_rate_search.RATES[0]
+    if augment["flip_horizontal"] == "auto":
+        augment["flip_horizontal"] = False
+    section["freeze_batchnorm"] = section["freeze_batchnorm"] is True
+    return TrainingPlan(seed=params.seed, augment=Augmentation(**augment), **section)
+
+
+def _report(recorder: Recorder, plan: TrainingPlan, judges: str) -> Callable[[Epoch], None]:
+    """Make what tells the recorder of a finished epoch, which the images `judges` judged."""
+
+    def report(epoch: Epoch) -> None:
+        for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
+            recorder.scalar(name, getattr(epoch, name), step=epoch.epoch)
+        text = (
+            f"epoch {epoch.epoch} of at most {plan.epochs_max} ({epoch.phase}): "
+            f"{judges} accuracy {epoch.validation_accuracy:.1%}"
+        )
+        recorder.progress(epoch.epoch / plan.epochs_max, text)
+
+    return report
