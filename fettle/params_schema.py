@@ -207,8 +207,12 @@ class ReleaseParams(Strict):
 
 # What the router's variables can name: nginx has no cookie with a hyphen, no header with a _ or
 # beyond ASCII. fettle/rollout/router/nginx_config.py holds the routes to the same.
-STICKY_KEY = r"cookie:[A-Za-z0-9_]{1,64}|header:[A-Za-z0-9-]{1,64}"
-STICKY_RULE = "cookie:NAME (letters, digits, _) or header:NAME (letters, digits, -)"
+# Host is the service's own name: the same for all users, so all would share one arm.
+STICKY_KEY = r"cookie:[A-Za-z0-9_]{1,64}|header:(?![Hh][Oo][Ss][Tt]$)[A-Za-z0-9-]{1,64}"
+STICKY_RULE = (
+    "cookie:NAME (letters, digits, _) or header:NAME (letters, digits, -; not Host, which is one "
+    "for all users)"
+)
 
 
 def _sticky(key: str) -> str:

@@ -34,6 +34,8 @@ def load(tmp_path: Path, old: str, new: str) -> params.Params:
         "5",
         '"cookie:a\\n"',
         "'header:X User'",
+        "header:Host",
+        "header:hOST",
     ],
 )
 def test_a_sticky_key_that_the_router_cannot_read_is_refused_by_its_line(
@@ -44,7 +46,9 @@ def test_a_sticky_key_that_the_router_cannot_read_is_refused_by_its_line(
         load(tmp_path, STICKY, f"sticky_key: {key}")
 
 
-@pytest.mark.parametrize("key", ["cookie:session_id", "header:X-User", f"header:{'a' * 64}"])
+@pytest.mark.parametrize(
+    "key", ["cookie:session_id", "header:X-User", "header:Host-User", f"header:{'a' * 64}"]
+)
 def test_a_sticky_key_that_is_taken_can_be_rendered(tmp_path: Path, key: str) -> None:
     found = load(tmp_path, STICKY, f"sticky_key: {key}").promote.sticky_key
     assert "map $" in nginx_config.render(PLACE, Routes(1, 2, sticky=found))[0]

@@ -125,7 +125,11 @@ class ModelServers:
             env=bento_store.serve_environment(self._environ, own / "home"),
         )
         made = RunningServer(release, child.pid, child.born, port, list(command))
-        manifest.write_json(own / "server.json", asdict(made))
+        try:
+            manifest.write_json(own / "server.json", asdict(made))
+        except OSError:  # on a full disk each try would leave a server that nobody finds again
+            child.end(timeout_s=KILL_S)
+            raise
         return made
 
     def ready(self, release: str) -> bool:

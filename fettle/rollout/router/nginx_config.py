@@ -21,6 +21,7 @@ TEMPLATE = Path(__file__).with_name("router.conf.jinja")
 MIN_TIMEOUT_SINCE = (1, 27, 4)  # the release of nginx that brought keepalive_min_timeout
 # An old worker serves kept connections this long after a reload: the kill switch covers it.
 MIN_TIMEOUT_S = 10
+RETRY_AFTER_S = 5  # a release that died is up again in about this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def render(place: RouterConfig, routes: Routes) -> tuple[str, str]:
         "sticky": _variable(routes.sticky),
         "replayed": " ".join(f"http_{status}" for status in REPLAYED_STATUSES),
         "shutdown_s": place.answer_s + MIN_TIMEOUT_S,
+        "retry_after_s": RETRY_AFTER_S,
         "min_timeout": MIN_TIMEOUT_S if place.version >= MIN_TIMEOUT_SINCE else None,
     }
     # no escaping: this is no page, and _check lets no quote or semicolon through

@@ -13,6 +13,7 @@ import fcntl
 import signal
 import sys
 import time
+from collections import deque
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -25,6 +26,8 @@ TICK_S = 0.2
 AGAIN_S = 0.5  # before the first restart; doubled up to AGAIN_MAX_S while it keeps dying
 AGAIN_MAX_S = 10.0
 STOP_S = 20.0
+RECENT_S = 60.0
+DEATHS_MAX = 3  # one may be an accident; from the third in RECENT_S on nobody is trusted to judge
 LOG = "watchdog.log"
 LOCK = "watchdog.lock"
 EARLIER_LOG, EARLIER_LOCK = "warden.log", "warden.lock"  # of versions with earlier_watchdog
@@ -40,6 +43,8 @@ class Watchdog:
         self._again_s = AGAIN_S
         self._next_start = 0.0
         self._began = time.time()
+        self._watched = False  # whether a controller was seen alive since the last death
+        self._deaths: deque[float] = deque(maxlen=DEATHS_MAX)
 
     def tick(self) -> None:
         """Look once."""
@@ -49,17 +54,36 @@ class Watchdog:
             with suppress(OSError):  # a full disk, say: try again, and start the controller
                 nginx_process.engage_kill_switch(self._place.router)
         controller = process_identity.read(self._place.controller)
+        if controller is None:
+            self._count_death()
         if controller is not None:
+            self._watched = True
             # the lease may still be that of the one before, which died
             if time.time() - age_s > controller.born:
                 self._again_s = AGAIN_S
         elif time.monotonic() >= self._next_start:
-            started = process_identity.spawn(
-                self._command, self._place.folder / "controller.log", cwd=self._cwd
-            )
-            process_identity.write(self._place.controller, started)
             self._next_start = time.monotonic() + self._again_s
             self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
+            with suppress(OSError):  # it writes its own number too; on a full disk neither can
+                started = process_identity.spawn(
+                    self._command, self._place.folder / "controller.log", cwd=self._cwd
+                )
+                self._watched = True
+                process_identity.write(self._place.controller, started)
+
+    def _count_death(self) -> None:
+        """Engage the kill switch at once where the controller dies again and again.
+
+        The lease alone would let each of them leave the challenger its traffic unjudged.
+        """
+        if not self._watched:
+            return
+        self._watched = False
+        now = time.monotonic()
+        self._deaths.append(now)
+        if len(self._deaths) == DEATHS_MAX and now - self._deaths[0] < RECENT_S:
+            with suppress(OSError):
+                nginx_process.engage_kill_switch(self._place.router)
 
     def _lease_s(self) -> float:
         """Return how long the controller may be silent, also where nobody can read what serves."""

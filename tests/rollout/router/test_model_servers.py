@@ -116,3 +116,14 @@ def test_an_arm_that_ignores_sigterm_is_killed_after_its_drain(
         time.sleep(0.02)
     served.stop("ccc", drain_s=0.2)
     assert served.find("ccc") is None
+
+
+def test_a_server_that_cannot_be_written_down_is_not_left_behind(
+    served: model_servers.ModelServers, tmp_path: Path
+) -> None:
+    (tmp_path / "arms" / "aaa" / "server.json").mkdir(parents=True)  # as a full disk: no such file
+    port = model_servers.free_port()
+    with pytest.raises(OSError, match=r"server\.json"):
+        launch(served, tmp_path, port=port)
+    time.sleep(1.0)  # it listens 0.2 s after it was started
+    assert model_servers.free(port)

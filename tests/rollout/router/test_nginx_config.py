@@ -26,7 +26,8 @@ from fettle.rollout.router.nginx_config import Routes
         (
             {"sticky": "cookie:a;b"},
             "the sticky key cannot be read by the router: got cookie:a;b; cookie:NAME (letters, "
-            "digits, _) or header:NAME (letters, digits, -). Fix: params.yaml: promote.sticky_key.",
+            "digits, _) or header:NAME (letters, digits, -; not Host, which is one for all users). "
+            "Fix: params.yaml: promote.sticky_key.",
         ),
         ({"salt": 'x"'}, 'a salt holds letters, digits and _ . : - only: got x".'),
     ],

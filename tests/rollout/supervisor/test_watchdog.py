@@ -12,6 +12,7 @@ import pytest
 
 from fettle.adapters import process_identity
 from fettle.rollout.router import nginx_process
+from fettle.rollout.supervisor import watchdog
 from fettle.rollout.supervisor.state_layout import ServingState, StateLayout
 from fettle.rollout.supervisor.watchdog import Watchdog
 
@@ -91,3 +92,25 @@ def test_a_controller_that_cannot_start_costs_the_challenger_its_traffic(tmp_pat
         watchdog.tick()
         time.sleep(0.02)
     assert (tmp_path / "router" / "stop-r1").exists()
+
+
+def test_the_third_death_in_a_minute_costs_the_challenger_its_traffic_at_once(post: Post) -> None:
+    for death in range(watchdog.DEATHS_MAX):
+        known = post.controller()
+        assert not post.stopped, death
+        os.kill(known.pid, signal.SIGKILL)
+        while known.alive():
+            time.sleep(0.01)
+        post.place.renew_lease()  # so that it is not the lease's age
+        post.watchdog.tick()
+    assert post.stopped
+
+
+def test_a_disk_that_takes_no_file_does_not_end_the_watchdog(post: Post) -> None:
+    """The log of the controller cannot be opened: a folder stands in for the full disk."""
+    log = post.place.folder / "controller.log"
+    log.mkdir()
+    post.tick_until_stopped()  # the kill switch is engaged, for nobody judges
+    assert post.stopped
+    log.rmdir()
+    assert post.controller().alive()
