@@ -24,7 +24,7 @@ def init(
     Example: fettle init fruit --data ~/photos/fruit
     """
     from fettle import project as projects
-    from fettle.cli.project_template import write_project
+    from fettle.cli.project_template import name_release, write_project
     from fettle.errors import DataError, UserError
 
     projects.refuse_place(folder.resolve())
@@ -40,6 +40,7 @@ def init(
     created = not folder.exists()
     try:
         write_project(folder, photos=data is not None)
+        name = name_release(folder)
         (folder / ".dvc").mkdir()
         (folder / ".dvc" / "config").write_text(DVC_CONFIG)
         (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
@@ -52,4 +53,4 @@ def init(
         if created:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    print(f"wrote {folder}; now: cd {folder} && fettle run")
+    print(f"wrote {folder}, whose releases are named {name}; now: cd {folder} && fettle run")

@@ -6,7 +6,9 @@ are taken from where they lie.
 
 from __future__ import annotations
 
+import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 from fettle.errors import OurFault
@@ -45,3 +47,31 @@ def write_project(folder: Path, *, photos: bool) -> None:
     workflow = folder / ".github" / "workflows" / "fettle.yml"
     workflow.parent.mkdir(parents=True)
     shutil.copyfile(template("ci.yml"), workflow)
+
+
+def name_release(folder: Path) -> str:
+    """Name the release after the project's folder in its params.yaml; return that name."""
+    name = release_name(folder.resolve().name)
+    file = folder / "params.yaml"
+    text, count = re.subn(
+        r"^(release:\n  name: )\S+", rf"\g<1>{name}", file.read_text(), count=1, flags=re.M
+    )
+    if count != 1:
+        raise OurFault("the template of params.yaml has no release.name")
+    file.write_text(text)
+    return name
+
+
+def release_name(folder: str) -> str:
+    """Turn a folder's name into one that BentoML takes: "Obst & Gemüse" is "obst-gemuse"."""
+    plain = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")
+    if not re.match("[a-z]", name):
+        name = f"release-{name}"
+    name = name[:63].strip("-_")
+    # YAML 1.1 reads these words as true, false and null
+    return (
+        f"release-{name}"
+        if name in {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+        else name
+    )
