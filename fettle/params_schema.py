@@ -126,8 +126,11 @@ class Constraints(Strict):
 
 
 class Search(Strict):
-    """How far `recipe: auto` looks. Evaluations bound it; the clock is a safety stop only, which
-    marks the result truncated. A trial recovers for `trial_epochs`, a finalist `final_epochs` more.
+    """How far `recipe: auto` looks. Evaluations and training steps bound it: `steps_max` all
+    trials, in steps of the float model (a smaller model's count as the share that they cost), and
+    `trial_steps_max` each training, whose epochs are cut to fit. The clock is a safety stop only,
+    kept inside a training too, which marks the result truncated. A trial recovers for
+    `trial_epochs`, one that nearly passes for three times as many, a finalist for `final_epochs`.
     `aim` is the objective inside the budget, or the whole front up to some way beyond the budget.
     """
 
@@ -136,6 +139,8 @@ class Search(Strict):
     wall_clock_max_s: Annotated[float, Field(gt=0)] = 900
     trial_epochs: Annotated[int, Field(ge=0, lt=2**31)] = 2
     final_epochs: Positive = 16
+    steps_max: Positive = 10_000
+    trial_steps_max: Positive = 4_000
 
 
 class Compress(Strict):

@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import JsonValue
 
 from fettle.facts.answer_parity import AnswerParity
-from fettle.facts.quantities import Count, Quantity
+from fettle.facts.quantities import Count, Quantity, Share
 from fettle.facts.typed_document import Options, TypedDocument, TypedRows
 
+Work = Annotated[float, Quantity("epoch of the float model", low=0)]
 SurrogateFigure = Annotated[float, Quantity("1", low=-1)]
 
 
@@ -23,6 +24,33 @@ class RecipeStep(TypedDocument):
     validation_accuracy: float
     notes: tuple[str, ...]
     skipped: Mapping[str, str]  # {layer: why}
+
+
+class TrialTally(TypedDocument):
+    """How a search's trials ended. Work is training, in epochs of the float model: it says the same
+    on every machine.
+    """
+
+    passed: Count
+    """Trials that may be the answer."""
+    near: Count
+    """Trials that nearly passed."""
+    collapsed: Count
+    """Trials that failed: far out, collapsed, or without a model."""
+    work: Work
+    """Training of all trials, in epochs of the float model."""
+    well_spent: Share | None
+    """Share of it that went to trials that passed or nearly passed; null for none."""
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        text = f"{self.passed} passed, {self.near} nearly passed, {self.collapsed} collapsed"
+        if self.well_spent is None:
+            return text
+        return (
+            f"{text}; {100 * self.well_spent:.0f} % of the training went to those that passed or "
+            "nearly passed"
+        )
 
 
 class SearchSummary(TypedDocument):
@@ -38,6 +66,8 @@ class SearchSummary(TypedDocument):
     """Recipes that were tried."""
     recipe_yaml: str
     """The recipe found, as params.yaml would hold it."""
+    tally: TrialTally
+    """How the trials ended, and what they took."""
     predictor: Mapping[str, SurrogateFigure]
     """Errors and rank correlations of the surrogate; empty for too few trials."""
 

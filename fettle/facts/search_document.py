@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fettle.facts.asked_goal import AskedBudget, AskedObjective
-from fettle.facts.compress_facts import SearchSummary
+from fettle.facts.compress_facts import SearchSummary, Work
 from fettle.facts.quantities import (
     Count,
     Epochs,
@@ -62,6 +62,10 @@ class TriedRecipe(TypedDocument):
     """Multiply-adds for one image that are left."""
     accuracy: Share | None = None
     """Accuracy on validation."""
+    standing: Literal["passed", "near", "failed"] | None = None
+    """Whether it passed, nearly passed, or failed (no children); null for the float model."""
+    work: Work = 0.0
+    """Training that it took, in epochs of the float model."""
     epochs: Epochs | None = None
     """Epochs of recovery training."""
     bought: str | None = None
@@ -98,7 +102,7 @@ class SearchDocument(SearchSummary):
     """What the objective of a trial comes from."""
     evaluations_max: Count
     """Recipes that might have been tried."""
-    ended: Literal["settled", "evaluations", "clock"]
+    ended: Literal["settled", "evaluations", "steps", "clock"]
     """What ended it."""
     chance_min: Share
     """Probability of holding the budget that a trial had to have."""
@@ -121,5 +125,6 @@ class SearchDocument(SearchSummary):
             truncated=self.truncated,
             evaluations=self.evaluations,
             recipe_yaml=self.recipe_yaml,
+            tally=self.tally,
             predictor=self.predictor,
         )

@@ -27,7 +27,8 @@ from fettle.recipes.compression_context import compression_context, parse_option
 from fettle.recipes.cost_model import CostModel, latency_from_macs_ms
 from fettle.recipes.recipe_runner import ModelState
 from fettle.recipes.recovery_training import CompressionJob, example_input, load_teacher
-from fettle.recipes.search.trial import Move, Recipe, Result, key
+from fettle.recipes.search.trial import Move, Recipe, Result, SearchTimeoutError, key
+from fettle.recipes.trial_watch import HopelessTrialError, TrialWatch
 from fettle.training import inference
 
 RECOVERY = "distil"  # what a finalist is finished with
@@ -36,28 +37,39 @@ PROPOSALS_MAX = 3
 # What an epoch costs beside the model's own work, in epochs of the float model: images and teacher.
 # On digits, one thread: 0.3 s for a student of width 8, 4.7 s for the float model.
 EPOCH_COST_MIN = 0.06
+RUNG_FACTOR = 3  # how much longer each recovery is than the last: successive halving's usual pace
 PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
 
 
 class RecipeEvaluator:
     """Trial evaluator of fettle/recipes/search/search_loop.py, on real models."""
 
-    def __init__(self, job: CompressionJob, cost_model: CostModel, tested: int) -> None:
+    def __init__(
+        self,
+        job: CompressionJob,
+        cost_model: CostModel,
+        tested: int,
+        out_of_time: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.job, self.cost_model, self.tested = job, cost_model, tested
+        self._out_of_time = out_of_time
         self.root = recipe_runner.float_model_state(job)
         self._teacher = load_teacher(job.weights, self.root.model)
         self._last: tuple[str, ModelState] = (key(()), self.root)
-        self._trial = 0
+        self.trials_done = 0  # the search sets it, the journal's trials too
 
     def moves(self, recipe: Recipe) -> Sequence[Move]:
         """Next moves: every technique's proposals, each tried on a copy, and the recovery."""
         state, moves = self._rebuild(recipe), []
-        for step in proposals(self.job, state):
+        recovered = bool(recipe) and recipe[-1]["use"] == RECOVERY
+        for step in () if recovered else proposals(self.job, state):
+            if self._out_of_time():
+                raise SearchTimeoutError
             tried = self._probe(state, step)
             if tried is not None:
                 moves.append(tried)
-        if recipe:
-            epochs = self.job.params.compress.search.final_epochs
+        epochs = self._next_rung(recipe)
+        if epochs:
             final: Options = {"use": RECOVERY, "epochs": epochs}
             value, excess = self.cost_model.cost(state.model, state.layers)
             moves.append(
@@ -77,14 +89,36 @@ class RecipeEvaluator:
         parent = self._rebuild(recipe[:-1])
         spent = replace(parent, model=copy.deepcopy(parent.model))
         steps = [dict(step) for step in recipe]
-        job = replace(self.job, recipe=steps, trial=self._trial)
-        self._trial += 1
+        watch = TrialWatch(
+            self._out_of_time,
+            reference=self.root.accuracy.value,
+            chance=recipe_runner.majority_class_share(self.job.validation),
+        )
+        job = replace(self.job, recipe=steps, trial=self.trials_done, watch=watch)
         try:
             state, _ = recipe_runner.run_step(job, spent, len(steps) - 1, teacher=self._teacher)
+        except HopelessTrialError as err:
+            move = self._probe(parent, steps[-1])
+            cost = move.epoch_cost if move else 1.0
+            return Result(refused=f"{err.what}: {err.got}, {err.rule}", work=watch.epochs * cost)
         except ModelError as err:
             return Result(refused=str(err))
         self._last = (key(recipe), state)
-        return self.score(state)
+        epochs = training_epochs(steps[-1])
+        return replace(self.score(state), work=epochs * self._epoch_cost(state.layers))
+
+    def _next_rung(self, recipe: Recipe) -> int:
+        """Epochs of the recovery that comes next, three times the last step's up to the longest; 0
+        for none.
+        """
+        if not recipe:
+            return 0
+        final = capped_epochs(self.job, self.job.params.compress.search.final_epochs)
+        last = training_epochs(dict(recipe[-1]))
+        if recipe[-1]["use"] == RECOVERY and last >= final:
+            return 0
+        rung = RUNG_FACTOR * last
+        return rung if 0 < rung <= final / 2 else final
 
     def chance(self, drop: float) -> float:
         """Probability that the budget holds on test, for a drop on validation."""
@@ -150,6 +184,7 @@ class RecipeEvaluator:
             excess=excess,
             epochs=training_epochs(step),
             epoch_cost=self._epoch_cost(layers),
+            anew=outcome.model is not None,
         )
 
     def _probe_drop(self, model: torch.nn.Module) -> float:
@@ -193,8 +228,22 @@ def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
             step = {"use": name, **options}
             if "recover_epochs" in plugin.Params.model_fields:
                 step["recover_epochs"] = job.params.compress.search.trial_epochs
+            for asked in ("epochs", "recover_epochs"):
+                if asked in step:
+                    step[asked] = capped_epochs(job, int(str(step[asked])))
             steps.append(step)
     return steps
+
+
+def epoch_steps(job: CompressionJob) -> int:
+    """Training steps of an epoch of the job's images."""
+    return max(1, round(len(job.train.labels) / job.params.finetune.batch_images))
+
+
+def capped_epochs(job: CompressionJob, epochs: int) -> int:
+    """Epochs cut to what `search.trial_steps_max` allows one training, one at least."""
+    most = job.params.compress.search.trial_steps_max // epoch_steps(job)
+    return min(epochs, max(1, most))
 
 
 def training_epochs(step: Options) -> int:

@@ -18,11 +18,12 @@ from fettle.facts.search_document import SearchDocument
 from fettle.hardware import precisions
 from fettle.hardware.operator_cost_table import Costs
 from fettle.params_schema import Options
-from fettle.recipes import search_report
+from fettle.recipes import recipe_evaluator, search_report
 from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recipe_evaluator import RecipeEvaluator
 from fettle.recipes.recovery_training import CompressionJob, example_input
-from fettle.recipes.search.search_loop import SearchLimits, accepted, search
+from fettle.recipes.search.bracketing import accepted
+from fettle.recipes.search.search_loop import SearchLimits, search
 from fettle.recipes.search.trial import Trial
 from fettle.recipes.search.trial_journal import TrialJournal
 from fettle.recipes.training_setup import threads
@@ -53,8 +54,12 @@ def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) 
         example=example_input(job),
         costs=costs,
     )
+
+    def out_of_time() -> bool:
+        return time.monotonic() - started > goal.search.wall_clock_max_s
+
     evaluator = RecipeEvaluator(
-        replace(job, trials=goal.search.evaluations_max), cost_model, tested
+        replace(job, trials=goal.search.evaluations_max), cost_model, tested, out_of_time
     )
     root = evaluator.score(evaluator.root)
     limits = SearchLimits(
@@ -62,13 +67,15 @@ def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) 
         chance_min=passing_probability.probability_min(
             goal.budget, seen=len(job.validation.labels), tested=tested
         ),
-        final_epochs=goal.search.final_epochs,
+        final_epochs=recipe_evaluator.capped_epochs(job, goal.search.final_epochs),
+        work_max=goal.search.steps_max / recipe_evaluator.epoch_steps(job),
         front_drop_max=FRONT_BUDGETS * goal.budget.drop_max if goal.search.aim == "front" else None,
     )
     best = root.value
 
     def on_trial(trial: Trial) -> None:
         nonlocal best
+        evaluator.trials_done = trial.number
         if accepted(trial.result, limits.chance_min):
             best = min(best, trial.result.value)
         job.recorder.note(f"trial {trial.number}", describe_trial(trial, cost_model.unit))
@@ -82,10 +89,11 @@ def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) 
         evaluator,
         TrialJournal(job.scratch / JOURNAL, "recipe: auto"),
         limits=limits,
-        out_of_time=lambda: time.monotonic() - started > goal.search.wall_clock_max_s,
+        out_of_time=out_of_time,
         on_trial=on_trial,
     )
     chosen = result.trials[result.best]
+    job.recorder.note("search", search_report.tally(result).sentence())
     doc = search_report.document(
         result, goal, limits, unit=cost_model.unit, priced_by=cost_model.source
     )

@@ -23,6 +23,7 @@ from fettle.hardware.runtimes import ort
 from fettle.params import Params
 from fettle.params_schema import Options
 from fettle.recipes.training_setup import threads, training_data
+from fettle.recipes.trial_watch import TrialWatch
 from fettle.recorder import Recorder
 from fettle.training import inference
 from fettle.training import training_plan as training
@@ -42,7 +43,8 @@ class CompressionJob:
 
     A search does this many times: `trial` counts them from 0, `trials` at most. `answers` keeps
     what the teacher said of a batch, by the batch's digest: trainings at the same epoch of a recipe
-    draw the same images, and the teacher costs more than a small student.
+    draw the same images, and the teacher costs more than a small student. `watch` may end a trial
+    in the middle of its training.
     """
 
     params: Params
@@ -57,6 +59,7 @@ class CompressionJob:
     trial: int = 0
     trials: int = 1
     answers: dict[bytes, torch.Tensor] = field(default_factory=dict)
+    watch: TrialWatch = field(default_factory=TrialWatch)
 
 
 Teacher = Callable[[torch.Tensor], torch.Tensor]  # a normalised batch → logits [n, classes]
@@ -90,6 +93,7 @@ class ReportEpoch:
     def epoch(self, result: training.Epoch, *, phase: str, of: int) -> None:
         """Record one finished epoch of `phase`, which has `of` of them."""
         self.epochs += 1
+        self.job.watch.epoch(result.epoch, of=of, accuracy=result.validation_accuracy)
         done, text = result.epoch / of, f"{self.use}, {phase}: epoch {result.epoch} of {of}"
         recorder = self.job.recorder
         if self.job.trials > 1:  # one curve of many short trainings would say nothing
@@ -133,7 +137,9 @@ def recovery_fit(
             model,
             data=data,
             plan=plan,
-            loss=distillation_loss(teacher, job.answers, temperature=temperature, alpha=alpha),
+            loss=job.watch.each_step(
+                distillation_loss(teacher, job.answers, temperature=temperature, alpha=alpha)
+            ),
             scratch=folder / f"{phase}-{weights_digest(model)}",
             on_epoch=lambda result: report.epoch(result, phase=phase, of=epochs),
         )

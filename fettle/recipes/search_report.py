@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
+from collections import Counter
 
 from ruamel.yaml import YAML
 
 from fettle.facts.asked_goal import AskedBudget, AskedObjective
+from fettle.facts.compress_facts import TrialTally
 from fettle.facts.search_document import (
     ConvergencePoint,
     SearchDocument,
@@ -15,7 +18,8 @@ from fettle.facts.search_document import (
 )
 from fettle.params_schema import Compress, Options
 from fettle.recipes.search import surrogate_model
-from fettle.recipes.search.search_loop import SearchLimits, SearchResult, accepted
+from fettle.recipes.search.bracketing import accepted
+from fettle.recipes.search.search_loop import SearchLimits, SearchResult
 from fettle.recipes.search.trial import Trial
 
 
@@ -42,6 +46,7 @@ def document(
         front=tuple(search.front),
         recipe=tuple(recipe),
         recipe_yaml=as_yaml(recipe),
+        tally=tally(search),
         predictor=surrogate_model.prediction_errors(search.trials),
         curve=convergence_curve(search, limits),
         trials=tuple(trial_row(trial, search, unit, limits) for trial in search.trials),
@@ -54,6 +59,7 @@ def stop_reason(search: SearchResult, limits: SearchLimits) -> str:
     ends = {
         "settled": f"after {tried} evaluations nothing promised more",
         "evaluations": f"stopped at its bound of {limits.evaluations_max} evaluations",
+        "steps": f"stopped at its bound of training steps after {tried} evaluations",
         "clock": f"truncated by search.wall_clock_max_s after {tried} evaluations",
     }
     if search.met:
@@ -66,6 +72,21 @@ def stop_reason(search: SearchResult, limits: SearchLimits) -> str:
             f"below {limits.chance_min:.2f}"
         )
     return f"goal not met: {miss}; {ends[search.ended]}"
+
+
+def tally(search: SearchResult) -> TrialTally:
+    """Tally of the trials by how they ended; the float model is none."""
+    tried = list(zip(search.trials, search.standings, strict=True))[1:]
+    counts = Counter(stands for _, stands in tried)
+    work = math.fsum(trial.result.work for trial, _ in tried)
+    well = math.fsum(trial.result.work for trial, stands in tried if stands != "failed")
+    return TrialTally(
+        passed=counts["passed"],
+        near=counts["near"],
+        collapsed=counts["failed"],
+        work=work,
+        well_spent=well / work if work else None,
+    )
 
 
 def convergence_curve(search: SearchResult, limits: SearchLimits) -> tuple[ConvergencePoint, ...]:
@@ -96,6 +117,8 @@ def trial_row(trial: Trial, search: SearchResult, unit: str, limits: SearchLimit
         recipe=tuple(dict(step) for step in trial.recipe),
         verdict=verdict,
         reason=reason,
+        standing=search.standings[trial.number] if trial.number else None,
+        work=trial.result.work,
     )
     if trial.result.refused:
         return row

@@ -39,6 +39,7 @@ class SearchView(TypedDict):
     evaluations_max: int
     truncated: bool
     goal_met: bool
+    tally: str
     predictor: list[str]
     rows: list[TrialRow]
 
@@ -55,6 +56,7 @@ def view(doc: SearchDocument | None) -> SearchView | None:
         evaluations_max=doc.evaluations_max,
         truncated=doc.truncated,
         goal_met=doc.goal_met,
+        tally=doc.tally.sentence(),
         predictor=[f"{name}: {value:.3g}" for name, value in doc.predictor.items()],
         rows=[_row(trial) for trial in doc.trials],
     )

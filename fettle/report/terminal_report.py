@@ -188,7 +188,11 @@ def _steps(facts: Facts) -> Table:
         for step in facts.details.steps
     ]
     searched = facts.details.search
-    tried = f"{searched.evaluations} recipes tried: {searched.why}" if searched else None
+    tried = (
+        f"{searched.evaluations} recipes tried: {searched.why}. {searched.tally.sentence()}"
+        if searched
+        else None
+    )
     heads = ("step", "parameters", "multiply-adds", "accuracy")
     table = _columns(_table("The recipe, accuracy in % on validation", tried), heads, rows)
     for row in rows:

@@ -58,6 +58,7 @@ def searched() -> dict[str, Any]:
         "aim": "objective",
         "recipe": trials[9]["recipe"],
         "recipe_yaml": "recipe:\n- {use: prune, keep_fraction: 0.27}\n",
+        "tally": {"passed": 1, "near": 1, "collapsed": 1, "work": 9.0, "well_spent": 0.8},
         "predictor": {"drop_mean_absolute_error": 0.006, "rank_correlation": 0.83},
         "curve": [],
         "trials": trials,

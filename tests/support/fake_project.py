@@ -199,7 +199,7 @@ def compress(tree: Tree) -> None:
         "macs_before": m(1_080_000, n=1),
     }
     found = searched()
-    kept = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
+    kept = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "tally", "predictor")
     facts = {"steps": steps, "trains": True, "classes": CLASSES, "calibration_digest": "f" * 64}
     facts |= {"recipe": found["recipe"], "parity": PARITY}
     facts["search"] = {key: found[key] for key in kept}

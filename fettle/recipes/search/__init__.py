@@ -5,8 +5,10 @@ This room knows no technique by name, no torch and no clock: it takes callables 
 
     trial                     what a move, a result and a trial are
     search_loop               which recipe to evaluate next, and when to stop
+    bracketing                which moves are open: none behind a trial that failed
     hypervolume_improvement   the same with two aims (EHVI)
     surrogate_model           what a recipe will probably lose, learnt from the trials so far
+    journaled_evaluator       the evaluator behind its journal
     trial_journal             one fsynced line an evaluation
     pareto_front              which trials are beaten by no other
 

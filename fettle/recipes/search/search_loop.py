@@ -18,30 +18,19 @@ any evaluation, so that an interrupted search takes the same way without repeati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from fettle.recipes.search import hypervolume_improvement, surrogate_model, trial
+from fettle.recipes.search import bracketing, hypervolume_improvement, surrogate_model
+from fettle.recipes.search.bracketing import Standing, accepted
+from fettle.recipes.search.journaled_evaluator import JournaledEvaluator, TrialEvaluator
 from fettle.recipes.search.pareto_front import front
 from fettle.recipes.search.surrogate_model import Surrogate
-from fettle.recipes.search.trial import Move, Recipe, Result, Trial
+from fettle.recipes.search.trial import Move, Result, SearchTimeoutError, Trial
 from fettle.recipes.search.trial_journal import TrialJournal
 
 SETTLED = 0.02  # an expected improvement below 2 % is within the spread of a latency
-
-
-class TrialEvaluator(Protocol):
-    """Trial evaluator: the only way in which a search touches models."""
-
-    def moves(self, recipe: Recipe) -> Sequence[Move]:
-        """List the next moves from an evaluated recipe, mild first."""
-
-    def evaluate(self, recipe: Recipe) -> Result:
-        """Evaluate `recipe`: make its model and score it on validation."""
-
-    def chance(self, drop: float) -> float:
-        """Probability that the budget holds on test for a validation drop: in [0, 1], falling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +39,17 @@ class SearchLimits:
     move needs.
 
     `front_drop_max`: look for the whole front up to this drop (hypervolume_improvement.py), not for
-    one answer.
+    one answer. `work_max` bounds the training of all trials, in epochs of the float model.
     """
 
     evaluations_max: int
     chance_min: float
     final_epochs: int
     front_drop_max: float | None = None
+    work_max: float = math.inf
+
+
+Ended = Literal["settled", "evaluations", "steps", "clock"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +57,15 @@ class SearchResult:
     """Search result: all trials in order (the root first), the best one's number, and whether the
     goal is met.
 
-    `ended`: settled (nothing promised more), evaluations (the bound), or clock (truncated).
+    `standings` are those of the trials. `ended`: settled (nothing promised more), evaluations or
+    steps (the bounds), or clock (truncated).
     """
 
     trials: tuple[Trial, ...]
+    standings: tuple[Standing, ...]
     best: int
     met: bool
-    ended: Literal["settled", "evaluations", "clock"]
+    ended: Ended
 
     @property
     def front(self) -> list[int]:
@@ -92,54 +87,97 @@ def search(
     """Search from the float model, which `root` describes and which costs no evaluation.
 
     `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
-    before an evaluation only: what the journal holds is used whatever the clock says.
+    before an evaluation only: what the journal holds is used whatever the clock says. An evaluator
+    that runs out of time within a trial raises SearchTimeoutError.
     """
-    memory = _JournaledEvaluator(evaluator, journal)
+    memory = JournaledEvaluator(evaluator, journal)
     drop_most = largest_drop(evaluator.chance, limits.chance_min)
     trials = [Trial(number=0, parent=-1, recipe=(), role="root", result=root)]
-    untried = [(trials[0], move) for move in memory.moves(())]
-    ended: Literal["settled", "evaluations", "clock"] = "settled"
-    while True:
-        if limits.front_drop_max is None:
-            picked = choose_move(trials, untried, drop_most, limits)
-        else:
-            picked = hypervolume_improvement.choose_move(
-                trials, untried, drop_max=limits.front_drop_max, final_epochs=limits.final_epochs
+    untried: list[tuple[Trial, Move]] = []
+    try:
+        untried += [(trials[0], move) for move in memory.moves(())]
+        while True:
+            picked = next_move(trials, untried, drop_most, limits)
+            if not isinstance(picked, tuple):
+                ended = picked
+                break
+            parent, move = picked
+            recipe = (*parent.recipe, move.step)
+            if not memory.knows(recipe) and out_of_time():
+                raise SearchTimeoutError
+            drop, _ = surrogate_model.fit(trials).after(parent, move)
+            entry = Trial(
+                number=len(trials),
+                parent=parent.number,
+                recipe=recipe,
+                role=move.role,
+                result=memory.evaluate(recipe),
+                probe=move.probe,
+                epochs=move.epochs,
+                anew=move.anew,
+                foreseen_value=move.value,
+                foreseen_drop=surrogate_model.expand_scale(drop),
             )
-        if picked is None:
-            break
-        if len(trials) > limits.evaluations_max:
-            ended = "evaluations"
-            break
-        parent, move = picked
-        recipe = (*parent.recipe, move.step)
-        if not memory.knows(recipe) and out_of_time():
-            ended = "clock"
-            break
-        drop, _ = surrogate_model.fit(trials).after(parent, move)
-        entry = Trial(
-            number=len(trials),
-            parent=parent.number,
-            recipe=recipe,
-            role=move.role,
-            result=memory.evaluate(recipe),
-            probe=move.probe,
-            epochs=move.epochs,
-            foreseen_value=move.value,
-            foreseen_drop=surrogate_model.expand_scale(drop),
-        )
-        trials.append(entry)
-        on_trial(entry)
-        untried = [pair for pair in untried if (*pair[0].recipe, pair[1].step) != recipe]
-        if not entry.result.refused and entry.role == "shrink":
-            untried += [(entry, further) for further in memory.moves(recipe)]
+            trials.append(entry)
+            on_trial(entry)
+            untried = [pair for pair in untried if (*pair[0].recipe, pair[1].step) != recipe]
+            if leads_on(entry, drop_most, limits):
+                untried += [
+                    (entry, further)
+                    for further in memory.moves(recipe)
+                    if entry.role == "shrink" or further.role == "recover"
+                ]
+    except SearchTimeoutError:
+        ended = "clock"
     best, met = choose_best(trials, limits.chance_min)
-    return SearchResult(trials=tuple(trials), best=best, met=met, ended=ended)
+    standings = tuple(stand(entry, drop_most, limits) for entry in trials)
+    return SearchResult(trials=tuple(trials), standings=standings, best=best, met=met, ended=ended)
 
 
-def accepted(result: Result, chance_min: float) -> bool:
-    """Tell whether a trial is accepted: it may be the answer."""
-    return not result.refused and result.chance >= chance_min and result.excess <= 1
+def next_move(
+    trials: Sequence[Trial],
+    untried: Sequence[tuple[Trial, Move]],
+    drop_most: float,
+    limits: SearchLimits,
+) -> tuple[Trial, Move] | Ended:
+    """Next move inside the brackets and the bounds; else what ends the search."""
+    standings = [stand(entry, drop_most, limits) for entry in trials]
+    open_ = bracketing.inside_brackets(trials, standings, untried)
+
+    def choose(offered: Sequence[tuple[Trial, Move]]) -> tuple[Trial, Move] | None:
+        if limits.front_drop_max is not None:
+            return hypervolume_improvement.choose_move(
+                trials, offered, drop_max=limits.front_drop_max, final_epochs=limits.final_epochs
+            )
+        return choose_move(trials, offered, drop_most, limits)
+
+    picked = bracketing.first_cut(trials, untried) or choose(open_)
+    if picked is None:
+        return "settled"
+    if len(trials) > limits.evaluations_max:
+        return "evaluations"
+    fitting = bracketing.affordable(open_, trials, work_max=limits.work_max)
+    return (picked if picked in fitting else choose(fitting)) or "steps"
+
+
+def stand(entry: Trial, drop_most: float, limits: SearchLimits) -> Standing:
+    """Standing of a trial under these limits."""
+    most = drop_most
+    if limits.front_drop_max is not None:
+        most = max(most, limits.front_drop_max)
+    return bracketing.standing(
+        entry, chance_min=limits.chance_min, drop_most=most, final_epochs=limits.final_epochs
+    )
+
+
+def leads_on(entry: Trial, drop_most: float, limits: SearchLimits) -> bool:
+    """Tell whether a trial has children: a failed one has none, and of a recovery only a longer one
+    while it nearly passes.
+    """
+    stands = stand(entry, drop_most, limits)
+    if entry.role == "shrink":
+        return stands != "failed"
+    return stands == "near" and entry.epochs < limits.final_epochs
 
 
 def choose_best(trials: Sequence[Trial], chance_min: float) -> tuple[int, bool]:
@@ -182,7 +220,7 @@ def choose_move(
     """
     good = [entry for entry in trials if accepted(entry.result, limits.chance_min)]
     bar = min((entry.result.value for entry in good), default=trials[0].result.value)
-    learnt, failed = surrogate_model.fit(trials), failed_costs(trials, limits.chance_min)
+    learnt, failed = surrogate_model.fit(trials), failed_costs(trials, untried, limits.chance_min)
     open_ = [
         (parent, move)
         for parent, move in untried
@@ -218,12 +256,15 @@ def branch_root(trials: Sequence[Trial], entry: Trial) -> int:
     return entry.number
 
 
-def failed_costs(trials: Sequence[Trial], chance_min: float) -> dict[int, float]:
-    """Return by branch the largest value whose long recovery failed."""
+def failed_costs(
+    trials: Sequence[Trial], untried: Sequence[tuple[Trial, Move]], chance_min: float
+) -> dict[int, float]:
+    """Return by branch the largest value whose recovery failed, with no longer one to come."""
+    goes_on = {parent.number for parent, _ in untried}
     costs: dict[int, float] = {}
     for entry in trials:
         failed = entry.result.chance < chance_min and not entry.result.refused
-        if entry.role == "recover" and failed:
+        if entry.role == "recover" and failed and entry.number not in goes_on:
             root = branch_root(trials, entry)
             costs[root] = max(costs.get(root, 0.0), entry.result.value)
     return costs
@@ -232,7 +273,9 @@ def failed_costs(trials: Sequence[Trial], chance_min: float) -> dict[int, float]
 def nearest_larger_recovery(
     trials: Sequence[Trial], untried: Sequence[tuple[Trial, Move]], chance_min: float
 ) -> tuple[Trial, Move] | None:
-    """Return the recovery of the nearest larger model above a finalist that has just failed."""
+    """Return the recovery of a finalist that has just failed: a longer one of its own, or that of
+    the nearest larger model above it.
+    """
     last = trials[-1]
     if last.role != "recover" or last.result.chance >= chance_min:
         return None
@@ -241,7 +284,7 @@ def nearest_larger_recovery(
         for parent, move in untried
         if move.role == "recover" and move.excess <= 1
     }
-    above = last.parent
+    above = last.number
     while above > 0:
         if above in recoveries:
             return recoveries[above]
@@ -267,41 +310,3 @@ def expected_improvement(
         return 0.0
     mean, variance = learnt.final(parent, move, final_epochs)
     return gain * surrogate_model.likelihood(drop_most, mean, variance)
-
-
-class _JournaledEvaluator:
-    """Evaluator behind the journal: asks that first, and writes down what it had to evaluate."""
-
-    def __init__(self, evaluator: TrialEvaluator, journal: TrialJournal) -> None:
-        self._evaluator, self._journal = evaluator, journal
-        self._results: dict[str, Mapping[str, object]] = {}
-        self._moves: dict[str, list[Move]] = {}
-        for event in journal.events[1:]:
-            if event["kind"] == "result":
-                self._results[event["recipe"]] = event["result"]
-            else:
-                self._moves[event["recipe"]] = _moves(event["moves"])
-
-    def knows(self, recipe: Recipe) -> bool:
-        return trial.key(recipe) in self._results
-
-    def evaluate(self, recipe: Recipe) -> Result:
-        name = trial.key(recipe)
-        if name not in self._results:
-            kept = trial.result_to_json(self._evaluator.evaluate(recipe))
-            steps = [dict(step) for step in recipe]
-            self._journal.append({"kind": "result", "recipe": name, "steps": steps, "result": kept})
-            self._results[name] = kept
-        return Result(**self._results[name])  # type: ignore[arg-type] # what result_to_json wrote
-
-    def moves(self, recipe: Recipe) -> list[Move]:
-        name = trial.key(recipe)
-        if name not in self._moves:
-            offered = [asdict(move) for move in self._evaluator.moves(recipe)]
-            self._journal.append({"kind": "moves", "recipe": name, "moves": offered})
-            self._moves[name] = _moves(offered)
-        return self._moves[name]
-
-
-def _moves(kept: list[dict[str, object]]) -> list[Move]:
-    return [Move(**fields) for fields in kept]  # type: ignore[arg-type] # what asdict wrote

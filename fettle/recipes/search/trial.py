@@ -28,7 +28,8 @@ class Move:
     `role` shrink lowers the objective and may be followed by more moves; recover wins accuracy back
     and ends a recipe. `value` is the objective after the move (> 0, lower is better), `probe` the
     drop of the budget's metric right after it, untrained; `epochs` what it trains for, each at
-    `epoch_cost` of one of the float model; `excess` as in Result.
+    `epoch_cost` of one of the float model; `excess` as in Result. `anew` is another network,
+    trained from scratch.
     """
 
     step: Step
@@ -38,6 +39,16 @@ class Move:
     epochs: int = 0
     epoch_cost: float = 1.0
     excess: float = 0.0
+    anew: bool = False
+
+    @property
+    def work(self) -> float:
+        """Training that it asks for, in epochs of the float model."""
+        return self.epochs * self.epoch_cost
+
+
+class SearchTimeoutError(Exception):
+    """The search's clock ran out in the middle of a trial, which leaves no trace in the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +57,9 @@ class Result:
 
     `value` is the objective (> 0), `drop` the point drop of the budget's metric, `chance` the
     predictive probability that the budget will hold on test, `excess` the worst ratio of a figure
-    to its hard limit (at most 1: all are met). `refused` says why there is no model at all; the
-    numbers then mean nothing. `figures` is kept for whoever reads the trial.
+    to its hard limit (at most 1: all are met). `refused` says why there is no model at all; these
+    numbers then mean nothing. `work` is the training it took, in epochs of the float model.
+    `figures` is kept for whoever reads the trial.
     """
 
     value: float = math.inf
@@ -55,6 +67,7 @@ class Result:
     chance: float = 0.0
     excess: float = 0.0
     refused: str = ""
+    work: float = 0.0
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -72,10 +85,14 @@ class Trial:
     result: Result
     probe: float = 0.0
     epochs: int = 0
+    anew: bool = False
     foreseen_value: float | None = None
     foreseen_drop: float | None = None
 
 
 def result_to_json(result: Result) -> dict[str, object]:
     """Return the form a journal keeps; infinity has no JSON form, so a refusal keeps its reason."""
-    return {"refused": result.refused} if result.refused else asdict(result)
+    if not result.refused:
+        return asdict(result)
+    work = {"work": result.work} if result.work else {}
+    return {"refused": result.refused, **work}

@@ -160,7 +160,7 @@ def test_nothing_smaller_is_tried_in_a_branch_whose_recovery_failed() -> None:
         made(4, 0, "shrink", 0.0, 40.0),
         made(5, 4, "recover", 0.9, 40.0),
     ]
-    assert search_loop.failed_costs(trials, 0.7) == {1: 30.0}
+    assert search_loop.failed_costs(trials, [], 0.7) == {1: 30.0}
     assert [search_loop.branch_root(trials, trial) for trial in trials] == [0, 1, 1, 1, 4, 4]
     smaller, larger = (Move(step={}, role="shrink", value=value) for value in (29.0, 31.0))
     assert search_loop.choose_move(trials, [(trials[2], smaller)], 0.5, LIMITS) is None
