@@ -77,12 +77,12 @@ def look(world: World, clock: list[int], weight: Array, requests: int) -> Window
     times, arms = np.zeros((rows, requests)), np.zeros((rows, requests), bool)
     for at in range(requests):
         challenger, _ = world.assign(weight)
-        failed, log_ms = world.draw(clock[0], challenger)
+        seen = world.draw(clock[0], challenger)
         clock[0] += 1
         arm = challenger.astype(int)
         n[every, arm] += 1
-        bad[every, arm] += failed
-        times[:, at], arms[:, at] = log_ms, challenger
+        bad[every, arm] += seen.failed
+        times[:, at], arms[:, at] = seen.log_ms, challenger
     return Window(n, bad, times, arms)
 
 

@@ -50,10 +50,12 @@ def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `t
     return "\n".join(
         [
             f"traffic: {per_s:.3g} requests a second, {100 * traffic['errors']:.2g} % errors, log "
-            f"latency spread {traffic['latency_spread']:.2g}, design effect of slow requests "
-            f"{traffic['design_effect']:.1f}",
+            f"latency spread {traffic['latency_spread']:.2g}, {_clusters(traffic)}",
             *assumed,
             *columns(rows),
+            f"shadow: each image once, then judged: accuracy within {doc['accuracy_margin']:.2%}, "
+            f"answers that differ below {doc['disagreement_limit']:.2%} (the plan's, or the least "
+            "that so many images decide)",
             f"in all {total} at {per_s:.3g} a second{': ' + wait if wait else ''}",
             f"at stake: {doc['at_stake_percent']:.2g} % of all requests at most; a dead challenger "
             f"gets {dead} before it is rolled back (their users are answered by the champion)",
@@ -61,6 +63,11 @@ def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `t
             *(f"advice: {one}" for one in doc["advice"]),
         ]
     )
+
+
+def _clusters(traffic: dict[str, Any]) -> str:  # Any: Traffic as JSON
+    alike = traffic["cluster_requests"]
+    return f"bad or slow ones alike over {alike:.0f} requests" if alike else "no clusters"
 
 
 def _need(need: dict[str, Any]) -> tuple[str, ...]:  # Any: a Need as JSON

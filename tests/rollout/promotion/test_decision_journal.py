@@ -62,7 +62,7 @@ def test_a_replay_gives_every_decision_and_the_state_again(tmp_path: Path) -> No
     assert len(decisions) == len(events()) == 10
     assert again.state == engine.state
     assert again.gates.errors.worse.tobytes() == engine.gates.errors.worse.tobytes()
-    assert again.gates.latency.log_tau.tobytes() == engine.gates.latency.log_tau.tobytes()
+    assert again.gates.tail.log_tau.tobytes() == engine.gates.tail.log_tau.tobytes()
     assert again.gates.labels.expected.tobytes() == engine.gates.labels.expected.tobytes()
 
 
