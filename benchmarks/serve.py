@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import table
+from benchmarks import row_origin, table
 from fettle import project as projects
 
 ROWS = Path(__file__).resolve().parent / "serve_rows"
@@ -63,11 +63,12 @@ def main() -> None:
     parser.add_argument("--release", type=Path, help="a release folder; the last one if left out")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of load a point")
     chosen = parser.parse_args()
+    origin = row_origin.take(row_origin.command_line("benchmarks.serve"))
     for name in chosen.only:
         with context(chosen.seconds, chosen.release) as one:
             print(f"{name}: {row(name).WHAT}", flush=True)
             rows = row(name).run(one)
-        table.write("serve", f"python -m benchmarks.serve --only {name}", rows)
+        table.write("serve", rows, origin)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ goes on with `--only`. It measures no time: it may run on a busy machine.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from zlib import crc32
 
 import numpy as np
 from scipy.stats import beta
 
-from benchmarks import table
+from benchmarks import benchmark_row, row_origin, table
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.canary import ours, rivals, worlds
 from benchmarks.canary.ours import PROMOTED, ROLLED_BACK, Outcomes
 from benchmarks.canary.worlds import Challenger
-from benchmarks.table import Row
 from fettle.params_schema import Promote, PromoteStep
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
 from fettle.rollout.promotion.sample_size import Traffic, forecast
@@ -50,14 +50,24 @@ def default_plan() -> RolloutPlan:
     return RolloutPlan.of(Promote())
 
 
+def chunk(kind: str) -> int:
+    """Return how many rollouts of a world are simulated at once."""
+    return CHUNK_STICKY if worlds.KINDS[kind].sticky else CHUNK
+
+
+def seeds(kind: str, challenger: Challenger, rollouts: int) -> list[int]:
+    """List the seed of each chunk of so many rollouts."""
+    starts = range(0, rollouts, chunk(kind))
+    return [crc32(f"{kind} {challenger} {start}".encode()) for start in starts]
+
+
 def simulate(
     kind: str, challenger: Challenger, plan: RolloutPlan, rollouts: int, *, horizon: int = HORIZON
 ) -> Outcomes:
     """Roll out so many times, in chunks, each with its own seed."""
-    size = CHUNK_STICKY if worlds.KINDS[kind].sticky else CHUNK
+    size = chunk(kind)
     found = []
-    for at in range(0, rollouts, size):
-        seed = crc32(f"{kind} {challenger} {at}".encode())
+    for at, seed in zip(range(0, rollouts, size), seeds(kind, challenger, rollouts), strict=True):
         world = worlds.make(kind, challenger, min(size, rollouts - at), seed)
         found.append(ours.roll(world, plan, requests_max=horizon))
     names = [one.name for one in fields(Outcomes)]
@@ -69,61 +79,86 @@ def upper(hits: int, n: int) -> float:
     return 1.0 if hits == n else float(beta.ppf(0.95, hits + 1, n - hits))
 
 
-def wrong(what: str, ends: np.ndarray, end: int, *, note: str = "") -> Row:
+def wrong(what: str, ends: np.ndarray, end: int, drawn: Sequence[int]) -> BenchmarkRow:
     """Make the row of a share of wrong ends, with its exact bound."""
     hits, n = int((ends == end).sum()), len(ends)
     high = upper(hits, n)
-    met = hits / n <= WRONG_MAX and high <= UPPER_MAX
-    goal = f"<= {WRONG_MAX:g}, 95 % bound <= {UPPER_MAX:g}"
-    return Row(what, hits / n, 0.0, high, "share", n, goal, met, note)
+    return benchmark_row.measured(
+        what,
+        hits / n,
+        low=0.0,
+        high=high,
+        unit="share",
+        n=n,
+        seeds=drawn,
+        goal=f"<= {WRONG_MAX:g}, 95 % bound <= {UPPER_MAX:g}",
+        holds=hits / n <= WRONG_MAX and high <= UPPER_MAX,
+    )
 
 
-def of_world(kind: str, rollouts: int) -> Iterator[Row]:
+def of_world(kind: str, rollouts: int) -> Iterator[BenchmarkRow]:
     """Roll out an equal challenger and those at a margin in one world."""
     plan = default_plan()
     equal = simulate(kind, EQUAL, plan, rollouts)
-    yield wrong(f"{kind}: P(roll back an equal challenger)", equal.end, ROLLED_BACK)
-    yield from power(kind, plan, equal)
+    drawn = seeds(kind, EQUAL, rollouts)
+    yield wrong(f"{kind}: P(roll back an equal challenger)", equal.end, ROLLED_BACK, drawn)
+    yield from power(kind, plan, equal, drawn)
     for name, challenger in AT_MARGIN.items():
         out = simulate(kind, challenger, plan, rollouts)
-        yield wrong(f"{kind}: P(promote at the margin, {name})", out.end, PROMOTED)
+        drawn = seeds(kind, challenger, rollouts)
+        yield wrong(f"{kind}: P(promote at the margin, {name})", out.end, PROMOTED, drawn)
 
 
-def power(kind: str, plan: RolloutPlan, equal: Outcomes) -> Iterator[Row]:
+def power(
+    kind: str, plan: RolloutPlan, equal: Outcomes, drawn: Sequence[int]
+) -> Iterator[BenchmarkRow]:
     """Say how many equal challengers are promoted in time; a goal only where the issue sets one."""
-    asked = kind == "plain"
-    goal = ">= 0.95" if asked else ""
+    goal = ">= 0.95" if kind == "plain" else ""
     printed = forecast(plan, Traffic(requests_per_s=100)).requests or 0
     for name, limit in (("25,000", POWER_REQUESTS), ("the planned n", printed)):
         in_time = (equal.end == PROMOTED) & (equal.requests <= limit)
         n, hits = len(in_time), int(in_time.sum())
         low = float(beta.ppf(0.05, hits, n - hits + 1)) if hits else 0.0
-        yield Row(
+        yield benchmark_row.measured(
             f"{kind}: P(promote an equal challenger within {name} requests)",
             hits / n,
-            low,
-            1.0,
-            "share",
-            n,
-            goal,
-            low >= 0.95 or not asked,
-            f"the plan printed {printed} requests" if name == "the planned n" else "",
+            low=low,
+            high=1.0,
+            unit="share",
+            n=n,
+            seeds=drawn,
+            goal=goal,
+            holds=low >= 0.95,
+            note=f"the plan printed {printed} requests" if name == "the planned n" else "",
         )
     promoted = equal.requests[equal.end == PROMOTED]
     if promoted.size:
-        half, most = np.quantile(promoted, [0.5, 0.95])
-        what = f"{kind}: requests until an equal challenger is promoted, median (high: p95)"
-        yield Row(what, half, float(promoted.min()), most, "requests", promoted.size, "", True)
+        what = f"{kind}: requests until an equal challenger is promoted"
+        yield _median_to_p95(what, promoted, "requests", drawn)
 
 
-def beyond(rollouts: int) -> Iterator[Row]:
+def _median_to_p95(what: str, found: np.ndarray, unit: str, drawn: Sequence[int]) -> BenchmarkRow:
+    half, p95 = (float(quantile) for quantile in np.quantile(found, [0.5, 0.95]))
+    return benchmark_row.measured(
+        f"{what}, median (high: p95)",
+        half,
+        low=float(found.min()),
+        high=p95,
+        unit=unit,
+        n=found.size,
+        seeds=drawn,
+    )
+
+
+def beyond(rollouts: int) -> Iterator[BenchmarkRow]:
     """Roll out challengers beyond a margin, wrong in shadow, or leaking, in the plain world."""
     for name, challenger in BEYOND.items():
         out = simulate("plain", challenger, default_plan(), rollouts)
-        yield wrong(f"plain: P(promote, {name})", out.end, PROMOTED)
+        drawn = seeds("plain", challenger, rollouts)
+        yield wrong(f"plain: P(promote, {name})", out.end, PROMOTED, drawn)
 
 
-def rollback(rollouts: int) -> Iterator[Row]:
+def rollback(rollouts: int) -> Iterator[BenchmarkRow]:
     """Count the challenger's requests until it is rolled back, at 10 % weight."""
     steps = [PromoteStep(weight_percent=10), PromoteStep(weight_percent=50)]
     plan = RolloutPlan.of(Promote(steps=steps))
@@ -132,19 +167,35 @@ def rollback(rollouts: int) -> Iterator[Row]:
         ("5x errors", 5.0, 500),
         ("3x errors", 3.0, 1500),
     ):
-        out = simulate("plain", Challenger(times=times), plan, rollouts)
+        challenger = Challenger(times=times)
+        out, drawn = (
+            simulate("plain", challenger, plan, rollouts),
+            seeds("plain", challenger, rollouts),
+        )
         back = np.where(out.end == ROLLED_BACK, out.canary_requests, np.inf)
         half, p95 = (float(one) for one in np.quantile(back, [0.5, 0.95]))
         what, goal = f"{name}: challenger requests until rollback at 10 %, p95", f"<= {most}"
         if np.isinf(p95):
             why = f"{np.isinf(back).mean():.1%} were not rolled back within {HORIZON} requests"
-            yield Row(what, None, None, None, "requests", len(back), goal, False, why)
+            yield benchmark_row.without_value(
+                what, "requests", goal, n=len(back), seeds=drawn, reason=why
+            )
             continue
-        note = "low: the median"
-        yield Row(what, p95, half, p95, "requests", len(back), goal, p95 <= most, note)
+        yield benchmark_row.measured(
+            what,
+            p95,
+            low=half,
+            high=p95,
+            unit="requests",
+            n=len(back),
+            seeds=drawn,
+            goal=goal,
+            holds=p95 <= most,
+            note="low: the median",
+        )
 
 
-def against(rollouts: int, per_minute: int) -> Iterator[Row]:
+def against(rollouts: int, per_minute: int) -> Iterator[BenchmarkRow]:
     """Judge the same worlds by other tools' rules, at a stated traffic."""
     kinds = list(worlds.KINDS) if per_minute <= 1000 else ["plain"]
     cases = {"equal": EQUAL, **AT_MARGIN, "3x errors": Challenger(times=3.0)}
@@ -153,25 +204,34 @@ def against(rollouts: int, per_minute: int) -> Iterator[Row]:
             prefix = f"{per_minute}/min, {kind}, {case}"
             end = ROLLED_BACK if case == "equal" else PROMOTED
             out = simulate(kind, challenger, default_plan(), rollouts)
-            yield from _compared(f"{prefix}: fettle", end, out.end, _minutes(out, per_minute))
+            drawn, minutes = seeds(kind, challenger, rollouts), _minutes(out, per_minute)
+            yield from _compared(f"{prefix}: fettle", end, out.end, minutes, drawn)
             for rule, run in rivals.RULES.items():
                 for careful in (False, True) if rule != "Kayenta" else (False,):
                     seed = crc32(prefix.encode())
                     world = worlds.make(kind, challenger, rollouts, seed)
                     ends = run(world, per_minute, careful=careful)
                     name = f"{rule}{', careful bounds' if careful else ''}"
-                    yield from _compared(f"{prefix}: {name}", end, ends.end, ends.minutes)
+                    yield from _compared(f"{prefix}: {name}", end, ends.end, ends.minutes, [seed])
 
 
-def _compared(what: str, end: int, ends: np.ndarray, minutes: np.ndarray) -> Iterator[Row]:
+def _compared(
+    what: str, end: int, ends: np.ndarray, minutes: np.ndarray, drawn: Sequence[int]
+) -> Iterator[BenchmarkRow]:
     verb = "rolled back" if end == ROLLED_BACK else "promoted"
     hits, n = int((ends == end).sum()), len(ends)
-    yield Row(f"{what} {verb}", hits / n, 0.0, upper(hits, n), "share", n, "", True)
+    yield benchmark_row.measured(
+        f"{what} {verb}",
+        hits / n,
+        low=0.0,
+        high=upper(hits, n),
+        unit="share",
+        n=n,
+        seeds=drawn,
+    )
     right = minutes[(ends != end) & (ends != ours.HELD)]
     if right.size:
-        half, p95 = np.quantile(right, [0.5, 0.95])
-        what = f"{what}, minutes to the right decision, median (high: p95)"
-        yield Row(what, half, float(right.min()), p95, "min", right.size, "", True)
+        yield _median_to_p95(f"{what}, minutes to the right decision", right, "min", drawn)
 
 
 def _minutes(out: Outcomes, per_minute: int) -> np.ndarray:
@@ -184,9 +244,9 @@ def _minutes(out: Outcomes, per_minute: int) -> np.ndarray:
     return minutes
 
 
-def part(name: str, rollouts: int) -> Iterator[Row]:
+def part(name: str, rollouts: int) -> Iterator[BenchmarkRow]:
     """Return the rows of one part."""
-    others: dict[str, Callable[[], Iterator[Row]]] = {
+    others: dict[str, Callable[[], Iterator[BenchmarkRow]]] = {
         "beyond": lambda: beyond(rollouts),
         "rollback": lambda: rollback(rollouts),
         "rivals": lambda: against(max(50, rollouts // 20), 1000),
@@ -201,10 +261,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--rollouts", type=int, default=10_000)
     asked = parser.parse_args()
+    origin = row_origin.take(row_origin.command_line("benchmarks.sim_canary"))
     for name in asked.only:
         for row in part(name, asked.rollouts):
-            table.write("sim-canary", "make sim-canary", [row], quiet=True)
-            print(f"{row.what}: {row.value} (to {row.high}) {row.note}", flush=True)
+            table.write("sim-canary", [row], origin, quiet=True)
+            said = row.reason or f"{row.value} (to {row.high}) {row.note}"
+            print(f"{row.what}: {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,90 +1,69 @@
-"""Hold benchmark rows: print them as a table, write them as benchmarks/results/NAME.json."""
+"""Keep benchmark rows in benchmarks/results/NAME.json, a line each, and print them as a table."""
 
 from __future__ import annotations
 
-import json
-import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
-from fettle.hardware import machine_fingerprint
-from fettle.manifest import write_json
-from fettle.measure import Measure
+from pydantic import BaseModel, Field
+
+from benchmarks.benchmark_row import FROZEN, BenchmarkRow, Origin
+from fettle.manifest import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results"
-VERSIONS = ("bentoml", "dvc", "mlflow", "onnxruntime", "openvino", "prefect", "torch")
+SCHEMA = 2  # form 1 had one machine for all rows of a file, and no history
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure: `low` and `high` are the smallest and largest of n, or a stated interval.
+class ResultsFile(BaseModel):
+    """The content of a results file."""
 
-    What could not be measured has no value, is not met, and says why in `note`; where a goal is
-    missed, the note says what was tried.
+    model_config = FROZEN
+
+    schema_: Literal[2] = Field(alias="schema")
+    rows: tuple[BenchmarkRow, ...]
+
+
+def read(path: Path) -> list[BenchmarkRow]:
+    """Read a results file; without one there are no rows."""
+    return list(parse(path.read_text())) if path.is_file() else []
+
+
+def parse(text: str) -> tuple[BenchmarkRow, ...]:
+    """Parse the text of a results file."""
+    return ResultsFile.model_validate_json(text).rows
+
+
+def form(rows: Sequence[BenchmarkRow]) -> str:
+    """Return the text of a results file: a line a row, so that a new run changes one line."""
+    lines = ",\n".join(row.model_dump_json() for row in rows)
+    return f'{{"schema": {SCHEMA}, "rows": [\n{lines}\n]}}\n'
+
+
+def write(
+    name: str,
+    rows: Sequence[BenchmarkRow],
+    origin: Origin,
+    *,
+    quiet: bool = False,
+    folder: Path = RESULTS,
+) -> Path:
+    """Merge `rows` (by `what`), each with `origin`, into a results file; print all unless quiet.
+
+    A row that was measured before keeps what it was.
     """
-
-    what: str
-    value: float | None
-    low: float | None
-    high: float | None
-    unit: str
-    n: int
-    goal: str
-    met: bool
-    note: str = ""
-
-
-def not_measured(what: str, unit: str, goal: str, *, why: str) -> Row:
-    """Make the row of a figure that cannot be taken here."""
-    return Row(what, None, None, None, unit, 0, goal, False, f"not measured: {why}")
-
-
-def of_times(what: str, seconds: Sequence[float], at_most: float) -> Row:
-    """Make a row of the median of several times, with a goal that it must not exceed."""
-    median = statistics.median(seconds)
-    return Row(
-        what,
-        median,
-        min(seconds),
-        max(seconds),
-        "s",
-        len(seconds),
-        f"<= {at_most:g}",
-        median <= at_most,
-    )
-
-
-def of_measure(what: str, measure: Measure, *, goal: str, met: bool, note: str = "") -> Row:
-    """Make a row of a measured value with its interval; without one, the value is both its ends."""
-    value = measure.value
-    low = value if measure.low is None else measure.low
-    high = value if measure.high is None else measure.high
-    return Row(what, value, low, high, measure.unit, measure.n, goal, met, note)
-
-
-def write(name: str, command: str, rows: Sequence[Row], *, quiet: bool = False) -> Path:
-    """Merge `rows` (by `what`) into the results file and print the whole table unless quiet."""
-    path = RESULTS / f"{name}.json"
-    old = json.loads(path.read_text())["rows"] if path.is_file() else []
-    new = {row.what: asdict(row) for row in rows}
-    merged = [new.pop(row["what"], row) for row in old] + list(new.values())
-    write_json(
-        path,
-        {
-            "command": command,
-            "machine": machine_fingerprint.fingerprint(),
-            "versions": {package: metadata.version(package) for package in VERSIONS},
-            "rows": merged,
-        },
-    )
+    path = folder / f"{name}.json"
+    merged = {row.what: row for row in read(path)}
+    for row in rows:
+        new, old = row.at(origin), merged.get(row.what)
+        merged[row.what] = new if old is None else new.after(old)
+    write_text(path, form(list(merged.values())))
     if not quiet:
-        show(merged)
+        show(list(merged.values()))
     return path
 
 
-def show(rows: Sequence[dict[str, object]]) -> None:
+def show(rows: Sequence[BenchmarkRow]) -> None:
     """Print rows as a table, with misses marked."""
     from rich.console import Console
     from rich.table import Table
@@ -94,15 +73,12 @@ def show(rows: Sequence[dict[str, object]]) -> None:
         words = column in ("what", "unit", "goal", "")
         table.add_column(column, justify="left" if words else "right")
     for row in rows:
-        numbers = [
-            "-" if row[key] is None else f"{row[key]:.4g}" for key in ("value", "low", "high")
-        ]
-        mark = "" if row["met"] or row["value"] is None else "missed"  # its note is below
-        table.add_row(
-            str(row["what"]), *numbers, str(row["unit"]), str(row["n"]), str(row["goal"]), str(mark)
-        )
+        figures = ["-" if x is None else f"{x:.4g}" for x in (row.value, row.low, row.high)]
+        mark = "" if row.verdict == "met" else row.verdict.partition(":")[0]
+        table.add_row(row.what, *figures, row.unit, str(row.n), row.goal, mark)
     console = Console(highlight=False)
     console.print(table)
     for row in rows:
-        if row.get("note"):
-            console.print(f"{row['what']}: {row['note']}", style="dim")
+        for said in (row.reason, row.note):
+            if said:
+                console.print(f"{row.what}: {said}", style="dim")

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fettle import manifest
 from fettle.errors import DataError, ModelError, ProjectError
@@ -140,7 +139,7 @@ def _resolved(base: Path, given: str, key: str) -> Path:
         ) from err
 
 
-def location(tree: Path, options: Any) -> Path | None:  # Any: the source's own Params
+def location(tree: Path, options: object) -> Path | None:
     """Resolve where the data lies: inputs/local.yaml first, then the source's `path` option.
 
     Raises ProjectError when they name different places.

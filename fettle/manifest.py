@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Generic, Protocol, Self, TypeVar, overload
 
 from fettle.errors import ProjectError, TamperedError
 from fettle.measure import Measure
@@ -32,16 +32,46 @@ class File:
     bytes: int
 
 
+class FactsModel(Protocol):
+    """Model of a stage's facts: see fettle/facts."""
+
+    def to_json(self) -> object:
+        """Return the plain JSON."""
+
+    @classmethod
+    def from_json(cls, doc: object, path: Path, *, key: str = "") -> Self:
+        """Read what stands under `key` of the file `path`; raises ProjectError."""
+
+
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a stage hands over. `facts` is plain JSON that the next stage or the report reads."""
+class UnreadFacts:
+    """Facts that nobody looks into: the manifest is read for its digests, files or Measures."""
+
+    document: object
+
+    def to_json(self) -> object:
+        """Return them as they were read."""
+        return self.document
+
+    @classmethod
+    def from_json(cls, doc: object, path: Path, *, key: str = "") -> Self:  # noqa: ARG003  as above
+        """Keep them as they are."""
+        return cls(doc)
+
+
+Facts_co = TypeVar("Facts_co", bound=FactsModel, covariant=True)
+Model = TypeVar("Model", bound=FactsModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest(Generic[Facts_co]):
+    """What a stage hands over; `facts` is the stage's own model, or UnreadFacts."""
 
     stage: str
     files: tuple[File, ...]
+    facts: Facts_co
     inputs: Mapping[str, str] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
-    # Any: facts are free-form JSON, one shape per stage, described in that stage's docstring.
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the canonical text: sorted keys, so that equal content gives equal bytes."""
@@ -54,9 +84,17 @@ class Manifest:
             ],
             "inputs": dict(self.inputs),
             "measures": {name: m.to_dict() for name, m in self.measures.items()},
-            "facts": dict(self.facts),
+            "facts": self.facts.to_json(),
         }
         return json.dumps(doc, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    def typed(self, model: type[Model], folder: Path) -> Manifest[Model]:
+        """Return the same with its facts read as `model`; `folder` is where it lies.
+
+        Raises ProjectError when they do not fit.
+        """
+        facts = model.from_json(self.facts.to_json(), folder / NAME, key="facts")
+        return Manifest(self.stage, self.files, facts, self.inputs, self.measures)
 
     @property
     def digest(self) -> str:
@@ -99,19 +137,25 @@ def write(
     *,
     inputs: Mapping[str, str],
     measures: Mapping[str, Measure],
-    facts: Mapping[str, Any],  # Any: see Manifest.facts
-) -> Manifest:
+    facts: Model,
+) -> Manifest[Model]:
     """Seal `folder`: digest its files and write the manifest last, in one atomic step."""
-    manifest = Manifest(stage, list_files(folder), inputs, measures, facts)
+    manifest = Manifest(stage, list_files(folder), facts, inputs, measures)
     write_text(folder / NAME, manifest.to_json())
     return manifest
 
 
-def read(folder: Path, *, verify: bool = True) -> Manifest:
-    """Read a sealed folder; with `verify`, hash every file again.
+@overload
+def read(folder: Path, *, verify: bool = True) -> Manifest[UnreadFacts]: ...
+@overload
+def read(folder: Path, facts: type[Model], *, verify: bool = True) -> Manifest[Model]: ...
+def read(
+    folder: Path, facts: type[FactsModel] = UnreadFacts, *, verify: bool = True
+) -> Manifest[FactsModel]:
+    """Read a sealed folder, its facts as the model `facts`; with `verify`, hash every file again.
 
-    Raises ProjectError when there is no manifest, TamperedError when a file is missing, changed
-    or extra.
+    Raises ProjectError when there is no manifest or the facts do not fit the model, TamperedError
+    when a file is missing, changed or extra.
     """
     path = folder / NAME
     if not path.is_file():
@@ -126,14 +170,14 @@ def read(folder: Path, *, verify: bool = True) -> Manifest:
         files=tuple(File(**f) for f in doc["files"]),
         inputs=doc["inputs"],
         measures={name: Measure.from_dict(m) for name, m in doc["measures"].items()},
-        facts=doc["facts"],
+        facts=UnreadFacts(doc["facts"]),
     )
     if verify:
         _verify(folder, manifest)
-    return manifest
+    return manifest.typed(facts, folder)
 
 
-def _verify(folder: Path, manifest: Manifest) -> None:
+def _verify(folder: Path, manifest: Manifest[FactsModel]) -> None:
     listed = {f.path: f for f in manifest.files}
     found = {f.path: f for f in list_files(folder)}
     for path in sorted(listed.keys() | found.keys()):
@@ -162,6 +206,6 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, doc: Any) -> None:  # Any: every JSON document
+def write_json(path: Path, doc: object) -> None:
     """Write a JSON document atomically, sorted, without NaN."""
     write_text(path, json.dumps(doc, indent=1, sort_keys=True, allow_nan=False) + "\n")

@@ -6,7 +6,7 @@ Such a module is marked once, where it is built; copies of it stay marked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -36,11 +36,11 @@ def keep_plain(model: nn.Module) -> None:
     model.register_forward_pre_hook(_plain_inputs)
 
 
-def _plain_inputs(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _plain_inputs(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
     return tuple(_plain(one) for one in inputs)
 
 
-def _plain(value: Any) -> Any:  # Any: whatever forward is given
+def _plain(value: object) -> object:
     """Copy a batch whose strides are not plain.
 
     By its strides and not by `is_contiguous`, which says yes to both formats of a grey image, whose

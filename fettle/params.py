@@ -13,9 +13,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, cast, get_args, get_origin
+from typing import cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from fettle import params_migration, params_text, plugins
@@ -58,7 +59,7 @@ def _override(doc: CommentedMap, override: str) -> None:
         )
     value = params_text.parse(text, f"--set '{override}'", fix=params_text.QUOTE, plain=True)
     params_migration.refuse_former_set(override, key, value)
-    node: Any = doc  # Any: a YAML tree
+    node: object = doc
     *parents, last = key.split(".")
     seen: list[str] = []
     for part in parents:
@@ -73,7 +74,7 @@ def _override(doc: CommentedMap, override: str) -> None:
         _child(node, last, seen, override)
 
 
-def _child(node: Any, part: str, seen: list[str], override: str) -> Any:  # Any: a YAML tree
+def _child(node: object, part: str, seen: list[str], override: str) -> object:
     if (
         isinstance(node, CommentedSeq)
         and part.isascii()
@@ -140,7 +141,7 @@ def _check_models(doc: CommentedMap) -> tuple[Params | None, list[tuple[int, str
     return params, problems + _check_plugins(doc)
 
 
-def _json(doc: Any) -> str:  # Any: a YAML tree
+def _json(doc: object) -> str:
     """Write a tree as JSON; what JSON cannot hold is a problem of its own, see params_text."""
     return json.dumps(doc, default=str, skipkeys=True)
 
@@ -172,7 +173,7 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
     targets = _get(doc, ("targets",))
     for at, target in enumerate(targets if isinstance(targets, list) else []):
         problems += _check_name(doc, "targets", str(target), ("targets", at))
-        if target in targets[:at]:
+        if isinstance(targets, list) and target in targets[:at]:
             text = f"targets[{at}]: '{target}' is listed twice; take one out"
             problems.append((params_text.line(doc, ("targets", at)), text))
     aim = _get(doc, ("compress", "objective", "target"))
@@ -200,7 +201,7 @@ def _check_name(doc: CommentedMap, folder: str, name: str, where: Where) -> list
 
 
 def _check_plugin(
-    doc: CommentedMap, folder: str, name: str, where: Where, options: Any, options_at: Where
+    doc: CommentedMap, folder: str, name: str, where: Where, options: object, options_at: Where
 ) -> list[tuple[int, str]]:
     bad_name = _check_name(doc, folder, name, where)
     if bad_name:
@@ -247,7 +248,7 @@ def _check_trains(doc: CommentedMap, recipe: object) -> list[tuple[int, str]]:
 
 
 def _explain(
-    doc: CommentedMap, model: type[BaseModel], error: Any, prefix: Where
+    doc: CommentedMap, model: type[BaseModel], error: ErrorDetails, prefix: Where
 ) -> tuple[int, str]:
     """Turn one pydantic error into (line, text) with the value got and the nearest name."""
     loc: Where = tuple(error["loc"])
@@ -271,14 +272,14 @@ def _explain(
     return line, f"{_dotted(where)}: {message} (value {_show(error['input'])})"
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fields(model: type[BaseModel], loc: Where) -> list[str]:
     """List the keys allowed at `loc` below `model`."""
-    current: Any = model
+    current: object = model
     for part in loc:
         if isinstance(part, int):
             current = next(iter(get_args(current)), None)
@@ -292,7 +293,7 @@ def _fields(model: type[BaseModel], loc: Where) -> list[str]:
     return []
 
 
-def _get(doc: Any, where: Where) -> Any:  # Any: a YAML tree
+def _get(doc: object, where: Where) -> object:
     for part in where:
         if not isinstance(doc, Mapping) or part not in doc:
             return None
@@ -306,7 +307,7 @@ class _Scope:
     def __init__(self, model: BaseModel, allowed: Sequence[str], name: str) -> None:
         self._model, self._allowed, self._name = model, allowed, name
 
-    def __getattr__(self, key: str) -> Any:  # Any: whatever the field holds
+    def __getattr__(self, key: str) -> object:
         alias = "validate" if key == "validate_" else key
         value = getattr(self._model, key)
         if alias in self._allowed:

@@ -47,12 +47,12 @@ class Migration:
     changes: tuple[str, ...]
 
 
-def former_keys(doc: Any) -> list[Where]:  # Any: a YAML tree
+def former_keys(doc: object) -> list[Where]:
     """List where keys of an earlier schema stand."""
     return [where for pattern in RENAMED for where in _matches(doc, pattern, ())]
 
 
-def _matches(node: Any, pattern: Where, where: Where) -> Iterator[Where]:  # Any: a YAML tree
+def _matches(node: object, pattern: Where, where: Where) -> Iterator[Where]:
     head, rest = pattern[0], pattern[1:]
     if head == ANY:
         items = node.items() if isinstance(node, Mapping) else enumerate(_list(node))
@@ -63,7 +63,7 @@ def _matches(node: Any, pattern: Where, where: Where) -> Iterator[Where]:  # Any
         yield from _matches(node[head], rest, (*where, head)) if rest else [(*where, head)]
 
 
-def _list(node: object) -> Sequence[Any]:  # Any: a YAML tree
+def _list(node: object) -> Sequence[object]:
     return node if isinstance(node, list) else []
 
 
@@ -122,7 +122,7 @@ def _newer(name: str, number: int) -> ParamsError:
     )
 
 
-def refuse_former_set(override: str, key: str, value: Any) -> None:  # Any: a YAML tree
+def refuse_former_set(override: str, key: str, value: object) -> None:
     """Raise ParamsError when a --set names a former key, in its path or in its value."""
     node = value
     for part in reversed(key.split(".")):
@@ -157,7 +157,7 @@ def refuse_former_graph(tree: Path) -> None:
         )
 
 
-def _graph_places(doc: Any) -> Iterator[tuple[int, int, str, str]]:  # Any: a YAML tree
+def _graph_places(doc: object) -> Iterator[tuple[int, int, str, str]]:
     """Yield (line and column from 0, former key, its name now) for each item that names one."""
     stages = doc.get("stages") if isinstance(doc, Mapping) else None
     for stage in stages.values() if isinstance(stages, Mapping) else []:

@@ -11,7 +11,6 @@ import datetime
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -71,7 +70,7 @@ def _not_utf8(path: Path, got: str) -> ParamsError:
     )
 
 
-def parse(text: str, name: str, *, fix: str, plain: bool = False) -> Any:  # Any: a YAML tree
+def parse(text: str, name: str, *, fix: str, plain: bool = False) -> object:
     """Parse YAML 1.2; `name` says whose text it is. `plain` gives values without lines.
 
     Raises ParamsError with the line.
@@ -94,7 +93,7 @@ def parse(text: str, name: str, *, fix: str, plain: bool = False) -> Any:  # Any
     raise ParamsError(f"{name}{place}: not valid YAML", got=got, fix=fix)
 
 
-def line(doc: Any, where: Where) -> int:  # Any: a YAML tree
+def line(doc: object, where: Where) -> int:
     """Find the line (from 1) of the deepest existing part of `where`; 0 when unknown."""
     found = 0
     for part in where:
@@ -111,7 +110,7 @@ def line(doc: Any, where: Where) -> int:  # Any: a YAML tree
     return found
 
 
-def unfit(doc: Any) -> list[tuple[Where, str]]:  # Any: a YAML tree
+def unfit(doc: object) -> list[tuple[Where, str]]:
     """List (where, what is wrong) for every value of a tree that JSON cannot hold."""
     return list(_unfit(doc, (), ()))
 
@@ -121,7 +120,7 @@ def is_endless(found: list[tuple[Where, str]]) -> bool:
     return any(text == ENDLESS for _, text in found)
 
 
-def _unfit(node: Any, where: Where, above: tuple[int, ...]) -> Iterator[tuple[Where, str]]:
+def _unfit(node: object, where: Where, above: tuple[int, ...]) -> Iterator[tuple[Where, str]]:
     if id(node) in above:
         yield where, ENDLESS
     elif isinstance(node, Mapping) and not isinstance(node, str):

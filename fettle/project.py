@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from fettle import manifest, plugins
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
+from fettle.facts.last_run import LastRunDict
 from fettle.hardware import machine_fingerprint
 from fettle.hardware.toolchain_facts import (
     float_runtime_facts,
@@ -92,7 +92,7 @@ class Project:
         """What the last finished run of this tree left: its release and its stages."""
         return self.tree / ".fettle" / "last.json"
 
-    def read_last(self) -> dict[str, Any] | None:  # Any: JSON
+    def read_last(self) -> LastRunDict | None:
         """Read `last`, or None before the first finished run."""
         return json.loads(self.last.read_text()) if self.last.is_file() else None
 
@@ -290,7 +290,7 @@ def refresh_inputs(project: Project, params: Params) -> None:
     code_digest.refresh(project.tree, params, project.state)
 
 
-def _model_files(project: Project, params: Params) -> dict[str, Any]:  # Any: JSON
+def _model_files(project: Project, params: Params) -> dict[str, object]:
     """Digest the user's own model files and code, when the family has any."""
     family = plugins.resolve("families", params.finetune.family, where="finetune.family")
     options = family.Params.model_validate(params.finetune.options, strict=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Recorder(Protocol):
@@ -66,7 +66,7 @@ class JsonlRecorder:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = path.open("w", buffering=1)
 
-    def _event(self, **event: Any) -> None:  # Any: JSON values
+    def _event(self, **event: float | str) -> None:
         self._handle.write(json.dumps({"time": time.time(), **event}) + "\n")
 
     def scalar(self, name: str, value: float, *, step: int = 0) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, Protocol
 
 from fettle.errors import OurFault
+from fettle.manifest import Facts_co, FactsModel
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -42,11 +43,11 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
+class Outputs(Generic[Facts_co]):
     """What goes into the manifest beside the files a stage wrote under `out`."""
 
+    facts: Facts_co  # the stage's own model, of fettle/facts
     measures: Mapping[str, Measure] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)  # Any: see manifest.Manifest.facts
 
 
 class Stage(Protocol):
@@ -58,5 +59,7 @@ class Stage(Protocol):
     # PER_TARGET = True where it runs once a target; CARRIES_SOURCES = True where its artefact holds
     # the text of our code (fettle/staleness/code_digest.py reads both)
 
-    def run(self, params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+    def run(
+        self, params: Params, inputs: Inputs, out: Path, recorder: Recorder
+    ) -> Outputs[FactsModel]:
         """Make the artefact: write only under `out`, read only `inputs` and `params`."""

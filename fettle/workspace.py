@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -151,7 +150,7 @@ def _drop_others(tree: Path, wanted: set[Path]) -> None:
                 (tree / path).rmdir()
 
 
-def inherit_paths(root: Path, tree: Path, composed: Any) -> None:  # Any: a YAML tree
+def inherit_paths(root: Path, tree: Path, composed: object) -> None:
     """Carry the project's local paths (data, model) into a workspace, anew each time.
 
     Left out are those that these very params name themselves, otherwise than the project's own
@@ -177,7 +176,7 @@ def inherit_paths(root: Path, tree: Path, composed: Any) -> None:  # Any: a YAML
         write_text(copy, json.dumps(given, sort_keys=True))
 
 
-def _at(doc: Any, parameter: str) -> str | None:  # Any: a YAML tree
+def _at(doc: object, parameter: str) -> str | None:
     for part in parameter.split("."):
         doc = doc.get(part) if isinstance(doc, dict) else None
     return doc if isinstance(doc, str) else None

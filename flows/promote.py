@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import (
@@ -21,9 +21,18 @@ from prefect.artifacts import (
 
 from fettle.errors import ProjectError
 from fettle.rollout.promotion.rollout_state import is_over
+from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus
 
 LOOK_S = 2.0
-GATE_COLUMNS = ("name", "verdict", "reason", "evidence", "threshold")
+
+
+class Move(TypedDict):
+    """One move of a rollout: when, in seconds since its first, to what, and why."""
+
+    after_s: float
+    state: str
+    weight_percent: float
+    reason: str
 
 
 def _rollout() -> str:
@@ -31,7 +40,7 @@ def _rollout() -> str:
 
 
 @flow(name="promote", flow_run_name=_rollout)
-def promote(folder: str, follow: bool = True) -> dict[str, Any]:  # Any: status.json
+def promote(folder: str, follow: bool = True) -> RolloutStatus:
     """Follow the rollout in `folder` (.fettle/canary/rollouts/ID) until it is over.
 
     Raises ProjectError when there is none.
@@ -46,7 +55,7 @@ def promote(folder: str, follow: bool = True) -> dict[str, Any]:  # Any: status.
     progress = create_progress_artifact(progress=0.0, key="canary-weight", description="weight")
     seen = ""
     while True:
-        status = json.loads((place / "status.json").read_text())
+        status: RolloutStatus = json.loads((place / "status.json").read_text())
         line = f"{status['state']} at {status['weight_percent']:g} %: {status['reason']}"
         if line != seen:
             seen = line
@@ -54,13 +63,13 @@ def promote(folder: str, follow: bool = True) -> dict[str, Any]:  # Any: status.
             _show(status, timeline(place / "journal.jsonl"))
             update_progress_artifact(progress, progress=status["weight_percent"])  # type: ignore[arg-type]  # it returns the id here
         if is_over(status["state"]) or not follow:
-            return dict(status)
+            return status
         time.sleep(LOOK_S)
 
 
-def timeline(journal: Path) -> list[dict[str, Any]]:  # Any: JSON
+def timeline(journal: Path) -> list[Move]:
     """List every move of a rollout: when (seconds since its first), to what, why."""
-    moves: list[dict[str, Any]] = []
+    moves: list[Move] = []
     first, before = 0.0, None
     for line in journal.read_text().splitlines()[1:]:
         doc = json.loads(line)
@@ -80,7 +89,7 @@ def timeline(journal: Path) -> list[dict[str, Any]]:  # Any: JSON
     return moves
 
 
-def _show(status: dict[str, Any], moves: list[dict[str, Any]]) -> None:  # Any: JSON
+def _show(status: RolloutStatus, moves: list[Move]) -> None:
     challenger, champion = status["challenger"], status["champion"] or "none, the first release"
     text = (
         f"# {status['state']} at {status['weight_percent']:g} %\n\n{status['reason']}\n\n"
@@ -88,17 +97,20 @@ def _show(status: dict[str, Any], moves: list[dict[str, Any]]) -> None:  # Any: 
     )
     create_markdown_artifact(text, key="canary", description="The rollout")
     create_table_artifact(
-        [{name: gate[name] for name in GATE_COLUMNS} | _counts(gate) for gate in status["gates"]],
+        [{**gate, **_counts(gate)} for gate in status["gates"]],
         key="canary-gates",
         description="Every gate with both arms' counts",
     )
-    create_table_artifact(moves, key="canary-timeline", description="Every move, and why")
+    create_table_artifact(
+        [dict(move) for move in moves], key="canary-timeline", description="Every move, and why"
+    )
 
 
-def _counts(gate: dict[str, Any]) -> dict[str, str]:  # Any: a gate's JSON
+def _counts(gate: GateRow) -> dict[str, str]:
+    arms = {"champion": gate["champion"], "challenger": gate["challenger"]}
     return {
-        arm: "-" if gate[arm] is None else f"{gate[arm]['events']:g} of {gate[arm]['n']}"
-        for arm in ("champion", "challenger")
+        arm: "-" if tally is None else f"{tally['events']:g} of {tally['n']}"
+        for arm, tally in arms.items()
     }
 
 

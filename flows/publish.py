@@ -10,23 +10,23 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from fettle import manifest
 from fettle.adapters import bento_store, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
+from fettle.facts.last_run import LastRunDict, StageTimeDict
+from fettle.facts.verdict_facts import VerdictFacts
+from fettle.measure import Measure
 from fettle.params import Params
 from fettle.project import Project
 from fettle.release import release_store, signing
-from fettle.report import html_page, report_figures, report_schema
+from fettle.report import html_page, report_figures, report_json
 from fettle.report import report_facts as report_facts
 from fettle.report.markdown_report import markdown
+from fettle.report.report_schema import Facts
 from fettle.rollout.supervisor.state_layout import StateLayout
-
-HEADLINE_QUALITY = ("float", "compressed", "drop")
-HEADLINE_RATIOS = ("params_ratio", "size_ratio", "latency_ratio")
 
 
 def publish(
@@ -34,14 +34,14 @@ def publish(
     tracker: Tracker,
     params: Params,
     sources: git_sources.GitState,
-    stages: Sequence[Mapping[str, Any]],  # Any: JSON, the times of the stages
-) -> dict[str, Any]:
+    stages: Sequence[StageTimeDict],
+) -> LastRunDict:
     """Make the folder, the Bento, the registry's version and the report; return what is kept of the
     run in `.fettle/last.json`.
     """
     package = project.tree / "artifacts" / "package" / "release"
     folder, digest = release_store.publish(package, project.releases)
-    passed = bool(manifest.read(project.tree / "artifacts" / "verdict").facts["passed"])
+    passed = manifest.read(project.tree / "artifacts" / "verdict", VerdictFacts).facts.passed
     tag = bento_store.build(folder, name=params.release.name, version=digest[: manifest.SHORT])
     signing.ensure(folder, bento_store.bento_folder(tag), os.environ)
     data = json.loads((project.tree / "inputs" / "source.json").read_text())
@@ -54,7 +54,7 @@ def publish(
         "gate": "passed" if passed else "not passed",
     }
     version = register(tracker, project, folder, tags, passed=passed)
-    last: dict[str, Any] = {
+    last: LastRunDict = {
         "release": {
             "bento": tag,
             "name": params.release.name,
@@ -87,31 +87,48 @@ def register(
     return tracker.register(name, folder, tags, challenger=passed and busy is None)
 
 
-def headline(doc: Mapping[str, Any]) -> dict[str, float]:  # Any: the report's JSON
+def headline(facts: Facts) -> dict[str, float]:
     """Pick the numbers that MLflow's list of runs shows beside each run; what is unknown is out."""
-    quality, ratios = doc["quality"] or {}, doc["compression"]
-    found = {f"{quality.get('metric')}.{name}": quality.get(name) for name in HEADLINE_QUALITY}
-    return {
-        **{name: one["value"] for name, one in found.items() if one},
-        **{name: ratios[name] for name in HEADLINE_RATIOS if ratios[name] is not None},
+    found: dict[str, Measure | None] = {}
+    if facts.quality:
+        main = facts.quality.main
+        found |= {
+            f"{main.name}.float": main.float_,
+            f"{main.name}.compressed": main.compressed,
+            f"{main.name}.drop": main.drop,
+        }
+    found |= {
+        "params_ratio": facts.compression.params_ratio,
+        "size_ratio": facts.compression.size_ratio,
+        "latency_ratio": facts.compression.latency_ratio,
     }
+    return {name: measure.value for name, measure in found.items() if measure}
 
 
-def _show(project: Project, tracker: Tracker, last: Mapping[str, Any]) -> None:
+def _show(project: Project, tracker: Tracker, last: LastRunDict) -> None:
     """Render the report and hand its facts to the UIs."""
     facts = report_facts.collect(project.tree)
     html = project.tree / "report" / "index.html"
     html_page.render(facts, html)
-    doc = report_schema.to_json(facts)
-    manifest.write_json(html.with_name("report.json"), doc)
+    manifest.write_json(html.with_name("report.json"), report_json.to_json(facts))
     pictures = report_figures.figures(facts, html.parent / "figures")
-    tracker.metrics(headline(doc))
+    tracker.metrics(headline(facts))
     tracker.log_files([html, html.with_name("report.json"), *pictures], "report")
     tracker.finish()
     create_markdown_artifact(markdown(facts), key="release", description="The release")
     create_table_artifact(
-        [{k: t[k] for k in ("target", "verdict", "size_bytes", "reason")} for t in doc["targets"]],
+        [
+            {
+                "target": target.name,
+                "verdict": target.verdict,
+                "size_bytes": target.size_bytes,
+                "reason": target.reason,
+            }
+            for target in facts.targets
+        ],
         key="targets",
         description="Every target with its verdict",
     )
-    create_table_artifact(last["stages"], key="stages", description="Time a stage")
+    create_table_artifact(
+        [dict(stage) for stage in last["stages"]], key="stages", description="Time a stage"
+    )

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -28,6 +27,7 @@ from fettle import params as params_file
 from fettle.adapters import dvc_graph, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.errors import FettleError, OurFault, TransientError, from_record
+from fettle.facts.last_run import LastRunDict, StageTimeDict
 from fettle.project import Project
 from flows.publish import publish
 from flows.stage_events import SAY, StageEvents
@@ -68,7 +68,7 @@ class ReleaseRun:
         """Queue one call of the tracker."""
         self.told.append(self.writer.submit(what, *words))
 
-    def times(self) -> list[dict[str, Any]]:  # Any: JSON
+    def times(self) -> list[StageTimeDict]:
         """Return the stages in order: what each took, and whether the cache had it."""
         return [
             {"name": run.name, "seconds": run.seconds, "cached": run.outcome != "ran"}
@@ -177,7 +177,7 @@ def artifact_folder(tree: Path, stage_name: str) -> Path:
         max_workers=os.cpu_count() or 2
     ),
 )
-def release(root: str, tree: str, force: bool) -> dict[str, Any]:  # Any: JSON, see publish
+def release(root: str, tree: str, force: bool) -> LastRunDict:
     """Run what is stale, then publish the release; returns what `.fettle/last.json` holds."""
     project = Project(Path(root), Path(tree))
     params = params_file.load(project.tree / "params.yaml")

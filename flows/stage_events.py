@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -17,6 +17,19 @@ from fettle.adapters.mlflow_tracking import Tracker
 
 SAY = logging.getLogger("fettle.run")
 EVERY_S = 1.0  # a call of Prefect's API and a batch for MLflow, at most this often
+
+
+class Event(TypedDict, total=False):
+    """One line of a recorder: its kind, and what that kind has (fettle/recorder.py)."""
+
+    kind: Required[str]
+    time: float
+    name: str
+    value: float
+    step: int
+    text: str
+    path: str
+    fraction: float
 
 
 class StageEvents:
@@ -47,7 +60,7 @@ class StageEvents:
         if whole and self._artifact is not None:
             self._tell(functools.partial(update_progress_artifact, self._artifact, progress=100.0))
 
-    def _hand_over(self) -> list[dict[str, Any]]:  # Any: recorder events
+    def _hand_over(self) -> list[Event]:
         events = self._new_lines()
         if events:
             self._tell(self._tracker.events, self._name, events)
@@ -56,7 +69,7 @@ class StageEvents:
                 SAY.info("warning", extra={"warning": (self._name, event["text"])})
         return events
 
-    def _new_lines(self) -> list[dict[str, Any]]:  # Any: recorder events
+    def _new_lines(self) -> list[Event]:
         if not self._path.is_file() or self._path.stat().st_mtime < self._started:
             return []
         with self._path.open() as handle:

@@ -1,1 +1,1 @@
-"""THE COOKBOOK: one stage = one file = one node of dvc.yaml; `fettle stage NAME` runs one."""
+"""Pipeline stages: one stage = one file = one node of dvc.yaml; `fettle stage NAME` runs one."""

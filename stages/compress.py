@@ -6,11 +6,10 @@ reads     ingest, validate (training images to recover on, validation images to 
 writes    model.onnx (input "input", output "logits"), layers.json (what went, layer by layer),
           reference.safetensors (input_pixels uint8 [n, C, S, S] of the first validation images,
           logits float32 [n, classes] that every later form of the model is held to); with
-          `recipe: auto` also search.json (every recipe tried, see fettle/recipes/search_report.py);
+          `recipe: auto` also search.json (every recipe tried: fettle/facts/search_document.py);
           when the family trains also model.safetensors and plan.json (build the plan's family or
           the model's own, apply the plan, load the weights), and sensitivity.json (what the loss
-          says to each block and group of the float model, see
-          fettle/compress/sensitivity_analysis.py)
+          says to each block and group of the float model)
 params    seed, preprocess, finetune (batch, augmentation, weight decay serve recovery too),
           compress, targets (the largest channel multiple), export.calibration_images
 refuses   a model that cannot be traced, cut, trained to a finite loss, or lowered with parity
@@ -18,10 +17,7 @@ refuses   a model that cannot be traced, cut, trained to a finite loss, or lower
 measures, all of the compressed model: accuracy, macro_f1, worst_recall, calibration_error and
 accuracy_drop (against the float model) on validation; params_before, params_after, macs_before,
 macs_after.
-facts: recipe (given or found), steps [{use, params, macs, validation_accuracy, notes, skipped}],
-classes, trains, calibration_digest (over the training images that export calibrates on), parity
-{cosine, max_abs, relative, top1} of model.onnx against the reference; with `recipe: auto` search
-{goal_met, why, truncated, evaluations, recipe_yaml, predictor}.
+facts, layers.json and sensitivity.json: fettle/facts/compress_facts.py.
 
 A kill repeats no finished recipe step and no finished epoch: both are kept in inputs.scratch.
 """
@@ -32,9 +28,8 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -43,6 +38,9 @@ from fettle import manifest
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_statistics, passing_probability
+from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.compress_facts import CompressFacts, LayerTable, SearchSummary
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.hardware.operator_cost_table import Costs
 from fettle.measure import Measure
@@ -65,23 +63,26 @@ MEASURES = False
 REFERENCE_IMAGES_MAX = 256  # above evaluate.parity_images' default; 256 at 64 px RGB is 3 MB
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+@dataclass(frozen=True, slots=True)
+class CompressionData:
+    """What the float model is (finetune's facts), and the images to recover and to score on."""
+
+    facts: FinetuneFacts
+    train: Images
+    validation: Images
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[CompressFacts]:
     """Make the artefact; see the file's docstring."""
-    facts = manifest.read(inputs["finetune"], verify=False).facts
+    facts = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts
     validation = split_reader.images(inputs, params, "validation")
-    calibrating = params.export.calibration_images
-    if facts["trains"]:
+    if facts.trains:
         train = split_reader.images(inputs, params, "train")
-        outputs = compress_module(params, inputs, out, recorder, train, validation)
-    else:
-        train = split_reader.images(inputs, params, "train", most=calibrating)
-        outputs = copy_unchanged(params, inputs["finetune"] / "model.onnx", out, validation)
-    shared = {
-        "classes": facts["classes"],
-        "trains": facts["trains"],
-        "calibration_digest": images_digest(train, calibrating),
-    }
-    return Outputs(measures=outputs.measures, facts={**shared, **outputs.facts})
+        data = CompressionData(facts, train, validation)
+        return compress_module(params, inputs, out, recorder, data=data)
+    train = split_reader.images(inputs, params, "train", most=params.export.calibration_images)
+    data = CompressionData(facts, train, validation)
+    return copy_unchanged(params, inputs["finetune"] / "model.onnx", out, data)
 
 
 def images_digest(images: Images, most: int) -> str:
@@ -98,9 +99,9 @@ def compress_module(
     inputs: Inputs,
     out: Path,
     recorder: Recorder,
-    train: Images,
-    validation: Images,
-) -> Outputs:
+    *,
+    data: CompressionData,
+) -> Outputs[CompressFacts]:
     """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -110,44 +111,47 @@ def compress_module(
     job = recovery_training.CompressionJob(
         params=params,
         recipe=[] if asked == "auto" else asked,
-        facts=manifest.read(inputs["finetune"], verify=False).facts,
+        facts=data.facts,
         weights=inputs["finetune"] / "model.safetensors",
         project=inputs.project,
         scratch=inputs.scratch,
-        train=train,
-        validation=validation,
+        train=data.train,
+        validation=data.validation,
         recorder=recorder,
     )
-    facts: dict[str, Any] = {}  # Any: JSON
+    searched: dict[str, SearchSummary] = {}
     if asked == "auto":
         from fettle.recipes import recipe_search
 
-        searched = recipe_search.search_recipe(
+        result = recipe_search.search_recipe(
             job, passing_probability.count_tested(inputs["validate"]), read_latency_tables(inputs)
         )
-        job = replace(job, recipe=searched.recipe)
-        manifest.write_json(out / "search.json", searched.document)
-        keys = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
-        facts = {"search": {name: searched.document[name] for name in keys}}
+        job = replace(job, recipe=result.recipe)
+        result.document.write(out / "search.json")
+        searched = {"search": result.document.summary()}
     done = recipe_runner.run_recipe(job)
     sensitivity_report.write(job, done.before, out)
-    reference = write_reference(out, validation.pixels, done.after.logits)
+    images = data.validation
+    reference = write_reference(out, images.pixels, done.after.logits)
     parity = recipe_runner.write_artefacts(job, done, out, reference)
     drop = accuracy_statistics.drop(
-        "accuracy", done.before.logits, done.after.logits, validation.labels
+        "accuracy", done.before.logits, done.after.logits, images.labels
     )
     return Outputs(
         measures={
-            **accuracy_statistics.summary(done.after.logits, validation.labels),
+            **accuracy_statistics.summary(done.after.logits, images.labels),
             "accuracy_drop": drop,
             **size_measures(done.before.size, done.after.size),
         },
-        facts={
-            "steps": done.steps,
-            "recipe": [dict(step) for step in job.recipe],
-            "parity": parity.to_dict(),
-            **facts,
-        },
+        facts=CompressFacts(
+            classes=data.facts.classes,
+            trains=True,
+            calibration_digest=images_digest(data.train, params.export.calibration_images),
+            recipe=tuple(job.recipe),
+            steps=tuple(done.steps),
+            parity=AnswerParity(**parity.to_dict()),
+            **searched,
+        ),
     )
 
 
@@ -158,7 +162,9 @@ def read_latency_tables(inputs: Inputs) -> dict[str, Costs]:
     )
 
 
-def copy_unchanged(params: Params, model: Path, out: Path, validation: Images) -> Outputs:
+def copy_unchanged(
+    params: Params, model: Path, out: Path, data: CompressionData
+) -> Outputs[CompressFacts]:
     """Hand an ONNX file on without a change; its reference is ONNX Runtime on that very file."""
     from fettle.hardware import onnx_cost
     from fettle.hardware.runtimes import ort
@@ -166,22 +172,27 @@ def copy_unchanged(params: Params, model: Path, out: Path, validation: Images) -
 
     shutil.copyfile(model, out / "model.onnx")
     session = ort.open(out / "model.onnx", threads=1)
-    normalise = split_reader.preprocess(params).normalise
-    logits = np.concatenate(
-        [session.run(normalise(batch)) for batch in _batches(validation.pixels)]
-    )
-    reference = write_reference(out, validation.pixels, logits)
+    normalise, images = split_reader.preprocess(params).normalise, data.validation
+    logits = np.concatenate([session.run(normalise(batch)) for batch in _batches(images.pixels)])
+    reference = write_reference(out, images.pixels, logits)
     parity = export_onnx.compare_logits(logits[: len(reference)], reference)
-    manifest.write_json(out / "layers.json", [])
+    LayerTable(()).write(out / "layers.json")
     pre = params.preprocess
     cost = onnx_cost.cost(out / "model.onnx", shape=(pre.channels, pre.size_px, pre.size_px))
     size = (cost.parameters, cost.macs)
     return Outputs(
         measures={
-            **accuracy_statistics.summary(logits, validation.labels),
+            **accuracy_statistics.summary(logits, images.labels),
             **size_measures(size, size),
         },
-        facts={"steps": [], "recipe": [], "parity": parity.to_dict()},
+        facts=CompressFacts(
+            classes=data.facts.classes,
+            trains=False,
+            calibration_digest=images_digest(data.train, params.export.calibration_images),
+            recipe=(),
+            steps=(),
+            parity=AnswerParity(**parity.to_dict()),
+        ),
     )
 
 

@@ -3,10 +3,9 @@
 reads     ingest, validate (validation images), finetune (the float model), compress (the plain
           fp32 form, and the reference answers), this target's export; inputs/machine.json,
           inputs/toolchain/TARGET.json, inputs/float_runtimes.json
-writes    profile.json {before, after}: where the time goes in the float model (under ONNX
-          Runtime) and in the candidate (fettle/hardware/kernel_profile.py); answers.safetensors
-          {baseline, candidate: logits [n, classes], labels [n]} on validation, of a candidate that
-          was measured; all else is in the manifest
+writes    profile.json: where the time goes in the float model (under ONNX Runtime) and in the
+          candidate; answers.safetensors {baseline, candidate: logits [n, classes], labels [n]} on
+          validation, of a candidate that was measured; all else is in the manifest
 params    seed, preprocess, evaluate
 refuses   to run on another machine than inputs/machine.json describes. A target that is missing
           here, belongs to other hardware, or does not pay is no failure: its facts say so
@@ -18,12 +17,7 @@ reference, it is faster than the float model under the best of the runtimes (the
 speed-up lies above 1; while it straddles 1, up to nine times the rounds are taken), and it is
 faster or smaller than the plain form. Quality has its budget in `select`.
 
-facts: target, verdict ("ship" | "refused"), evidence ("measured" | "not measured"), reason,
-size_bytes, baseline_size_bytes, plain_size_bytes, parity {cosine, max_abs, top1}, latency_ms {p50,
-p95, p99}, energy (why no joules were measured, else None), best_float (the float model's best
-runtime), without_vnni (int8 ONNX files only: reason, and where measured images, agreement, layers,
-loses; see fettle/evaluation/int8_diagnosis.py), threads, batch_images; None where nothing was
-measured.
+facts and profile.json: fettle/facts/evaluate_facts.py.
 
 measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_error, each also
 with _drop (against the float model, same images) and as baseline_…; churn. Speed:
@@ -43,7 +37,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -61,6 +54,15 @@ from fettle.evaluation import (
 )
 from fettle.evaluation.batch_scoring import predict_logits
 from fettle.evaluation.latency_comparison import Contender
+from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.evaluate_facts import (
+    EvaluateFacts,
+    KernelTimes,
+    LatencyQuantiles,
+    ProfileDocument,
+    WithoutVnni,
+)
+from fettle.facts.export_facts import ExportFacts
 from fettle.hardware import energy_measurement, kernel_profile, peak_memory, precisions
 from fettle.hardware.machine_check import check_machine
 from fettle.hardware.precisions import Precision
@@ -76,8 +78,6 @@ READS = ("ingest", "validate", "finetune", "compress", "export@")
 SECTIONS = ("seed", "preprocess", "evaluate")
 MEASURES = True
 PER_TARGET = True
-
-Facts = dict[str, Any]  # Any: JSON
 
 ANSWERS = "answers.safetensors"
 # RAPL counts in steps of about 1 ms (Hähnel et al. 2012, "Measuring energy consumption for short
@@ -95,12 +95,12 @@ class EvaluationJob:
     recorder: Recorder
     target: Target
     runtime: ModuleType
-    exported: Mapping[str, Any]  # Any: the export's facts
+    exported: ExportFacts
 
     @property
     def entry(self) -> Path:
         """The candidate's file."""
-        return self.inputs["export"] / str(self.exported["entry"])
+        return self.inputs["export"] / str(self.exported.entry)
 
     @property
     def is_plain(self) -> bool:
@@ -113,12 +113,12 @@ class EvaluationJob:
         return precisions.named(self.target.precision)
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[EvaluateFacts]:
     """Make the artefact; see the file's docstring."""
     check_machine(inputs.project / "inputs" / "machine.json")
     name = str(inputs.target)
     target: Target = plugins.resolve("targets", name, where="targets").TARGET
-    exported = manifest.read(inputs["export"], verify=False).facts
+    exported = manifest.read(inputs["export"], ExportFacts, verify=False).facts
     absent = target_refusal.unavailable_reason(name, target, exported)
     if absent:
         return refuse_unmeasured(name, absent, exported)
@@ -138,64 +138,60 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         return refuse_unmeasured(name, refused, exported)
 
 
-# Any: the export's facts
-def refuse_unmeasured(name: str, reason: str, exported: Mapping[str, Any]) -> Outputs:
+def refuse_unmeasured(name: str, reason: str, exported: ExportFacts) -> Outputs[EvaluateFacts]:
     """Refuse for want of evidence: missing evidence never ships."""
-    return Outputs(
-        facts={
-            "target": name,
-            "verdict": "refused",
-            "evidence": "not measured",
-            "reason": reason,
-            "size_bytes": exported.get("size_bytes"),
-            "parity": None,
-            "latency_ms": None,
-        }
-    )
+    return Outputs(facts=EvaluateFacts.unmeasured(name, reason, exported.size_bytes))
 
 
-def measure(job: EvaluationJob, name: str, out: Path) -> Outputs:
+def measure(job: EvaluationJob, name: str, out: Path) -> Outputs[EvaluateFacts]:
     """Measure every figure of the candidate and judge it."""
     contenders = load(job)
-    facts: Facts = {
-        "target": name,
-        "evidence": "measured",
-        "size_bytes": contenders["candidate"].size_bytes,
-        "baseline_size_bytes": contenders["baseline"].size_bytes,
-        "plain_size_bytes": contenders["plain"].size_bytes,
-        "threads": job.params.evaluate.threads,
-        "batch_images": job.params.evaluate.batch_images,
-        "parity": measure_parity(job, contenders["candidate"].session),
-    }
+    sizes = {each: contenders[each].size_bytes for each in ("candidate", "baseline", "plain")}
+    parity = measure_parity(job, contenders["candidate"].session)
     images = split_reader.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
     measures = measure_quality(job, contenders, images, out)
+    other_cpu: dict[str, WithoutVnni] = {}  # no key where it is not asked
     if job.precision.saturates_without_vnni and job.entry.suffix == ".onnx":
-        other_cpu, more = measure_without_vnni(job, contenders["candidate"].session, images)
-        facts["without_vnni"] = other_cpu
+        answers, more = measure_without_vnni(job, contenders["candidate"].session, images)
+        other_cpu = {"without_vnni": answers}
         measures |= more
     section = job.params.evaluate
     job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
     timed = latency_comparison.measure_latency(contenders, job.params, images.pixels)
     measures |= timed.measures
-    facts["best_float"] = timed.best_float
     measures["peak_memory_bytes"] = peak_memory.peak(
         runtime=job.runtime.__name__,
         entry=job.entry,
         threads=section.threads,
         shape=(1, *images.pixels.shape[1:]),
     )
-    joules, facts["energy"] = measure_energy(job, contenders["candidate"].session, images)
+    joules, no_energy = measure_energy(job, contenders["candidate"].session, images)
     measures |= joules
-    measures["size_bytes"] = Measure(value=facts["size_bytes"], unit="bytes", n=1)
-    ships, reason = judge(job, facts, measures)
+    measures["size_bytes"] = Measure(value=sizes["candidate"], unit="bytes", n=1)
+    ships, reason = judge(job, parity, sizes=sizes, best_float=timed.best_float, measures=measures)
     for key, value in measures.items():
         job.recorder.scalar(key, value.value)
-    facts |= {
-        "verdict": "ship" if ships else "refused",
-        "reason": reason,
-        "latency_ms": {q: measures[f"latency_{q}_ms"].value for q in ("p50", "p95", "p99")},
-    }
+    facts = EvaluateFacts(
+        target=name,
+        verdict="ship" if ships else "refused",
+        evidence="measured",
+        reason=reason,
+        size_bytes=sizes["candidate"],
+        parity=parity,
+        latency_ms=LatencyQuantiles(
+            p50=measures["latency_p50_ms"].value,
+            p95=measures["latency_p95_ms"].value,
+            p99=measures["latency_p99_ms"].value,
+        ),
+        baseline_size_bytes=sizes["baseline"],
+        plain_size_bytes=sizes["plain"],
+        threads=section.threads,
+        batch_images=section.batch_images,
+        best_float=timed.best_float,
+        energy=no_energy,
+        **other_cpu,
+    )
     return Outputs(measures=measures, facts=facts)
 
 
@@ -209,7 +205,7 @@ def load(job: EvaluationJob) -> dict[str, Contender]:
         "candidate": (job.runtime, job.entry),
     }
     sizes = {name: path.stat().st_size for name, (_, path) in files.items()}
-    sizes["candidate"] = job.exported["size_bytes"]  # OpenVINO's is two files
+    sizes["candidate"] = job.exported.size_bytes or 0  # OpenVINO's is two files
     return {
         name: Contender(runtime.open(path, threads=threads), sizes[name])
         for name, (runtime, path) in files.items()
@@ -219,7 +215,7 @@ def load(job: EvaluationJob) -> dict[str, Contender]:
     }
 
 
-def measure_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
+def measure_parity(job: EvaluationJob, session: Session) -> AnswerParity:
     """Compare with the reference answers that compress left: source-of-truth logits.
 
     Raises ModelError when an answer is no number.
@@ -236,7 +232,7 @@ def measure_parity(job: EvaluationJob, session: Session) -> dict[str, float]:
             fix="look for an overflow in the model, or drop this target",
         )
     parity = export_onnx.compare_logits(logits, wanted)
-    return {"cosine": parity.cosine, "max_abs": parity.max_abs, "top1": parity.top1}
+    return AnswerParity(cosine=parity.cosine, max_abs=parity.max_abs, top1=parity.top1)
 
 
 def measure_quality(
@@ -284,14 +280,15 @@ def write_profiles(job: EvaluationJob, out: Path) -> None:
         "before": (ort, job.inputs["finetune"] / "model.onnx"),
         "after": (job.runtime, job.entry),
     }
-    profiles = {}
+    profiles: dict[str, KernelTimes] = {}
     for name, (runtime, path) in files.items():
         if hasattr(runtime, "profile"):
             profiler = runtime.profile(path, threads=threads)
             for _ in range(PROFILED_RUNS):
                 profiler.run(batch)
-            profiles[name] = kernel_profile.of_kernels(profiler.kernels()).to_json()
-    manifest.write_json(out / "profile.json", profiles)
+            profile = kernel_profile.of_kernels(profiler.kernels())
+            profiles[name] = KernelTimes.model_validate(profile.to_json(), strict=False)
+    ProfileDocument(**profiles).write(out / "profile.json")
 
 
 def localise(job: EvaluationJob) -> str:
@@ -308,7 +305,7 @@ def localise(job: EvaluationJob) -> str:
 
 def measure_without_vnni(
     job: EvaluationJob, session: Session, images: Images
-) -> tuple[Facts, Mapping[str, Measure]]:
+) -> tuple[WithoutVnni, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
     accuracy, measures = int8_diagnosis.accuracy_without_vnni(
@@ -316,30 +313,37 @@ def measure_without_vnni(
         images=images,
         batch=split_reader.preprocess(job.params).normalise(images.pixels),
         logits=predict_logits(session, job.params, images.pixels),
-        macs=int(job.exported["macs"]),
+        macs=job.exported.macs or 0,
     )
-    if accuracy.get("loses"):
-        job.recorder.note("other_cpu", str(accuracy["reason"]))
+    if accuracy.loses:
+        job.recorder.note("other_cpu", accuracy.reason)
     return accuracy, measures
 
 
-def judge(job: EvaluationJob, facts: Facts, measures: Mapping[str, Measure]) -> tuple[bool, str]:
+def judge(
+    job: EvaluationJob,
+    parity: AnswerParity,
+    *,
+    sizes: Mapping[str, int],
+    best_float: str,
+    measures: Mapping[str, Measure],
+) -> tuple[bool, str]:
     """Decide whether the candidate ships; return that and the sentence that says why."""
-    wrong = acceptance_criteria.parity_failure(job.target.precision, facts["parity"])
+    wrong = acceptance_criteria.parity_failure(job.target.precision, parity)
     if wrong:
         return False, f"{wrong}; {localise(job)}"
     same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
     if job.is_plain and same:
         return True, "it is the float model itself: nothing was compressed"
     floats = acceptance_criteria.Baseline(
-        f"the float model in {facts['best_float']}",
-        facts["baseline_size_bytes"],
+        f"the float model in {best_float}",
+        sizes["baseline"],
         measures["speedup_over_best_float"],
     )
-    faster, reason = acceptance_criteria.is_faster(facts["size_bytes"], floats)
+    faster, reason = acceptance_criteria.is_faster(sizes["candidate"], floats)
     if job.is_plain or not faster:
         return faster, reason
     plain = acceptance_criteria.Baseline(
-        "the plain fp32 form", facts["plain_size_bytes"], measures["speedup_over_plain"]
+        "the plain fp32 form", sizes["plain"], measures["speedup_over_plain"]
     )
-    return acceptance_criteria.pays(facts["size_bytes"], plain)
+    return acceptance_criteria.pays(sizes["candidate"], plain)

@@ -10,14 +10,7 @@ refuses   nothing but unreadable inputs: calibration images that are constant, o
 inputs/toolchain/TARGET.json is a dep: it holds the runtime's versions, and a runtime that was
 missing may be there next time. So is inputs/machine.json: a file may be compiled for one CPU.
 
-facts: target, hardware, runtime, version (of the runtime), precision, dialect; then either refused
-(why the model cannot be had for this target), or entry (None when the runtime is missing, then
-unavailable says why), size_bytes, parameters, macs, and for int8 calibration_images, calibrate (the
-method), calibrate_errors {method: mean squared error of the logits}, kept_float (layers that went
-back to float), disagreement (share of answers that differ from float, on disagreement_images),
-quantized_ops and float_ops {operator: count} (these two for w16, w8 and dynamic_int8 as well).
-For w4: calibration_images, kept_int8 (layers whose weights stay int8), disagreement,
-disagreement_images, quantized_ops (weights in int4 or int8) and float_ops.
+facts: fettle/facts/export_facts.py.
 """
 
 from __future__ import annotations
@@ -25,12 +18,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fettle import plugins
 from fettle.data import split_reader
 from fettle.evaluation import target_refusal
 from fettle.evaluation.batch_scoring import predict_logits
+from fettle.facts.export_facts import ExportFacts
 from fettle.hardware import onnx_cost, precisions
 from fettle.hardware.runtimes import Availability
 from fettle.hardware.targets import Target
@@ -47,7 +40,6 @@ PER_TARGET = True
 
 CALIBRATION_BATCH = 32  # images at once; every activation of one batch is held in memory
 HELD_OUT_MIN = 32  # fewer say little of a share of changed answers
-Facts = dict[str, Any]  # Any: JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ class Calibration:
     count: int
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[ExportFacts]:
     """Make the artefact; see the file's docstring."""
     name = str(inputs.target)
     target: Target = plugins.resolve("targets", name, where="targets").TARGET
@@ -67,14 +59,14 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
     )
     available: Availability = runtime.available()
-    facts: Facts = {
-        "target": name,
-        "hardware": target.hardware,
-        "runtime": target.runtime,
-        "version": available.version,
-        "precision": target.precision,
-        "dialect": target.dialect,
-    }
+    facts = ExportFacts(
+        target=name,
+        hardware=target.hardware,
+        runtime=target.runtime,
+        version=available.version,
+        precision=target.precision,
+        dialect=target.dialect,
+    )
     try:
         model, quantized = to_precision(params, inputs, target, recorder)
         size = params.preprocess.size_px
@@ -87,26 +79,22 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         for left in out.iterdir():
             left.unlink()
         recorder.note("refused", refused)
-        return Outputs(facts={**facts, "refused": refused})
+        return Outputs(facts=facts.model_copy(update={"refused": refused}))
+    made: dict[str, object] = {**quantized, "entry": entry}
     if entry is None:
         shutil.copyfile(model, out / "model.onnx")
-        facts["unavailable"] = f"{available.reason} (install: {available.install})"
+        made["unavailable"] = f"{available.reason} (install: {available.install})"
+    made["size_bytes"] = sum(path.stat().st_size for path in out.iterdir())
+    made |= {"parameters": cost.parameters, "macs": cost.macs}
     return Outputs(
-        facts={
-            **facts,
-            **quantized,
-            "entry": entry,
-            "size_bytes": sum(path.stat().st_size for path in out.iterdir()),
-            "parameters": cost.parameters,
-            "macs": cost.macs,
-        }
+        facts=ExportFacts.model_validate(facts.model_dump(exclude_unset=True) | made, strict=False)
     )
 
 
 def to_precision(
     params: Params, inputs: Inputs, target: Target, recorder: Recorder
-) -> tuple[Path, Facts]:
-    """Return the ONNX in the target's precision, and what quantizing it did."""
+) -> tuple[Path, dict[str, object]]:
+    """Return the ONNX in the target's precision, and the facts of how it was quantized."""
     model = inputs["compress"] / "model.onnx"
     precision = precisions.named(target.precision)
     quantize = precisions.load_quantizer(precision)

@@ -2,15 +2,13 @@
 
 reads     ingest, validate (training and validation images)
 writes    model.onnx (float32; input "input" [batch, C, S, S], output "logits" [batch, classes]),
-          curve.json (one entry an epoch; empty when nothing is trained), and when the family
-          trains model.safetensors (the state dict)
+          curve.json, and when the family trains model.safetensors (the state dict)
 params    seed, preprocess, finetune
 refuses   weights or user code that do not load; a loss that is not finite; a model that does not
           lower to ONNX with parity; an ONNX file that does not fit the images and classes
 
 measures, all on validation: accuracy, macro_f1, worst_recall, calibration_error, recall.<class>.
-facts: family, options (what rebuilds the network; its weights are model.safetensors), classes,
-channels, size_px, trains, epochs, best_epoch, params, parity, notes.
+facts and curve.json: fettle/facts/finetune_facts.py.
 
 Each epoch is kept in inputs.scratch: a killed run goes on, and ends with the same weights. Torch
 is imported only for a family that trains.
@@ -23,16 +21,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fettle import manifest, plugins
+from fettle import plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_statistics
+from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.finetune_facts import CurveEpoch, FinetuneFacts, TrainingCurve
 from fettle.models import export_onnx
-from fettle.params import Params
+from fettle.params import Params, Strict
+from fettle.params_schema import Options
 from fettle.preprocessing import Floats
 from fettle.recipes.training_setup import threads, training_data
 from fettle.recorder import Recorder
@@ -47,6 +48,7 @@ READS = ("ingest", "validate")
 SECTIONS = ("seed", "preprocess", "finetune")
 MEASURES = False
 
+CURVE = "curve.json"
 PARITY_IMAGES_MAX = 64  # of validation; parity is a matter of the graph, not of the data
 # Options that say where weights come from: from here on they come from model.safetensors.
 WEIGHT_OPTIONS = ("path", "weights")
@@ -58,7 +60,7 @@ class FinetuneJob:
 
     params: Params
     family: ModuleType
-    options: Any  # the family's Params: each family has its own class
+    options: Strict  # the family's Params: each family has its own class
     inputs: Inputs
     out: Path
     recorder: Recorder
@@ -66,7 +68,7 @@ class FinetuneJob:
     validation: Images
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[FinetuneFacts]:
     """Make the artefact; see the file's docstring."""
     family = plugins.resolve("families", params.finetune.family, where="finetune.family")
     job = FinetuneJob(
@@ -85,30 +87,22 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     return Outputs(
         measures=accuracy_statistics.summary(logits, labels)
         | {f"recall.{name}": measure for name, measure in recalls.items()},
-        facts={
-            "family": params.finetune.family,
-            "options": _architecture(params.finetune.options),
-            "classes": classes,
-            "channels": params.preprocess.channels,
-            "size_px": params.preprocess.size_px,
-            "trains": family.TRAINS,
-            **facts,
-        },
+        facts=facts,
     )
 
 
-def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
-    """Adopt a trained ONNX file; return its validation logits and its facts (Any: JSON)."""
+def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
+    """Adopt a trained ONNX file; return its validation logits and its facts."""
     adopted = job.family.adopt(
         job.family.path(job.options, job.inputs.project),
         channels=job.params.preprocess.channels,
         size_px=job.params.preprocess.size_px,
         classes=job.train.classes,
-        labels=job.options.labels,
+        labels=job.options.model_dump()["labels"],
     )
     model = job.out / "model.onnx"
     model.write_bytes(adopted.proto.SerializeToString(deterministic=True))
-    manifest.write_json(job.out / "curve.json", [])
+    TrainingCurve(()).write(job.out / CURVE)
     for note in adopted.notes:
         job.recorder.note("onnx_file", note)
     normalise = split_reader.preprocess(job.params).normalise
@@ -118,12 +112,22 @@ def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
             for start in range(0, len(job.validation.pixels), 256)
         ]
     )
-    facts = {"epochs": 0, "params": adopted.parameters, "notes": list(adopted.notes)}
+    facts = FinetuneFacts(
+        family=job.params.finetune.family,
+        options=_architecture(job.params.finetune.options),
+        classes=tuple(job.validation.classes),
+        channels=job.params.preprocess.channels,
+        size_px=job.params.preprocess.size_px,
+        trains=False,
+        epochs=0,
+        params=adopted.parameters,
+        notes=tuple(adopted.notes),
+    )
     return logits, facts
 
 
-def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
-    """Train, save and lower; return the validation logits and the facts (Any: JSON)."""
+def fine_tune(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
+    """Train, save and lower; return the validation logits and the facts."""
     # Read when torch loads its thread pool: idle threads sleep instead of spinning, without which
     # two threads on a busy machine train five times slower than one (measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -158,15 +162,32 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, dict[str, Any]]:
     model.to("cpu")
     logits = inference.logits(model, data.validation_pixels, data.normalise)
     save_file(training_checkpoint.detached(model.state_dict()), job.out / "model.safetensors")
-    manifest.write_json(job.out / "curve.json", [epoch.to_dict() for epoch in fitted.curve])
-    facts = {
-        "epochs": len(fitted.curve),
-        "best_epoch": fitted.best_epoch,
-        "params": sum(p.numel() for p in model.parameters()),
-        "parity": _lower(job, model, logits).to_dict(),
-        "notes": [],
-    }
+    TrainingCurve(tuple(_curve_row(epoch) for epoch in fitted.curve)).write(job.out / CURVE)
+    facts = FinetuneFacts(
+        family=job.params.finetune.family,
+        options=_architecture(job.params.finetune.options),
+        classes=tuple(job.validation.classes),
+        channels=job.params.preprocess.channels,
+        size_px=job.params.preprocess.size_px,
+        trains=True,
+        epochs=len(fitted.curve),
+        best_epoch=fitted.best_epoch,
+        params=sum(p.numel() for p in model.parameters()),
+        parity=AnswerParity(**_lower(job, model, logits).to_dict()),
+        notes=(),
+    )
     return logits, facts
+
+
+def _curve_row(epoch: Epoch) -> CurveEpoch:
+    return CurveEpoch(
+        epoch=epoch.epoch,
+        phase=epoch.phase,
+        train_loss=epoch.train_loss,
+        validation_loss=epoch.validation_loss,
+        validation_accuracy=epoch.validation_accuracy,
+        learning_rate=epoch.learning_rate,
+    )
 
 
 def training_plan(params: Params) -> TrainingPlan:
@@ -241,5 +262,5 @@ def _lower(job: FinetuneJob, model: nn.Module, logits: Floats) -> export_onnx.Pa
     return parity
 
 
-def _architecture(options: dict[str, Any]) -> dict[str, Any]:  # Any: the family's own options
+def _architecture(options: Options) -> Options:
     return {key: value for key, value in options.items() if key not in WEIGHT_OPTIONS}

@@ -4,8 +4,7 @@ Reads:   the source's data (inputs/local.yaml `data`, else the source's `path` o
          it brings itself) and inputs/source.json, which says which content was asked for.
 Writes:  images.parquet (fettle/data/image_table.py SCHEMA), its rows shuffled by the seed.
 Params:  seed, ingest.
-Facts:   {source, digest, rows, unreadable, groups, classes: {label: {train, validation, test}},
-         splits: {train, validation, test: who divided: see `origins`}}.
+Facts:   fettle/facts/ingest_facts.py
 Refuses: a source that no longer has the content of inputs/source.json; data that is missing or
          empty, or has one class only; folders that can be read in two ways; splits of the data's
          own with different classes; a group that the data itself puts in two splits.
@@ -31,6 +30,7 @@ from fettle.data.image_table import SPLITS
 from fettle.data.sources import Item
 from fettle.data.splitting import SplitTable, assign, assign_fold, order_key
 from fettle.errors import DataError, OurFault, ProjectError
+from fettle.facts.ingest_facts import IngestFacts
 from fettle.params import Params
 from fettle.params_schema import SplitParams
 from fettle.recorder import Recorder
@@ -55,7 +55,7 @@ class IngestedImages:
     look: ImageFacts
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[IngestFacts]:
     """Make images.parquet."""
     name = params.ingest.source
     source = plugins.resolve("sources", name, where="ingest.source")
@@ -81,15 +81,15 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         counts_text = ", ".join(f"{name} {counts[name]:,} ({whence[name]})" for name in SPLITS)
         recorder.note("warning", f"the data's own splits are kept, not ingest.split: {counts_text}")
     return Outputs(
-        facts={
-            "source": name,
-            "digest": print_now["digest"],
-            "rows": len(rows),
-            "unreadable": sum(image.look.error is not None for image in images),
-            "groups": len({image.item.group for image in images} - {None}),
-            "classes": count_classes(rows),
-            "splits": whence,
-        }
+        facts=IngestFacts(
+            source=name,
+            digest=str(print_now["digest"]),
+            rows=len(rows),
+            unreadable=sum(image.look.error is not None for image in images),
+            groups=len({image.item.group for image in images} - {None}),
+            classes=count_classes(rows),
+            splits=whence,
+        )
     )
 
 

@@ -13,24 +13,22 @@ does not train (nothing can be compressed before export), and on a target whose 
 or cannot profile. It measures the target of the objective, or every target when it names none.
 
 measures: error_<target>, the largest share by which a prediction was off on whole networks that
-the table did not learn from. facts: checks {target: [{macs, predicted_ms, measured_ms}]},
-not_measured {target: reason}.
+the table did not learn from. facts: fettle/facts/latency_table_facts.py.
 """
 
 from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from fettle import manifest, plugins
 from fettle.errors import ModelError
+from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.latency_table_facts import LatencyTableFacts, PredictedNetwork
 from fettle.hardware import operator_cost_fit, operator_cost_table, precisions, width_sweep
 from fettle.hardware.machine_check import check_machine
 from fettle.hardware.operator_cost_table import Costs
@@ -56,13 +54,16 @@ ROUNDS = 30  # of whole networks; their medians' interval is then about 5 % wide
 RANDOM_IMAGES = 8  # int8 ranges from noise: a latency does not depend on them
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(
+    params: Params, inputs: Inputs, out: Path, recorder: Recorder
+) -> Outputs[LatencyTableFacts]:
     """Make the artefact; see the file's docstring."""
     check_machine(inputs.project / "inputs" / "machine.json")
     names = (
         [params.compress.objective.target] if params.compress.objective.target else params.targets
     )
-    needless = unneeded_reason(params, manifest.read(inputs["finetune"], verify=False).facts)
+    float_model = manifest.read(inputs["finetune"], FinetuneFacts, verify=False)
+    needless = unneeded_reason(params, float_model.facts)
     tables: dict[str, Costs] = {}
     absent: dict[str, str] = {}
     for index, name in enumerate(names):
@@ -90,22 +91,27 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             for name, costs in tables.items()
             if costs.error is not None
         },
-        facts={
-            "checks": {
-                name: [asdict(check) for check in costs.checks] for name, costs in tables.items()
-            },
-            "not_measured": absent,
-        },
+        facts=LatencyTableFacts(
+            checks={name: checked(costs) for name, costs in tables.items()}, not_measured=absent
+        ),
     )
 
 
-def unneeded_reason(
-    params: Params, facts: Mapping[str, Any]
-) -> str | None:  # Any: finetune's facts
+def checked(costs: Costs) -> tuple[PredictedNetwork, ...]:
+    """Return the checks of a table as the facts hold them."""
+    return tuple(
+        PredictedNetwork(
+            macs=check.macs, predicted_ms=check.predicted_ms, measured_ms=check.measured_ms
+        )
+        for check in costs.checks
+    )
+
+
+def unneeded_reason(params: Params, facts: FinetuneFacts) -> str | None:
     """Reason why no stage will read the table, or None."""
     if params.compress.recipe != "auto":
         return "compress.recipe is a list, so nothing is predicted"
-    if not facts["trains"]:
+    if not facts.trains:
         return f"family '{params.finetune.family}' does not train, so nothing is searched"
     return None
 

@@ -11,17 +11,16 @@ refuses   a service that does not exist; a package that is missing, or is not th
           a release that, loaded again, answers otherwise than the file that was chosen
 
 It packages also when the gate did not pass: gate.json says so, and the flow decides.
-facts: {digest, target, passed, size_bytes}.
+facts and release.json: fettle/facts/package_facts.py.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,22 @@ from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import OurFault, ProjectError
 from fettle.evaluation import accuracy_statistics
+from fettle.facts.evaluate_facts import EvaluateFacts
+from fettle.facts.export_facts import ExportFacts
+from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.ingest_facts import IngestFacts
+from fettle.facts.package_facts import (
+    DataOrigin,
+    InputSignature,
+    OutputSignature,
+    PackageFacts,
+    ReleaseDocument,
+    RuntimeEntry,
+)
+from fettle.facts.select_facts import CHOICE, ChoiceDocument
+from fettle.facts.typed_document import TypedDocument
+from fettle.facts.validate_facts import ValidateFacts
+from fettle.facts.verdict_facts import VerdictFacts
 from fettle.hardware.isolated import toolchain
 from fettle.manifest import Manifest
 from fettle.params import Params
@@ -58,30 +73,42 @@ python:
   requirements_txt: "./requirements.txt"
   lock_packages: false # they are pinned already, and locking would need the network
 """
-Json = dict[str, Any]  # Any: a JSON object
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+@dataclass(frozen=True, slots=True)
+class ReleasedRun:
+    """The artefacts that a release is made of; `export` and `exported` are the chosen target's."""
+
+    ingest: Manifest[IngestFacts]
+    validate: Manifest[ValidateFacts]
+    finetune: Manifest[FinetuneFacts]
+    evaluated: Mapping[str, Manifest[EvaluateFacts]]
+    choice: ChoiceDocument
+    verdict: Manifest[VerdictFacts]
+    export: Path
+    exported: Manifest[ExportFacts]
+
+
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[PackageFacts]:
     """Make the artefact; see the file's docstring."""
     release = out / "release"
     release.mkdir()
-    read = {name: manifest.read(path, verify=False) for name, path in inputs.folders.items()}
-    choice = json.loads((inputs["select"] / "choice.json").read_text())
-    exported = read[f"export@{choice['target']}"]
+    read = read_artefacts(inputs)
+    target = read.choice.target
     images = split_reader.images(inputs, params, "validation", most=CHECK_IMAGES)
-    recorder.progress(0.1, f"packaging {choice['target']}")
+    recorder.progress(0.1, f"packaging {target}")
 
-    model_files = copy_model(inputs[f"export@{choice['target']}"], exported, release)
-    code, packages, direct = copy_sources(inputs.project, params, exported, release)
-    logits = predict_logits(inputs[f"export@{choice['target']}"], exported, params, images)
-    kind = "probabilities" if _are_probabilities(logits) else "logits"
-    stated = describe(params, read, exported, images.classes, kind)
-    stated["code"] = code
-    stated["versions"] = {p.name: p.version for p in packages if p.name in {*direct, *STATED}}
+    model_files = copy_model(read, release)
+    code, packages, direct = copy_sources(inputs.project, params, read.exported.facts, release)
+    logits = predict_logits(read, params, images)
+    versions = {p.name: p.version for p in packages if p.name in {*direct, *STATED}}
+    stated = describe(params, read, images.classes, logits).model_copy(
+        update={"code": code, "versions": versions}
+    )
 
     write_facts(release, params, read, images.classes)
     manifest.write_text(
-        release / "card.md", model_card.text(model_card_facts(params, read, choice, stated))
+        release / "card.md", model_card.text(model_card_facts(params, read, stated))
     )
     bill = bill_of_materials_facts(params, read, stated, model_files)
     manifest.write_text(release / "sbom.cdx.json", sbom.text(*bill, packages, direct))
@@ -91,22 +118,42 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     check(release, digest, images, logits)
     recorder.file(release / "card.md")
     size_bytes = sum(f.bytes for f in manifest.list_files(release))
-    passed = bool(read["verdict"].facts["passed"])
-    facts = {"target": choice["target"], "passed": passed, "size_bytes": size_bytes}
-    return Outputs(facts={"digest": digest, **facts})
+    passed = read.verdict.facts.passed
+    return Outputs(
+        facts=PackageFacts(digest=digest, target=target, passed=passed, size_bytes=size_bytes)
+    )
 
 
-def copy_model(export: Path, exported: Manifest, release: Path) -> dict[str, str]:
+def read_artefacts(inputs: Inputs) -> ReleasedRun:
+    """Read what the stages above left; the runner has verified it."""
+    choice = ChoiceDocument.read(inputs["select"] / CHOICE)
+    export = inputs.matrix("export")[choice.target]
+    return ReleasedRun(
+        ingest=manifest.read(inputs["ingest"], IngestFacts, verify=False),
+        validate=manifest.read(inputs["validate"], ValidateFacts, verify=False),
+        finetune=manifest.read(inputs["finetune"], FinetuneFacts, verify=False),
+        evaluated={
+            name: manifest.read(folder, EvaluateFacts, verify=False)
+            for name, folder in inputs.matrix("evaluate").items()
+        },
+        choice=choice,
+        verdict=manifest.read(inputs["verdict"], VerdictFacts, verify=False),
+        export=export,
+        exported=manifest.read(export, ExportFacts, verify=False),
+    )
+
+
+def copy_model(read: ReleasedRun, release: Path) -> dict[str, str]:
     """Copy the chosen target's files to model/; return {path in the release: sha256}."""
-    for file in exported.files:
+    for file in read.exported.files:
         place = release / "model" / file.path
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(export / file.path, place)
-    return {f"model/{file.path}": file.sha256 for file in exported.files}
+        shutil.copyfile(read.export / file.path, place)
+    return {f"model/{file.path}": file.sha256 for file in read.exported.files}
 
 
 def copy_sources(
-    project: Path, params: Params, exported: Manifest, release: Path
+    project: Path, params: Params, exported: ExportFacts, release: Path
 ) -> tuple[str, list[Package], list[str]]:
     """Copy the service and all it imports; return their digest, every package, the direct ones.
 
@@ -121,13 +168,13 @@ def copy_sources(
             fix="set release.service to one of bentos/*",
         )
     package = Path(next(iter(import_module("fettle").__path__)))
-    runtime = f"fettle/hardware/runtimes/{exported.facts['runtime']}.py"  # loaded by name
+    runtime = f"fettle/hardware/runtimes/{exported.runtime}.py"  # loaded by name
     own = {p.stem: p.with_suffix("") for p in folder.glob("*.py")}
     sources = source_closure.closure(
         {"service.py": folder / "service.py", runtime: package.parent / runtime},
         {**own, "fettle": package},
     )
-    files = {**sources.files, **run_elsewhere(str(exported.facts["runtime"]))}
+    files = {**sources.files, **run_elsewhere(exported.runtime)}
     for place, path in files.items():
         (release / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, release / place)
@@ -146,10 +193,11 @@ def run_elsewhere(runtime: str) -> dict[str, Path]:
     return {(place / path.relative_to(toolchain.HERE)).as_posix(): path for path in needed}
 
 
-def predict_logits(export: Path, exported: Manifest, params: Params, images: Images) -> Floats:
+def predict_logits(read: ReleasedRun, params: Params, images: Images) -> Floats:
     """Run the chosen file, where export left it, on the first validation images."""
-    runtime = plugins.resolve("runtimes", exported.facts["runtime"], where="targets")
-    session = runtime.open(export / exported.facts["entry"], threads=1)
+    facts = read.exported.facts
+    runtime = plugins.resolve("runtimes", facts.runtime, where="targets")
+    session = runtime.open(read.export / str(facts.entry), threads=1)
     logits: Floats = session.run(split_reader.preprocess(params).normalise(images.pixels))
     return logits
 
@@ -160,119 +208,122 @@ def _are_probabilities(rows: Floats) -> bool:
 
 
 def describe(
-    params: Params, read: Mapping[str, Manifest], exported: Manifest, classes: list[str], kind: str
-) -> Json:
+    params: Params, read: ReleasedRun, classes: list[str], logits: Floats
+) -> ReleaseDocument:
     """Release description: name, target, runtime, typed signature, where it comes from."""
-    facts, size_px = exported.facts, params.preprocess.size_px
-    shape = [None, params.preprocess.channels, size_px, size_px]
-    ingest = read["ingest"]
-    return {
-        "schema": release_bundle.SCHEMA,
-        "name": params.release.name,
-        "target": facts["target"],
-        "runtime": {
-            "name": facts["runtime"],
-            "entry": f"model/{facts['entry']}",
-            "precision": facts["precision"],
-        },
-        "input": {"dtype": "uint8", "shape": shape, "low": 0, "high": 255},
-        "output": {"kind": kind, "dtype": "float32", "shape": [None, len(classes)]},
-        "data": {
-            "source": ingest.facts["source"],
-            "digest": ingest.facts["digest"],
-            "ingest": ingest.digest,
-            "validate": read["validate"].digest,
-        },
-        "passed": bool(read["verdict"].facts["passed"]),
-    }
+    facts, size_px = read.exported.facts, params.preprocess.size_px
+    return ReleaseDocument(
+        schema_=release_bundle.SCHEMA,
+        name=params.release.name,
+        target=facts.target,
+        runtime=RuntimeEntry(
+            name=facts.runtime, entry=f"model/{facts.entry}", precision=facts.precision
+        ),
+        input=InputSignature(
+            dtype="uint8",
+            shape=(None, params.preprocess.channels, size_px, size_px),
+            low=0,
+            high=255,
+        ),
+        output=OutputSignature(
+            kind="probabilities" if _are_probabilities(logits) else "logits",
+            dtype="float32",
+            shape=(None, len(classes)),
+        ),
+        data=DataOrigin(
+            source=read.ingest.facts.source,
+            digest=read.ingest.facts.digest,
+            ingest=read.ingest.digest,
+            validate_=read.validate.digest,
+        ),
+        passed=read.verdict.facts.passed,
+    )
 
 
-def write_facts(
-    release: Path, params: Params, read: Mapping[str, Manifest], classes: list[str]
-) -> None:
+def write_facts(release: Path, params: Params, read: ReleasedRun, classes: list[str]) -> None:
     """Write preprocess.json, labels.json, gate.json and validation.json."""
     preprocess = split_reader.preprocess(params).to_dict()
     manifest.write_json(release / release_bundle.PREPROCESS, preprocess)
     manifest.write_json(release / release_bundle.LABELS, classes)
-    for name, stage in (("gate.json", "verdict"), ("validation.json", "validate")):
-        measures = {key: m.to_dict() for key, m in read[stage].measures.items()}
-        doc = {**read[stage].facts, "measures": measures, "artifact": read[stage].digest}
-        manifest.write_json(release / name, doc)
+    gate = {**_object(read.verdict), "artifact": read.verdict.digest}
+    manifest.write_json(release / "gate.json", gate)
+    validation = {**_object(read.validate), "artifact": read.validate.digest}
+    manifest.write_json(release / "validation.json", validation)
 
 
-def model_card_facts(
-    params: Params, read: Mapping[str, Manifest], choice: Mapping[str, Any], stated: Json
-) -> model_card.Card:  # Any: choice.json
+def _object(sealed: Manifest[TypedDocument]) -> dict[str, object]:
+    measures = {key: m.to_dict() for key, m in sealed.measures.items()}
+    return {**sealed.facts.to_object(), "measures": measures}
+
+
+def model_card_facts(params: Params, read: ReleasedRun, stated: ReleaseDocument) -> model_card.Card:
     """Model card: its facts."""
-    ingest, verdict = read["ingest"].facts, read["verdict"]
+    ingest, verdict = read.ingest.facts, read.verdict
     rows = [
         model_card.Row(
             target=name,
-            verdict=read[f"evaluate@{name}"].facts["verdict"],
-            reason=read[f"evaluate@{name}"].facts.get("reason"),
-            size_bytes=read[f"evaluate@{name}"].facts.get("size_bytes"),
-            measures=read[f"evaluate@{name}"].measures,
+            verdict=read.evaluated[name].facts.verdict,
+            reason=read.evaluated[name].facts.reason,
+            size_bytes=read.evaluated[name].facts.size_bytes,
+            measures=read.evaluated[name].measures,
         )
         for name in params.targets
     ]
     return model_card.Card(
         name=params.release.name,
-        target=choice["target"],
-        why=choice["why"],
-        family=read["finetune"].facts["family"],
-        passed=stated["passed"],
-        reasons=verdict.facts["reasons"],
+        target=read.choice.target,
+        why=read.choice.why,
+        family=read.finetune.facts.family,
+        passed=stated.passed,
+        reasons=verdict.facts.reasons,
         size_px=params.preprocess.size_px,
         channels=params.preprocess.channels,
-        output=f"{stated['output']['kind']}, turned into probabilities of the classes",
-        source=ingest["source"],
-        data_digest=ingest["digest"],
-        counts=ingest["classes"],
-        quarantined=read["validate"].facts["quarantined"],
+        output=f"{stated.output.kind}, turned into probabilities of the classes",
+        source=ingest.source,
+        data_digest=ingest.digest,
+        counts=ingest.classes,
+        quarantined=read.validate.facts.quarantined,
         measures=verdict.measures,
         rows=rows,
-        licences={
-            "model": read["finetune"].facts.get("licence"),
-            "data": ingest.get("licence"),
-        },
+        licences={"model": read.finetune.facts.licence, "data": ingest.licence},
     )
 
 
 def bill_of_materials_facts(
-    params: Params, read: Mapping[str, Manifest], stated: Json, model_files: Mapping[str, str]
+    params: Params, read: ReleasedRun, stated: ReleaseDocument, model_files: Mapping[str, str]
 ) -> tuple[sbom.ModelComponent, sbom.DatasetComponent]:
     """Bill of materials (SBOM): what it says of the model and of the data."""
-    ingest, verdict = read["ingest"].facts, read["verdict"]
+    ingest, verdict = read.ingest.facts, read.verdict
     named = [*METRICS, *(f"{name}_drop" for name in METRICS)]
     model = sbom.ModelComponent(
         name=params.release.name,
-        family=read["finetune"].facts["family"],
-        target=stated["target"],
+        family=read.finetune.facts.family,
+        target=stated.target,
         files=model_files,
         digest=manifest.digest_of(model_files),
-        licence=read["finetune"].facts.get("licence"),
-        inputs=_typed(stated["input"]),
-        outputs=f"{stated['output']['kind']} {_typed(stated['output'])}",
+        licence=read.finetune.facts.licence,
+        inputs=_typed(stated.input),
+        outputs=f"{stated.output.kind} {_typed(stated.output)}",
         measures={name: verdict.measures[name] for name in named if name in verdict.measures},
     )
     data = sbom.DatasetComponent(
-        source=ingest["source"],
-        digest=ingest["digest"],
-        rows=ingest["rows"],
-        licence=ingest.get("licence"),
+        source=ingest.source,
+        digest=ingest.digest,
+        rows=ingest.rows,
+        licence=ingest.licence,
     )
     return model, data
 
 
-def _typed(part: Json) -> str:
-    sizes = ", ".join("N" if size is None else str(size) for size in part["shape"])
-    return f"{part['dtype']} [{sizes}]"
+def _typed(part: InputSignature | OutputSignature) -> str:
+    sizes = ", ".join("N" if size is None else str(size) for size in part.shape)
+    return f"{part.dtype} [{sizes}]"
 
 
-def seal(release: Path, stated: Json) -> str:
+def seal(release: Path, stated: ReleaseDocument) -> str:
     """Write release.json with the digest of every other file; return the folder's digest."""
     files = {file.path: file.sha256 for file in manifest.list_files(release)}
-    manifest.write_json(release / release_bundle.RELEASE, {**stated, "files": files})
+    stated.model_copy(update={"files": files}).write(release / release_bundle.RELEASE)
     return manifest.tree_digest(release)
 
 

@@ -2,10 +2,7 @@
 
 reads     evaluate of every target, compress (parameters and MACs), validate (the number of test
           images)
-writes    choice.json {target, objective, goal_met, why, budget, chance_min, limits, candidates:
-          [{target, verdict, reason, value, drop, chance, inside_budget, over, size_bytes, speedup,
-          accuracy}]}; over lists the limits of compress.constraints that the file breaks, each as a
-          sentence
+writes    choice.json: what was asked, every target and how it stands
 params    compress.objective, compress.budget, compress.constraints, targets
 refuses   when no target may ship, or the one that objective.target names may not: with every reason
 
@@ -20,7 +17,7 @@ Precisions of one model have the same MACs, so the objective macs falls back to 
 is inside the budget and every limit, the one with fewest limits broken and the best chance is
 chosen, and goal_met is false.
 
-facts: target, goal_met, why.
+facts and choice.json: fettle/facts/select_facts.py.
 """
 
 from __future__ import annotations
@@ -29,7 +26,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from safetensors.numpy import load_file
 
@@ -37,6 +33,9 @@ from fettle import manifest
 from fettle.errors import TargetError
 from fettle.evaluation import passing_probability
 from fettle.evaluation.passing_probability import PassingForecast
+from fettle.facts.asked_goal import AskedBudget, AskedObjective
+from fettle.facts.evaluate_facts import EvaluateFacts
+from fettle.facts.select_facts import CHOICE, ChoiceDocument, ChoiceRow, SelectFacts
 from fettle.manifest import Manifest
 from fettle.measure import Measure
 from fettle.params import Params
@@ -65,11 +64,13 @@ class Candidate:
     over: tuple[str, ...] = ()
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[SelectFacts]:
     """Make the artefact; see the file's docstring."""
     objective, budget = params.compress.objective, params.compress.budget
     folders = inputs.matrix("evaluate")
-    rows = {name: manifest.read(path, verify=False) for name, path in folders.items()}
+    rows = {
+        name: manifest.read(path, EvaluateFacts, verify=False) for name, path in folders.items()
+    }
     compressed = manifest.read(inputs["compress"], verify=False).measures
     broken = {
         name: exceeded_limits(params.compress.constraints, row, compressed)
@@ -91,24 +92,21 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     else:
         chosen, why = nearest_miss(candidates, budget)
     recorder.note("chosen", f"{chosen.target}: {why}")
-    doc = {
-        "target": chosen.target,
-        "objective": objective.recorded(),
-        "budget": budget.model_dump(),
-        "chance_min": candidates[0].foreseen.chance_min,
-        "limits": params.compress.constraints.model_dump(exclude_none=True),
-        "goal_met": bool(inside),
-        "why": why,
-        "candidates": [
-            {
-                **describe(name, sealed, objective.minimise, budget.metric, foreseen[name]),
-                "over": broken[name],
-            }
+    doc = ChoiceDocument(
+        target=chosen.target,
+        objective=AskedObjective.model_validate(objective.recorded()),
+        budget=AskedBudget.model_validate(budget.model_dump()),
+        chance_min=candidates[0].foreseen.chance_min,
+        limits=params.compress.constraints.model_dump(exclude_none=True),
+        goal_met=bool(inside),
+        why=why,
+        candidates=tuple(
+            describe(sealed, params, foreseen[name], over=tuple(broken[name]))
             for name, sealed in rows.items()
-        ],
-    }
-    manifest.write_json(out / "choice.json", doc)
-    return Outputs(facts={"target": chosen.target, "goal_met": bool(inside), "why": why})
+        ),
+    )
+    doc.write(out / CHOICE)
+    return Outputs(facts=SelectFacts(target=chosen.target, goal_met=bool(inside), why=why))
 
 
 def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
@@ -123,7 +121,10 @@ def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingF
 
 
 def shippable(
-    rows: Mapping[str, Manifest], foreseen: Mapping[str, PassingForecast | None], *, on: str | None
+    rows: Mapping[str, Manifest[EvaluateFacts]],
+    foreseen: Mapping[str, PassingForecast | None],
+    *,
+    on: str | None,
 ) -> list[Candidate]:
     """List the targets that may be chosen, in params.yaml's order.
 
@@ -133,21 +134,20 @@ def shippable(
     candidates = [
         Candidate(
             name,
-            int(sealed.facts["size_bytes"]),
+            sealed.facts.size_bytes or 0,
             sealed.measures["speedup"],
             forecast,
             sealed.measures.get("energy_j"),
         )
         for name, sealed in asked.items()
-        if sealed.facts["verdict"] == "ship" and (forecast := foreseen[name]) is not None
+        if sealed.facts.verdict == "ship" and (forecast := foreseen[name]) is not None
     ]
     if candidates:
         return candidates
     reasons = "; ".join(
-        f"{name} is refused ({str(sealed.facts['reason']).rstrip('.')})"
-        for name, sealed in asked.items()
+        f"{name} is refused ({sealed.facts.reason.rstrip('.')})" for name, sealed in asked.items()
     )
-    others = [name for name, sealed in rows.items() if sealed.facts["verdict"] == "ship"]
+    others = [name for name, sealed in rows.items() if sealed.facts.verdict == "ship"]
     if on is not None:
         raise TargetError(
             "the target that compress.objective.target names may not ship",
@@ -169,7 +169,7 @@ def shippable(
 
 
 def exceeded_limits(
-    constraints: Constraints, row: Manifest, compressed: Mapping[str, Measure]
+    constraints: Constraints, row: Manifest[EvaluateFacts], compressed: Mapping[str, Measure]
 ) -> list[str]:
     """List the limits that a measured target breaks; `compressed` holds compress's measures."""
     figures = {
@@ -239,30 +239,29 @@ def _joules(candidate: Candidate) -> float:
     return math.inf if candidate.energy is None else candidate.energy.value
 
 
-# Any: a row of choice.json
 def describe(
-    name: str, sealed: Manifest, minimise: str, metric: str, foreseen: PassingForecast | None
-) -> dict[str, Any]:
+    sealed: Manifest[EvaluateFacts],
+    params: Params,
+    foreseen: PassingForecast | None,
+    *,
+    over: tuple[str, ...],
+) -> ChoiceRow:
     """Return one target's row of choice.json; None where nothing was measured."""
-    drop, facts = sealed.measures.get(f"{metric}_drop"), sealed.facts
-    value = sealed.measures.get(minimise)
-    return {
-        "target": name,
-        "verdict": facts["verdict"],
-        "evidence": facts["evidence"],
-        "reason": facts["reason"],
-        "size_bytes": facts["size_bytes"],
-        "value": value.to_dict() if value else None,
-        "drop": drop.to_dict() if drop else None,
-        "chance": foreseen.chance if foreseen else None,
-        "inside_budget": foreseen.inside if foreseen else None,
-        "accuracy": _dict(sealed.measures.get("accuracy")),
-        "speedup": _dict(sealed.measures.get("speedup")),
-    }
-
-
-def _dict(measure: Measure | None) -> dict[str, Any] | None:  # Any: a Measure's JSON form
-    return dict(measure.to_dict()) if measure else None
+    asked, facts, measures = params.compress, sealed.facts, sealed.measures
+    return ChoiceRow(
+        target=facts.target,
+        verdict=facts.verdict,
+        evidence=facts.evidence,
+        reason=facts.reason,
+        size_bytes=facts.size_bytes,
+        value=measures.get(asked.objective.minimise),
+        drop=measures.get(f"{asked.budget.metric}_drop"),
+        chance=foreseen.chance if foreseen else None,
+        inside_budget=foreseen.inside if foreseen else None,
+        accuracy=measures.get("accuracy"),
+        speedup=measures.get("speedup"),
+        over=over,
+    )
 
 
 def _low(measure: Measure) -> float:

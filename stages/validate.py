@@ -7,8 +7,7 @@ Writes:  rows.parquet (row: the ids that go on), quarantine.parquet (row, rule, 
          as meant).
 Params:  validate; compress.objective, compress.budget, compress.constraints and targets are only
          checked against the row counts, before any training: no output depends on them.
-Facts:   {passed, rows, quarantined, by_rule: {rule: images}, classes: {label: {train, validation,
-         test}}, checks: [{name, passed, observed, rule, failing}]}.
+Facts:   fettle/facts/validate_facts.py, with validation.json
 Refuses: more rows to set aside than validate.quarantine_max_fraction; fewer than two classes; a
          class with fewer than validate.class_images_min usable images or none in some split; too
          many rows without a label; a goal that no model can meet
@@ -30,6 +29,7 @@ from fettle.data.checks import CheckLimits
 from fettle.data.validation_page import document, page, to_show
 from fettle.data.validation_runner import Examination, examine, read_frame
 from fettle.evaluation import goal_feasibility
+from fettle.facts.validate_facts import ValidateFacts
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.recorder import Recorder
@@ -49,7 +49,7 @@ PASSED = pa.schema([("row", pa.string())])
 ASIDE = pa.schema([("row", pa.string()), ("rule", pa.string()), ("reason", pa.string())])
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[ValidateFacts]:
     """Run every check, then write what goes on, what does not, and why."""
     section = params.validate_
     limits = CheckLimits(
@@ -71,7 +71,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
     write_rows(out, result)
     doc = document(result, limits, len(frame))
-    manifest.write_json(out / "validation.json", doc)
+    doc.write(out / "validation.json")
     shown = read_images(images, to_show(result.lines))
     html = page(doc, result.lines, images=shown, css=stylesheet())
     manifest.write_text(out / "validation.html", html)
@@ -79,15 +79,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.note("validation", f"{result.quarantined} of {len(frame)} images set aside")
     tested = sum(splits["test"] for splits in result.classes.values())
     goal_feasibility.check(params, classes=len(result.classes), tested=tested, recorder=recorder)
-    columns = ("name", "passed", "observed", "rule", "failing")
-    facts = {key: doc[key] for key in ("passed", "rows", "quarantined", "by_rule", "classes")}
-    return Outputs(
-        measures=measures(result, len(frame)),
-        facts={
-            **facts,
-            "checks": [{key: check[key] for key in columns} for check in doc["checks"]],
-        },
-    )
+    return Outputs(measures=measures(result, len(frame)), facts=doc.summary())
 
 
 def write_rows(out: Path, result: Examination) -> None:

@@ -3,8 +3,7 @@
 reads     ingest, validate (test images), finetune (the float model), export of every target (the
           chosen one's file is run, by its own runtime), select
 writes    verdict.json (all of it, for a person or a script), metrics.json (plain numbers for `dvc
-          metrics show`), confusion.json {classes, counts: row = true class, column = answer, float:
-          the same of the float model}, predictions.parquet (one row a test image: row, label,
+          metrics show`), confusion.json, predictions.parquet (one row a test image: row, label,
           predicted, probability, float_predicted, float_probability, probabilities and
           float_probabilities in the order of the classes)
 params    preprocess, compress.budget, verdict, targets
@@ -14,17 +13,14 @@ refuses   nothing of its own: a bound that does not hold makes passed false, wit
 measures, on test: float_METRIC, METRIC and METRIC_drop of each metric; recall.CLASS,
 float_recall.CLASS and recall_drop.CLASS; churn; params_ratio, macs_ratio, size_ratio, latency_ratio
 (float model over the shipped file).
-facts: passed, reasons, failed, target, metric (the budget's), budget {status ("met" | "exceeded" |
-"undecided"), bound (one-sided, at the budget's confidence), n_needed}, split, classes, n.
+facts, verdict.json and confusion.json: fettle/facts/verdict_facts.py.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,8 +28,18 @@ import pyarrow.parquet as pq
 from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
+from fettle.errors import OurFault
 from fettle.evaluation import accuracy_budget, accuracy_statistics, per_class_accuracy
 from fettle.evaluation.batch_scoring import predict_logits
+from fettle.facts.export_facts import ExportFacts
+from fettle.facts.select_facts import CHOICE, ChoiceDocument
+from fettle.facts.verdict_facts import (
+    VERDICT,
+    BudgetStatus,
+    ConfusionDocument,
+    VerdictDocument,
+    VerdictFacts,
+)
 from fettle.hardware import onnx_cost
 from fettle.measure import Measure
 from fettle.params import Params
@@ -47,7 +53,6 @@ SECTIONS = ("preprocess", "compress.budget", "verdict", "targets")
 MEASURES = False
 
 SPLIT = "test"
-Json = dict[str, Any]  # Any: a JSON object
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,12 @@ class ShippedTarget:
     """
 
     folder: Path
-    facts: Mapping[str, Any]  # Any: the export's facts
+    facts: ExportFacts
     speedup: Measure
     over: tuple[str, ...] = ()
 
 
-def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs:
+def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[VerdictFacts]:
     """Make the artefact; see the file's docstring."""
     shipped = find_shipped(inputs)
     images = split_reader.images(inputs, params, SPLIT)
@@ -86,17 +91,19 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         *check_limits(measures, params.verdict.limits),
         *check_classes(drops, params.verdict.class_drop_max),
     ]
-    facts = {
-        "passed": all(holds for holds, _ in checks),
-        "reasons": [text for _, text in checks],
-        "failed": [text for holds, text in checks if not holds],
-        "target": shipped.facts["target"],
-        "metric": asked.metric,
-        "budget": asdict(judgement),
-        "split": SPLIT,
-        "classes": images.classes,
-        "n": len(images.ids),
-    }
+    facts = VerdictFacts(
+        passed=all(holds for holds, _ in checks),
+        reasons=tuple(text for _, text in checks),
+        failed=tuple(text for holds, text in checks if not holds),
+        target=shipped.facts.target,
+        metric=asked.metric,
+        budget=BudgetStatus(
+            status=judgement.status, bound=judgement.bound, n_needed=judgement.n_needed
+        ),
+        split=SPLIT,
+        classes=tuple(images.classes),
+        n=len(images.ids),
+    )
     for name, measure in measures.items():
         recorder.scalar(f"{SPLIT}_{name}", measure.value)
     write_documents(out, facts, measures)
@@ -107,13 +114,12 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 def find_shipped(inputs: Inputs) -> ShippedTarget:
     """Read which target select chose, and its export."""
-    choice = json.loads((inputs["select"] / "choice.json").read_text())
-    folder = inputs.matrix("export")[choice["target"]]
-    row = next(row for row in choice["candidates"] if row["target"] == choice["target"])
-    facts = manifest.read(folder, verify=False).facts
-    return ShippedTarget(
-        folder, facts, Measure.from_dict(row["speedup"]), tuple(row.get("over", ()))
-    )
+    choice = ChoiceDocument.read(inputs["select"] / CHOICE)
+    folder, row = inputs.matrix("export")[choice.target], choice.row()
+    if row.speedup is None:
+        raise OurFault(f"{choice.target} was chosen, and its speed-up was never measured")
+    facts = manifest.read(folder, ExportFacts, verify=False).facts
+    return ShippedTarget(folder, facts, row.speedup, row.over)
 
 
 def score(
@@ -121,9 +127,9 @@ def score(
 ) -> tuple[Floats, Floats]:
     """Return the test logits of the float model (ONNX Runtime) and of the shipped file."""
     ort = plugins.resolve("runtimes", "ort", where="the float model")
-    runtime = plugins.resolve("runtimes", shipped.facts["runtime"], where="targets")
+    runtime = plugins.resolve("runtimes", shipped.facts.runtime, where="targets")
     float_model = ort.open(inputs["finetune"] / "model.onnx", threads=1)
-    chosen = runtime.open(shipped.folder / shipped.facts["entry"], threads=1)
+    chosen = runtime.open(shipped.folder / str(shipped.facts.entry), threads=1)
     return predict_logits(float_model, params, images.pixels), predict_logits(
         chosen, params, images.pixels
     )
@@ -156,10 +162,13 @@ def size_and_speed_ratios(
     """Compare the shipped file with the float model: how many times smaller and faster it is."""
     model, size = inputs["finetune"] / "model.onnx", params.preprocess.size_px
     cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
+    facts = shipped.facts
+    if not (facts.parameters and facts.macs and facts.size_bytes):
+        raise OurFault(f"{facts.target} was chosen, and its file was never counted")
     sizes = {
-        "params_ratio": cost.parameters / shipped.facts["parameters"],
-        "macs_ratio": cost.macs / shipped.facts["macs"],
-        "size_ratio": model.stat().st_size / shipped.facts["size_bytes"],
+        "params_ratio": cost.parameters / facts.parameters,
+        "macs_ratio": cost.macs / facts.macs,
+        "size_ratio": model.stat().st_size / facts.size_bytes,
     }
     counted = {name: Measure(value=value, unit="x", n=1) for name, value in sizes.items()}
     return counted | {"latency_ratio": shipped.speedup}
@@ -224,28 +233,27 @@ def _show(measure: Measure) -> str:
     return f"{measure.value:.4f} ({measure.low:.4f} to {measure.high:.4f}, n = {measure.n})"
 
 
-def write_documents(out: Path, facts: Json, measures: Mapping[str, Measure]) -> None:
+def write_documents(out: Path, facts: VerdictFacts, measures: Mapping[str, Measure]) -> None:
     """Write verdict.json with everything, and metrics.json with bare numbers for DVC."""
-    doc = {**facts, "measures": {name: measure.to_dict() for name, measure in measures.items()}}
-    manifest.write_json(out / "verdict.json", doc)
-    plain: Json = {"passed": facts["passed"], "target": facts["target"]}
+    VerdictDocument.of(facts, measures).write(out / VERDICT)
+    plain: dict[str, object] = {"passed": facts.passed, "target": facts.target}
     plain |= {name: measure.value for name, measure in measures.items() if "." not in name}
     manifest.write_json(out / "metrics.json", plain)
 
 
 def write_confusion(out: Path, images: Images, before: Floats, after: Floats) -> None:
     """Write confusion.json: the shipped file's counts, and the float model's beside them."""
-    doc = {
-        "classes": images.classes,
-        "counts": accuracy_statistics.confusion(after, images.labels).tolist(),
-        "float": accuracy_statistics.confusion(before, images.labels).tolist(),
+    counts = {
+        name: accuracy_statistics.confusion(logits, images.labels).tolist()
+        for name, logits in (("counts", after), ("float", before))
     }
-    manifest.write_json(out / "confusion.json", doc)
+    doc = ConfusionDocument.model_validate({"classes": images.classes, **counts}, strict=False)
+    doc.write(out / "confusion.json")
 
 
 def write_predictions(out: Path, images: Images, before: Floats, after: Floats) -> None:
     """Write predictions.parquet: what both models say of each test image."""
-    columns: dict[str, Any] = {  # Any: arrow takes each column's own type
+    columns: dict[str, object] = {  # arrow takes each column's own type
         "row": images.ids,
         "label": [images.classes[class_index] for class_index in images.labels],
     }

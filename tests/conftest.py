@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -17,3 +18,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: a thread each, 
 # that runs elsewhere. Short, because sockets are made in it (108 characters on Linux).
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="fettle-")
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+gc.disable()  # while the tests are imported
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every garbage collection: a tenth of the CPU time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()

@@ -9,7 +9,7 @@ from fettle.errors import ProjectError, TamperedError
 from fettle.measure import Measure
 
 
-def seal(folder: Path) -> manifest.Manifest:
+def seal(folder: Path) -> manifest.Manifest[manifest.UnreadFacts]:
     (folder / "sub").mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"weights")
     (folder / "sub" / "labels.json").write_text("[]")
@@ -18,7 +18,7 @@ def seal(folder: Path) -> manifest.Manifest:
         "compress",
         inputs={"finetune": "ab"},
         measures={"accuracy": Measure(value=0.5, unit="1", n=10, low=0.2, high=0.8)},
-        facts={"classes": ["a", "b"]},
+        facts=manifest.UnreadFacts({"classes": ["a", "b"]}),
     )
 
 

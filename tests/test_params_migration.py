@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from former_params import OLD, ROOT, migrate, refusal
 
 from fettle import params, params_migration
-from fettle import project as projects
-from fettle.adapters import dvc_graph
-from fettle.cli.commands import app
-from fettle.errors import ParamsError, ProjectError
-
-ROOT = Path(__file__).resolve().parent.parent
-OLD = (
-    ROOT / "tests" / "golden" / "params_schema_1.yaml"
-)  # as the last version before schema 2 had it
+from fettle.errors import ProjectError
 
 
 @pytest.fixture
@@ -27,20 +18,6 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy the old file to be params.yaml of the current folder."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copy(OLD, tmp_path / "params.yaml"))
-
-
-def migrate(*files: Path) -> str:
-    """Run the command; return what it says. Its own errors come out as they are."""
-    done = CliRunner().invoke(app, ["migrate", *map(str, files)])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.output
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(ParamsError) as caught:
-        call()
-    return str(caught.value)
 
 
 def loaded(file: Path, *overrides: str) -> params.Params:
@@ -51,9 +28,6 @@ def edit(file: Path, before: str, after: str) -> None:
     text = file.read_text()
     assert before in text
     file.write_text(text.replace(before, after, 1))
-
-
-# what a run says to an old file
 
 
 def test_every_former_key_is_named_with_its_line_and_its_name_now(old: Path) -> None:
@@ -135,9 +109,6 @@ def test_a_set_with_a_former_key_names_the_new_one(override: str, former: str, n
     assert refusal(lambda: loaded(ROOT / "params.yaml", override)) == (
         f"--set '{override}': {former} is now {now}. Fix: name {now}."
     )
-
-
-# the rewrite
 
 
 def test_the_old_file_becomes_the_new_one_value_for_value(old: Path) -> None:
@@ -239,9 +210,6 @@ def test_a_byte_order_mark_the_mode_and_a_link_stay(tmp_path: Path) -> None:
     assert (file.stat().st_mode & 0o777, link.is_symlink()) == (0o640, True)
 
 
-# what is left as it was
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -301,61 +269,6 @@ def test_a_folder_without_params_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ProjectError, match=r"^there is no params\.yaml in .* fettle migrate FILE"):
         migrate()
     assert "no params file at no.yaml" in refusal(lambda: migrate(Path("no.yaml")))
-
-
-# dvc.yaml of an older project
-
-FORMER_GRAPH = """\
-stages:
-  validate:
-    cmd: fettle stage validate
-    params: [validate, compress.also, targets]   # compress.also too
-  select:
-    matrix: {target: [x]}
-    cmd: fettle stage select
-    params:
-      - 'compress.also.macs_max'
-      - params.yaml: [compress.objective.on, seed]
-      - other.yaml: [compress.also]
-"""
-
-
-def test_a_graph_with_a_former_key_is_refused_before_dvc_misses_it(old: Path) -> None:
-    graph = old.with_name("dvc.yaml")
-    graph.write_text(FORMER_GRAPH)
-    with pytest.raises(ProjectError) as caught:
-        dvc_graph.load(old.parent)
-    assert str(caught.value) == (
-        f"{graph} was written by an earlier fettle: got compress.also among a stage's params, in "
-        "line 4; compress.also is now compress.constraints. Fix: run `fettle migrate` in "
-        f"{old.parent}, which rewrites params.yaml and dvc.yaml."
-    )
-
-
-def test_a_graph_goes_with_its_params(old: Path) -> None:
-    graph = old.with_name("dvc.yaml")
-    graph.write_text(FORMER_GRAPH)
-    assert migrate().splitlines()[-3:] == [
-        "dvc.yaml: line 4: compress.also is now compress.constraints",
-        "dvc.yaml: line 9: compress.also is now compress.constraints",
-        "dvc.yaml: line 10: compress.objective.on is now compress.objective.target",
-    ]
-    assert graph.read_text().splitlines()[3:] == [
-        "    params: [validate, compress.constraints, targets]   # compress.also too",
-        "  select:",
-        "    matrix: {target: [x]}",
-        "    cmd: fettle stage select",
-        "    params:",
-        "      - 'compress.constraints.macs_max'",
-        "      - params.yaml: [compress.objective.target, seed]",
-        "      - other.yaml: [compress.also]",
-    ]
-    params_migration.refuse_former_graph(old.parent)
-
-
-def test_what_asks_dvc_nothing_still_works_beside_such_a_graph(old: Path) -> None:
-    old.with_name("dvc.yaml").write_text(FORMER_GRAPH)
-    assert projects.find(old.parent).root == old.parent  # `fettle canary abort`, say
 
 
 def test_reports_keep_the_name_they_began_with() -> None:

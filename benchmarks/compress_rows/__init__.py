@@ -1,1 +1,1 @@
-"""One file a subject: WHAT, GOAL and run(context) -> list[Row]; see benchmarks/compress.py."""
+"""One file a subject: WHAT, GOAL and run(context) -> rows; see benchmarks/compress.py."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import DATA, Context
-from benchmarks.table import Row
 from benchmarks.toolbox import ROOT
 from fettle.evaluation import accuracy_budget
 from fettle.params import load
@@ -24,7 +25,7 @@ REFUSED_MAX = 0.05
 PASSED_MAX = 0.065  # of a nominal 0.05: what the bound's coverage test allows
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Sum what each set's test images would decide."""
     for name in context.data:
         asked, n = load(ROOT / DATA[name][0]).compress.budget, TESTED[name]
@@ -39,14 +40,15 @@ def run(context: Context) -> Iterator[Row]:
             ("true wins refused by the budget", refused, REFUSED_MAX),
             ("true losses let pass by the budget", passed, PASSED_MAX),
         ):
-            yield Row(
+            yield benchmark_row.measured(
                 f"{name}: {what}",
                 max(found),
-                min(found),
-                max(found),
-                "1",
-                n,
-                f"<= {goal:.2g}",
-                max(found) <= goal,
-                note,
+                low=min(found),
+                high=max(found),
+                unit="1",
+                n=n,
+                seeds=(),
+                goal=f"<= {goal:.2g}",
+                holds=max(found) <= goal,
+                note=note,
             )

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import table
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.compress_rows import int8_alone
 from benchmarks.compression import benchmark_recipes
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.evaluation import accuracy_statistics
 from fettle.measure import Measure
 from fettle.quantize.quantizers import weight_int4, weight_int8
@@ -25,13 +25,13 @@ GOAL = ">= 35x at <= 1.0 point"
 GOAL_X, DROP_MAX = 35.0, 0.01
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure each data set: int8, int8 weights alone, int4 weights alone."""
     for name in context.data:
         yield from _of(context.prepare(name))
 
 
-def _of(one: Prepared) -> list[Row]:
+def _of(one: Prepared) -> list[BenchmarkRow]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = benchmark_recipes.make(one, benchmark_recipes.SMALL[one.name], folder / "recipe")
@@ -59,14 +59,14 @@ def _of(one: Prepared) -> list[Row]:
         return rows
 
 
-def _row(one: Prepared, path: Path, drop: Measure, note: str) -> Row:
+def _row(one: Prepared, path: Path, drop: Measure, note: str) -> BenchmarkRow:
     ratio = one.onnx.stat().st_size / path.stat().st_size
-    judged = path.stem == "w4"
-    return table.of_measure(
+    return benchmark_row.of_measure(
         f"{one.name}: file, float over small {path.stem}",
         Measure(value=ratio, unit="x", n=1),
-        goal=f">= {GOAL_X:g} at a drop <= {DROP_MAX:g}" if judged else "none",
-        met=not judged or (ratio >= GOAL_X and drop.value <= DROP_MAX),
+        seeds=[one.params.seed],
+        goal=f">= {GOAL_X:g} at a drop <= {DROP_MAX:g}" if path.stem == "w4" else "",
+        holds=ratio >= GOAL_X and drop.value <= DROP_MAX,
         note=f"{path.stat().st_size:,} bytes; accuracy drops by {drop.value:.4f} "
         f"({drop.low:.4f} to {drop.high:.4f}, n = {drop.n}); {note}",
     )

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks import table
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.evaluation import accuracy_statistics
 from fettle.hardware import latency_measurement, onnx_cost
 from fettle.hardware.runtimes import openvino, ort
@@ -18,13 +18,13 @@ WHAT = "the float model, before any compression"
 GOAL = "none: the base of the others"
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure each data set's float model on its test images and in both fp32 runtimes."""
     for name in context.data:
         yield from _of(context, context.prepare(name))
 
 
-def _of(context: Context, one: Prepared) -> list[Row]:
+def _of(context: Context, one: Prepared) -> list[BenchmarkRow]:
     test = one.images("test")
     sessions = {"ort": ort.open(one.onnx, threads=context.threads)}
     sessions["openvino"] = openvino.open(one.onnx, threads=context.threads)
@@ -50,6 +50,8 @@ def _of(context: Context, one: Prepared) -> list[Row]:
         },
     }
     return [
-        table.of_measure(f"{one.name}: float model, {what}", value, goal="none", met=True)
+        benchmark_row.of_measure(
+            f"{one.name}: float model, {what}", value, seeds=[one.params.seed, context.seed]
+        )
         for what, value in counted.items()
     ]

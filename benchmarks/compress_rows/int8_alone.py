@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from benchmarks import table, toolbox
+from benchmarks import benchmark_row, toolbox
+from benchmarks.benchmark_row import BenchmarkRow
+from benchmarks.compression import benchmark_recipes
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics
 from fettle.hardware import kernel_profile, latency_measurement
@@ -34,6 +35,7 @@ GOAL = ">= the better of ONNX Runtime's and NNCF's int8; <= 0.5x NNCF's time at 
 
 # its accuracy control runs the validation images again for each layer that it puts back
 NNCF_LIMITS = Limits(seconds=3600)
+NNCF_SCRIPT = Path(benchmark_recipes.__file__).with_name("nncf_script.py")
 NNCF = ("nncf==3.4.0", "openvino==2026.4.1", "numpy==2.4.6", "onnx==1.23.2")
 CALIBRATION_IMAGES, CONTROL_IMAGES, BATCH = 256, 1000, 32
 DROP_MAX, TIME_MAX = 0.01, 0.5
@@ -59,7 +61,7 @@ class Made:
     seconds: float
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure each class of network on each data set."""
     for name in context.data:
         for kind, overrides in CLASSES.items():
@@ -67,10 +69,10 @@ def run(context: Context) -> Iterator[Row]:
                 yield from _of(context, context.prepare(name, *overrides), kind)
             except ModelError as err:
                 what = f"{name}, {kind}: int8 alone"
-                yield table.not_measured(what, "x", GOAL, why=str(err))
+                yield benchmark_row.not_measured(what, "x", GOAL, why=str(err))
 
 
-def _of(context: Context, one: Prepared, kind: str) -> list[Row]:
+def _of(context: Context, one: Prepared, kind: str) -> list[BenchmarkRow]:
     with tempfile.TemporaryDirectory() as name:
         folder, threads = Path(name), context.threads
         write_images(one, folder)
@@ -111,45 +113,52 @@ def _of(context: Context, one: Prepared, kind: str) -> list[Row]:
         apart = accuracy_statistics.drop(
             "accuracy", logits["NNCF's, controlled"], logits["ours, minmax"], test.labels
         )
-        title = f"{one.name}, {kind}"
+        title, seeds = f"{one.name}, {kind}", [one.params.seed, context.seed]
         return [
-            *_speed_rows(title, best, gains, drops),
-            _bound_row(title, one, gains, threads),
-            _time_row(title, plain, controlled, drops, apart),
+            *_speed_rows(title, best, gains, drops, seeds),
+            _bound_row(title, one, gains["ours in ort"], threads, seeds),
+            _time_row(title, plain, controlled, drops, apart, seeds),
         ]
 
 
 def _speed_rows(
-    title: str, best: str, gains: Mapping[str, Measure], drops: Mapping[str, Measure]
-) -> list[Row]:
+    title: str,
+    best: str,
+    gains: Mapping[str, Measure],
+    drops: Mapping[str, Measure],
+    seeds: Sequence[int],
+) -> list[BenchmarkRow]:
     ours = {label: one for label, one in gains.items() if label.startswith("ours")}
     rivals = {label: one for label, one in gains.items() if label not in ours}
     to_beat = max(rivals, key=lambda label: rivals[label].value)
     rows = []
     for label, gain in gains.items():
         first = label == max(ours, key=lambda name: ours[name].value)
-        goal = f">= {rivals[to_beat].value:.2f} ({to_beat})" if first else "none"
-        met = not first or gain.value >= rivals[to_beat].value
+        goal = f">= {rivals[to_beat].value:.2f} ({to_beat})" if first else ""
+        holds = gain.value >= rivals[to_beat].value
         drop = drops[label]
         note = f"over {best}; accuracy drops by {drop.value:.4f} (n = {drop.n})"
         what = f"{title}: int8 alone, {label}"
-        rows.append(table.of_measure(what, gain, goal=goal, met=met, note=note))
+        rows.append(
+            benchmark_row.of_measure(what, gain, seeds=seeds, goal=goal, holds=holds, note=note)
+        )
     return rows
 
 
-def _bound_row(title: str, one: Prepared, gains: Mapping[str, Measure], threads: int) -> Row:
+def _bound_row(
+    title: str, one: Prepared, gain: Measure, threads: int, seeds: Sequence[int]
+) -> BenchmarkRow:
     """Say how much of what int8 could gain by the float model's profile it gains."""
     profiler = ort.profile(one.onnx, threads=threads)
     batch = np.zeros((1, *one.shape), np.float32)
     for _ in range(50):
         profiler.run(batch)
     bound = kernel_profile.of_kernels(profiler.kernels()).int8_bound
-    gain = gains["ours in ort"]
-    share = [None if x is None else x / bound for x in (gain.value, gain.low, gain.high)]
-    measure = Measure(value=share[0] or 0.0, unit="1", n=gain.n, low=share[1], high=share[2])
+    low, high = (None if end is None else end / bound for end in (gain.low, gain.high))
+    measure = Measure(value=gain.value / bound, unit="1", n=gain.n, low=low, high=high)
     note = f"of {bound:.2f}x, ours in ort; over the best fp32"
     what = f"{title}: int8 alone, share of Amdahl's bound"
-    return table.of_measure(what, measure, goal="none", met=True, note=note)
+    return benchmark_row.of_measure(what, measure, seeds=seeds, note=note)
 
 
 def _time_row(
@@ -158,7 +167,8 @@ def _time_row(
     controlled: Made,
     drops: Mapping[str, Measure],
     apart: Measure,
-) -> Row:
+    seeds: Sequence[int],
+) -> BenchmarkRow:
     """Compare times at one method of calibration, NNCF's default: ours by measurement takes 3x.
 
     `apart` is what ours loses beside theirs, paired; the same is what its interval reaches 0 for.
@@ -172,11 +182,12 @@ def _time_row(
         f"against {theirs.value:.4f} (n = {ours.n}; {apart.value:.4f} apart, {apart.low:.4f} to "
         f"{apart.high:.4f})"
     )
-    return table.of_measure(
+    return benchmark_row.of_measure(
         f"{title}: accuracy-controlled quantization, our time over NNCF's",
         Measure(value=ratio, unit="x", n=1),
+        seeds=seeds,
         goal=f"<= {TIME_MAX:g}, same drop or better",
-        met=ratio <= TIME_MAX and no_worse,
+        holds=ratio <= TIME_MAX and no_worse,
         note=note,
     )
 
@@ -258,7 +269,7 @@ def _rivals_nncf(one: Prepared, folder: Path, threads: int, *, drop_max: float |
     answer = isolated_worker.ask(
         "NNCF",
         toolbox.venv("nncf", NNCF),
-        Path(__file__).with_name("_nncf_script.py"),
+        NNCF_SCRIPT,
         "quantize",
         {
             "model": str(one.onnx.resolve()),

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import table
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.measure import Measure
 from fettle.params import load
@@ -24,13 +24,13 @@ LARGEST = 0.15
 SECONDS_MAX = 15
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure each data set's table for every target that runs here."""
     for name in context.data:
         yield from _of(context.prepare(name))
 
 
-def _of(one: Prepared) -> list[Row]:
+def _of(one: Prepared) -> list[BenchmarkRow]:
     rows, here = [], json.loads(json.dumps(machine_fingerprint.fingerprint()))
     for target in one.params.targets:
         overrides = ["compress.recipe=auto", f"compress.objective.target={target}"]
@@ -45,20 +45,27 @@ def _of(one: Prepared) -> list[Row]:
         costs = tables.get(target)
         if costs is None or costs.error is None:
             why = "no table" if costs is None else "the widths of this network cannot be changed"
-            rows.append(table.not_measured(what, "1", GOAL, why=why))
+            rows.append(benchmark_row.not_measured(what, "1", GOAL, why=why))
             continue
-        rows.append(_error(what, costs, costs.error))
+        rows.append(_error(what, costs, costs.error, seed=one.params.seed))
         rows.append(
-            table.of_times(f"{one.name}: time of the table, {target}", [seconds], SECONDS_MAX)
+            benchmark_row.of_times(
+                f"{one.name}: time of the table, {target}", [seconds], SECONDS_MAX
+            )
         )
     return rows
 
 
-def _error(what: str, costs: operator_cost_table.Costs, error: float) -> Row:
+def _error(what: str, costs: operator_cost_table.Costs, error: float, *, seed: int) -> BenchmarkRow:
     said = ", ".join(
         f"{check.predicted_ms:.3f} for {check.measured_ms:.3f} ms" for check in costs.checks
     )
     measure = Measure(value=error, unit="1", n=len(costs.checks))
-    return table.of_measure(
-        what, measure, goal=f"<= {LARGEST:g}", met=error <= LARGEST, note=f"predicted {said}"
+    return benchmark_row.of_measure(
+        what,
+        measure,
+        seeds=[seed],
+        goal=f"<= {LARGEST:g}",
+        holds=error <= LARGEST,
+        note=f"predicted {said}",
     )

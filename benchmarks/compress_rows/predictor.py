@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.compress.technique import CompressionContext
 
 WHAT = "predicted against measured loss after a cut, and the order of accuracies after recovery"
@@ -26,7 +27,7 @@ RECOVER_EPOCHS = 2
 RANK_MIN = 0.8
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure on digits, where a recovery takes seconds."""
     if "digits" not in context.data:
         return
@@ -36,20 +37,34 @@ def run(context: Context) -> Iterator[Row]:
     with_loss, with_accuracy = _rank(predicted, lost), _rank(predicted, -accuracy)
     error = float(np.median(np.abs(predicted - lost) / np.maximum(lost, 1e-3)))
     n = len(found)
-    yield _row("rank correlation with the loss after the cut", with_loss, n, RANK_MIN)
-    yield _row("rank correlation with the accuracy lost after recovery", with_accuracy, n, None)
-    what, note = (
-        "predictor, digits: median relative error of the rise",
-        "parts taken as independent",
+    seeds = [context.seed, one.params.seed]
+    cuts = f"{CUTS} seeded random cuts, {RECOVER_EPOCHS} epochs of recovery"
+    yield benchmark_row.measured(
+        "predictor, digits: rank correlation with the loss after the cut",
+        with_loss,
+        unit="1",
+        n=n,
+        seeds=seeds,
+        goal=f">= {RANK_MIN:g}",
+        holds=with_loss >= RANK_MIN,
+        note=cuts,
     )
-    yield Row(what, error, None, None, "1", n, "printed", True, note)
-
-
-def _row(what: str, value: float, n: int, least: float | None) -> Row:
-    goal = "printed" if least is None else f">= {least:g}"
-    met = least is None or value >= least
-    note = f"{CUTS} seeded random cuts, {RECOVER_EPOCHS} epochs of recovery"
-    return Row(f"predictor, digits: {what}", value, None, None, "1", n, goal, met, note)
+    yield benchmark_row.measured(
+        "predictor, digits: rank correlation with the accuracy lost after recovery",
+        with_accuracy,
+        unit="1",
+        n=n,
+        seeds=seeds,
+        note=cuts,
+    )
+    yield benchmark_row.measured(
+        "predictor, digits: median relative error of the rise",
+        error,
+        unit="1",
+        n=n,
+        seeds=seeds,
+        note="parts taken as independent",
+    )
 
 
 def _rank(left: Any, right: Any) -> float:  # Any: numpy arrays
@@ -64,8 +79,8 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
     from fettle.compress import sensitivity_analysis
 
     model = benchmark_training.float_model(one)
-    shop = benchmark_training.workshop(one, model, seed=context.seed)
-    survey = sensitivity_analysis.measure_sensitivity(model, shop)
+    compression = benchmark_training.compression_context(one, model, seed=context.seed)
+    sensitivity = sensitivity_analysis.measure_sensitivity(model, compression)
     rng = np.random.default_rng(context.seed)
     found = []
     for _ in range(CUTS):
@@ -73,20 +88,24 @@ def _cuts(context: Context, one: Prepared) -> list[tuple[float, float, float]]:
         touched = rng.uniform(0, 0.4)
         shares = {
             group.name: float(rng.choice(SHARES)) if rng.uniform() < touched else 1.0
-            for group in survey.groups
+            for group in sensitivity.groups
         }
-        gone = [block.name for block in survey.blocks if rng.uniform() < touched / 2]
-        predicted = sensitivity_analysis.predicted_increase(survey, shares=shares, removed=gone)
+        gone = [block.name for block in sensitivity.blocks if rng.uniform() < touched / 2]
+        predicted = sensitivity_analysis.predicted_increase(
+            sensitivity, shares=shares, removed=gone
+        )
         cut = copy.deepcopy(model)
-        loss = _cut(cut, shop, shares, gone)
-        shop.fit(cut, phase="", epochs=RECOVER_EPOCHS, learning_rate=2e-3, temperature=4, alpha=0.9)
-        found.append((predicted, loss - survey.loss, benchmark_training.accuracy(one, cut)))
+        loss = _cut(cut, compression, shares, gone)
+        compression.fit(
+            cut, phase="", epochs=RECOVER_EPOCHS, learning_rate=2e-3, temperature=4, alpha=0.9
+        )
+        found.append((predicted, loss - sensitivity.loss, benchmark_training.accuracy(one, cut)))
     return found
 
 
 def _cut(
     model: Any,  # Any: nn.Module; torch is imported late
-    shop: CompressionContext,
+    compression: CompressionContext,
     shares: dict[str, float],
     gone: list[str],
 ) -> float:
@@ -103,8 +122,8 @@ def _cut(
     from fettle.compress.compression_plan import CompressionPlan
     from fettle.compress.techniques import prune
 
-    groups, _ = channel_groups.find_groups(model, shop.example, shop.protected)
-    generator = torch.Generator().manual_seed(shop.seed)
+    groups, _ = channel_groups.find_groups(model, compression.example, compression.protected)
+    generator = torch.Generator().manual_seed(compression.seed)
     scores, counts = {}, {}
     for group in groups:
         score = channel_importance.score_channels(group, "l2", generator=generator)
@@ -114,7 +133,7 @@ def _cut(
     plan = prune.cut_groups(model, CompressionPlan(), groups, scores=scores, counts=counts)
     removable_blocks.remove_blocks(model, plan, gone)
     loss = sensitivity_analysis.loss_probe(
-        model, shop.batches(), images_max=sensitivity_analysis.IMAGES
+        model, compression.batches(), images_max=sensitivity_analysis.IMAGES
     ).loss([""])
-    batchnorm_statistics.reestimate(model, shop.batches(), images_max=2048)
+    batchnorm_statistics.reestimate(model, compression.batches(), images_max=2048)
     return loss

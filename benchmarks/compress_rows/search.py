@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.compression import benchmark_search
 from benchmarks.context import Context
-from benchmarks.table import Row
 from fettle.recipes import recipe_search
 from fettle.recorder import MemoryRecorder
 
@@ -41,7 +42,7 @@ class Clock(MemoryRecorder):
             self.ended.append(time.monotonic() - self.started)
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Search once, long; read the curve off its trials."""
     if "digits" not in context.data:
         return
@@ -59,18 +60,22 @@ def run(context: Context) -> Iterator[Row]:
             for row, ended in zip(trials[1:], clock.ended, strict=True)
             if ended <= limit and row.get("drop", 1) <= DROP_MAX and row["chance"] >= chance_min
         ]
+        what = f"digits: times fewer parameters and MACs after {limit} s of search"
+        goal = f">= {REDUCTION_MIN:g}" if limit == 300 else ""
+        ended_by = len([ended for ended in clock.ended if ended <= limit])
+        if not ended_by:
+            yield benchmark_row.not_measured(what, "x", goal, why="no evaluation had ended")
+            continue
         best = max((reduction(root, row) for row in done), default=1.0)
-        goal = f">= {REDUCTION_MIN:g}" if limit == 300 else "printed"
-        yield Row(
-            f"digits: times fewer parameters and MACs after {limit} s of search",
+        yield benchmark_row.measured(
+            what,
             best,
-            None,
-            None,
-            "x",
-            len([ended for ended in clock.ended if ended <= limit]),
-            goal,
-            limit != 300 or best >= REDUCTION_MIN,
-            f"at <= {100 * DROP_MAX:g} point on validation; n counts evaluations",
+            unit="x",
+            n=ended_by,
+            seeds=[one.params.seed],
+            goal=goal,
+            holds=best >= REDUCTION_MIN,
+            note=f"at <= {100 * DROP_MAX:g} point on validation; n counts evaluations",
         )
 
 

@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.compression import benchmark_search
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.evaluation import passing_probability
 from fettle.recipes import recipe_evaluator
 from fettle.recipes.search.pareto_front import hypervolume
@@ -32,7 +33,7 @@ CUTS_MAX, REFERENCE_DROP = 2, 0.05
 SHORT = {"trial_epochs": 1, "final_epochs": 4}
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure on digits; other sets take too long to try everything on."""
     if "digits" in context.data:
         yield from fronts(context.prepare("digits"))
@@ -66,7 +67,7 @@ class Narrow:
         return self.bench.chance(drop)
 
 
-def fronts(one: Prepared) -> Iterator[Row]:
+def fronts(one: Prepared) -> Iterator[BenchmarkRow]:
     """Try everything within two cuts, then search with a fifth of the evaluations."""
     folder = Path(tempfile.mkdtemp(prefix="fettle-front-"))
     whole = benchmark_search.bench(one, folder / "all", SHORT)
@@ -78,23 +79,35 @@ def fronts(one: Prepared) -> Iterator[Row]:
     shares = [_area(found[: at + 1], root) / area for at in range(len(found))]
     needed = next((index + 1 for index, share in enumerate(shares) if share >= SHARE_MIN), None)
     note = f"{len(found)} evaluations of at most {most}"
-    for what, value, unit, goal, met in (
-        (
-            "share of the exhaustive front's hypervolume at a fifth of its evaluations",
-            shares[-1],
-            "1",
-            f">= {SHARE_MIN:g}",
-            shares[-1] >= SHARE_MIN,
-        ),
-        (
-            f"evaluations for {SHARE_MIN:.0%} of the exhaustive front's hypervolume",
-            needed,
-            "evaluations",
-            f"<= {most}, a fifth",
-            needed is not None,
-        ),
-    ):
-        yield Row(f"digits: {what}", value, None, None, unit, total, goal, met, note)
+    seeds = [one.params.seed]
+    yield benchmark_row.measured(
+        "digits: share of the exhaustive front's hypervolume at a fifth of its evaluations",
+        shares[-1],
+        unit="1",
+        n=total,
+        seeds=seeds,
+        goal=f">= {SHARE_MIN:g}",
+        holds=shares[-1] >= SHARE_MIN,
+        note=note,
+    )
+    what = f"digits: evaluations for {SHARE_MIN:.0%} of the exhaustive front's hypervolume"
+    goal = f"<= {most}, a fifth"
+    if needed is None:
+        reason = f"{shares[-1]:.3f} of it after {note}"
+        yield benchmark_row.without_value(
+            what, "evaluations", goal, n=total, seeds=seeds, reason=reason
+        )
+        return
+    yield benchmark_row.measured(
+        what,
+        needed,
+        unit="evaluations",
+        n=total,
+        seeds=seeds,
+        goal=goal,
+        holds=True,
+        note=note,
+    )
 
 
 def everything(bench: Narrow) -> list[Result]:

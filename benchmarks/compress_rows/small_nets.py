@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import table
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.compression import benchmark_recipes
 from benchmarks.compression.benchmark_recipes import Recipe
 from benchmarks.context import Context, Prepared
-from benchmarks.table import Row
 from fettle.evaluation import accuracy_statistics
 from fettle.hardware import latency_measurement
 from fettle.hardware.runtimes import ort
@@ -93,13 +93,13 @@ class Point:
     latency_ms: float
 
 
-def run(context: Context) -> Iterator[Row]:
+def run(context: Context) -> Iterator[BenchmarkRow]:
     """Measure each data set but Fashion-MNIST, whose float model is itself a small net."""
     for name in [name for name in context.data if name != "fashion"]:
         yield from _of(context, context.prepare(name))
 
 
-def _of(context: Context, one: Prepared) -> list[Row]:
+def _of(context: Context, one: Prepared) -> list[BenchmarkRow]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         made = [
@@ -128,24 +128,37 @@ def ours(name: str) -> list[Recipe]:
     return [*students, *CUTS[name]]
 
 
-def _row(one: Prepared, small: Point, ours: Sequence[Point], goal: float, seconds: float) -> Row:
+def _row(
+    one: Prepared, small: Point, ours: Sequence[Point], goal: float, seconds: float
+) -> BenchmarkRow:
     """Compare one small net with the fastest of ours that is at least as accurate."""
     what = f"{one.name}: latency of {small.name} over ours at equal accuracy"
     equal = [point for point in ours if point.accuracy.value >= small.accuracy.value]
     if not equal:
         best = max(point.accuracy.value for point in ours)
-        note = f"none of ours is as accurate: {best:.4f}, {small.accuracy.value:.4f} from scratch"
-        return Row(what, 0.0, 0.0, 0.0, "x", 0, f">= {goal:g}", False, note)
+        reason = f"none of ours is as accurate: {best:.4f}, {small.accuracy.value:.4f} from scratch"
+        return benchmark_row.without_value(
+            what, "x", f">= {goal:g}", n=len(ours), seeds=[one.params.seed], reason=reason
+        )
     fastest = min(equal, key=lambda point: point.latency_ms)
     gain = small.latency_ms / fastest.latency_ms
     note = f"{fastest.name}; {seconds:.0f} s of training for each small net"
-    return Row(what, gain, gain, gain, "x", 1, f">= {goal:g}", gain >= goal, note)
+    return benchmark_row.measured(
+        what,
+        gain,
+        unit="x",
+        n=1,
+        seeds=[one.params.seed],
+        goal=f">= {goal:g}",
+        holds=gain >= goal,
+        note=note,
+    )
 
 
-def _listed(one: Prepared, point: Point) -> Row:
+def _listed(one: Prepared, point: Point) -> BenchmarkRow:
     note = f"p50 {point.latency_ms:.4f} ms in ONNX Runtime, fp32"
     what = f"{one.name}: accuracy on test of {point.name}"
-    return table.of_measure(what, point.accuracy, goal="none", met=True, note=note)
+    return benchmark_row.of_measure(what, point.accuracy, seeds=[one.params.seed], note=note)
 
 
 def _measure(context: Context, one: Prepared, files: dict[str, Path]) -> list[Point]:

@@ -77,7 +77,7 @@ def accuracy(one: Prepared, model: nn.Module) -> float:
     return accuracy_statistics.accuracy(logits, found.labels).value
 
 
-def workshop(one: Prepared, teacher: nn.Module, *, seed: int) -> CompressionContext:
+def compression_context(one: Prepared, teacher: nn.Module, *, seed: int) -> CompressionContext:
     """Compression context as the stage makes it; recovery is distillation from `teacher`."""
 
     def towards(temperature: float, alpha: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:

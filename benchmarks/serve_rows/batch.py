@@ -9,9 +9,9 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmarks import table
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.serving import servers_under_load, wrk_load
-from benchmarks.table import Row
 
 if TYPE_CHECKING:
     from benchmarks.serve import Context
@@ -25,6 +25,7 @@ WORKERS = 2  # as many processes run the bare model as serve it
 # more even. A round in which one worker had them all is the row's low.
 CONNECTIONS = 16
 ROUNDS = 9
+SEED = 20  # of the images that the bare model reads
 
 # The bare model in a process of its own: float batches ready in memory, nothing else.
 BARE = """
@@ -35,7 +36,7 @@ from fettle.serving import release_bundle
 served = release_bundle.load(Path(sys.argv[1]))
 pre = served.preprocess
 shape = ({images}, pre.channels, pre.size_px, pre.size_px)
-batch = pre.normalise(np.random.default_rng(20).integers(0, 256, shape, dtype=np.uint8))
+batch = pre.normalise(np.random.default_rng({seed}).integers(0, 256, shape, dtype=np.uint8))
 end, done = time.monotonic() + float(sys.argv[2]), 0
 while time.monotonic() < end:
     served.session.run(batch)
@@ -44,10 +45,10 @@ print(done / float(sys.argv[2]))
 """
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> list[BenchmarkRow]:
     """Measure both in turn, `ROUNDS` times."""
     if not wrk_load.available():
-        return [table.not_measured(WHAT, "1", GOAL, why=wrk_load.MISSING)]
+        return [benchmark_row.not_measured(WHAT, "1", GOAL, why=wrk_load.MISSING)]
     shares, served, bare = [], [], []
     with servers_under_load.fettle(context.release, context.scratch) as server:
         assert server.raw is not None
@@ -68,17 +69,24 @@ def run(context: Context) -> list[Row]:
             shares.append(served[-1] / bare[-1])
     share = statistics.median(shares)
     return [
-        Row(
+        benchmark_row.measured(
             f"images/s at {IMAGES} a request, share of bare",
-            share, min(shares), max(shares), "1", ROUNDS, f">= {SHARE}", share >= SHARE,
-            f"{statistics.median(served):.0f} of {statistics.median(bare):.0f} images/s",
+            share,
+            low=min(shares),
+            high=max(shares),
+            unit="1",
+            n=ROUNDS,
+            seeds=[SEED],
+            goal=f">= {SHARE}",
+            holds=share >= SHARE,
+            note=f"{statistics.median(served):.0f} of {statistics.median(bare):.0f} images/s",
         )
-    ]  # fmt: skip
+    ]
 
 
 def alone(context: Context) -> float:
     """Return the images/s of `WORKERS` bare processes at once."""
-    words = [sys.executable, "-c", BARE.format(images=IMAGES)]
+    words = [sys.executable, "-c", BARE.format(images=IMAGES, seed=SEED)]
     words += [str(context.release), str(context.seconds)]
     processes = [
         subprocess.Popen(words, cwd=context.root, stdout=subprocess.PIPE, text=True)

@@ -12,9 +12,10 @@ from itertools import count
 
 import psutil
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.serve import Context
-from benchmarks.serving.canary_harness import Theatre
-from benchmarks.table import Row
+from benchmarks.serving.canary_harness import CanaryHarness
 
 WHAT = "chaos: failed user requests, and how soon a decision empties the challenger"
 GOAL = "0 failed of 100,000; 1 s from a decision to the last challenger request, p99"
@@ -23,115 +24,123 @@ PER_S = 200.0
 REQUESTS_A_SECOND = 10_000
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> list[BenchmarkRow]:
     """Measure until so many requests were sent that the goal speaks of."""
     wanted = context.seconds * REQUESTS_A_SECOND
-    with closing(Theatre(context.root, context.release, context.scratch)) as theatre:
-        theatre.open()
-        theatre.ask(PER_S)
+    with closing(CanaryHarness(context.root, context.release, context.scratch)) as harness:
+        harness.open()
+        harness.ask(PER_S)
         began, rounds, failing = time.monotonic(), 0, []
         for number in count(1):
             if (time.monotonic() - began) * PER_S >= wanted and number > 1:
                 break
-            killing(theatre, number)
-            failing.append(broken(theatre, number))
-            promoting(theatre, number)
+            killing(harness, number)
+            failing.append(broken(harness, number))
+            promoting(harness, number)
             rounds = number
-        counts = theatre.answered()
-        gaps = list(emptied(theatre))
-        seen = user_errors_while_failing(theatre, failing)
+        counts = harness.answered()
+        gaps = list(emptied(harness))
+        seen = user_errors_while_failing(harness, failing)
     note = f"{rounds} rounds; statuses {counts['statuses']}, broken links {counts['errors']}"
     worst = sorted(gaps)[min(len(gaps) - 1, int(0.99 * len(gaps)))]
     return [
-        Row(
+        benchmark_row.measured(
             "chaos: failed user requests (promote, abort, kill -9 of canary, worker, controller, "
             "SIGTERM of the old release)",
-            counts["failed"], None, None, "1", counts["sent"], "0", counts["failed"] == 0, note,
+            counts["failed"], unit="1", n=counts["sent"], seeds=(),
+            goal="0", holds=counts["failed"] == 0, note=note,
         ),
-        Row(
-            "chaos: user-visible errors while a canary fails every request",
-            seen[0], None, None, "1", seen[1], "0", seen[0] == 0 and seen[1] > 0,
-            f"n: challenger requests answered 500 and replayed, in {len(failing)} rollouts",
-        ),
-        Row(
+        errors_row(seen, len(failing)),
+        benchmark_row.measured(
             "chaos: decision to the last challenger request, p99",
-            worst, min(gaps), max(gaps), "s", len(gaps), "<= 1", worst <= 1,
-            "by the router's log and the journal's time",
+            worst, low=min(gaps), high=max(gaps), unit="s", n=len(gaps), seeds=(),
+            goal="<= 1", holds=worst <= 1, note="by the router's log and the journal's time",
         ),
     ]  # fmt: skip
 
 
-def killing(theatre: Theatre, number: int) -> None:
+def errors_row(seen: tuple[int, int], rollouts: int) -> BenchmarkRow:
+    """Make the row of what users saw of a challenger that fails: errors, of its requests."""
+    what = "chaos: user-visible errors while a canary fails every request"
+    if not seen[1]:
+        return benchmark_row.not_measured(what, "1", "0", why="the challenger got no request")
+    note = f"n: challenger requests answered 500 and replayed, in {rollouts} rollouts"
+    return benchmark_row.measured(
+        what, seen[0], unit="1", n=seen[1], seeds=(), goal="0", holds=seen[0] == 0, note=note
+    )
+
+
+def killing(harness: CanaryHarness, number: int) -> None:
     """Kill the controller, a worker of the champion, and the challenger; abort."""
-    theatre.start(f"good-{number}a")
-    first = theatre.controller()
+    harness.start(f"good-{number}a")
+    first = harness.controller()
     assert first is not None
     os.kill(first.pid, signal.SIGKILL)
-    theatre.wait(lambda: theatre.controller() not in (None, first), "a new controller")
-    theatre.run_for(3)
-    serving = theatre.place.serving()
+    harness.wait(lambda: harness.controller() not in (None, first), "a new controller")
+    harness.run_for(3)
+    serving = harness.place.serving()
     assert serving is not None
     assert serving.champion is not None
-    server = theatre.arms.find(serving.champion.release)
+    server = harness.arms.find(serving.champion.release)
     assert server is not None
     worker = psutil.Process(server.pid).children(recursive=True)[-1]
     worker.kill()
-    theatre.run_for(5)
+    harness.run_for(5)
     assert serving.challenger is not None
-    theatre.arms.kill(serving.challenger.release)
-    theatre.reach("rolled_back")
-    theatre.start(f"good-{number}b")
-    theatre.run_for(2)
-    theatre.order(verb="abort")
-    theatre.run_for(2)
+    harness.arms.kill(serving.challenger.release)
+    harness.reach("rolled_back")
+    harness.start(f"good-{number}b")
+    harness.run_for(2)
+    harness.order(verb="abort")
+    harness.run_for(2)
 
 
-def broken(theatre: Theatre, number: int) -> str:
+def broken(harness: CanaryHarness, number: int) -> str:
     """Let a challenger fail every request; return its rollout."""
-    rollout = theatre.start(f"failing-{number}")
-    serving = theatre.place.serving()
+    rollout = harness.start(f"failing-{number}")
+    serving = harness.place.serving()
     assert serving is not None
     assert serving.challenger is not None
-    (theatre.place.arms / serving.challenger.release / "break").touch()
-    theatre.reach("rolled_back")
-    theatre.run_for(2)
+    (harness.place.arms / serving.challenger.release / "break").touch()
+    harness.reach("rolled_back")
+    harness.run_for(2)
     return rollout
 
 
-def promoting(theatre: Theatre, number: int) -> None:
+def promoting(harness: CanaryHarness, number: int) -> None:
     """Promote, then end the old release by SIGTERM; the next round meets the promoted one."""
-    theatre.start(f"good-{number}c")
-    serving = theatre.place.serving()
+    harness.start(f"good-{number}c")
+    serving = harness.place.serving()
     assert serving is not None
     assert serving.champion is not None
-    theatre.order(verb="promote")
-    theatre.reach("promoted")
-    old = theatre.arms.find(serving.champion.release)
+    harness.order(verb="promote")
+    harness.reach("promoted")
+    old = harness.arms.find(serving.champion.release)
     assert old is not None
     os.kill(old.pid, signal.SIGTERM)
-    theatre.run_for(5)
+    harness.run_for(5)
 
 
-def lines(theatre: Theatre) -> Iterator[dict[str, object]]:
+def lines(harness: CanaryHarness) -> Iterator[dict[str, object]]:
     """Read the router's log."""
     logs = [
-        *sorted(theatre.place.router.glob("attempts-*.log")),
-        theatre.place.router / "attempts.log",
+        *sorted(harness.place.router.glob("attempts-*.log")),
+        harness.place.router / "attempts.log",
     ]
     for log in logs:
         yield from (json.loads(line) for line in log.read_text().splitlines())
 
 
-def emptied(theatre: Theatre) -> Iterator[float]:
+def emptied(harness: CanaryHarness) -> Iterator[float]:
     """Give the seconds from each rollback or abort to the last request drawn for its challenger."""
     drawn = [
         float(str(line["time"])) - float(str(line["seconds"]))
-        for line in lines(theatre)
+        for line in lines(harness)
         if line["arm"] == "challenger"
     ]
     ends = []
-    for rollout in theatre.place.rollouts():
-        journal = (theatre.place.rollout(rollout) / "journal.jsonl").read_text().splitlines()
+    for rollout in harness.place.rollouts():
+        journal = (harness.place.rollout(rollout) / "journal.jsonl").read_text().splitlines()
         for line in journal[1:]:
             doc = json.loads(line)
             if doc["decision"]["state"]["phase"] in ("rolled_back", "aborted"):
@@ -142,9 +151,9 @@ def emptied(theatre: Theatre) -> Iterator[float]:
         yield max([0.0, *(at - end for at in drawn if end < at < end + 1.9)])
 
 
-def user_errors_while_failing(theatre: Theatre, rollouts: list[str]) -> tuple[int, int]:
+def user_errors_while_failing(harness: CanaryHarness, rollouts: list[str]) -> tuple[int, int]:
     """Count what users saw of the requests that a failing challenger got: errors, requests."""
     failed = [
-        line for line in lines(theatre) if str(line["statuses"]).startswith("500") and rollouts
+        line for line in lines(harness) if str(line["statuses"]).startswith("500") and rollouts
     ]
     return sum(line["status"] != 200 for line in failed), len(failed)

@@ -13,11 +13,11 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import table
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.serving import servers_under_load, wrk_load
 from benchmarks.serving.servers_under_load import Server
 from benchmarks.serving.wrk_load import Load
-from benchmarks.table import Row
 
 if TYPE_CHECKING:
     from benchmarks.serve import Context
@@ -31,10 +31,10 @@ ROUNDS = 3
 Points = dict[str, dict[int, list[Load]]]
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> list[BenchmarkRow]:
     """Sweep every server's connections, one server after another, `ROUNDS` times."""
     if not wrk_load.available():
-        return [table.not_measured(WHAT, "x", GOAL, why=wrk_load.MISSING)]
+        return [benchmark_row.not_measured(WHAT, "x", GOAL, why=wrk_load.MISSING)]
     points: Points = {}
     found: dict[str, tuple[str, float]] = {}
     for at in range(ROUNDS):
@@ -80,7 +80,7 @@ def best(body: bytes) -> tuple[str, float]:
     return doc[0]["label"], doc[0]["probability"]
 
 
-def compare(ours: dict[int, list[Load]], name: str, theirs: dict[int, list[Load]]) -> Row:
+def compare(ours: dict[int, list[Load]], name: str, theirs: dict[int, list[Load]]) -> BenchmarkRow:
     """Make the row of one rival: the median over rounds, its spread, and the two points."""
     ratios = []
     for at in range(ROUNDS):
@@ -89,10 +89,11 @@ def compare(ours: dict[int, list[Load]], name: str, theirs: dict[int, list[Load]
         reached = max((one.per_second for one in within), default=0.0)
         ratios.append(reached / peak.per_second)
     ratio = statistics.median(ratios)
-    return Row(
+    return benchmark_row.measured(
         f"requests/s, times {name}'s at equal p99",
-        ratio, min(ratios), max(ratios), "x", ROUNDS, f">= {TIMES}", ratio >= TIMES,
-        f"fettle {peak_of(ours)}; {name} {peak_of(theirs)}",
+        ratio, low=min(ratios), high=max(ratios), unit="x", n=ROUNDS, seeds=(),
+        goal=f">= {TIMES}", holds=ratio >= TIMES,
+        note=f"fettle {peak_of(ours)}; {name} {peak_of(theirs)}",
     )  # fmt: skip
 
 

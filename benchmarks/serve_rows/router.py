@@ -7,9 +7,10 @@ import statistics
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.serve import Context
-from benchmarks.serving.canary_harness import Theatre
-from benchmarks.table import Row
+from benchmarks.serving.canary_harness import CanaryHarness
 from fettle.rollout.router import access_log, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
 
@@ -22,30 +23,30 @@ DRAWS_A_SECOND = 10_000  # of `--seconds`: 100,000 by default
 USERS = 500
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> list[BenchmarkRow]:
     """Measure the three on one scratch folder."""
-    with closing(Theatre(context.root, context.release, context.scratch)) as theatre:
-        theatre.open()
-        added = overhead(theatre, context.seconds)
+    with closing(CanaryHarness(context.root, context.release, context.scratch)) as harness:
+        harness.open()
+        added = overhead(harness, context.seconds)
     folder = context.scratch / "draws"
     folder.mkdir()
     return [*added, *draws(folder, int(context.seconds * DRAWS_A_SECOND))]
 
 
-def overhead(theatre: Theatre, seconds: float) -> list[Row]:
+def overhead(harness: CanaryHarness, seconds: float) -> list[BenchmarkRow]:
     """Ask the champion by the router and directly, in turn; compare the quantiles."""
-    serving = theatre.place.serving()
+    serving = harness.place.serving()
     assert serving is not None
     assert serving.champion is not None
-    server = theatre.arms.find(serving.champion.release)
+    server = harness.arms.find(serving.champion.release)
     assert server is not None
     gaps: dict[str, list[float]] = {"p50_ms": [], "p99_ms": []}
     for _ in range(ROUNDS):
         seen = []
-        for port in (server.port, theatre.port):
-            theatre.ask(PER_S, port=port, labels=False)
-            theatre.run_for(seconds)
-            seen.append(theatre.answered())
+        for port in (server.port, harness.port):
+            harness.ask(PER_S, port=port, labels=False)
+            harness.run_for(seconds)
+            seen.append(harness.answered())
         for name, found in gaps.items():
             found.append(seen[1][name] - seen[0][name])
     rows = []
@@ -53,16 +54,17 @@ def overhead(theatre: Theatre, seconds: float) -> list[Row]:
         found = gaps[name]
         median = statistics.median(found)
         rows.append(
-            Row(
+            benchmark_row.measured(
                 f"router: added to the {name.removesuffix('_ms')} at {PER_S:g} requests/s",
-                median, min(found), max(found), "ms", len(found), f"<= {goal:g}", median <= goal,
-                f"rounds of {seconds:g} s, direct and by the router in turn",
+                median, low=min(found), high=max(found), unit="ms", n=len(found), seeds=(),
+                goal=f"<= {goal:g}", holds=median <= goal,
+                note=f"rounds of {seconds:g} s, direct and by the router in turn",
             )
         )  # fmt: skip
     return rows
 
 
-def draws(folder: Path, count: int) -> list[Row]:
+def draws(folder: Path, count: int) -> list[BenchmarkRow]:
     """Draw against nginx's own control port as both servers: only the draw is of interest."""
     port, control = model_servers.free_ports(2)
     router = nginx_process.Nginx(
@@ -89,13 +91,13 @@ def draws(folder: Path, count: int) -> list[Row]:
     error = abs(100 * share - SPLIT_PERCENT)
     kept = 100 * (1 - moved / (3 * USERS))
     return [
-        Row(
+        benchmark_row.measured(
             f"router: split error at {SPLIT_PERCENT:g} %",
-            error, None, None, "points", count, "<= 0.5", error <= 0.5,
+            error, unit="points", n=count, seeds=(), goal="<= 0.5", holds=error <= 0.5,
         ),
-        Row(
+        benchmark_row.measured(
             "router: keys that keep their arm, at a weight and while it grows (5, 20, 60 %)",
-            kept, None, None, "%", 3 * USERS, "100", moved == 0,
+            kept, unit="%", n=3 * USERS, seeds=(), goal="100", holds=moved == 0,
         ),
     ]  # fmt: skip
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks import table
+from benchmarks import benchmark_row
+from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.serving import servers_under_load, wrk_load
-from benchmarks.table import Row
 
 if TYPE_CHECKING:
     from benchmarks.serve import Context
@@ -18,10 +18,10 @@ CONNECTIONS = (1, 4, 8, 16, 32, 64)  # 64: what the server states to take at onc
 ROUNDS = 3
 
 
-def run(context: Context) -> list[Row]:
+def run(context: Context) -> list[BenchmarkRow]:
     """Sweep the connections `ROUNDS` times; the best point and the highest are rows."""
     if not wrk_load.available():
-        return [table.not_measured(WHAT, "requests/s", GOAL, why=wrk_load.MISSING)]
+        return [benchmark_row.not_measured(WHAT, "requests/s", GOAL, why=wrk_load.MISSING)]
     with servers_under_load.fettle(context.release, context.scratch) as server:
         assert server.raw is not None
         wrk_load.measure(server.raw, connections=8, seconds=2, scratch=context.scratch)  # warm
@@ -40,23 +40,32 @@ def run(context: Context) -> list[Row]:
     rows = [point(loads) for loads in found.values()]
     refused = sum(load.refused + load.broken for loads in found.values() for load in loads)
     sent = sum(load.requests for loads in found.values() for load in loads)
-    lost = Row("requests refused or broken", refused, refused, refused, "1", sent, "0", not refused)
+    lost = benchmark_row.measured(
+        "requests refused or broken",
+        refused,
+        unit="1",
+        n=sent,
+        seeds=(),
+        goal="0",
+        holds=not refused,
+    )
     return [*rows, lost]
 
 
-def point(loads: list[wrk_load.Load]) -> Row:
+def point(loads: list[wrk_load.Load]) -> BenchmarkRow:
     """Make the row of one number of connections: the median round, its p99 as a note."""
     ranked = sorted(loads, key=lambda one: one.per_second)
     middle = ranked[len(ranked) // 2]
     goal = f">= {AT_LEAST:g}" if middle.connections >= 8 else ""
-    return Row(
+    return benchmark_row.measured(
         f"raw image, {middle.connections} connections",
         middle.per_second,
-        ranked[0].per_second,
-        ranked[-1].per_second,
-        "requests/s",
-        sum(load.requests for load in loads),
-        goal,
-        not goal or middle.per_second >= AT_LEAST,
-        f"p50 {middle.p50_ms:.2f} ms, p99 {middle.p99_ms:.2f} ms",
+        low=ranked[0].per_second,
+        high=ranked[-1].per_second,
+        unit="requests/s",
+        n=sum(load.requests for load in loads),
+        seeds=(),
+        goal=goal,
+        holds=middle.per_second >= AT_LEAST,
+        note=f"p50 {middle.p50_ms:.2f} ms, p99 {middle.p99_ms:.2f} ms",
     )

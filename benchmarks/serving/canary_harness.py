@@ -46,14 +46,14 @@ PLAN = {
 
 
 def command(release: str, tag: str, port: int) -> list[str]:
-    """Return how a release of the theatre is served."""
+    """Return how the harness serves a release."""
     kind = release.split("-")[1]
     if kind in fault_injection.Fault.__members__.values():
         return fault_injection.command(fault_injection.Fault(kind), tag, port)
     return bento_store.serve_command(tag, port=port)
 
 
-class Theatre:
+class CanaryHarness:
     """A supervisor with a champion; `users` are started by `ask`."""
 
     def __init__(self, root: Path, release: Path, scratch: Path) -> None:
@@ -161,7 +161,7 @@ class Theatre:
 
 
 def main() -> None:
-    """Be the controller of a theatre."""
+    """Run the controller of a harness."""
     root, folder = Path(sys.argv[1]), Path(sys.argv[2])
     project = projects.find(root)
     os.environ.update(projects.environment(project))

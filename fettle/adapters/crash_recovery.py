@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -88,7 +87,7 @@ def clear_dead_locks(tree: Path) -> bool:
     return True
 
 
-def _pids(node: Any) -> Iterator[int]:  # Any: DVC's lock document
+def _pids(node: object) -> Iterator[int]:
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "pid":

@@ -19,7 +19,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import networkx as nx
 from dvc.exceptions import DvcException
@@ -27,6 +27,7 @@ from dvc.repo import Repo
 
 from fettle import params_migration
 from fettle.adapters import dvc_lock
+from fettle.adapters.dvc_protocols import DvcRepo, DvcStage, DvcStatus
 from fettle.errors import FettleError, ProjectError
 from fettle.process_lifetime import die_with_owner
 from fettle.staleness import input_history
@@ -48,7 +49,7 @@ class Stale:
 
 
 @contextmanager
-def _open(tree: Path) -> Iterator[Any]:  # Any: DVC ships no types
+def _open(tree: Path) -> Iterator[DvcRepo]:
     params_migration.refuse_former_graph(tree)
     try:
         with Repo(str(tree), _wait_for_lock=True, config=CONFIG) as repo, repo.lock:
@@ -73,7 +74,7 @@ def load(tree: Path) -> Graph:
         return _graph(repo, tree)
 
 
-def _graph(repo: Any, tree: Path) -> Graph:  # Any: DVC ships no types
+def _graph(repo: DvcRepo, tree: Path) -> Graph:
     """Build the graph of the stages of `tree`/dvc.yaml.
 
     What else the repository holds is the user's own: files of `dvc add`, a dvc.yaml in a folder
@@ -90,18 +91,18 @@ def _graph(repo: Any, tree: Path) -> Graph:  # Any: DVC ships no types
     }
 
 
-def _is_of_line(stage: Any, tree: Path) -> bool:  # Any: DVC ships no types
+def _is_of_line(stage: DvcStage, tree: Path) -> bool:
     """Tell whether a stage is one of `tree`/dvc.yaml; what `dvc add` writes has no name."""
     named = getattr(stage, "name", None) is not None
     return named and Path(stage.path).resolve() == (tree / "dvc.yaml").resolve()
 
 
-def _address(stage: Any) -> str:  # Any: DVC ships no types
+def _address(stage: DvcStage) -> str:
     """Order stages of one rank by name; its `addressing` would change with the current folder."""
     return f"{getattr(stage, 'name', None) or ''} {stage.path}"
 
 
-def _find(repo: Any, tree: Path, name: str) -> Any:  # Any: DVC ships no types
+def _find(repo: DvcRepo, tree: Path, name: str) -> DvcStage:
     return next(s for s in repo.index.stages if _is_of_line(s, tree) and s.name == name)
 
 
@@ -122,7 +123,7 @@ def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, 
         return graph, found
 
 
-def _restorable(repo: Any, stage: Any) -> bool:  # Any: DVC ships no types
+def _restorable(repo: DvcRepo, stage: DvcStage) -> bool:
     try:
         stage.save_deps(allow_missing=True)
         return bool(repo.stage_cache._load(stage))
@@ -130,7 +131,7 @@ def _restorable(repo: Any, stage: Any) -> bool:  # Any: DVC ships no types
         return False
 
 
-def _explained(stage: Any, tree: Path) -> Iterator[str]:  # Any: DVC ships no types
+def _explained(stage: DvcStage, tree: Path) -> Iterator[str]:
     """Give DVC's reasons; a digest in inputs/ that changed is told by what in it changed."""
     recorded = {
         _inside(dep.fs_path, tree): dep.hash_info.value for dep in stage.deps if dep.hash_info
@@ -143,7 +144,7 @@ def _explained(stage: Any, tree: Path) -> Iterator[str]:  # Any: DVC ships no ty
         yield from lines or [reason]
 
 
-def _reasons(status: Any, tree: Path) -> Iterator[str]:  # Any: DVC's nested status document
+def _reasons(status: DvcStatus, tree: Path) -> Iterator[str]:
     for entries in status.values():
         for entry in entries:
             if isinstance(entry, str):
@@ -250,7 +251,12 @@ def run_stage(
 
 
 def _reproduce(
-    tree: str, name: str, log: str, force: bool, environ: dict[str, str], lifeline: Connection
+    tree: str,
+    name: str,
+    log: str,
+    force: bool,
+    environ: dict[str, str],
+    lifeline: Connection[object, object],
 ) -> None:
     """Run in the child process: own process group, output to the log, dies with its run."""
     os.setsid()

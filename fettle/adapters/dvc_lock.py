@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dvc import dvcfile
 from ruamel.yaml import YAML
@@ -34,7 +33,7 @@ def write_whole() -> None:
 
 
 @contextmanager
-def modify(path: str, fs: object = None) -> Iterator[dict[str, Any]]:  # Any: DVC's lock document
+def modify(path: str, fs: object = None) -> Iterator[dict[str, object]]:
     """Yield the lock's document and write back what became of it; stands in for DVC's."""
     del fs  # a lock lies on the local disk
     file = Path(path)
@@ -46,10 +45,10 @@ def modify(path: str, fs: object = None) -> Iterator[dict[str, Any]]:  # Any: DV
     write_text(file, text.getvalue())
 
 
-def _yaml() -> Any:  # Any: ruamel types its switches as None
-    yaml: Any = YAML(typ="safe")
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe")
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None
     yaml.width = 80  # DVC's, where a long command is folded
     yaml.Representer = _Ordered
     return yaml

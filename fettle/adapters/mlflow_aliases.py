@@ -17,8 +17,8 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from fettle.adapters.mlflow_protocols import MlflowApi
 from fettle.errors import TransientError, UserError
 from fettle.manifest import SHORT
 
@@ -47,7 +47,7 @@ class Version:
     passed: bool
 
 
-def move(client: Any, name: str, alias: str, number: str) -> None:  # Any: MLflow has no types
+def move(client: MlflowApi, name: str, alias: str, number: str) -> None:
     """Let an alias of the model `name` point at this version: the one place where aliases move."""
     client.set_registered_model_alias(name, alias, number)
 
@@ -60,7 +60,7 @@ class ModelRegistry:
             warnings.simplefilter("ignore")  # MLflow's own imports warn under newer pydantic
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
-        self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)  # Any: no types
+        self._client: MlflowApi = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._error = MlflowException
         self._name = name
 

@@ -12,12 +12,13 @@ import logging
 import posixpath
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 from fettle import manifest
 from fettle.adapters import mlflow_aliases
+from fettle.adapters.mlflow_protocols import MlflowApi
 from fettle.errors import TransientError
 
 DIGEST = "output_digest"
@@ -31,16 +32,20 @@ METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
 
 
-class _Client:
-    """MLflow's client, each of its refusals turned into a TransientError; `raw` is without it."""
+class _Call(Protocol):
+    def __call__(self, *values: object, **named: object) -> object: ...
 
-    def __init__(self, raw: Any, error: type[Exception]) -> None:  # Any: imported late
-        self.raw, self._error = raw, error
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:  # Any: whatever MLflow returns
-        asked = getattr(self.raw, name)
+class _Guarded:
+    """MLflow's client, each of its refusals turned into a TransientError."""
 
-        def ask(*values: Any, **named: Any) -> Any:  # Any: handed on as they are
+    def __init__(self, raw: MlflowApi, error: type[Exception]) -> None:
+        self._raw, self._error = raw, error
+
+    def __getattr__(self, name: str) -> _Call:
+        asked: _Call = getattr(self._raw, name)
+
+        def ask(*values: object, **named: object) -> object:
             try:
                 return asked(*values, **named)
             except self._error as err:
@@ -54,7 +59,11 @@ class _Client:
         return ask
 
 
-def _connect(uri: str) -> tuple[Any, Any]:  # Any: imported late
+def _guarded(raw: MlflowApi, error: type[Exception]) -> MlflowApi:
+    return cast(MlflowApi, _Guarded(raw, error))  # it hands on every call
+
+
+def _connect(uri: str) -> tuple[MlflowApi, type[Exception]]:
     """Return MLflow's client and the class of its refusals."""
     with warnings.catch_warnings():
         # MLflow's own imports and models warn under newer pydantic and SQLAlchemy
@@ -80,7 +89,7 @@ def close_killed_runs(uri: str) -> int:
     The caller holds the project, so no other run of it lives.
     """
     raw, error = _connect(uri)
-    client = _Client(raw, error)
+    client = _guarded(raw, error)
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(everywhere, "attributes.status = 'RUNNING'")
     dead = [run for run in found if OURS in run.data.tags.items() or "stage" in run.data.tags]
@@ -94,7 +103,7 @@ class Tracker:
 
     def __init__(self, uri: str, artifacts: Path, experiment: str) -> None:
         raw, self._error = _connect(uri)
-        self._client = _Client(raw, self._error)
+        self._raw, self._client = raw, _guarded(raw, self._error)
         try:
             found = raw.get_experiment_by_name(experiment)
             if found and found.lifecycle_stage == "deleted":  # by a click in MLflow's UI
@@ -118,7 +127,7 @@ class Tracker:
             raise RuntimeError("start() comes first")
         return self._parent
 
-    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    def start(self, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> str:
         """Open the parent run with its flat parameters and tags; return its id."""
         run = self._client.create_run(
             self._experiment, run_name=name, tags={**tags, **dict([OURS])}
@@ -154,23 +163,29 @@ class Tracker:
         self._children[stage] = run.info.run_id
         return str(run.info.run_id)
 
-    def events(self, stage: str, events: Sequence[Mapping[str, Any]]) -> None:
+    def events(self, stage: str, events: Sequence[Mapping[str, object]]) -> None:
         """Write a batch of recorder events into the stage's run."""
         from mlflow.entities import Metric, RunTag
 
         run = self._children.get(stage)
         if run is None:
             return
-        metrics = [
-            Metric(allowed(e["name"]), e["value"], int(e["time"] * 1000), e["step"])
-            for e in events
-            if e["kind"] == "scalar"
-        ]
-        tags = [RunTag(allowed(e["name"]), e["text"][:4000]) for e in events if e["kind"] == "note"]
+        metrics, tags = [], []
+        for event in events:
+            match event:
+                case {
+                    "kind": "scalar",
+                    "name": str(name),
+                    "value": float() | int() as value,
+                    "time": float() | int() as when_s,
+                    "step": int(step),
+                }:
+                    metrics.append(Metric(allowed(name), value, int(when_s * 1000), step))
+                case {"kind": "note", "name": str(name), "text": str(text)}:
+                    tags.append(RunTag(allowed(name), text[:4000]))
         self._log(run, metrics, tags)
 
-    # Any: MLflow's entities
-    def _log(self, run: str, metrics: Sequence[Any], tags: Sequence[Any] = ()) -> None:
+    def _log(self, run: str, metrics: Sequence[object], tags: Sequence[object] = ()) -> None:
         """Write metrics and tags in batches of the size that MLflow takes."""
         for some in _batches(metrics, METRICS_A_BATCH):
             self._client.log_batch(run, metrics=some)
@@ -225,7 +240,9 @@ class Tracker:
             )
         )
 
-    def _seal(self, run: str, sealed: manifest.Manifest, folder: Path) -> None:
+    def _seal(
+        self, run: str, sealed: manifest.Manifest[manifest.UnreadFacts], folder: Path
+    ) -> None:
         from mlflow.entities import Metric, RunTag
 
         now = 0
@@ -263,9 +280,9 @@ class Tracker:
         the version without it.
         """
         try:
-            self._client.raw.create_registered_model(name)
+            self._raw.create_registered_model(name)
         except self._error as err:
-            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+            if getattr(err, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
                 raise
         digest = tags["release_digest"]
         versions = self._client.search_model_versions(f"name = '{name}'")
@@ -303,19 +320,19 @@ def allowed(name: str) -> str:
     return f"{written[: KEY_MAX - 9]}-{digest}"
 
 
-def _batches(entries: Sequence[Any], most: int) -> list[Sequence[Any]]:  # Any: MLflow's entities
+def _batches(entries: Sequence[object], most: int) -> list[Sequence[object]]:
     return [entries[at : at + most] for at in range(0, len(entries), most)]
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:  # Any: a params tree
+def flatten(tree: object, prefix: str = "") -> dict[str, object]:
     """Flatten a params tree to {"a.b.0.c": value}."""
     if isinstance(tree, Mapping) and tree:
-        items: Iterable[tuple[object, Any]] = tree.items()
+        items: Iterable[tuple[object, object]] = tree.items()
     elif isinstance(tree, list | tuple) and tree:
         items = enumerate(tree)
     else:
         return {prefix: tree}
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for key, value in items:
         out |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return out

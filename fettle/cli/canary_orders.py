@@ -6,14 +6,18 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fettle.json_values import JsonObject
     from fettle.project import Project
     from fettle.rollout.supervisor.state_layout import PinnedRelease
+    from fettle.rollout.supervisor.status_document import RolloutStatus
 
 
-def project(*, plan: bool = True) -> tuple[Project, dict[str, Any]]:  # Any: JSON
+def project(*, plan: bool = True) -> tuple[Project, JsonObject]:
     """Take the current folder's project, and the plan of its params.yaml unless none is wanted."""
     from fettle import params as params_file
     from fettle import project as projects
@@ -56,14 +60,14 @@ def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelea
     return challenger, champion
 
 
-def order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:  # Any: JSON
+def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> JsonObject:
     """Hand an order to the supervisor and wait for what became of it."""
     from fettle.errors import TransientError, from_record
     from fettle.rollout.supervisor import state_layout as places
     from fettle.rollout.supervisor import supervisor_launch
 
     place = supervisor_launch.layout_of(home)
-    name = places.submit_order(place, order, timeout_s=timeout_s)
+    name = places.submit_order(place, dict(order), timeout_s=timeout_s)
     answer = places.await_answer(place, name, timeout_s=timeout_s)
     if answer is None:
         places.withdraw_order(place, name)
@@ -78,21 +82,21 @@ def order(home: Project, order: dict[str, Any], *, timeout_s: float) -> dict[str
     return answer
 
 
-def status(home: Project) -> dict[str, Any]:  # Any: JSON
+def status(home: Project) -> RolloutStatus:
     """Read where the rollout stands; idle where there is none."""
     from fettle.rollout.supervisor import supervisor_launch
 
     place = supervisor_launch.layout_of(home)
     serving = place.serving()
     problems = place.problems() if supervisor_launch.running(place) else {}
-    said: dict[str, Any] = {"problems": problems} if problems else {}  # Any: JSON
+    said: RolloutStatus = {"problems": problems} if problems else {}
     champion = serving.champion.release if serving and serving.champion else None
     said |= {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
     if serving is None or serving.rollout is None:
         return said
     try:
         path = place.rollout(serving.rollout) / "status.json"
-        doc: dict[str, Any] = json.loads(path.read_text())  # Any: JSON
+        doc: RolloutStatus = json.loads(path.read_text())
     except (OSError, ValueError):
         return said
     return {

@@ -35,8 +35,8 @@ def plan(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -
     from fettle.cli import canary_view
 
     found, learnt = forecast(per_s, errors)
-    doc = {**asdict(found), "traffic": asdict(learnt)}
-    print(json.dumps(doc) if json_ else canary_view.forecast(doc))
+    text = json.dumps({**asdict(found), "traffic": asdict(learnt)})
+    print(text if json_ else canary_view.forecast(json.loads(text)))
 
 
 def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, TrafficStatistics]:

@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from fettle.rollout.promotion.traffic_statistics import REQUESTS_LEAST
+from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus, TallyRow
 
 
-def text(doc: dict[str, Any]) -> str:  # Any: status.json
+class NeedRow(TypedDict):
+    """User requests that a gate needs in a step, half of equal ones and 95 % of them."""
+
+    step: str
+    gate: str
+    half: int | None
+    most: int | None
+
+
+class TrafficRow(TypedDict):
+    """What traffic is like: shares, and spreads as sample_size.Traffic has them."""
+
+    requests_per_s: float
+    errors: float
+    latency_spread: float
+    design_effect: float
+
+
+class LearntRow(TypedDict):
+    """Traffic as the router's log shows it, and what had to be assumed of it."""
+
+    traffic: TrafficRow
+    assumed: list[str]
+    requests: int
+    skipped: int
+
+
+class ForecastDocument(TypedDict):
+    """What `fettle canary plan --json` prints."""
+
+    needs: list[NeedRow]
+    requests: int | None
+    eta_s: float | None
+    at_stake_percent: float
+    until_dead: dict[str, int]
+    refusals: list[str]
+    advice: list[str]
+    traffic: LearntRow
+
+
+def text(doc: RolloutStatus) -> str:
     """Return the whole status: one line about the rollout, one a gate."""
     if doc["state"] == "idle":
         serving = doc["champion"] or "nothing"
@@ -28,12 +69,12 @@ def text(doc: dict[str, Any]) -> str:  # Any: status.json
     return "\n".join([head, why, *_problems(doc), *(table if doc["gates"] else [])])
 
 
-def _problems(doc: dict[str, Any]) -> list[str]:  # Any: status.json
+def _problems(doc: RolloutStatus) -> list[str]:
     """Say what the controller cannot do now, a line each."""
     return [f"  problem: {name}: {why}" for name, why in doc.get("problems", {}).items()]
 
 
-def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `traffic`
+def forecast(doc: ForecastDocument) -> str:
     """Return what a plan needs: a line a gate, then the time and what is at stake."""
     learnt = doc["traffic"]
     traffic = learnt["traffic"]
@@ -50,7 +91,7 @@ def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `t
     return "\n".join(
         [
             f"traffic: {per_s:.3g} requests a second, {100 * traffic['errors']:.2g} % errors, log "
-            f"latency spread {traffic['latency_spread']:.2g}, {_clusters(traffic)}",
+            f"latency spread {traffic['latency_spread']:.2g}, {_clusters(traffic['cluster_requests'])}",
             *assumed,
             *columns(rows),
             f"shadow: each image once, then judged: accuracy within {doc['accuracy_margin']:.2%}, "
@@ -65,31 +106,30 @@ def forecast(doc: dict[str, Any]) -> str:  # Any: a Forecast as JSON, and its `t
     )
 
 
-def _clusters(traffic: dict[str, Any]) -> str:  # Any: Traffic as JSON
-    alike = traffic["cluster_requests"]
+def _clusters(alike: float) -> str:
     return f"bad or slow ones alike over {alike:.0f} requests" if alike else "no clusters"
 
 
-def _need(need: dict[str, Any]) -> tuple[str, ...]:  # Any: a Need as JSON
+def _need(need: NeedRow) -> tuple[str, ...]:
     counts = (
         "never" if need[name] is None else f"{need[name]} requests" for name in ("half", "most")
     )
     return (str(need["step"]), str(need["gate"]), *counts)
 
 
-def rehearsal(docs: Sequence[dict[str, Any]]) -> str:  # Any: outcomes as JSON
+def rehearsal(docs: Sequence[Mapping[str, object]]) -> str:
     """Return the table of a rehearsal."""
     titles = ("challenger", "ended", "after", "user requests", "failed", "p99", "gate", "why")
     rows = [
         (
-            doc["case"],
-            doc["state"],
+            str(doc["case"]),
+            str(doc["state"]),
             f"{doc['seconds']:g} s",
             f"{doc['sent']} ({doc['challenger_requests']} to it)",
             str(doc["failed"]),
             f"{doc['p99_ms']:.0f} ms",
-            doc["gate"],
-            doc["reason"],
+            str(doc["gate"]),
+            str(doc["reason"]),
         )
         for doc in docs
     ]
@@ -105,7 +145,7 @@ def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def row(gate: dict[str, Any]) -> tuple[str, ...]:  # Any: a GateResult as JSON
+def row(gate: GateRow) -> tuple[str, ...]:
     """Return the cells of one gate."""
     return (
         gate["name"],
@@ -118,7 +158,7 @@ def row(gate: dict[str, Any]) -> tuple[str, ...]:  # Any: a GateResult as JSON
     )
 
 
-def tally(arm: dict[str, Any] | None) -> str:  # Any: a Tally as JSON
+def tally(arm: TallyRow | None) -> str:
     """Write "3 of 120", or a dash where the gate does not count."""
     return "-" if arm is None else f"{arm['events']:g} of {arm['n']}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -11,6 +11,7 @@ from fettle.cli.run import JsonOption
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.json_schema import JsonSchemaValue
 
 # kind → where params.yaml names it
 KINDS = {
@@ -52,12 +53,22 @@ def catalog(
             print(f"      {name}: {text}")
 
 
-def entries(kind: str) -> list[dict[str, Any]]:  # Any: JSON
+class CatalogRow(TypedDict):
+    """One plug-in, as `fettle catalog --json` prints it."""
+
+    kind: str
+    name: str
+    about: str
+    params_key: str
+    options: dict[str, str]  # {name: type and default}
+
+
+def entries(kind: str) -> list[CatalogRow]:
     """Return a row a plug-in: {kind, name, about, params_key, options: {name: type and value}}."""
     from fettle import plugins
 
     key = KINDS[kind]
-    rows = []
+    rows: list[CatalogRow] = []
     for name in plugins.names(kind):
         found = plugins.resolve(kind, name, where=key)
         rows.append(
@@ -83,7 +94,7 @@ def options(model: type[BaseModel]) -> dict[str, str]:
     }
 
 
-def _kind(field: dict[str, Any]) -> str:  # Any: a JSON schema
+def _kind(field: JsonSchemaValue) -> str:
     if "anyOf" in field:
         return " or ".join(_kind(one) for one in field["anyOf"])
     if "enum" in field or "const" in field:

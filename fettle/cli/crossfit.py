@@ -6,17 +6,31 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from fettle.cli.run import JsonOption, ParamsOption, SetOption, lay_out, recover, stale
 
 if TYPE_CHECKING:
+    from fettle.evaluation.cross_fitting import PooledFolds
     from fettle.params import Params
     from fettle.project import Project
 
 LAST = "verdict"  # of the stages that a fold needs: nothing is packaged
+
+
+class FoldRow(TypedDict):
+    """One fold, judged on its own part: how many images, and bare figures of its verdict."""
+
+    fold: int
+    n: int
+    target: str
+    float_accuracy: float
+    accuracy: float
+    drop: float
+    params_ratio: float
+    macs_ratio: float
 
 
 def crossfit(
@@ -92,25 +106,26 @@ def reproduce(place: Project) -> Path:
     return place.tree / "artifacts" / LAST
 
 
-def summary(number: int, verdict: Path, metric: str) -> dict[str, Any]:  # Any: JSON
+def summary(number: int, verdict: Path, metric: str) -> FoldRow:
     """Return a fold's row of the table."""
-    found = json.loads((verdict / "verdict.json").read_text())
-    measures = found["measures"]
-    return {
-        "fold": number,
-        "n": found["n"],
-        "target": found["target"],
-        "float_accuracy": measures["float_accuracy"]["value"],
-        "accuracy": measures["accuracy"]["value"],
-        "drop": measures[f"{metric}_drop"]["value"],
-        "params_ratio": measures["params_ratio"]["value"],
-        "macs_ratio": measures["macs_ratio"]["value"],
-    }
+    from fettle.facts.verdict_facts import VERDICT, VerdictDocument
+
+    found = VerdictDocument.read(verdict / VERDICT)
+    return FoldRow(
+        fold=number,
+        n=found.n,
+        target=found.target,
+        float_accuracy=found.measures["float_accuracy"].value,
+        accuracy=found.measures["accuracy"].value,
+        drop=found.measures[f"{metric}_drop"].value,
+        params_ratio=found.measures["params_ratio"].value,
+        macs_ratio=found.measures["macs_ratio"].value,
+    )
 
 
 def show(
-    rows: list[dict[str, Any]],  # Any: JSON
-    pooled: Any,  # Any: fettle.evaluation.cross_fitting.Pooled, imported late
+    rows: list[FoldRow],
+    pooled: PooledFolds,
     settings: Params,
     *,
     as_json: bool,

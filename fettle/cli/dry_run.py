@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from fettle.adapters import dvc_graph
 from fettle.project import Project
+
+
+class PlannedStage(TypedDict):
+    """What would become of a stage; figures that are not known are None."""
+
+    name: str
+    will: str
+    because: str
+    seconds: float | None
+    disk_bytes: int | None
 
 
 def show(project: Project, *, as_json: bool) -> None:
@@ -47,14 +57,14 @@ def show(project: Project, *, as_json: bool) -> None:
     console.print(text, highlight=False)
 
 
-def plan(tree: Path) -> list[dict[str, Any]]:  # Any: JSON
+def plan(tree: Path) -> list[PlannedStage]:
     """Return a row a stage: {name, will, because, seconds, disk_bytes}; unknown figures are None.
 
     `will` is run, restore (from the run-cache), maybe (something above it runs) or keep.
     """
     stages, stale = dvc_graph.stale(tree, look_in_cache=True)
     below = dvc_graph.downstream(stages, set(stale))
-    rows = []
+    rows: list[PlannedStage] = []
     for name in stages:
         why = stale.get(name)
         if why is not None:

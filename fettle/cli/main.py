@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Any
 
 from fettle.errors import FettleError, OurFault, UserError
 
@@ -18,7 +17,7 @@ REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, e
 UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 
 
-def __getattr__(name: str) -> Any:  # Any: typer's application
+def __getattr__(name: str) -> object:
     if name == "app":
         from fettle.cli.commands import app
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fettle.adapters.dvc_graph import Graph, Stale
+    from fettle.facts.last_run import LastRunDict
     from fettle.params import Params
     from fettle.project import Project
 
@@ -70,7 +71,7 @@ def run(
             _finish(place, last, json_, fresh=False)
 
 
-def _up_to_date(project: Project) -> dict[str, Any] | None:  # Any: JSON
+def _up_to_date(project: Project) -> LastRunDict | None:
     """Return the last run's record when nothing is stale and its release still stands."""
     from fettle.release import release_store
 
@@ -190,7 +191,7 @@ def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
 
 def _finish(
     project: Project,
-    last: dict[str, Any],  # Any: JSON, see flows/publish.py
+    last: LastRunDict,
     json_: bool,
     *,
     fresh: bool,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fettle import manifest
+from fettle.facts.last_run import LastRunDict
 from fettle.project import Project
 
 
-def show(project: Project, last: Mapping[str, Any], *, fresh: bool) -> None:  # Any: JSON
+def show(project: Project, last: LastRunDict, *, fresh: bool) -> None:
     """Print the end of a run; `fresh` is False when nothing had to be done."""
     from rich.console import Console
 
@@ -31,8 +30,10 @@ def show(project: Project, last: Mapping[str, Any], *, fresh: bool) -> None:  # 
 
 def gate_reasons(project: Project) -> list[str]:
     """Return why the gate did not pass."""
-    facts = manifest.read(project.tree / "artifacts" / "verdict", verify=False).facts
-    return [str(reason) for reason in facts["failed"]]
+    from fettle.facts.verdict_facts import VerdictFacts
+
+    verdict = manifest.read(project.tree / "artifacts" / "verdict", VerdictFacts, verify=False)
+    return list(verdict.facts.failed)
 
 
 def _near(path: Path) -> str:

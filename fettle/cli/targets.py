@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fettle.hardware.isolated.toolchain import Toolchain
 
 app = typer.Typer(rich_markup_mode=None)
-Row = dict[str, Any]  # Any: JSON
+Row = dict[str, object]
 
 
 @app.callback(invoke_without_command=True)

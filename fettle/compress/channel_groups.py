@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fettle.compress import forward_hooks
 from fettle.compress.compression_plan import channel_counts
@@ -18,6 +18,8 @@ from fettle.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch_pruning.dependency import DependencyGraph
+    from torch_pruning.dependency import Group as TracedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Group:
     width: int
     members: tuple[Member, ...]
     norms: frozenset[str]  # members that are normalisations: they have the last word on a channel
-    traced: Any  # Any: Torch-Pruning's group, which carries no types; its importances read it
+    traced: TracedGroup  # Torch-Pruning's own, which its importances read
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -96,8 +98,7 @@ def find_groups(
     return groups, skipped
 
 
-# Any: Torch-Pruning carries no types.
-def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group:
+def _group(graph: DependencyGraph, traced: TracedGroup, names: Mapping[nn.Module, str]) -> Group:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     width = len(traced[0].idxs)
@@ -120,7 +121,7 @@ def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group:
 
 
 def _obstacle(
-    traced: Any,  # Any: Torch-Pruning carries no types
+    traced: TracedGroup,
     group: Group,
     names: Mapping[nn.Module, str],
     forbidden: Mapping[str, str],

@@ -8,7 +8,7 @@ across groups too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def score_channels(
     import torch
     from torch_pruning.pruner import importance as tp
 
-    estimator: Any  # Any: Torch-Pruning carries no types
+    estimator: tp.Importance
     match importance:
         case "l1":
             estimator = tp.GroupMagnitudeImportance(p=1, normalizer=None)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from fettle.compress import replacement_layers
-from fettle.compress.replacement_layers import Part
+from fettle.compress.replacement_layers import Part, PartDocument
 from fettle.errors import ModelError
 
 if TYPE_CHECKING:
@@ -44,7 +44,27 @@ class Architecture:
     """A family (a file in fettle/models/families) with its options: where a plan starts."""
 
     family: str
-    options: Mapping[str, Any]  # Any: the family's Params checks them
+    options: Mapping[str, object]  # the family's Params checks them
+
+
+_LayerDocument = TypedDict(
+    "_LayerDocument",
+    {"out": list[int] | None, "out_full": int, "in": list[int] | None, "in_full": int | None},
+)
+
+
+class _ArchitectureDocument(TypedDict):
+    family: str
+    options: dict[str, object]
+
+
+class PlanDocument(TypedDict):
+    """Compression plan as plan.json holds it; schema 1 had `layers` only."""
+
+    schema: int
+    architecture: NotRequired[_ArchitectureDocument | None]
+    replaced: NotRequired[dict[str, PartDocument]]
+    layers: dict[str, _LayerDocument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +81,7 @@ class CompressionPlan:
     replaced: Mapping[str, Part] = field(default_factory=dict)
     architecture: Architecture | None = None
 
-    def to_json(self) -> dict[str, Any]:  # Any: a JSON document
+    def to_json(self) -> dict[str, object]:
         """Return the document that plan.json holds."""
         start = self.architecture
         return {
@@ -82,7 +102,7 @@ class CompressionPlan:
         }
 
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> CompressionPlan:  # Any: a JSON document
+    def from_json(cls, doc: PlanDocument) -> CompressionPlan:
         """Read the document back; raises ModelError for another schema."""
         if doc.get("schema") not in READABLE:
             raise ModelError(

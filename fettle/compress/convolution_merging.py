@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fettle.compress import compression_plan
 
@@ -80,11 +80,28 @@ def _runs(model: nn.Module) -> Iterator[ConvolutionChain]:
         if after is None or not isinstance(modules[str(after.target)], nn.Conv2d):
             continue
         run = ConvolutionChain(str(node.target), norm, str(after.target))
-        if _fits(modules[run.first], modules[run.second]):
+        if _fits(_convolution(model, run.first), _convolution(model, run.second)):
             yield run
 
 
-def _fits(first: Any, second: Any) -> bool:  # Any: nn.Conv2d
+def height_width(setting: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of a Conv2d's kernel size, stride, padding or dilation.
+
+    Torch types them as any number of sizes, and takes two.
+    """
+    height, width = setting
+    return height, width
+
+
+def _convolution(model: nn.Module, name: str) -> nn.Conv2d:
+    from torch import nn
+
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d)  # as `_runs` found it
+    return layer
+
+
+def _fits(first: nn.Conv2d, second: nn.Conv2d) -> bool:
     """Say whether one convolution can do exactly what these two do.
 
     The second must be a 1x1, since a larger one would read the first's bias inside the image and
@@ -108,8 +125,7 @@ def _pays(model: nn.Module, run: ConvolutionChain, example: Tensor) -> bool:
     from fettle.compress import layer_costs
 
     macs = {layer.name: layer.macs for layer in layer_costs.count_layers(model, example)}
-    first: Any = model.get_submodule(run.first)
-    second: Any = model.get_submodule(run.second)
+    first, second = _convolution(model, run.first), _convolution(model, run.second)
     pixels = macs[run.second] // (second.in_channels * second.out_channels)
     taps = first.weight[0][0].numel()
     merged = pixels * first.in_channels * second.out_channels * taps
@@ -122,18 +138,22 @@ def _merge(model: nn.Module, plan: CompressionPlan, run: ConvolutionChain) -> Co
     import torch
     from torch import nn
 
-    modules: dict[str, Any] = dict(model.named_modules())  # Any: Conv2d and BatchNorm2d
-    first, second = modules[run.first], modules[run.second]
+    first, second = _convolution(model, run.first), _convolution(model, run.second)
+    assert not isinstance(first.padding, str)  # see _fits
+    norm = model.get_submodule(run.norm) if run.norm else None
+    assert norm is None or isinstance(norm, nn.BatchNorm2d)  # as `_runs` found it
     with torch.no_grad():
-        weight, bias = _folded(first, modules[run.norm] if run.norm else None)
+        weight, bias = _folded(first, norm)
         mix = second.weight[:, :, 0, 0]
         merged = nn.Conv2d(
             first.in_channels,
             second.out_channels,
-            first.kernel_size,
-            stride=tuple(a * b for a, b in zip(first.stride, second.stride, strict=True)),
-            padding=first.padding,
-            dilation=first.dilation,
+            height_width(first.kernel_size),
+            stride=height_width(
+                tuple(a * b for a, b in zip(first.stride, second.stride, strict=True))
+            ),
+            padding=height_width(first.padding),
+            dilation=height_width(first.dilation),
         ).to(weight)
         merged.weight.copy_(torch.einsum("om,mikl->oikl", mix, weight))
         merged.bias.copy_(mix @ bias + (0 if second.bias is None else second.bias))  # type: ignore[union-attr] # it has one
@@ -143,7 +163,7 @@ def _merge(model: nn.Module, plan: CompressionPlan, run: ConvolutionChain) -> Co
     return compression_plan.replace_submodule(model, plan, run.second, merged)
 
 
-def _folded(conv: Any, norm: Any | None) -> tuple[Tensor, Tensor]:  # Any: Conv2d, BatchNorm2d
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
     """Return a convolution's weight and bias with the running BatchNorm behind it folded in."""
     import torch
 
@@ -151,5 +171,7 @@ def _folded(conv: Any, norm: Any | None) -> tuple[Tensor, Tensor]:  # Any: Conv2
     bias = torch.zeros(len(weight)).to(weight) if conv.bias is None else conv.bias.detach()
     if norm is None:
         return weight, bias
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias

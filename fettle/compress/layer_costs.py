@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fettle.compress import forward_hooks
+from fettle.facts.compress_facts import LayerChange, LayerTable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,25 +75,22 @@ def totals(layers: Sequence[LayerCost]) -> tuple[int, int]:
     return sum(layer.params for layer in layers), sum(layer.macs for layer in layers)
 
 
-def compare_layers(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[dict[str, Any]]:
-    """Pair two surveys by name as layers.json holds them; a layer that is gone has zeros after.
-
-    Any: a JSON document.
-    """
+def compare_layers(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> LayerTable:
+    """Pair the layers of two models by name, for layers.json; one that is gone has zeros after."""
     now = {layer.name: layer for layer in after}
     rows = []
     for old in before:
         new = now.get(old.name, LayerCost(old.name, old.kind, 0, 0, 0))
         rows.append(
-            {
-                "layer": old.name,
-                "kind": old.kind,
-                "channels_before": old.channels,
-                "channels_after": new.channels,
-                "params_before": old.params,
-                "params_after": new.params,
-                "macs_before": old.macs,
-                "macs_after": new.macs,
-            }
+            LayerChange(
+                layer=old.name,
+                kind=old.kind,
+                channels_before=old.channels,
+                channels_after=new.channels,
+                params_before=old.params,
+                params_after=new.params,
+                macs_before=old.macs,
+                macs_after=new.macs,
+            )
         )
-    return rows
+    return LayerTable(tuple(rows))

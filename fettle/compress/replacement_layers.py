@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,22 +29,29 @@ _KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _WITH_BIAS = ("conv2d", "linear")
 
 
+class PartDocument(TypedDict):
+    """Part in JSON: beside these keys stand torch's arguments for its shape, by their names."""
+
+    kind: str
+    parts: NotRequired[list[PartDocument]]
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One module: its kind, torch's arguments for its shape; of a chain, its parts in order."""
 
     kind: str
-    shape: Mapping[str, Any] = field(default_factory=dict)  # Any: int, float, bool or list of int
+    shape: Mapping[str, object] = field(default_factory=dict)  # int, float, bool or list of int
     parts: tuple[Part, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:  # Any: a JSON document
+    def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
         if self.kind == "chain":
             return {"kind": self.kind, "parts": [part.to_json() for part in self.parts]}
         return {"kind": self.kind, **self.shape}
 
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Part:  # Any: a JSON document
+    def from_json(cls, doc: PartDocument) -> Part:
         """Read it back."""
         shape = {key: value for key, value in doc.items() if key not in ("kind", "parts")}
         return cls(doc["kind"], shape, tuple(cls.from_json(part) for part in doc.get("parts", ())))
@@ -65,7 +72,7 @@ def describe_module(module: nn.Module) -> Part:
     raise AssertionError(f"no part stands for {type(module).__name__}")  # our own mistake
 
 
-def _plain(value: Any) -> Any:  # Any: a torch argument
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 

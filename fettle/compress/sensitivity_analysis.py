@@ -1,6 +1,6 @@
 """Sensitivity analysis: the loss after a cut, before any training, per block and per group.
 
-A part is silenced, the mean loss of a few training images is taken, the part comes back. The cost
+A part is ablated, the mean loss of a few training images is taken, the part comes back. The cost
 is kept down by running only what lies behind the part: a model that is a chain of modules
 (nn.Sequential, nested or not) keeps the activations between them. BatchNorm uses the batch's own
 statistics throughout, for the running ones describe inputs that a cut takes away.
@@ -12,13 +12,14 @@ import copy
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fettle import memory_format
 from fettle.compress import channel_groups, channel_importance, layer_costs, removable_blocks
 from fettle.compress.technique import Block, CompressionContext, GroupSensitivity, SensitivityReport
 from fettle.errors import ModelError
+from fettle.facts.compress_facts import BlockLoss, GroupLoss, SensitivityDocument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,7 +256,7 @@ def least_sensitive_blocks(
 
 
 def predicted_increase(
-    survey: SensitivityReport, *, shares: Mapping[str, float], removed: Iterable[str] = ()
+    sensitivity: SensitivityReport, *, shares: Mapping[str, float], removed: Iterable[str] = ()
 ) -> float:
     """Predict the rise of the mean loss (nats) by adding up what was measured part by part.
 
@@ -263,9 +264,9 @@ def predicted_increase(
     `removed` are block names. That the parts do not answer for one another is an assumption; the
     search reports how far it was off.
     """
-    blocks = {block.name: block.loss_increase for block in survey.blocks}
+    blocks = {block.name: block.loss_increase for block in sensitivity.blocks}
     total = sum(blocks[name] for name in removed)
-    for group in survey.groups:
+    for group in sensitivity.groups:
         total += _between(((1.0, 0.0), *group.losses), shares.get(group.name, 1.0))
     return total
 
@@ -278,12 +279,24 @@ def _between(points: Sequence[tuple[float, float]], share: float) -> float:
     return points[0][1]
 
 
-def to_json(report: SensitivityReport) -> dict[str, Any]:  # Any: a JSON document
+def document(report: SensitivityReport) -> SensitivityDocument:
     """Return the document that sensitivity.json holds."""
-    return {
-        "loss": report.loss,
-        "images": report.images,
-        "blocks": [asdict(block) for block in report.blocks],
-        "groups": [asdict(group) for group in report.groups],
-        "skipped": dict(sorted(report.skipped.items())),
-    }
+    return SensitivityDocument(
+        loss=report.loss,
+        images=report.images,
+        blocks=tuple(
+            BlockLoss(
+                name=block.name,
+                layers=block.layers,
+                params=block.params,
+                macs=block.macs,
+                loss_increase=block.loss_increase,
+            )
+            for block in report.blocks
+        ),
+        groups=tuple(
+            GroupLoss(name=group.name, width=group.width, layers=group.layers, losses=group.losses)
+            for group in report.groups
+        ),
+        skipped=dict(sorted(report.skipped.items())),
+    )

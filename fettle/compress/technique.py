@@ -5,7 +5,7 @@ A technique offers `Params` (every field has a default), `CLAIMS`, and
     apply(model, plan, options: Params, context: CompressionContext) -> TechniqueResult
         changes a torch module in place, within the stage `compress`
 
-It may also offer `proposals(survey: SensitivityReport, *, multiple: int, seed: int)`: its next
+It may also offer `proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int)`: its next
 moves on the model as it stands, from mild to harsh, each a set of its own options. A search asks
 for them; it knows no technique by name.
 
@@ -153,5 +153,7 @@ class SensitivityReport:
 class Proposals(Protocol):
     """The optional function `proposals` of a module technique."""
 
-    def __call__(self, survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
+    def __call__(
+        self, sensitivity: SensitivityReport, *, multiple: int, seed: int
+    ) -> list[Options]:
         """Return options for `apply`, mild first; none when the technique has no move left."""

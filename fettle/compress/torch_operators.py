@@ -8,8 +8,8 @@ fuse the other into the operator before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fettle.compress import forward_hooks
 from fettle.operator_shape import Kind, Operator
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 POOLS = ("mean", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d")
+
+
+class _AtenOperator(Protocol):
+    """What torch dispatches to; the name of `overloadpacket` is aten's."""
+
+    overloadpacket: _Named
+
+    def __call__(self, *args: object, **kwargs: object) -> object: ...
+
+
+class _Named(Protocol):
+    __name__: str
 
 
 def operators(model: nn.Module, example: Tensor) -> list[Operator]:
@@ -33,18 +45,18 @@ def operators(model: nn.Module, example: Tensor) -> list[Operator]:
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base has no types
         def __torch_dispatch__(
             self,
-            func: Any,  # Any: torch's own signature
-            types: Any,
-            args: Any = (),
-            kwargs: Any = None,
-        ) -> Any:
+            func: _AtenOperator,
+            types: Sequence[type],
+            args: tuple[object, ...] = (),
+            kwargs: Mapping[str, object] | None = None,
+        ) -> object:
             result = func(*args, **(kwargs or {}))
             operator = _operator(func.overloadpacket.__name__, args, result, inside[-1])
             if operator is not None:
                 ran.append(operator)
             return result
 
-    def enter(name: str) -> Callable[..., None]:
+    def enter(name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
         return lambda *_: inside.append(name)
 
     hooks = []
@@ -56,8 +68,7 @@ def operators(model: nn.Module, example: Tensor) -> list[Operator]:
     return ran
 
 
-# Any: torch's arguments and result
-def _operator(aten: str, args: Any, result: Any, name: str) -> Operator | None:
+def _operator(aten: str, args: Sequence[Any], result: Any, name: str) -> Operator | None:  # type: ignore[explicit-any] # each aten operator has arguments of its own
     kind: Kind
     if aten == "convolution":
         source, weight, _, stride, _, _, transposed, _, groups = args[:9]

@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, TypedDict
 
 from fettle.data.checks import Failing, Rule
 from fettle.errors import OurFault
 
 if TYPE_CHECKING:
     import pandas as pd
+    from great_expectations.data_context import EphemeralDataContext
 
 ANALYTICS = {"GX_ANALYTICS_ENABLED": "false"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # stands for every clock time: artefacts hold none
@@ -46,7 +48,7 @@ class Validator:
 
     def __init__(self, docs: Path | None = None) -> None:
         self._docs = docs
-        self._context: Any = None  # Any: Great Expectations is untyped here
+        self._context: EphemeralDataContext | None = None
 
     def run(
         self, frame: pd.DataFrame, rules: Sequence[Rule], *, name: str, key: str
@@ -99,7 +101,7 @@ class Validator:
             text = CLOCKS.sub("19700101T000000.000000Z", page.read_text())
             page.write_text(IDS.sub(_renumber(), text))
 
-    def _open(self, gx: Any) -> Any:  # Any: Great Expectations is untyped here
+    def _open(self, gx: ModuleType) -> EphemeralDataContext:
         if self._context is None:
             from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -127,7 +129,22 @@ def _renumber() -> Callable[[re.Match[str]], str]:
     return lambda match: seen.setdefault(match[0], f"{len(seen):032x}")
 
 
-def _outcome(rule: Rule, one: Mapping[str, Any], key: str) -> ExpectationResult:  # Any: GX's JSON
+class _GxCounts(TypedDict, total=False):
+    element_count: int
+    unexpected_count: int
+    unexpected_index_list: list[dict[str, str]] | None
+    observed_value: object  # a number, a list or a text, by the expectation
+
+
+class _GxOutcome(TypedDict):
+    """What Great Expectations says of one expectation, in JSON."""
+
+    success: bool
+    result: _GxCounts
+    exception_info: Mapping[str, object]  # of the expectation, or one for each of its metrics
+
+
+def _outcome(rule: Rule, one: _GxOutcome, key: str) -> ExpectationResult:
     raised = one["exception_info"]
     if raised.get("raised_exception") or "raised_exception" not in raised:
         texts = [raised, *(v for v in raised.values() if isinstance(v, Mapping))]

@@ -7,11 +7,12 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fettle.data.checks import CheckLimits, Failing
 from fettle.data.expectations import ExpectationResult
 from fettle.data.validation_runner import EXAMPLES, CheckResult, Examination
+from fettle.facts.validate_facts import CheckedLimits, CheckReport, ValidationDocument
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,38 +23,45 @@ LINES_SHOWN = 200  # the page stays light; quarantine.parquet has them all
 SIZES_SHOWN = 8
 
 
-def document(found: Examination, limits: CheckLimits, rows: int) -> dict[str, Any]:  # Any: JSON
+def document(found: Examination, limits: CheckLimits, rows: int) -> ValidationDocument:
     """Reduce Great Expectations' results to what matters: no clock, no ids."""
-    return {
-        "passed": True,  # what does not pass raises, and leaves no artefact
-        "rows": rows,
-        "kept": len(found.kept),
-        "quarantined": found.quarantined,
-        "by_rule": found.by_rule,
-        "classes": found.classes,
-        "overview": found.overview,
-        "limits": {name: getattr(limits, name) for name in CheckLimits.__dataclass_fields__},
-        "great_expectations": metadata.version("great_expectations"),
-        "checks": [_check(outcome) for outcome in found.outcomes],
-    }
+    return ValidationDocument(
+        passed=True,  # what does not pass raises, and leaves no artefact
+        rows=rows,
+        kept=len(found.kept),
+        quarantined=found.quarantined,
+        by_rule=found.by_rule,
+        classes=found.classes,
+        overview=found.overview,
+        limits=CheckedLimits(
+            labels=limits.labels,
+            class_images_min=limits.class_images_min,
+            class_imbalance_max=limits.class_imbalance_max,
+            size_px_min=limits.size_px_min,
+            size_px_max=limits.size_px_max,
+            null_max_fraction=limits.null_max_fraction,
+        ),
+        great_expectations=metadata.version("great_expectations"),
+        checks=tuple(_check(outcome) for outcome in found.outcomes),
+    )
 
 
-def _check(outcome: ExpectationResult) -> dict[str, Any]:  # Any: JSON
+def _check(outcome: ExpectationResult) -> CheckReport:
     rule = outcome.rule
-    return {
-        "name": rule.name,
-        "rule": rule.says,
-        "passed": outcome.passed,
-        "observed": outcome.observed,
-        "failing": str(rule.failing),
-        "table": str(rule.table),
-        "expectation": rule.expectation,
-        "arguments": dict(rule.arguments),
-        "elements": outcome.elements,
-        "broken": len(outcome.bad),
-        "examples": list(outcome.bad[:EXAMPLES]),
-        "fix": rule.fix,
-    }
+    return CheckReport(
+        name=rule.name,
+        rule=rule.says,
+        passed=outcome.passed,
+        observed=outcome.observed,
+        failing=rule.failing.value,
+        table=rule.table.value,
+        expectation=rule.expectation,
+        arguments=dict(rule.arguments),
+        elements=outcome.elements,
+        broken=len(outcome.bad),
+        examples=outcome.bad[:EXAMPLES],
+        fix=rule.fix,
+    )
 
 
 def to_show(lines: Sequence[CheckResult]) -> list[str]:
@@ -67,7 +75,7 @@ def to_show(lines: Sequence[CheckResult]) -> list[str]:
 
 
 def page(
-    doc: Mapping[str, Any],  # Any: JSON
+    doc: ValidationDocument,
     lines: Sequence[CheckResult],
     *,
     images: Mapping[str, bytes],
@@ -92,9 +100,9 @@ def page(
         lines=lines[:LINES_SHOWN],
         lines_total=len(lines),
         thumbnails=shown,
-        largest=max((sum(splits.values()) for splits in doc["classes"].values()), default=1) or 1,
-        sizes=dict(list(doc["overview"]["size"].items())[:SIZES_SHOWN]),
-        sizes_total=len(doc["overview"]["size"]),
+        largest=max((sum(splits.values()) for splits in doc.classes.values()), default=1) or 1,
+        sizes=dict(list(doc.overview["size"].items())[:SIZES_SHOWN]),
+        sizes_total=len(doc.overview["size"]),
         badges={True: "pass", False: "warn"},
         words={
             Failing.QUARANTINE: "set aside",

@@ -5,9 +5,9 @@ A reason is one sentence with the numbers it rests on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fettle.facts.answer_parity import AnswerParity
 from fettle.hardware import precisions
 from fettle.measure import Measure
 
@@ -27,17 +27,17 @@ class Baseline:
     speedup: Measure
 
 
-def parity_failure(precision: str, parity: Mapping[str, float]) -> str | None:
+def parity_failure(precision: str, parity: AnswerParity) -> str | None:
     """Parity failure: why the answers are too far from the reference's to be measured further, or
     None.
     """
     least = precisions.named(precision).top1_min
-    if parity["top1"] >= least:
+    if parity.top1 >= least:
         return None
     return (
-        f"it answers otherwise than the compressed model: same winner on {parity['top1']:.1%} of "
+        f"it answers otherwise than the compressed model: same winner on {parity.top1:.1%} of "
         f"the parity images, at least {least:.0%} is wanted of {precision} "
-        f"(cosine {parity['cosine']:.4f}, largest difference {parity['max_abs']:.3g})"
+        f"(cosine {parity.cosine:.4f}, largest difference {parity.max_abs:.3g})"
     )
 
 

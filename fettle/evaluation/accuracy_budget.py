@@ -13,9 +13,10 @@ upper bound is the largest d not rejected, so "the bound lies within drop_max" i
 test rejects drop_max", which is closed-form: `passes`. Without a discordant pair the bound is
 z^2 / (n + z^2), not 0. Its exact coverage is in the test.
 
-The foresight. The shares of (b, c, the rest) get Jeffreys' prior Dirichlet(1/2, 1/2, 1/2); after
-validation's counts, the counts on a test set of n images follow the Dirichlet-multinomial. `chance`
-adds up that distribution over the pairs (b, c) that pass. Only the size of the test set enters.
+The predictive probability of passing. The shares of (b, c, the rest) get Jeffreys' prior
+Dirichlet(1/2, 1/2, 1/2); after validation's counts, the counts on a test set of n images follow the
+Dirichlet-multinomial. `chance` adds up that distribution over the pairs (b, c) that pass. Only the
+size of the test set enters.
 """
 
 from __future__ import annotations

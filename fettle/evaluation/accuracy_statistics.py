@@ -21,10 +21,11 @@ import numpy.typing as npt
 from fettle.measure import Measure
 from fettle.params_schema import METRICS
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float32 | np.float64]
 Doubles = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.integer]
+Labels = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Weights = npt.NDArray[np.int64 | np.float64]  # of images: how often each is drawn
 Number = TypeVar("Number", float, Doubles)
 
 Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
@@ -161,7 +162,7 @@ def _drop_draws(
     triples = np.stack([labels, reference.argmax(axis=1), candidate.argmax(axis=1)], axis=1)
     kinds, counts = np.unique(triples, axis=0, return_counts=True)
 
-    def gaps(weights: npt.NDArray[np.number]) -> Doubles:
+    def gaps(weights: Weights) -> Doubles:
         before, after = (_counts(kinds[:, 0], kinds[:, axis], weights, classes) for axis in (1, 2))
         return score(before) - score(after)
 
@@ -223,9 +224,7 @@ def tango_interval(b: float, c: float, n: int, *, z: float = Z) -> tuple[float, 
 Counts = tuple[Doubles, Doubles, Doubles]  # images, answers, hits of each class: [draws, C]
 
 
-def _counts(
-    true: Labels, answered: Labels, weights: npt.NDArray[np.number], classes: int
-) -> Counts:
+def _counts(true: Labels, answered: Labels, weights: Weights, classes: int) -> Counts:
     """Add up the kinds of (true, answered) class [K] with `weights` [draws, K] images each."""
     columns = np.eye(classes)
     hit = true == answered

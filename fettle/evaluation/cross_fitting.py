@@ -13,7 +13,6 @@ fitting).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from fettle.errors import DataError, OurFault
 from fettle.evaluation import accuracy_budget, accuracy_statistics
 from fettle.evaluation.accuracy_budget import BudgetJudgement
 from fettle.evaluation.accuracy_statistics import Floats, Labels
+from fettle.facts.verdict_facts import VERDICT, VerdictDocument
 from fettle.measure import Measure
 from fettle.params_schema import Budget
 
@@ -56,7 +56,7 @@ class PooledFolds:
 
 def read(verdict: Path) -> FoldAnswers:
     """Read what the stage verdict left in its folder: verdict.json and predictions.parquet."""
-    classes = json.loads((verdict / "verdict.json").read_text())["classes"]
+    classes = list(VerdictDocument.read(verdict / VERDICT).classes)
     table = pq.read_table(verdict / "predictions.parquet")
     labels = [classes.index(name) for name in table["label"].to_pylist()]
     return FoldAnswers(

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fettle.data.split_reader import Images
 from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics, layer_divergence
+from fettle.facts.evaluate_facts import WithoutVnni
 from fettle.hardware import vnni_emulation
 from fettle.measure import Measure
 from fettle.models import export_onnx
@@ -23,7 +23,6 @@ EMULATED_IMAGES = (32, 200)
 AGREES_MIN = 0.95  # of the emulator's exact answers with the runtime's: else it is not believed
 LADDER_IMAGES = 64
 LAYERS_NAMED = 3
-Facts = dict[str, Any]  # Any: JSON
 
 
 def localise_divergence(plain: Path, entry: Path, batch: Floats, torch_logits: Floats) -> str:
@@ -55,7 +54,7 @@ def localise_divergence(plain: Path, entry: Path, batch: Floats, torch_logits: F
 
 def accuracy_without_vnni(
     entry: Path, *, images: Images, batch: Floats, logits: Floats, macs: int
-) -> tuple[Facts, Mapping[str, Measure]]:
+) -> tuple[WithoutVnni, Mapping[str, Measure]]:
     """Score the int8 file as an x86 CPU without VNNI answers, on the first validation images.
 
     `batch` and `logits` are those of `images`, in order. The facts say why where nothing is
@@ -64,30 +63,31 @@ def accuracy_without_vnni(
     least, most = EMULATED_IMAGES
     count = min(most, len(batch), int(EMULATED_MACS_MAX / max(1, macs)))
     if count < least:
-        return {"reason": f"not measured: only {count} images, it takes {least}"}, {}
+        return WithoutVnni(reason=f"not measured: only {count} images, it takes {least}"), {}
     try:
         emulated = vnni_emulation.emulate(entry, batch[:count])
     except ModelError as err:
-        return {"reason": f"not measured: {err}"}, {}
+        return WithoutVnni(reason=f"not measured: {err}"), {}
     labels, ours = images.labels[:count], logits[:count]
     agrees = float((emulated.exact.argmax(axis=1) == ours.argmax(axis=1)).mean())
     if agrees < AGREES_MIN:
-        return {"reason": f"not measured: the emulator agrees on {agrees:.1%} of images only"}, {}
+        reason = f"not measured: the emulator agrees on {agrees:.1%} of images only"
+        return WithoutVnni(reason=reason), {}
     drop = accuracy_statistics.drop("accuracy", emulated.exact, emulated.saturated, labels)
     ranked = sorted(emulated.layers.items(), key=lambda item: (-item[1], item[0]))
     loses = (drop.low or 0) > 0
-    facts = {
-        "images": count,
-        "agreement": float((emulated.saturated.argmax(axis=1) == ours.argmax(axis=1)).mean()),
-        "layers": dict(ranked[:LAYERS_NAMED]),
-        "loses": loses,
-        "reason": (
+    facts = WithoutVnni(
+        images=count,
+        agreement=float((emulated.saturated.argmax(axis=1) == ours.argmax(axis=1)).mean()),
+        layers=dict(ranked[:LAYERS_NAMED]),
+        loses=loses,
+        reason=(
             f"on x86 without VNNI it loses {drop.value:.1%} of accuracy ({drop.low:.1%} to "
             f"{drop.high:.1%}, n = {count}); export.weight_bits: 7 avoids that"
             if loses
             else f"on x86 without VNNI no loss is shown ({drop.value:.1%}, n = {count})"
         ),
-    }
+    )
     measures = {
         "accuracy_without_vnni": accuracy_statistics.accuracy(emulated.saturated, labels),
         "accuracy_drop_without_vnni": drop,

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import ModelError
 from fettle.operator_shape import HEAVY
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Floats = npt.NDArray[np.float32]
 
@@ -140,11 +143,11 @@ def _layers(
     return dict(zip(wanted, answers, strict=True))
 
 
-def _answers(proto: Any) -> dict[str, str]:  # Any: onnx.ModelProto, untyped
+def _answers(proto: ModelProto) -> dict[str, str]:
     return {n.name: n.output[0] for n in proto.graph.node if n.op_type in HEAVY and n.name}
 
 
-def _quantized_answers(proto: Any) -> dict[str, str]:  # Any: onnx.ModelProto, untyped
+def _quantized_answers(proto: ModelProto) -> dict[str, str]:
     """Return the QuantizeLinear behind each layer, or its own answer where there is none."""
     readers = {name: node for node in proto.graph.node for name in node.input}
     names = {}

@@ -14,6 +14,7 @@ from fettle import manifest
 from fettle.evaluation import accuracy_budget, accuracy_statistics
 from fettle.evaluation.accuracy_budget import PairedCounts
 from fettle.evaluation.accuracy_statistics import Floats, Labels
+from fettle.facts.validate_facts import ValidateFacts
 from fettle.params_schema import Budget
 
 # 0.75 let in, on digits, what holds on test two times in three; a model that loses one validation
@@ -88,5 +89,5 @@ def probability_min(asked: Budget, *, seen: int, tested: int) -> float:
 
 def count_tested(validated: Path) -> int:
     """Count the test images that passed validation, from validate's artefact."""
-    classes = manifest.read(validated, verify=False).facts["classes"]
-    return sum(int(splits["test"]) for splits in classes.values())
+    facts = manifest.read(validated, ValidateFacts, verify=False).facts
+    return sum(splits["test"] for splits in facts.classes.values())

@@ -6,10 +6,9 @@ import errno
 import os
 import platform
 import traceback
-from collections.abc import Mapping
-from typing import Any
 
 from fettle.errors import DataError, FettleError, ModelError, TargetError
+from fettle.facts.export_facts import ExportFacts
 from fettle.hardware.targets import Target
 
 
@@ -19,12 +18,12 @@ def is_disk_full(err: BaseException) -> bool:
     return full or os.strerror(errno.ENOSPC) in str(err)  # safetensors' own error is no OSError
 
 
-def unavailable_reason(name: str, target: Target, exported: Mapping[str, Any]) -> str | None:
-    """Say why the target cannot be measured here, or None (Any: the export's facts)."""
-    if "refused" in exported:
-        return str(exported["refused"])
-    if "unavailable" in exported:
-        return str(exported["unavailable"])
+def unavailable_reason(name: str, target: Target, exported: ExportFacts) -> str | None:
+    """Say why the target cannot be measured here, or None."""
+    if exported.refused is not None:
+        return exported.refused
+    if exported.unavailable is not None:
+        return exported.unavailable
     if platform.machine() not in target.machine:
         return (
             f"{name} runs on {target.hardware} ({' or '.join(target.machine)}), this machine is "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 # What int8 can speed up, by the names of ONNX Runtime and of OpenVINO; the rest is memory traffic.
 HEAVY_KERNELS = (
@@ -73,7 +73,7 @@ class Profile:
         """Return Amdahl's bound of int8's speed-up (Amdahl 1967): only the heavy share gains."""
         return 1 / (1 - self.heavy_share + self.heavy_share / INT8_GAIN_MAX)
 
-    def to_json(self) -> dict[str, Any]:  # Any: JSON
+    def to_json(self) -> dict[str, object]:
         """Return the form that profile.json holds."""
         return {
             **asdict(self),

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 # Instructions that change which kernels run: x86 first, then Arm (asimddp is the int8 dot product).
 FLAGS = (
@@ -42,7 +43,18 @@ APPLE = {
 }
 
 
-def fingerprint() -> dict[str, Any]:  # Any: JSON
+class MachineFingerprint(TypedDict):
+    """Machine fingerprint, as inputs/machine.json holds it; `cores` are those usable here."""
+
+    cpu: str
+    flags: list[str]
+    cores: int
+    os: str
+    machine: str
+    python: str
+
+
+def fingerprint() -> MachineFingerprint:
     """Describe this machine: plain JSON, equal as long as latencies stay comparable."""
     cpu, flags = _apple() if platform.system() == "Darwin" else _linux(Path("/proc/cpuinfo"))
     return {
@@ -55,7 +67,7 @@ def fingerprint() -> dict[str, Any]:  # Any: JSON
     }
 
 
-def differences(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:  # Any: JSON
+def differences(recorded: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
     """List what differs between two fingerprints, as "cores: 8 there, 2 here"."""
     return [
         f"{key}: {recorded.get(key)} there, {here.get(key)} here"

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fettle.errors import ModelError
 from fettle.operator_shape import HEAVY
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
 
 Shapes = dict[str, list[int]]
 COUNTED = (*HEAVY, "MatMulInteger")
@@ -59,7 +62,7 @@ def cost(model: Path, *, shape: tuple[int, int, int]) -> Cost:
     )
 
 
-def _constants(proto: Any) -> list[Any]:  # Any: onnx.ModelProto and its tensors, untyped
+def _constants(proto: ModelProto) -> list[TensorProto]:
     """List the tensors a file carries; PaddlePaddle keeps its weights in Constant nodes."""
     nodes = [node for node in proto.graph.node if node.op_type == "Constant"]
     return [
@@ -68,7 +71,7 @@ def _constants(proto: Any) -> list[Any]:  # Any: onnx.ModelProto and its tensors
     ]
 
 
-def _shapes(proto: Any, shape: tuple[int, int, int]) -> Shapes:  # Any: onnx.ModelProto, untyped
+def _shapes(proto: ModelProto, shape: tuple[int, int, int]) -> Shapes:
     """Infer every tensor's shape with the input fixed at one image; initialisers included."""
     import onnx
 
@@ -90,7 +93,7 @@ def _shapes(proto: Any, shape: tuple[int, int, int]) -> Shapes:  # Any: onnx.Mod
 
 
 def _observed(
-    proto: Any,  # Any: onnx.ModelProto, untyped
+    proto: ModelProto,
     names: list[str],
     shape: tuple[int, int, int],
 ) -> Shapes:
@@ -116,7 +119,7 @@ def _observed(
     }
 
 
-def _macs(node: Any, shapes: Shapes) -> int:  # Any: onnx.NodeProto, untyped
+def _macs(node: NodeProto, shapes: Shapes) -> int:
     weight, answer = shapes[node.input[1]], shapes[node.output[0]]
     if node.op_type == "Conv":  # [out, in / groups, kh, kw]: each output value takes in x kh x kw
         return math.prod(answer) * math.prod(weight[1:])

@@ -12,11 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from fettle.operator_shape import Kind, Operator
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Floats = npt.NDArray[np.float32]
 
 KINDS: Mapping[str, Kind] = {"Conv": "conv", "Gemm": "gemm", "MatMul": "gemm"}
 POOLS = ("ReduceMean", "GlobalAveragePool", "AveragePool", "MaxPool")
@@ -37,7 +43,7 @@ def widths(operators: Sequence[Operator]) -> list[int]:
     return sorted({operator.outputs for operator in heavy} - kept)
 
 
-def scale_widths(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.ModelProto, untyped
+def scale_widths(proto: ModelProto, becomes: Mapping[int, int]) -> ModelProto:
     """Copy a graph with each width w of `becomes` cut to becomes[w], and its batch fixed at 1."""
     import onnx
     from onnx import numpy_helper
@@ -62,7 +68,7 @@ def scale_widths(proto: Any, becomes: Mapping[int, int]) -> Any:  # Any: onnx.Mo
     return scaled
 
 
-def is_runnable(proto: Any, batch: Any) -> bool:  # Any: onnx.ModelProto; float32 [1, C, H, W]
+def is_runnable(proto: ModelProto, batch: Floats) -> bool:
     """Tell whether a scaled copy still is a network: not every graph lets its widths change."""
     import onnxruntime as ort
 
@@ -78,12 +84,12 @@ def is_runnable(proto: Any, batch: Any) -> bool:  # Any: onnx.ModelProto; float3
     return True
 
 
-def operators(proto: Any) -> list[Operator]:  # Any: onnx.ModelProto, untyped
+def operators(proto: ModelProto) -> list[Operator]:
     """List the operators of a graph by node name, batch 1; of a QDQ form, as if it were float."""
     return [operator for _, operator in _listed(proto)]
 
 
-def name_after_operators(proto: Any) -> list[Operator]:  # Any: onnx.ModelProto, untyped
+def name_after_operators(proto: ModelProto) -> list[Operator]:
     """Rename nodes and tensors in place after the operator they serve; return the operators."""
     listed = _listed(proto)
     places = {place: index for index, (place, _) in enumerate(listed)}
@@ -113,7 +119,7 @@ def operator_of(kernel: str) -> int | None:
     return int(named[1]) if named else None
 
 
-def _listed(proto: Any) -> list[tuple[int, Operator]]:  # Any: onnx.ModelProto, untyped
+def _listed(proto: ModelProto) -> list[tuple[int, Operator]]:
     """Find the operators and their places among the nodes."""
     import onnx
 
@@ -132,12 +138,11 @@ def _listed(proto: Any) -> list[tuple[int, Operator]]:  # Any: onnx.ModelProto, 
     return listed
 
 
-# Any: onnx.NodeProto, untyped
 def _operator(
-    node: Any,
+    node: NodeProto,
     shapes: Mapping[str, list[int]],
     constants: Mapping[str, list[int]],
-    makers: Mapping[str, Any],
+    makers: Mapping[str, NodeProto],
 ) -> Operator | None:
     answer = shapes.get(node.output[0], [])
     if node.op_type in KINDS:
@@ -145,15 +150,15 @@ def _operator(
         if weight is None:
             return None
         if node.op_type == "Conv" and len(weight) == 4 and len(answer) == 4:
-            groups = int(_attribute(node, "group", 1))
+            groups = _integers(node, "group", 1)[0]
             return Operator(
                 name=node.name, kind="conv", inputs=weight[1] * groups, outputs=weight[0],
                 height=answer[2], width=answer[3], kernel=(weight[2], weight[3]),
-                stride=int(_attribute(node, "strides", [1])[0]), groups=groups,
+                stride=_integers(node, "strides", 1)[0], groups=groups,
             )  # fmt: skip
         if len(weight) != 2:
             return None
-        rows = bool(_attribute(node, "transB", 0))
+        rows = bool(_integers(node, "transB", 0)[0])
         outputs, inputs = weight if rows else (weight[1], weight[0])
         return Operator(name=node.name, kind="gemm", inputs=inputs, outputs=outputs)
     source = shapes.get(node.input[0], []) if node.input else []
@@ -176,7 +181,7 @@ def _operator(
 
 
 def _constant(
-    name: str, constants: Mapping[str, list[int]], makers: Mapping[str, Any]
+    name: str, constants: Mapping[str, list[int]], makers: Mapping[str, NodeProto]
 ) -> list[int] | None:
     """Return the shape of a weight, through its DequantizeLinear if it has one."""
     if name in constants:
@@ -187,8 +192,7 @@ def _constant(
     return None
 
 
-def _attribute(node: Any, name: str, default: Any) -> Any:  # Any: onnx's untyped values
-    from onnx import helper
-
+def _integers(node: NodeProto, name: str, default: int) -> list[int]:
+    """Read an attribute of one or several integers; [default] where the node has none."""
     attribute = next((a for a in node.attribute if a.name == name), None)
-    return default if attribute is None else helper.get_attribute_value(attribute)
+    return [default] if attribute is None else list(attribute.ints) or [attribute.i]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -121,17 +121,18 @@ def write(path: Path, targets: Mapping[str, Costs], *, threads: int) -> None:
 
     Without any, the file says nothing of a machine, and what is made from it holds on all.
     """
+    machine: Mapping[str, object] = machine_fingerprint.fingerprint() if targets else {}
     doc = {
         "schema": SCHEMA,
-        "machine": machine_fingerprint.fingerprint() if targets else {},
+        "machine": machine,
         "threads": threads,
         "targets": {name: asdict(costs) for name, costs in targets.items()},
     }
     manifest.write_json(path, doc)
 
 
-def read(path: Path, here: Mapping[str, Any]) -> dict[str, Costs]:  # Any: machine.fingerprint()
-    """Read {target: costs}; empty when nothing was measured.
+def read(path: Path, here: Mapping[str, object]) -> dict[str, Costs]:
+    """Read {target: costs}; empty when nothing was measured. `here` is this machine's fingerprint.
 
     Raises ProjectError when the table was measured on another machine than `here`.
     """
@@ -151,7 +152,24 @@ def read(path: Path, here: Mapping[str, Any]) -> dict[str, Costs]:  # Any: machi
     return {name: _costs(entry) for name, entry in doc["targets"].items()}
 
 
-def _costs(doc: Mapping[str, Any]) -> Costs:  # Any: JSON
+class _CheckDocument(TypedDict):
+    macs: int
+    predicted_ms: float
+    measured_ms: float
+
+
+class _CostsDocument(TypedDict):
+    """Costs as latency_table.json holds them."""
+
+    fits: dict[str, list[float]]
+    glue_ms: float
+    kernel_share: float
+    operator_ms: float
+    weight_ms: float
+    checks: list[_CheckDocument]
+
+
+def _costs(doc: _CostsDocument) -> Costs:
     return Costs(
         fits={name: tuple(terms) for name, terms in doc["fits"].items()},
         glue_ms=doc["glue_ms"],

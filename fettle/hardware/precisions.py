@@ -11,10 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fettle import plugins
 from fettle.errors import TargetError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+    QuantizerArgument = list[Floats] | Floats | str | float  # images, or a setting of params.yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +109,8 @@ PRECISIONS = (
 class Quantized(Protocol):
     """Quantized model's facts, as a quantizer hands them back."""
 
-    def facts(self) -> Mapping[str, Any]:  # Any: JSON
-        """Return what was stored how, for the manifest; at least quantized_ops and float_ops."""
+    def facts(self) -> Mapping[str, object]:
+        """Return what was stored how, by names of ExportFacts; quantized_ops, float_ops."""
 
 
 class Quantizer(Protocol):
@@ -113,7 +120,7 @@ class Quantizer(Protocol):
     training images [n, C, H, W], and each gets its settings by name. Raises ModelError.
     """
 
-    def __call__(self, model: Path, out: Path, **given: Any) -> Quantized:  # Any: see above
+    def __call__(self, model: Path, out: Path, **given: QuantizerArgument) -> Quantized:
         """Quantize."""
 
 

@@ -11,25 +11,32 @@ import platform
 from collections.abc import Iterable
 from importlib import metadata
 from types import ModuleType
-from typing import Any
+from typing import TypedDict
 
 from fettle import plugins
 from fettle.hardware.isolated import toolchain_environment
 
-Facts = dict[str, Any]  # Any: JSON
 
+class ToolchainFacts(TypedDict):
+    """Toolchain facts: the versions of a runtime's packages, None for one that is absent.
 
-def toolchain_facts(target: str) -> Facts:
-    """Return {runtime, packages {name: version, None: absent}, lock (its digest), python}.
-
-    A dep of export@TARGET and evaluate@TARGET. `lock` is None, and `python` this process's, where
-    the runtime shares fettle's own environment.
+    `lock` is the digest of its lock file; None, and `python` this process's, where the runtime
+    shares fettle's own environment.
     """
+
+    runtime: str
+    packages: dict[str, str | None]
+    lock: str | None
+    python: str | None
+
+
+def toolchain_facts(target: str) -> ToolchainFacts:
+    """Return the facts of a target's runtime: a dep of export@TARGET and evaluate@TARGET."""
     record = plugins.resolve("targets", target, where="targets").TARGET
     return _facts(record.runtime, _runtime(record.runtime))
 
 
-def float_runtime_facts() -> dict[str, Facts]:
+def float_runtime_facts() -> dict[str, ToolchainFacts]:
     """Return the facts of each runtime that evaluate times the float model in.
 
     A dep of every evaluate@TARGET: what is compressed has to beat the best of them.
@@ -37,7 +44,7 @@ def float_runtime_facts() -> dict[str, Facts]:
     return {name: _facts(name, runtime) for name, runtime in _shared(plugins.names("runtimes"))}
 
 
-def profiled_runtime_facts(targets: Iterable[str]) -> dict[str, Facts]:
+def profiled_runtime_facts(targets: Iterable[str]) -> dict[str, ToolchainFacts]:
     """Return the facts of the runtimes among `targets` that latency_table can profile."""
     records = [plugins.resolve("targets", name, where="targets").TARGET for name in targets]
     names = sorted({record.runtime for record in records})
@@ -60,7 +67,7 @@ def _runtime(name: str) -> ModuleType:
     return plugins.resolve("runtimes", name, where="the target's runtime")
 
 
-def _facts(name: str, runtime: ModuleType) -> Facts:
+def _facts(name: str, runtime: ModuleType) -> ToolchainFacts:
     packages: tuple[str, ...] = runtime.PACKAGES
     if not hasattr(runtime, "TOOLCHAIN"):
         return {
@@ -73,10 +80,11 @@ def _facts(name: str, runtime: ModuleType) -> Facts:
     return {
         "runtime": name,
         "packages": {
-            package: environment and environment.packages.get(package) for package in packages
+            package: None if environment is None else environment.packages.get(package)
+            for package in packages
         },
         "lock": toolchain_environment.lock_digest(runtime.TOOLCHAIN),
-        "python": environment and environment.python_version,
+        "python": None if environment is None else environment.python_version,
     }
 
 

@@ -15,16 +15,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import ModelError
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Values = dict[str, Any]  # Any: arrays of several types
+# What the graph passes on: activations and weights, float or quantized, shapes and masks.
+Array = npt.NDArray[np.float32 | np.float64 | np.uint8 | np.int8 | np.int32 | np.int64 | np.bool_]
+Values = dict[str, Array]
 
 LOW, HIGH = -32768, 32767
 BATCH = 32  # images at once: the unfolded layer of one batch is held in memory
@@ -66,7 +71,7 @@ def emulate(model: Path, batch: Floats) -> EmulationResult:
 class _Plan:
     """A graph with its constants, and which nodes multiply in int8."""
 
-    def __init__(self, proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+    def __init__(self, proto: ModelProto) -> None:
         from onnx import numpy_helper
 
         graph = proto.graph
@@ -77,7 +82,7 @@ class _Plan:
         self.output = graph.output[0].name
         self.makers = {name: node for node in self.nodes for name in node.output}
 
-    def quantized(self, node: Any) -> bool:  # Any: onnx.NodeProto, untyped
+    def quantized(self, node: NodeProto) -> bool:
         """Tell whether both factors come dequantized."""
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
             return False
@@ -103,7 +108,7 @@ def _run(plan: _Plan, batch: Floats, changed: dict[str, list[float]] | None) -> 
 
 def _step(
     plan: _Plan,
-    node: Any,  # Any: onnx.NodeProto, untyped
+    node: NodeProto,
     values: Values,
     changed: dict[str, list[float]] | None,
 ) -> None:
@@ -114,17 +119,19 @@ def _step(
     if plan.quantized(node):
         values[node.output[0]] = _heavy(plan, node, values, changed)
     elif node.op_type == "Conv":
-        values[node.output[0]] = _convolve(node, fed[node.input[0]], fed[node.input[1]])
+        answer = _convolve(node, fed[node.input[0]], fed[node.input[1]])
         if len(node.input) > 2:
-            values[node.output[0]] += fed[node.input[2]][:, None, None]
+            answer = np.asarray(answer + fed[node.input[2]][:, None, None])
+        values[node.output[0]] = answer
     else:
         answers = ReferenceEvaluator(node, opsets=plan.opsets).run(None, fed)
+        assert isinstance(answers, list)  # of a node; of a sequence it may be a dict
         values.update(zip(node.output, answers, strict=True))
 
 
 def _heavy(
     plan: _Plan,
-    node: Any,  # Any: onnx.NodeProto, untyped
+    node: NodeProto,
     values: Values,
     changed: dict[str, list[float]] | None,
 ) -> Floats:
@@ -144,7 +151,7 @@ def _heavy(
             flat = weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
             fix = _correction(rows, flat)
             changed.setdefault(node.name, []).append(float((fix != 0).mean()))
-            exact += fix.reshape(*shape, -1).transpose(0, 3, 1, 2)
+            exact = np.asarray(exact + fix.reshape(*shape, -1).transpose(0, 3, 1, 2))
         answer = exact * scales[:, None, None]
         bias = values[node.input[2]][:, None, None] if len(node.input) > 2 else 0.0
     else:
@@ -159,8 +166,8 @@ def _heavy(
     return np.asarray(answer + bias, dtype=np.float32)
 
 
-def _correction(rows: npt.NDArray[np.uint8], weight: npt.NDArray[np.int8]) -> Doubles:
-    """Return what saturation adds to rows [m, k] @ weight [k, n]: float64 [m, n]."""
+def _correction(rows: Array, weight: Array) -> Doubles:
+    """Return what saturation adds to rows uint8 [m, k] @ weight int8 [k, n]: float64 [m, n]."""
     if len(weight) % 2:  # a kernel pads the reduction with zeros
         weight = np.concatenate([weight, np.zeros_like(weight[:1])])
         rows = np.concatenate([rows, np.zeros_like(rows[:, :1])], axis=1)
@@ -178,8 +185,8 @@ def _correction(rows: npt.NDArray[np.uint8], weight: npt.NDArray[np.int8]) -> Do
     return fix
 
 
-def _geometry(node: Any) -> tuple[list[int], list[int], list[int]]:
-    """Read strides, pads (top, left, bottom, right) and dilations (Any: onnx.NodeProto)."""
+def _geometry(node: NodeProto) -> tuple[list[int], list[int], list[int]]:
+    """Read strides, pads (top, left, bottom, right) and dilations."""
     given = {a.name: list(a.ints) for a in node.attribute}
     if any(a.name == "auto_pad" and a.s != b"NOTSET" for a in node.attribute):
         raise ValueError("auto_pad")
@@ -187,8 +194,8 @@ def _geometry(node: Any) -> tuple[list[int], list[int], list[int]]:
     return strides, given.get("pads", [0, 0, 0, 0]), dilations
 
 
-def _windows(node: Any, data: Any, kernel: tuple[int, int], fill: Any) -> Any:
-    """View an image [n, c, h, w] as windows [n, c, oh, ow, kh, kw] (Any: onnx's node, arrays)."""
+def _windows(node: NodeProto, data: Array, kernel: tuple[int, ...], fill: int) -> Array:
+    """View an image [n, c, h, w] as windows [n, c, oh, ow, kh, kw]."""
     strides, pads, dilations = _geometry(node)
     padded = np.pad(
         data,
@@ -200,12 +207,12 @@ def _windows(node: Any, data: Any, kernel: tuple[int, int], fill: Any) -> Any:
     return seen[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
 
 
-def _convolve(node: Any, data: Any, weight: Any) -> Any:  # Any: onnx's node, arrays of any float
+def _convolve(node: NodeProto, data: Array, weight: Array) -> Array:
     """Convolve [n, c, h, w] with [o, c / groups, kh, kw], without bias."""
     seen = _windows(node, data, weight.shape[2:], 0)
     groups = data.shape[1] // weight.shape[1]
     if weight.shape[1] == 1 and groups == len(weight):
-        return np.einsum("nchwkl,ckl->nchw", seen, weight[:, 0], optimize=True)
+        return np.asarray(np.einsum("nchwkl,ckl->nchw", seen, weight[:, 0], optimize=True))
     if groups == 1:
         return np.tensordot(seen, weight, axes=((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)
     parts = zip(np.split(seen, groups, axis=1), np.split(weight, groups), strict=True)
@@ -213,8 +220,10 @@ def _convolve(node: Any, data: Any, weight: Any) -> Any:  # Any: onnx's node, ar
     return np.concatenate(done, axis=-1).transpose(0, 3, 1, 2)
 
 
-def _unfold(node: Any, data: Any, weight: Any, zero: int) -> tuple[Any, tuple[int, int, int]]:
-    """Unfold uint8 images to rows [n * oh * ow, kh * kw * c] and return (n, oh, ow) (Any: arrays).
+def _unfold(
+    node: NodeProto, data: Array, weight: Array, zero: int
+) -> tuple[Array, tuple[int, int, int]]:
+    """Unfold uint8 images to rows [n * oh * ow, kh * kw * c] and return (n, oh, ow).
 
     Padding holds the zero point, as in the runtime.
     """

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ import numpy.typing as npt
 from fettle.hardware import latency_measurement, onnx_width_scaling
 from fettle.hardware.operator_cost_table import CostSample, NetworkTiming
 from fettle.operator_shape import Operator
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Floats = npt.NDArray[np.float32]
 
@@ -204,5 +207,5 @@ def list_operators(model: Path) -> list[Operator]:
     """List the operators of an ONNX file for one image, float or QDQ."""
     import onnx
 
-    proto: Any = onnx.load(model)  # Any: onnx ships no types
+    proto: ModelProto = onnx.load(model)
     return onnx_width_scaling.operators(onnx_width_scaling.scale_widths(proto, {}))

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from fettle.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+    from onnx import ModelProto
     from torch import nn
 
 Floats = npt.NDArray[np.float32]
@@ -216,7 +217,7 @@ def _trace(model: nn.Module, example: torch.Tensor) -> torch.export.ExportedProg
         ) from err
 
 
-def _translate(program: torch.export.ExportedProgram) -> Any:  # Any: onnx.ModelProto, untyped
+def _translate(program: torch.export.ExportedProgram) -> ModelProto:
     import torch
 
     try:
@@ -247,7 +248,7 @@ def _translate(program: torch.export.ExportedProgram) -> Any:  # Any: onnx.Model
     return exported.model_proto
 
 
-def _strip(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _strip(proto: ModelProto) -> None:
     """Drop what differs from machine to machine or run to run: traces, paths, doc strings."""
     proto.doc_string = ""
     del proto.metadata_props[:]

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fettle import memory_format, user_traceback
 from fettle.errors import ModelError
@@ -69,8 +69,10 @@ def check(
     model.train(was_training)
 
 
-def logits_of(output: Any) -> Any:  # Any: whatever the user's forward returns
-    """Logits among several outputs: the one named `logits`, else the first."""
+def logits_of(output: object) -> object:
+    """Logits among several outputs, anything the user's forward returns: the one named `logits`,
+    else the first.
+    """
     if isinstance(output, Mapping):
         return output.get("logits", next(iter(output.values()), None))
     if hasattr(output, "logits"):
@@ -127,10 +129,10 @@ def _check_saved(model: nn.Module) -> None:
         ) from err
 
 
-def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: the user's
+def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> object:
     shape = list(images.shape)
     try:
-        return model(images)
+        answer: object = model(images)
     except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
             f"{AT}: the module does not take the images",
@@ -138,14 +140,15 @@ def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any: 
             rule="forward takes float32 [batch, channels, size_px, size_px] of preprocess",
             fix="build it for preprocess.size_px and preprocess.channels, or set these",
         ) from err
+    return answer
 
 
-def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> Any:  # Any: see above
+def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> object:
     """Take one step's gradients of a copy in train mode; return its answer to `images`[:2]."""
     import torch
 
-    def backward(probe: nn.Module) -> Any:  # Any: as logits_of's
-        answer = probe.train()(images)
+    def backward(probe: nn.Module) -> object:
+        answer: object = probe.train()(images)
         logits = logits_of(answer)
         if isinstance(logits, torch.Tensor):
             logits.float().square().sum().backward()  # type: ignore[no-untyped-call] # torch's own
@@ -164,7 +167,9 @@ def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> An
             ) from err
 
 
-def _forward_line(backward: Callable[[nn.Module], Any], model: nn.Module, roots: list[Path]) -> str:
+def _forward_line(
+    backward: Callable[[nn.Module], object], model: nn.Module, roots: list[Path]
+) -> str:
     """Find the line of forward whose gradient failed, by torch's anomaly detection."""
     import torch
 
@@ -185,8 +190,8 @@ def _forward_line(backward: Callable[[nn.Module], Any], model: nn.Module, roots:
 
 
 def _check_answers(
-    answer: Any,  # Any: the user's
-    trained: Any,  # Any: the user's
+    answer: object,
+    trained: object,
     *,
     classes: int,
     batch: int,
@@ -195,10 +200,11 @@ def _check_answers(
     """Raise ModelError unless both modes answer float32 logits [batch, classes]."""
     import torch
 
+    seen: list[torch.Tensor] = []
     for whole, count in ((answer, batch), (trained, batch + 1)):
         logits = logits_of(whole)
         fits = isinstance(logits, torch.Tensor) and list(logits.shape) == [count, classes]
-        if not fits or logits.dtype != torch.float32:
+        if not isinstance(logits, torch.Tensor) or not fits or logits.dtype != torch.float32:
             several = not isinstance(whole, torch.Tensor)
             raise ModelError(
                 f"{AT}: the module does not return one logit a class",
@@ -210,7 +216,8 @@ def _check_answers(
                 if not fits
                 else "leave the module and its answer in float32",
             )
-    probability = _probabilities(logits_of(answer), logits_of(trained))
+        seen.append(logits)
+    probability = _probabilities(*seen)
     if probability:
         raise ModelError(
             f"{AT}: the module returns probabilities, not logits",
@@ -220,7 +227,7 @@ def _check_answers(
         )
 
 
-def _check_alone(answer: Any, classes: int, shape: list[int]) -> None:  # Any: the user's
+def _check_alone(answer: object, classes: int, shape: list[int]) -> None:
     import torch
 
     logits = logits_of(answer)
@@ -261,7 +268,7 @@ def _note_order(model: nn.Module, images: torch.Tensor, classes: int) -> None:
     order: list[str] = []
     outputs: dict[str, torch.Tensor] = {}
 
-    def note(name: str, module: nn.Module, output: Any) -> None:  # Any: the user's
+    def note(name: str, module: nn.Module, output: object) -> None:
         if name in order:
             order.remove(name)
         order.append(name)
@@ -310,13 +317,13 @@ def _takes_channels_last(model: nn.Module, images: torch.Tensor) -> bool:
     return bool((plain - answers).abs().max() <= limit)
 
 
-def _shown(value: Any) -> str:  # Any: the user's
+def _shown(value: object) -> str:
     import torch
 
     if isinstance(value, torch.Tensor):
         kind = "" if value.dtype == torch.float32 else f"{str(value.dtype).removeprefix('torch.')} "
         return f"{kind}{list(value.shape)}"
-    parts: list[Any] = []
+    parts: list[str] = []
     if isinstance(value, Mapping):
         parts = [f"{name} {_shown(item)}" for name, item in value.items()]
     elif isinstance(value, tuple | list):

@@ -5,14 +5,15 @@ one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fettle.errors import ModelError
 
-Proto = Any  # onnx ships no types that mypy can follow here
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
-def read(path: Path) -> Proto:
+def read(path: Path) -> ModelProto:
     """Load and check a file (its external data too); raises ModelError when it is no ONNX."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # no stubs
@@ -84,7 +85,7 @@ def external_files(path: Path) -> list[Path]:
     return files
 
 
-def check_input(proto: Proto, *, channels: int, size_px: int) -> None:
+def check_input(proto: ModelProto, *, channels: int, size_px: int) -> None:
     """Raise ModelError unless the input can be float32 [batch, channels, size_px, size_px]."""
     import onnx
 

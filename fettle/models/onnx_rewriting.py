@@ -9,13 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-Proto = Any  # onnx ships no types that mypy can follow here
-Node = Any  # as above
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
 Floats = npt.NDArray[np.float32]
 
 INPUT, OUTPUT = "input", "logits"
@@ -23,7 +24,7 @@ CONTROL_FLOW = ("If", "Loop", "Scan")
 OPSET_MIN = 13  # below it int8 weights cannot be scaled per channel
 
 
-def fix_shape(proto: Proto, *, channels: int, size_px: int, batch: str | int) -> Proto:
+def fix_shape(proto: ModelProto, *, channels: int, size_px: int, batch: str | int) -> ModelProto:
     """Return a copy for [batch, C, S, S]; a text is a free batch of that name.
 
     Shapes noted inside the graph go: they may say another batch or side.
@@ -44,7 +45,7 @@ def fix_shape(proto: Proto, *, channels: int, size_px: int, batch: str | int) ->
     return copy
 
 
-def declare_output(proto: Proto, *, classes: int) -> None:
+def declare_output(proto: ModelProto, *, classes: int) -> None:
     """State the output's shape: [the input's batch, classes]."""
     import onnx
 
@@ -54,12 +55,12 @@ def declare_output(proto: Proto, *, classes: int) -> None:
     proto.graph.output[0].type.CopyFrom(whole)
 
 
-def control_flow(proto: Proto) -> list[str]:
+def control_flow(proto: ModelProto) -> list[str]:
     """List the kinds of control flow in the graph, inner graphs too, sorted."""
     return sorted({node.op_type for node in _nodes(proto.graph) if node.op_type in CONTROL_FLOW})
 
 
-def fold_constants(proto: Proto) -> Proto:
+def fold_constants(proto: ModelProto) -> ModelProto:
     """Let ONNX Runtime compute what is constant now that the size is fixed; standard operators.
 
     Branches on the image's size (an If over a Shape) go this way. What it cannot load comes back
@@ -83,7 +84,7 @@ def fold_constants(proto: Proto) -> Proto:
         return onnx.load(target)
 
 
-def rename(proto: Proto) -> None:
+def rename(proto: ModelProto) -> None:
     """Name the input and the output, everywhere in the graph; an inner namesake gives way."""
     graph = proto.graph
     names = {graph.input[0].name: INPUT, graph.output[0].name: OUTPUT}
@@ -105,7 +106,7 @@ def rename(proto: Proto) -> None:
             value.name = names.get(value.name, value.name)
 
 
-def raise_opset(proto: Proto) -> Proto:
+def raise_opset(proto: ModelProto) -> ModelProto:
     """Convert to OPSET_MIN when older; kept as it is where ONNX's converter cannot."""
     import onnx
 
@@ -118,14 +119,14 @@ def raise_opset(proto: Proto) -> Proto:
         return proto
 
 
-def flatten_output(proto: Proto) -> None:
+def flatten_output(proto: ModelProto) -> None:
     """Flatten an answer [batch, classes, 1, 1] to [batch, classes]."""
     import onnx
 
     _append(proto, lambda inner: onnx.helper.make_node("Flatten", [inner], [OUTPUT], axis=1))
 
 
-def reorder_output(proto: Proto, order: list[int]) -> None:
+def reorder_output(proto: ModelProto, order: list[int]) -> None:
     """Put output `order[k]` at place k."""
     import onnx
 
@@ -137,7 +138,7 @@ def reorder_output(proto: Proto, order: list[int]) -> None:
     )
 
 
-def parameters(proto: Proto) -> int:
+def parameters(proto: ModelProto) -> int:
     """Count the floating-point weights, wherever they are stored: initialisers and constants."""
     import onnx
 
@@ -149,7 +150,7 @@ def parameters(proto: Proto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in tensors if tensor.data_type in floats)
 
 
-def run_model(proto: Proto, batch: Floats) -> Floats | None:
+def run_model(proto: ModelProto, batch: Floats) -> Floats | None:
     """Run a graph in memory on [n, C, S, S]; None when ONNX Runtime cannot run it on this batch."""
     import onnxruntime as ort
 
@@ -166,7 +167,7 @@ def run_model(proto: Proto, batch: Floats) -> Floats | None:
     return answer
 
 
-def strip(proto: Proto) -> None:
+def strip(proto: ModelProto) -> None:
     """Drop doc strings and notes, which may hold paths and clocks of another machine."""
     proto.doc_string = ""
     proto.graph.doc_string = ""
@@ -190,7 +191,7 @@ def _foreign() -> tuple[type[Exception], ...]:
     )
 
 
-def _graphs(graph: Any) -> Iterator[Any]:  # Any: onnx.GraphProto, untyped
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """Yield a graph and the graphs inside its nodes."""
     yield graph
     for node in graph.node:
@@ -199,12 +200,12 @@ def _graphs(graph: Any) -> Iterator[Any]:  # Any: onnx.GraphProto, untyped
                 yield from _graphs(inner)
 
 
-def _nodes(graph: Any) -> Iterator[Node]:  # Any: onnx.GraphProto, untyped
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
     for inner in _graphs(graph):
         yield from inner.node
 
 
-def _append(proto: Proto, make: Callable[[str], Node]) -> None:
+def _append(proto: ModelProto, make: Callable[[str], NodeProto]) -> None:
     """Put `make(name of what was the output)` at the end; the output's shape is inferred anew."""
     inner = f"{OUTPUT}_{len(proto.graph.node)}"
     for node in proto.graph.node:

@@ -16,12 +16,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.quantize import graph_session, operator_placement, qdq_graph
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import HistogramCollector
 
 Floats = npt.NDArray[np.float32]
 Calibrate = Literal["minmax", "entropy", "percentile"]
@@ -33,7 +39,7 @@ BINS = {"entropy": 128, "percentile": 2048}  # ONNX Runtime 1.32's own defaults
 
 
 def collect(
-    proto: Any,  # Any: onnx.ModelProto, untyped
+    proto: ModelProto,
     folder: Path,
     *,
     batches: Sequence[Floats],
@@ -71,7 +77,7 @@ def collect(
     return written
 
 
-def method(name: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
+def method(name: Calibrate) -> CalibrationMethod:
     """Return ONNX Runtime's own word for a method."""
     from onnxruntime.quantization import CalibrationMethod
 
@@ -89,7 +95,7 @@ def _wider(before: tuple[Floats, Floats] | None, array: Floats) -> tuple[Floats,
     return np.asarray(ends.min()), np.asarray(ends.max())
 
 
-def _collector(method: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
+def _collector(method: Calibrate) -> HistogramCollector:
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     # not symmetric: that wastes half of uint8
@@ -103,8 +109,7 @@ def _collector(method: Calibrate) -> Any:  # Any: ONNX Runtime's, untyped
     )
 
 
-# Any: onnx.ModelProto, untyped
-def _clipped(proto: Any) -> dict[str, str]:
+def _clipped(proto: ModelProto) -> dict[str, str]:
     """Map each tensor that a Relu or Clip alone reads to what that makes of it.
 
     Of two such in a row the first only: the tensor between them is looked at.
@@ -123,7 +128,7 @@ def _clipped(proto: Any) -> dict[str, str]:
 class _TensorRecorder:
     """The graph with its float tensors as outputs, all `but` those named; loaded when first run."""
 
-    def __init__(self, proto: Any, *, but: Collection[str] = ()) -> None:  # Any: onnx, untyped
+    def __init__(self, proto: ModelProto, *, but: Collection[str] = ()) -> None:
         self._proto, self._but = proto, but
         self._source = qdq_graph.input_name(proto)
 
@@ -134,7 +139,7 @@ class _TensorRecorder:
         return dict(zip(names, values, strict=True)) | {self._source: batch}
 
     @cached_property
-    def _loaded(self) -> tuple[Any, list[str]]:  # Any: onnxruntime.InferenceSession, untyped
+    def _loaded(self) -> tuple[InferenceSession, list[str]]:
         import onnx
 
         inferred = onnx.shape_inference.infer_shapes(self._proto)

@@ -14,15 +14,20 @@ instead of 0.0009 and 0.018).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.quantize import graph_session, qdq_graph
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
 Floats = npt.NDArray[np.float32]
-Tensors = dict[str, npt.NDArray[Any]]  # Any: whatever a graph passes on, uint8 and int64 too
+# What a graph passes on from node to node.
+GraphTensor = npt.NDArray[np.float32 | np.uint8 | np.int8 | np.int32 | np.int64 | np.bool_]
+Tensors = dict[str, GraphTensor]
 
 # 64 and 256 images gave the same errors within an eighth, at 32 px and at 96, on ResNet-20 and
 # EfficientNet-Lite0.
@@ -40,7 +45,7 @@ def first_batches(batches: Sequence[Floats]) -> list[Floats]:
 class ChannelMeans:
     """Channel means: averages each convolution's answers over their positions, batch by batch."""
 
-    def __init__(self, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
+    def __init__(self, prepared: ModelProto) -> None:
         self._layers = {n.output[0]: n.name for n in prepared.graph.node if n.op_type == "Conv"}
         self._rows: dict[str, list[Floats]] = {name: [] for name in self._layers.values()}
 
@@ -55,9 +60,9 @@ class ChannelMeans:
 
 
 def correct(
-    quantized: Any,  # Any: onnx.ModelProto, untyped
+    quantized: ModelProto,
     *,
-    prepared: Any,
+    prepared: ModelProto,
     means: Mapping[str, Floats],
     batches: Sequence[Floats],
 ) -> None:
@@ -99,7 +104,7 @@ def _shrunk_mean(apart: Floats) -> Floats:
     return np.asarray(mean * np.maximum(sure, 0), np.float32)
 
 
-def _pieces(proto: Any) -> Iterator[tuple[list[Any], set[str]]]:  # Any: onnx, untyped
+def _pieces(proto: ModelProto) -> Iterator[tuple[list[NodeProto], set[str]]]:
     """Cut the nodes behind each int8 convolution: its piece, and the tensors that later ones read.
 
     The nodes are sorted, readers after makers; what follows the last one is left out.
@@ -116,12 +121,12 @@ def _pieces(proto: Any) -> Iterator[tuple[list[Any], set[str]]]:  # Any: onnx, u
 
 
 def _piece(
-    proto: Any,  # Any: onnx, untyped
-    nodes: list[Any],
+    proto: ModelProto,
+    nodes: list[NodeProto],
     wanted: list[str],
-    constants: Mapping[str, Any],
+    constants: Mapping[str, TensorProto],
     values: Tensors,
-) -> tuple[Any, list[str]]:
+) -> tuple[ModelProto, list[str]]:
     """Make a graph of some nodes of `proto`, and name its inputs; `values` are what is known."""
     from onnx import helper
 
@@ -152,7 +157,7 @@ def _piece(
     return model, inputs
 
 
-def _float_biases(proto: Any, prepared: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _float_biases(proto: ModelProto, prepared: ModelProto) -> None:
     """Give each convolution a float bias of its own: the float graph's, or zeros.
 
     The quantizer's are int32 with a scale and a zero point, 12 bytes a channel. ONNX Runtime
@@ -179,16 +184,16 @@ def _float_biases(proto: Any, prepared: Any) -> None:  # Any: onnx.ModelProto, u
         proto.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
 
 
-def _zeros(weight: Any) -> Floats:  # Any: onnx.TensorProto, untyped
+def _zeros(weight: TensorProto) -> Floats:
     return np.zeros(weight.dims[0], np.float32)
 
 
-def _add(tensor: Any, shift: Floats) -> None:  # Any: onnx.TensorProto, untyped
+def _add(tensor: TensorProto, shift: Floats) -> None:
     from onnx import numpy_helper
 
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + shift, tensor.name))
 
 
-def _positions(answer: npt.NDArray[Any]) -> Floats:
+def _positions(answer: GraphTensor) -> Floats:
     """Average [n, C, …] over all but images and channels."""
     return np.asarray(answer.mean(axis=tuple(range(2, answer.ndim))), np.float32)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fettle.errors import DataError
 
 Floats = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.integer]
+Labels = npt.NDArray[np.int64]
 
 IMAGES_MIN = 8  # params.yaml's own least; a training split may have fewer
 

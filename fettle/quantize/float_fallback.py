@@ -1,6 +1,6 @@
 """Float fallback: the layers of an int8 graph that go back to float (float_fallback_rewrite.py).
 
-The ladder here has two rungs: int8 per channel, then float. The 16-bit rungs between them are left
+A layer is int8 per channel, or float (mixed precision). The 16-bit precisions between them are left
 out because both runtimes run them slower than float on a CPU: ONNX Runtime has no fused kernel for
 16-bit Q/DQ or float16 convolutions, OpenVINO widens them.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from fettle.operator_shape import HEAVY
 from fettle.quantize import graph_session
 from fettle.quantize.float_fallback_rewrite import reverted
 from fettle.quantize.qdq_graph import fit_batch, int8_layers
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,8 +42,8 @@ class Int8Layer:
 
 
 def rank_layers(
-    quantized: Any,  # Any: onnx.ModelProto, untyped
-    prepared: Any,
+    quantized: ModelProto,
+    prepared: ModelProto,
     *,
     images: Floats,
     macs: dict[str, int],
@@ -62,7 +65,7 @@ def rank_layers(
     return sorted(layers, key=lambda layer: (-layer.regained / layer.price_us, layer.name))
 
 
-def macs(prepared: Any, image: Floats) -> dict[str, int]:  # Any: onnx.ModelProto, untyped
+def macs(prepared: ModelProto, image: Floats) -> dict[str, int]:
     """Count each layer's multiply-accumulates for one image [1, C, H, W], by running it."""
     weights = {tensor.name: list(tensor.dims) for tensor in prepared.graph.initializer}
     nodes = [node for node in prepared.graph.node if node.op_type in HEAVY]
@@ -93,7 +96,7 @@ def fewest_layers(count: int, accept: Callable[[int], bool]) -> int | None:
     return high
 
 
-def run(proto: Any, images: Floats) -> Floats:  # Any: onnx.ModelProto, untyped
+def run(proto: ModelProto, images: Floats) -> Floats:
     """Run a graph with every optimisation on, one thread: logits [n, classes]."""
     session = graph_session.load(proto)
     name = session.get_inputs()[0].name

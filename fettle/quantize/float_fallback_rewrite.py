@@ -11,13 +11,16 @@ input is there for another's sake and an int8 reader wants its answer: else it g
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fettle.operator_shape import HEAVY
 from fettle.quantize.qdq_graph import channel_axis, int8_layers
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
 
 FUSED = ("Relu", "Clip")  # between a convolution and its pair: both runtimes fuse them
 PAIR = ("QuantizeLinear", "DequantizeLinear")
@@ -26,14 +29,14 @@ PAIR = ("QuantizeLinear", "DequantizeLinear")
 class _Links:
     """Who makes and who reads each tensor of a graph, looking through pairs."""
 
-    def __init__(self, proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+    def __init__(self, proto: ModelProto) -> None:
         self.makers = {name: node for node in proto.graph.node for name in node.output}
-        self.readers: dict[str, list[Any]] = {}  # Any: onnx.NodeProto
+        self.readers: dict[str, list[NodeProto]] = {}
         for node in proto.graph.node:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
 
-    def pair(self, name: str) -> Any | None:
+    def pair(self, name: str) -> NodeProto | None:
         """Return the QuantizeLinear behind a dequantized activation; None for anything else."""
         end = self.makers.get(name)
         if end is None or end.op_type != PAIR[1]:
@@ -41,29 +44,29 @@ class _Links:
         start = self.makers.get(end.input[0])
         return start if start is not None and start.op_type == PAIR[0] else None
 
-    def source(self, start: Any) -> str:
+    def source(self, start: NodeProto) -> str:
         """Name the operator that a pair rounds the answer of, "" for the graph's own input."""
         node = self.makers.get(start.input[0])
         while node is not None and node.op_type in FUSED and self.pair(node.input[0]) is None:
             node = self.makers.get(node.input[0])
         return "" if node is None else str(node.name)
 
-    def behind(self, start: Any) -> set[str]:
+    def behind(self, start: NodeProto) -> set[str]:
         """Name the operators that read what a pair gives."""
         ends = self.readers.get(start.output[0], [])
         return {str(node.name) for end in ends for node in self.readers.get(end.output[0], [])}
 
-    def starts(self, node: Any) -> list[Any]:
+    def starts(self, node: NodeProto) -> list[NodeProto]:
         """List the pairs' QuantizeLinear before a node's inputs."""
         return [start for start in map(self.pair, node.input) if start is not None]
 
-    def wanted_by(self, node: Any) -> set[str]:
+    def wanted_by(self, node: NodeProto) -> set[str]:
         """Name the operators that read a node's answer from a pair."""
         pairs = [n for n in self.readers.get(node.output[0], []) if n.op_type == PAIR[0]]
         return {name for start in pairs for name in self.behind(start)}
 
 
-def reverted(quantized: Any, prepared: Any, names: Collection[str]) -> Any:  # Any: onnx.ModelProto
+def reverted(quantized: ModelProto, prepared: ModelProto, names: Collection[str]) -> ModelProto:
     """Return a copy of the int8 graph with the named layers float."""
     proto = type(quantized)()
     proto.CopyFrom(quantized)
@@ -72,7 +75,7 @@ def reverted(quantized: Any, prepared: Any, names: Collection[str]) -> Any:  # A
     return proto
 
 
-def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any: onnx.ModelProto
+def revert(proto: ModelProto, *, prepared: ModelProto, names: frozenset[str]) -> None:
     """Revert the named layers to float, and what then gains nothing by int8, in place.
 
     The quantizer takes a Clip or Relu out where the next range cuts the same values off; a float
@@ -110,7 +113,7 @@ def revert(proto: Any, *, prepared: Any, names: frozenset[str]) -> None:  # Any:
                 )
 
 
-def _passing(proto: Any, links: _Links, heavy: frozenset[str]) -> set[str]:  # Any: onnx, untyped
+def _passing(proto: ModelProto, links: _Links, heavy: frozenset[str]) -> set[str]:
     """Name the operators that pass values on in int8 for the sake of the `heavy` ones.
 
     The greatest set in which each member has its inputs in int8 anyway, and a reader in int8.
@@ -135,7 +138,7 @@ def _passing(proto: Any, links: _Links, heavy: frozenset[str]) -> set[str]:  # A
     return names
 
 
-def _keep(proto: Any, tensor: Any) -> str:  # Any: onnx's, untyped
+def _keep(proto: ModelProto, tensor: TensorProto) -> str:
     """Add a constant of the float graph under a name of its own; return the name."""
     name = f"{tensor.name}_float"
     if name not in {tensor.name for tensor in proto.graph.initializer}:
@@ -144,7 +147,7 @@ def _keep(proto: Any, tensor: Any) -> str:  # Any: onnx's, untyped
     return name
 
 
-def _channels(node: Any, constants: dict[str, Any], sources: Any) -> int:  # Any: onnx's, untyped
+def _channels(node: NodeProto, constants: dict[str, TensorProto], sources: Sequence[str]) -> int:
     """Count the channels that a layer reads, by its weight: [out, in / group, …] or [in, out]."""
     dims = constants[sources[1]].dims
     if node.op_type == "Conv":
@@ -153,7 +156,7 @@ def _channels(node: Any, constants: dict[str, Any], sources: Any) -> int:  # Any
     return int(dims[1 - channel_axis(node, len(dims))])
 
 
-def _by_channel(proto: Any, name: str, channels: int) -> str:  # Any: onnx.ModelProto, untyped
+def _by_channel(proto: ModelProto, name: str, channels: int) -> str:
     """Write a pair's end again with its scale and zero point once a channel; return its answer.
 
     The same values. By one scale, ONNX Runtime 1.32 would take the layer for one that its maker
@@ -178,7 +181,7 @@ def _by_channel(proto: Any, name: str, channels: int) -> str:  # Any: onnx.Model
     return answer
 
 
-def _put_back(proto: Any, node: Any, constants: dict[str, Any]) -> str:  # Any: onnx's, untyped
+def _put_back(proto: ModelProto, node: NodeProto, constants: dict[str, TensorProto]) -> str:
     """Insert a Clip or Relu that the quantizer took out; return its answer's name."""
     source, answer = node.output[0], f"{node.output[0]}_float"
     if answer not in {name for maker in proto.graph.node for name in maker.output}:

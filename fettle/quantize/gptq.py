@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.quantize import graph_session, qdq_graph
+
+if TYPE_CHECKING:
+    from onnx import AttributeProto, ModelProto, NodeProto
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -29,19 +32,20 @@ INPUTS_MAX = 4608  # a 3x3 convolution of 512 channels: 85 MB of moments, some 2
 STEPS = np.linspace(0.5, 1.1, 31)
 
 
-def supports_operator(node: Any, dims: Sequence[int]) -> bool:  # Any: onnx.NodeProto, untyped
+def supports_operator(node: NodeProto, dims: Sequence[int]) -> bool:
     """Tell whether `node`'s inputs can be taken apart here: 2-D convolutions, linear layers."""
     given = _attributes(node)
     if node.op_type == "Conv":
-        plain = given.get("auto_pad", b"NOTSET") == b"NOTSET" and len(dims) == 4
-        return plain and math.prod(dims[1:]) <= INPUTS_MAX
-    wide = dims[1] if given.get("transB") else dims[0]
-    return len(dims) == 2 and not given.get("transA") and wide <= INPUTS_MAX
+        plain = "auto_pad" not in given or given["auto_pad"].s == b"NOTSET"
+        return plain and len(dims) == 4 and math.prod(dims[1:]) <= INPUTS_MAX
+    transposed = {name for name in ("transA", "transB") if name in given and given[name].i}
+    wide = dims[1] if "transB" in transposed else dims[0]
+    return len(dims) == 2 and "transA" not in transposed and wide <= INPUTS_MAX
 
 
 def input_second_moments(
-    proto: Any,  # Any: onnx's, untyped
-    nodes: Sequence[Any],
+    proto: ModelProto,
+    nodes: Sequence[NodeProto],
     dims: Mapping[str, Sequence[int]],
     batches: Sequence[Floats],
 ) -> dict[str, Floats]:
@@ -106,26 +110,23 @@ def _factors(moments: Floats) -> Doubles:
     return np.asarray(lower.transpose(0, 2, 1))
 
 
-# Any: onnx.NodeProto, untyped
-def _unfolded(node: Any, dims: Sequence[int], array: Floats) -> Floats:
+def _unfolded(node: NodeProto, dims: Sequence[int], array: Floats) -> Floats:
     """Lay out what each output reads: [groups, d, samples]."""
     if node.op_type != "Conv":
         return array.reshape(1, -1, array.shape[-1]).transpose(0, 2, 1)
     given = _attributes(node)
-    top, before, bottom, behind = given.get("pads", [0] * 4)
-    down, right = given.get("strides", [1, 1])
-    apart = given.get("dilations", [1, 1])
+    top, before, bottom, behind = given["pads"].ints if "pads" in given else [0] * 4
+    down, right = given["strides"].ints if "strides" in given else [1, 1]
+    apart = given["dilations"].ints if "dilations" in given else [1, 1]
     padded = np.pad(array, ((0, 0), (0, 0), (top, bottom), (before, behind)))
     sides = [(size - 1) * gap + 1 for size, gap in zip(dims[2:], apart, strict=True)]
     view = np.lib.stride_tricks.sliding_window_view(padded, sides, axis=(2, 3))
     view = view[:, :, ::down, ::right, :: apart[0], :: apart[1]]
     thin = [math.ceil(size / PLACES_SIDE) for size in view.shape[2:4]]
     view = view[:, :, :: thin[0], :: thin[1]].transpose(1, 4, 5, 0, 2, 3)
-    groups = given.get("group", 1)
+    groups = given["group"].i if "group" in given else 1
     return np.ascontiguousarray(view).reshape(groups, math.prod(dims[1:]), -1)
 
 
-def _attributes(node: Any) -> dict[str, Any]:  # Any: onnx's, untyped
-    from onnx import helper
-
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+def _attributes(node: NodeProto) -> dict[str, AttributeProto]:
+    return {attribute.name: attribute for attribute in node.attribute}

@@ -8,16 +8,19 @@ names.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fettle.operator_shape import HEAVY
 
+if TYPE_CHECKING:
+    from onnx import AttributeProto, ModelProto, NodeProto
+
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def compact(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def compact(proto: ModelProto) -> None:
     """Shrink the int8 `proto` in place."""
     _drop_zero_points(proto)
     _drop_unused(proto)
@@ -26,7 +29,7 @@ def compact(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
     _strip(proto)
 
 
-def _drop_zero_points(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _drop_zero_points(proto: ModelProto) -> None:
     """Leave out the weights' zero points where all are 0, but for Gemm.
 
     ONNX Runtime 1.32 makes QLinearConv without one, and leaves Gemm float.
@@ -43,7 +46,7 @@ def _drop_zero_points(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
             node.input.pop()
 
 
-def _drop_unused(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _drop_unused(proto: ModelProto) -> None:
     """Remove nodes whose answers nobody reads, then constants that nobody reads."""
     graph, wanted = proto.graph, {answer.name for answer in proto.graph.output}
     for node in reversed(list(graph.node)):  # sorted: readers come later
@@ -55,7 +58,7 @@ def _drop_unused(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         graph.initializer.remove(tensor)
 
 
-def _share_constants(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _share_constants(proto: ModelProto) -> None:
     """Keep one of the constants that are equal in type, shape and bytes."""
     from onnx import numpy_helper
 
@@ -72,7 +75,7 @@ def _share_constants(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
             node.input[index] = renamed.get(name, name)
 
 
-def _shorten_names(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _shorten_names(proto: ModelProto) -> None:
     """Rename every tensor to a number but the graph's own inputs and outputs."""
     graph = proto.graph
     kept = {value.name for value in (*graph.input, *graph.output)}
@@ -103,7 +106,7 @@ def _number(value: int) -> str:
             return digits
 
 
-def _strip(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _strip(proto: ModelProto) -> None:
     """Drop what only describes how the file was made."""
     proto.ClearField("doc_string")
     del proto.metadata_props[:]
@@ -115,7 +118,7 @@ def _strip(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
             node.attribute.remove(given)
 
 
-def _is_default(node: Any, attribute: Any) -> bool:  # Any: onnx's, untyped
+def _is_default(node: NodeProto, attribute: AttributeProto) -> bool:
     """Tell whether ONNX's definition of Conv says the same when the attribute is absent."""
     if node.op_type != "Conv":
         return False

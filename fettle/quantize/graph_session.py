@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession
 
 
-def load(proto: Any) -> Any:  # Any: onnx and onnxruntime, untyped
+def load(proto: ModelProto) -> InferenceSession:
     """Load a graph; one thread, so that it answers the same on any machine."""
     import onnxruntime as ort
 
@@ -18,7 +22,7 @@ def load(proto: Any) -> Any:  # Any: onnx and onnxruntime, untyped
     )
 
 
-def watching(proto: Any, names: Iterable[str]) -> Any:  # Any: onnx and onnxruntime, untyped
+def watching(proto: ModelProto, names: Iterable[str]) -> InferenceSession:
     """Load a copy of the graph that can answer with the named tensors too."""
     watched = type(proto)()
     watched.CopyFrom(proto)

@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 # One AVX512-VNNI instruction (vpdpbusd, zmm) takes 64 products of 8 bits.
 VECTOR_PRODUCTS = 64
 FOLLOWED = ("Clip", "Relu")  # what a runtime fuses into the convolution before it
 
 
-def float_head(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+def float_head(proto: ModelProto) -> list[str]:
     """Name the convolutions at the image, larger than 1x1, of fewer products than one instruction.
 
     Followed from the image. None where a residual begins at their end: both its readers then want
@@ -32,7 +35,7 @@ def float_head(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     """
     graph = proto.graph
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    readers: dict[str, list[Any]] = {}  # Any: onnx.NodeProto
+    readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in node.input if node.op_type != "Shape" else ():  # it reads no values
             readers.setdefault(name, []).append(node)
@@ -54,7 +57,7 @@ def float_head(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     return head
 
 
-def name_nodes(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def name_nodes(proto: ModelProto) -> None:
     """Give each node without a name of its own the name of its first output."""
     counts = Counter(node.name for node in proto.graph.node)
     for node in proto.graph.node:
@@ -62,7 +65,7 @@ def name_nodes(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
             node.name = f"{node.op_type}_{node.output[0]}"
 
 
-def pool_whole_maps(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def pool_whole_maps(proto: ModelProto) -> None:
     """Write each ReduceMean over height and width, which keeps its rank, as GlobalAveragePool."""
     from onnx import numpy_helper
 

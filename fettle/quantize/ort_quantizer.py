@@ -7,19 +7,21 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fettle.errors import ModelError
 from fettle.quantize import activation_ranges, qdq_graph
 from fettle.quantize.activation_ranges import Calibrate
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 WeightBits = Literal[7, 8]
 
 OPSET = 13  # the first with scales per channel; older files (PaddlePaddle writes 11) are raised
 
 
-# Any: onnx.ModelProto, untyped
-def prepare(model: Path, folder: Path, *, opset: int = OPSET) -> Any:
+def prepare(model: Path, folder: Path, *, opset: int = OPSET) -> ModelProto:
     """Fold constants and BatchNorms and infer shapes, with ONNX Runtime's basic optimiser.
 
     A file below `opset` is raised to it.

@@ -8,12 +8,15 @@ its time for EfficientNet-Lite0 (20,000 channels). So it is told to take these w
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.quantize import weight_only
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 # The largest whole number that a weight of so many bits takes: ONNX Runtime's choice.
 LARGEST = {7: 64, 8: 127}
@@ -21,7 +24,7 @@ LARGEST = {7: 64, 8: 127}
 BIAS_LARGEST = (2**31 - 1) / 1.0001
 
 
-def round_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+def round_convolutions(prepared: ModelProto) -> list[str]:
     """Name the float weights that are read by convolutions, as weights, and by nothing else."""
     constants = {
         tensor.name for tensor in prepared.graph.initializer if tensor.data_type == tensor.FLOAT
@@ -35,8 +38,7 @@ def round_convolutions(prepared: Any) -> list[str]:  # Any: onnx.ModelProto, unt
     return sorted(constants.intersection(name for name, _ in reads) - others)
 
 
-# Any: onnx.ModelProto, untyped
-def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) -> None:
+def quantize(proto: ModelProto, *, prepared: ModelProto, names: Collection[str], bits: int) -> None:
     """Round the weights in `names` (of `round_convolutions`) that the int8 `proto` holds, in place.
 
     A channel's step is its largest weight over 127 (7 bits: 64), or what its bias needs to fit.
@@ -50,7 +52,7 @@ def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) ->
         for tensor in prepared.graph.initializer
     }
     sources = {node.name: list(node.input) for node in prepared.graph.node}
-    ends: dict[str, Any] = {}  # Any: onnx.NodeProto, what dequantizes each weight
+    ends: dict[str, NodeProto] = {}  # what dequantizes each weight
     steps_min: dict[str, npt.NDArray[np.float64]] = {}
     for node in proto.graph.node:
         source = sources.get(node.name, [])
@@ -66,8 +68,8 @@ def quantize(proto: Any, *, prepared: Any, names: Collection[str], bits: int) ->
         values, steps = weight_only.quantize(
             floats[name], 0, largest=LARGEST[bits], steps_min=steps_min.get(name, 0.0)
         )
-        for part, array in zip(
-            end.input, (values, steps, np.zeros(len(steps), np.int8)), strict=True
-        ):
+        parts: list[npt.NDArray[np.int8 | np.float32]]
+        parts = [values, steps, np.zeros(len(steps), np.int8)]
+        for part, array in zip(end.input, parts, strict=True):
             constants[part].CopyFrom(numpy_helper.from_array(array, part))
         end.attribute.append(helper.make_attribute("axis", 0))

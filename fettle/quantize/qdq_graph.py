@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.operator_shape import HEAVY
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,6 +28,13 @@ DEAD = 1e-6
 BATCH_IMAGES = 8
 
 
+class CoverageFacts(TypedDict):
+    """Int8 coverage, as export's manifest says it: {operator: count}."""
+
+    quantized_ops: dict[str, int]
+    float_ops: dict[str, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
     """Int8 coverage: how many of the heavy operators run in int8, and which stay float: {operator:
@@ -34,17 +44,17 @@ class Coverage:
     quantized: dict[str, int]
     left: dict[str, int]
 
-    def facts(self) -> dict[str, Any]:  # Any: JSON
+    def facts(self) -> CoverageFacts:
         """Return what export's manifest says of it."""
         return {"quantized_ops": self.quantized, "float_ops": self.left}
 
 
-def branches(proto: Any) -> Counter[str]:  # Any: onnx.ModelProto, untyped
+def branches(proto: ModelProto) -> Counter[str]:
     """Count the operators that choose a path by the data they see."""
     return Counter(node.op_type for node in proto.graph.node if node.op_type in BRANCHES)
 
 
-def revive_dead_channels(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def revive_dead_channels(proto: ModelProto) -> None:
     """Set one weight of each dead output channel to DEAD times the layer's largest, others to 0."""
     from onnx import numpy_helper
 
@@ -65,7 +75,7 @@ def revive_dead_channels(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
-def channel_axis(node: Any, rank: int) -> int:  # Any: onnx.NodeProto, untyped
+def channel_axis(node: NodeProto, rank: int) -> int:
     """Return the output-channel axis of a weight: [out, in, …], or the last of [in, out]."""
     if node.op_type == "Conv":
         return 0
@@ -73,7 +83,7 @@ def channel_axis(node: Any, rank: int) -> int:  # Any: onnx.NodeProto, untyped
     return 0 if transposed else rank - 1
 
 
-def strip_output_pairs(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def strip_output_pairs(proto: ModelProto) -> None:
     """Strip the Q/DQ pair before each graph output."""
     graph = proto.graph
     makers = {name: node for node in graph.node for name in node.output}
@@ -93,7 +103,7 @@ def strip_output_pairs(proto: Any) -> None:  # Any: onnx.ModelProto, untyped
         graph.node.remove(quantize)
 
 
-def int8_layers(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
+def int8_layers(proto: ModelProto) -> list[str]:
     """Name the heavy layers that run in int8."""
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     return [
@@ -104,7 +114,7 @@ def int8_layers(proto: Any) -> list[str]:  # Any: onnx.ModelProto, untyped
     ]
 
 
-def operator_coverage(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
+def operator_coverage(proto: ModelProto) -> Coverage:
     """Count the heavy operators whose inputs all come dequantized, and the others."""
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     quantized: Counter[str] = Counter()
@@ -116,21 +126,20 @@ def operator_coverage(proto: Any) -> Coverage:  # Any: onnx.ModelProto, untyped
     return Coverage(quantized=dict(sorted(quantized.items())), left=dict(sorted(left.items())))
 
 
-# Any: onnx.NodeProto, untyped
-def weight_coverage(heavy: Sequence[Any], stored: Collection[str]) -> Coverage:
+def weight_coverage(heavy: Sequence[NodeProto], stored: Collection[str]) -> Coverage:
     """Count the heavy operators whose weight is among `stored`, and the others."""
     quantized = Counter(node.op_type for node in heavy if node.input[1] in stored)
     left = Counter(node.op_type for node in heavy if node.input[1] not in stored)
     return Coverage(quantized=dict(quantized), left=dict(left))
 
 
-def input_name(proto: Any) -> str:  # Any: onnx.ModelProto, untyped
+def input_name(proto: ModelProto) -> str:
     """Return the first input that is no initialiser: older files list their weights there too."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     return str(next(i.name for i in proto.graph.input if i.name not in constants))
 
 
-def fit_batch(proto: Any, images: list[Floats]) -> list[Floats]:  # Any: onnx.ModelProto, untyped
+def fit_batch(proto: ModelProto, images: list[Floats]) -> list[Floats]:
     """Cut the images to the batch size that the graph fixes, or to one whose tensors stay small."""
     name = input_name(proto)
     dims = next(i for i in proto.graph.input if i.name == name).type.tensor_type.shape.dim

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,9 @@ from fettle.quantize import (
 )
 from fettle.quantize.activation_ranges import Calibrate
 from fettle.quantize.ort_quantizer import WeightBits, prepare, quantize, quiet, translated
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Floats = npt.NDArray[np.float32]
 
@@ -76,8 +79,8 @@ class Int8Draft:
     """
 
     name: str
-    prepared: Any  # Any: onnx is untyped
-    quantized: Any
+    prepared: ModelProto
+    quantized: ModelProto
     batch: Floats
 
 
@@ -160,7 +163,7 @@ def finish(draft: Int8Draft, out: Path, *, keep_float: Iterable[str] = ()) -> qd
     return coverage
 
 
-def _refuse_branches(model: Path, proto: Any) -> None:  # Any: onnx.ModelProto, untyped
+def _refuse_branches(model: Path, proto: ModelProto) -> None:
     names = qdq_graph.branches(proto)
     if names:
         raise ModelError(
@@ -181,8 +184,7 @@ def _too_few(model: Path, images: list[Floats]) -> ModelError:
     )
 
 
-# Any: onnx.ModelProto, untyped
-def _check_runs(path: Path, proto: Any, batch: Floats) -> None:
+def _check_runs(path: Path, proto: ModelProto, batch: Floats) -> None:
     """Raise ModelError when the int8 file does not load, does not run, or answers no numbers."""
     with translated(path):
         session = graph_session.load(proto)

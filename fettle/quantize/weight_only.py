@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from fettle.errors import ModelError
 from fettle.operator_shape import HEAVY
 from fettle.quantize import graph_cleanup, operator_placement, qdq_graph
 from fettle.quantize.ort_quantizer import OPSET, prepare, translated
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,8 +36,9 @@ class RoundedWeight:
         return self.values * self.scales.reshape(shape)
 
 
-# Any: onnx's, untyped
-def load_folded(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dict[str, Any]]:
+def load_folded(
+    model: Path, *, opset: int = OPSET
+) -> tuple[ModelProto, list[NodeProto], dict[str, TensorProto]]:
     """Fold the ONNX `model`: its graph, its heavy operators, and their weights worth storing.
 
     Those are float and of two dimensions or more, by name. Raises ModelError when the file cannot
@@ -53,7 +57,7 @@ def load_folded(model: Path, *, opset: int = OPSET) -> tuple[Any, list[Any], dic
     return proto, heavy, weights
 
 
-def write_compact(proto: Any, out: Path) -> None:  # Any: onnx.ModelProto, untyped
+def write_compact(proto: ModelProto, out: Path) -> None:
     """Make the graph compact and write it; same graph, same bytes. Its tensors get other names."""
     graph_cleanup.compact(proto)
     out.write_bytes(proto.SerializeToString(deterministic=True))
@@ -69,8 +73,9 @@ def no_weights_error(model: Path, form: str, *, weights: str, targets: str) -> M
     )
 
 
-# Any: onnx's, untyped
-def round_to_int8(heavy: Sequence[Any], weights: Mapping[str, Any]) -> dict[str, RoundedWeight]:
+def round_to_int8(
+    heavy: Sequence[NodeProto], weights: Mapping[str, TensorProto]
+) -> dict[str, RoundedWeight]:
     """Round each weight held to int8, in the order of the operators that read them."""
     from onnx import numpy_helper
 
@@ -105,8 +110,7 @@ def quantize(
     return values, scales
 
 
-# Any: onnx.ModelProto, untyped
-def store(proto: Any, name: str, rounded: RoundedWeight, *, packed: bool = False) -> None:
+def store(proto: ModelProto, name: str, rounded: RoundedWeight, *, packed: bool = False) -> None:
     """Replace a weight by its whole numbers and a DequantizeLinear that answers to its name.
 
     `packed`: two values (-8 to 7) share a byte, as int4.

@@ -1,11 +1,10 @@
-"""Compression context of a model as it stands: what every technique, probe and survey is given."""
+"""Compression context of a model as it stands: what every technique and analysis is given."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 from torch import nn
 
@@ -47,7 +46,7 @@ def protected_layers(
     job: CompressionJob, model: nn.Module, plan: CompressionPlan
 ) -> dict[str, str]:
     """Protected layers by name, each with the reason: those that the model's family names."""
-    name = plan.architecture.family if plan.architecture else job.facts["family"]
+    name = plan.architecture.family if plan.architecture else job.facts.family
     family = plugins.resolve("families", name, where="finetune.family")
     inside = {part for module in family.protected(model) for part in module.modules()}
     reason = f"protected by fettle/models/families/{name}.py"
@@ -63,22 +62,20 @@ def channel_multiple(targets: list[str]) -> int:
     return int(max(multiples))
 
 
-# Any: the family's Params checks them.
-def build_network(job: CompressionJob, name: str, options: Mapping[str, Any]) -> nn.Module:
+def build_network(job: CompressionJob, name: str, options: Mapping[str, object]) -> nn.Module:
     """Network of a family, untrained, for the images and classes at hand."""
     family = plugins.resolve("families", name, where="finetune.family")
     model: nn.Module = family.build(
         parse_options(family, options),
-        classes=len(job.facts["classes"]),
-        channels=job.facts["channels"],
-        size_px=job.facts["size_px"],
+        classes=len(job.facts.classes),
+        channels=job.facts.channels,
+        size_px=job.facts.size_px,
         project=job.project,
     )
     return model
 
 
-# Any: a plug-in's Params is its own class.
-def parse_options(plugin: ModuleType, options: Mapping[str, Any]) -> Strict:
+def parse_options(plugin: ModuleType, options: Mapping[str, object]) -> Strict:
     """Options of a plug-in, parsed again: params.yaml's check already let them through."""
     model: type[Strict] = plugin.Params
     return model.model_validate_json(json.dumps(dict(options)))

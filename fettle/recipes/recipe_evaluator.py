@@ -58,7 +58,7 @@ class RecipeEvaluator:
                 moves.append(tried)
         if recipe:
             epochs = self.job.params.compress.search.final_epochs
-            final = {"use": RECOVERY, "epochs": epochs}
+            final: Options = {"use": RECOVERY, "epochs": epochs}
             value, excess = self.cost_model.cost(state.model, state.layers)
             moves.append(
                 Move(
@@ -177,7 +177,9 @@ def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
     model = copy.deepcopy(state.model).requires_grad_(True)
     untouched = state.plan == CompressionPlan()
     context = compression_context(probe_job(job), state.model, state.plan)
-    survey = sensitivity_analysis.measure_sensitivity(model, context, shares=(), as_built=untouched)
+    sensitivity = sensitivity_analysis.measure_sensitivity(
+        model, context, shares=(), as_built=untouched
+    )
     multiple = context.channel_multiple
     steps: list[Options] = []
     for name in plugins.names("techniques"):
@@ -186,7 +188,7 @@ def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
         claims: Capabilities = plugin.CLAIMS
         if propose is None or not (claims.shrinks_parameters or claims.shrinks_macs):
             continue
-        offered = propose(survey, multiple=multiple, seed=job.params.seed)
+        offered = propose(sensitivity, multiple=multiple, seed=job.params.seed)
         for options in evenly_spaced(offered, PROPOSALS_MAX):
             step = {"use": name, **options}
             if "recover_epochs" in plugin.Params.model_fields:

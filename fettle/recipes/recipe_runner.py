@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,6 +23,7 @@ from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import ModelError
 from fettle.evaluation import accuracy_statistics
+from fettle.facts.compress_facts import RecipeStep
 from fettle.measure import Measure
 from fettle.models import export_onnx
 from fettle.preprocessing import Floats
@@ -70,7 +70,15 @@ class RecipeResult:
 
     before: ModelState
     after: ModelState
-    steps: list[dict[str, Any]]  # Any: JSON
+    steps: list[RecipeStep]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptStep:
+    """What a technique said of a step: notes, and {layer: why it was left alone}."""
+
+    notes: tuple[str, ...]
+    skipped: Mapping[str, str]
 
 
 def run_recipe(job: CompressionJob) -> RecipeResult:
@@ -90,10 +98,10 @@ def run_recipe(job: CompressionJob) -> RecipeResult:
             accuracy_after=state.accuracy,
             chance=majority_class_share(job.validation),
         )
-        notes = [*kept["notes"], *warnings]
+        notes = [*kept.notes, *warnings]
         for text in notes:
             job.recorder.note(f"compress.recipe[{index}]", text)
-        steps.append(step_facts(entry["use"], state, notes, kept["skipped"]))
+        steps.append(step_facts(entry["use"], state, notes, kept.skipped))
     return RecipeResult(before, state, steps)
 
 
@@ -111,10 +119,9 @@ def load_technique(job: CompressionJob, index: int) -> ModuleType:
     )
 
 
-# Any: a state is JSON.
 def run_step(
     job: CompressionJob, state: ModelState, index: int, *, teacher: Teacher
-) -> tuple[ModelState, dict[str, Any]]:
+) -> tuple[ModelState, KeptStep]:
     """Recipe step `index` taken from `state`, whose model is spent, unless scratch has it."""
     folder = step_folder(job, index)
     if training_checkpoint.load(folder) is None:
@@ -127,26 +134,25 @@ def step_folder(job: CompressionJob, index: int) -> Path:
     return job.scratch / trial.key(job.recipe[: index + 1])
 
 
-# Any: one entry of the manifest's `steps`, JSON.
 def step_facts(
-    use: str, state: ModelState, notes: list[str], skipped: dict[str, str]
-) -> dict[str, Any]:
+    use: str, state: ModelState, notes: list[str], skipped: Mapping[str, str]
+) -> RecipeStep:
     """Facts of a step of the recipe, for the manifest: size, accuracy, notes."""
-    return {
-        "use": use,
-        "params": state.size[0],
-        "macs": state.size[1],
-        "validation_accuracy": state.accuracy.value,
-        "notes": notes,
-        "skipped": skipped,
-    }
+    return RecipeStep(
+        use=use,
+        params=state.size[0],
+        macs=state.size[1],
+        validation_accuracy=state.accuracy.value,
+        notes=tuple(notes),
+        skipped=skipped,
+    )
 
 
 def rebuild_model(
     job: CompressionJob, plan: CompressionPlan, weights: dict[str, torch.Tensor], epochs: int = 0
 ) -> ModelState:
     """Model rebuilt from its plan and weights, and scored on validation in eval mode."""
-    start = plan.architecture or Architecture(job.facts["family"], job.facts["options"])
+    start = plan.architecture or Architecture(job.facts.family, dict(job.facts.options))
     model = build_network(job, start.family, start.options)
     compression_plan.apply(model, plan)
     load_weights(model, weights, start.family)
@@ -198,13 +204,14 @@ def apply_step(job: CompressionJob, state: ModelState, *, index: int, teacher: T
     training_checkpoint.save(folder, {"model": model.state_dict()}, facts)
 
 
-def load_step(job: CompressionJob, folder: Path) -> tuple[ModelState, dict[str, Any]]:
-    """Step result that `apply_step` kept in `folder`, rebuilt; also its facts (Any: JSON)."""
+def load_step(job: CompressionJob, folder: Path) -> tuple[ModelState, KeptStep]:
+    """Step result that `apply_step` kept in `folder`, rebuilt; also what it said of it."""
     kept = training_checkpoint.load(folder)
     assert kept is not None, folder  # take() has just written it, or an earlier run had
     parts, facts = kept
     plan = CompressionPlan.from_json(facts["plan"])
-    return rebuild_model(job, plan, parts["model"], facts["epochs"]), facts
+    state = rebuild_model(job, plan, parts["model"], facts["epochs"])
+    return state, KeptStep(tuple(facts["notes"]), facts["skipped"])
 
 
 def write_artefacts(
@@ -217,7 +224,7 @@ def write_artefacts(
     """
     model, facts = done.after.model, job.facts
     onnx = out / "model.onnx"
-    export_onnx.export(model, channels=facts["channels"], size_px=facts["size_px"], out=onnx)
+    export_onnx.export(model, channels=facts.channels, size_px=facts.size_px, out=onnx)
     first = job.validation.pixels[: len(reference)]
     parity = export_onnx.parity(
         onnx, split_reader.preprocess(job.params).normalise(first), reference
@@ -225,9 +232,7 @@ def write_artefacts(
     export_onnx.check_parity(parity, what="the compressed model's ONNX file")
     save_file(training_checkpoint.detached(model.state_dict()), out / "model.safetensors")
     manifest.write_json(out / "plan.json", done.after.plan.to_json())
-    manifest.write_json(
-        out / "layers.json", layer_costs.compare_layers(done.before.layers, done.after.layers)
-    )
+    layer_costs.compare_layers(done.before.layers, done.after.layers).write(out / "layers.json")
     return parity
 
 

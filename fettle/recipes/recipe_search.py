@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from fettle import plugins
 from fettle.evaluation import passing_probability
+from fettle.facts.search_document import SearchDocument
 from fettle.hardware import precisions
 from fettle.hardware.operator_cost_table import Costs
 from fettle.params_schema import Options
@@ -33,10 +33,10 @@ FRONT_BUDGETS = 2.5  # how far beyond the budget's drop `search.aim: front` look
 
 @dataclass(frozen=True, slots=True)
 class SearchedRecipe:
-    """Recipe found by the search, and search.json's document (Any: JSON)."""
+    """Recipe found by the search, and search.json's document."""
 
     recipe: list[Options]
-    document: dict[str, Any]
+    document: SearchDocument
 
 
 def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> SearchedRecipe:

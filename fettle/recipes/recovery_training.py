@@ -7,10 +7,9 @@ technique is handed `recovery_fit(...)` as its `fit`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from fettle.compress.technique import RecoveryFit
 from fettle.compress.techniques import distil
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.hardware.runtimes import ort
 from fettle.params import Params
 from fettle.params_schema import Options
@@ -38,7 +38,7 @@ ANSWERS_BYTES_MAX = 2**28
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionJob:
-    """Compression job: model, data, recipe. `facts` (Any: JSON) and `weights` are finetune's.
+    """Compression job: model, data, recipe. `facts` and `weights` are finetune's.
 
     A search does this many times: `trial` counts them from 0, `trials` at most. `answers` keeps
     what the teacher said of a batch, by the batch's digest: trainings at the same epoch of a recipe
@@ -47,7 +47,7 @@ class CompressionJob:
 
     params: Params
     recipe: Sequence[Options]
-    facts: Mapping[str, Any]
+    facts: FinetuneFacts
     weights: Path
     project: Path
     scratch: Path

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Any
 
 from ruamel.yaml import YAML
 
+from fettle.facts.asked_goal import AskedBudget, AskedObjective
+from fettle.facts.search_document import (
+    ConvergencePoint,
+    SearchDocument,
+    TrialVerdict,
+    TriedRecipe,
+)
 from fettle.params_schema import Compress, Options
 from fettle.recipes.search import surrogate_model
 from fettle.recipes.search.search_loop import SearchLimits, SearchResult, accepted
@@ -16,31 +21,31 @@ from fettle.recipes.search.trial import Trial
 
 def document(
     search: SearchResult, goal: Compress, limits: SearchLimits, *, unit: str, priced_by: str
-) -> dict[str, Any]:  # Any: JSON
-    """Search report as JSON: every trial with its verdict, the front, the predictor's errors."""
+) -> SearchDocument:
+    """Search report, search.json: trials with verdicts, the front, the predictor's errors."""
     best = search.trials[search.best]
     recipe = [dict(step) for step in best.recipe]
-    return {
-        "objective": goal.objective.recorded(),
-        "aim": goal.search.aim,
-        "budget": goal.budget.model_dump(),
-        "unit": unit,
-        "priced_by": priced_by,
-        "evaluations": len(search.trials) - 1,
-        "evaluations_max": goal.search.evaluations_max,
-        "ended": search.ended,
-        "truncated": search.ended == "clock",
-        "goal_met": search.met,
-        "why": stop_reason(search, limits),
-        "chance_min": limits.chance_min,
-        "best": search.best,
-        "front": search.front,
-        "recipe": recipe,
-        "recipe_yaml": as_yaml(recipe),
-        "predictor": surrogate_model.prediction_errors(search.trials),
-        "curve": convergence_curve(search, limits),
-        "trials": [trial_row(trial, search, unit, limits) for trial in search.trials],
-    }
+    return SearchDocument(
+        objective=AskedObjective.model_validate(goal.objective.recorded()),
+        aim=goal.search.aim,
+        budget=AskedBudget.model_validate(goal.budget.model_dump()),
+        unit=unit,
+        priced_by=priced_by,
+        evaluations=len(search.trials) - 1,
+        evaluations_max=goal.search.evaluations_max,
+        ended=search.ended,
+        truncated=search.ended == "clock",
+        goal_met=search.met,
+        why=stop_reason(search, limits),
+        chance_min=limits.chance_min,
+        best=search.best,
+        front=tuple(search.front),
+        recipe=tuple(recipe),
+        recipe_yaml=as_yaml(recipe),
+        predictor=surrogate_model.prediction_errors(search.trials),
+        curve=convergence_curve(search, limits),
+        trials=tuple(trial_row(trial, search, unit, limits) for trial in search.trials),
+    )
 
 
 def stop_reason(search: SearchResult, limits: SearchLimits) -> str:
@@ -63,35 +68,38 @@ def stop_reason(search: SearchResult, limits: SearchLimits) -> str:
     return f"goal not met: {miss}; {ends[search.ended]}"
 
 
-def convergence_curve(search: SearchResult, limits: SearchLimits) -> list[dict[str, float]]:
+def convergence_curve(search: SearchResult, limits: SearchLimits) -> tuple[ConvergencePoint, ...]:
     """Convergence curve: best accepted value after each evaluation, its parameters, its MACs."""
     rows, best = [], search.trials[0]
     for trial in search.trials:
         better = trial.result.value < best.result.value
         if accepted(trial.result, limits.chance_min) and better:
             best = trial
-        kept = {name: best.result.figures[name] for name in ("params", "macs")}
-        rows.append({"evaluations": trial.number, "value": best.result.value, **kept})
-    return rows
+        rows.append(
+            ConvergencePoint(
+                evaluations=trial.number,
+                value=best.result.value,
+                params=best.result.figures["params"],
+                macs=best.result.figures["macs"],
+            )
+        )
+    return tuple(rows)
 
 
-def trial_row(
-    trial: Trial, search: SearchResult, unit: str, limits: SearchLimits
-) -> dict[str, Any]:  # Any: JSON
+def trial_row(trial: Trial, search: SearchResult, unit: str, limits: SearchLimits) -> TriedRecipe:
     """Trial as a row of the report: what it bought, what it cost, why it was taken or refused."""
     verdict, reason = trial_verdict(trial, search, limits)
-    base: dict[str, Any] = {
-        "number": trial.number,
-        "parent": trial.parent,
-        "role": trial.role,
-        "recipe": [dict(step) for step in trial.recipe],
-        "verdict": verdict,
-        "reason": reason,
-    }
+    row = TriedRecipe(
+        number=trial.number,
+        parent=trial.parent,
+        role=trial.role,
+        recipe=tuple(dict(step) for step in trial.recipe),
+        verdict=verdict,
+        reason=reason,
+    )
     if trial.result.refused:
-        return base
-    figures: Mapping[str, float] = trial.result.figures
-    base |= {
+        return row
+    figures: dict[str, float | str | None] = {
         "value": trial.result.value,
         "foreseen_value": trial.foreseen_value,
         "drop": trial.result.drop,
@@ -99,16 +107,18 @@ def trial_row(
         "untrained_drop": trial.probe,
         "chance": trial.result.chance,
         "excess": trial.result.excess,
-        **figures,
+        **trial.result.figures,
     }
     if trial.parent >= 0:
         before = search.trials[trial.parent].result
-        base["bought"] = f"{before.value / trial.result.value:.2f}x less ({unit})"
-        base["cost"] = f"{100 * (trial.result.drop - before.drop):+.2f} points on validation"
-    return base
+        figures["bought"] = f"{before.value / trial.result.value:.2f}x less ({unit})"
+        figures["cost"] = f"{100 * (trial.result.drop - before.drop):+.2f} points on validation"
+    return TriedRecipe.model_validate({**row.model_dump(exclude_unset=True), **figures})
 
 
-def trial_verdict(trial: Trial, search: SearchResult, limits: SearchLimits) -> tuple[str, str]:
+def trial_verdict(
+    trial: Trial, search: SearchResult, limits: SearchLimits
+) -> tuple[TrialVerdict, str]:
     """Verdict on a trial: "chosen", "kept" (on the front), "beaten" or "refused"; the reason."""
     result = trial.result
     if trial.number == search.best:

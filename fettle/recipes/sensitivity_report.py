@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fettle import manifest
 from fettle.compress import sensitivity_analysis
 from fettle.recipes.compression_context import compression_context
 from fettle.recipes.recipe_runner import ModelState
@@ -16,7 +15,7 @@ from fettle.recipes.recovery_training import CompressionJob
 
 
 def write(job: CompressionJob, before: ModelState, out: Path) -> None:
-    """Sensitivity of the float model, measured and written; see sensitivity_analysis.to_json."""
+    """Sensitivity of the float model, measured and written; see SensitivityDocument."""
     context = compression_context(job, before.model, before.plan)
-    survey = sensitivity_analysis.measure_sensitivity(before.model, context)
-    manifest.write_json(out / "sensitivity.json", sensitivity_analysis.to_json(survey))
+    sensitivity = sensitivity_analysis.measure_sensitivity(before.model, context)
+    sensitivity_analysis.document(sensitivity).write(out / "sensitivity.json")

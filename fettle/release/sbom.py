@@ -10,15 +10,25 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from fettle.manifest import SHORT
 from fettle.measure import Measure
 from fettle.release.locked_requirements import Package
 
-Json = dict[str, Any]  # Any: a JSON object
+if TYPE_CHECKING:
+    from cyclonedx.model.component import Component
+    from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 
 ROOT, MODEL, DATA = "release", "model", "data"  # bom-refs; a package's is its purl
+
+
+class BillDocument(TypedDict, total=False):
+    """The parts of CycloneDX's JSON that are looked into here."""
+
+    metadata: dict[str, object]
+    components: list[dict[str, object]]
+    serialNumber: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +79,7 @@ def _from_library(
     data: DatasetComponent,
     packages: Sequence[Package],
     direct: Sequence[str],
-) -> Json:
+) -> BillDocument:
     from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
@@ -110,11 +120,11 @@ def _from_library(
     for package in packages:
         known = [libraries[name] for name in package.requires if name in libraries]
         bom.register_dependency(libraries[package.name], known)
-    doc: Json = json.loads(JsonV1Dot6(bom).output_as_string())
+    doc: BillDocument = json.loads(JsonV1Dot6(bom).output_as_string())
     return doc
 
 
-def _library(package: Package) -> Any:  # Any: the library's Component
+def _library(package: Package) -> Component:
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
@@ -129,7 +139,7 @@ def _library(package: Package) -> Any:  # Any: the library's Component
     )
 
 
-def _licences(stated: str | None) -> list[Any]:  # Any: the library's licence classes
+def _licences(stated: str | None) -> list[DisjunctiveLicense | LicenseExpression]:
     """Turn what a package states into an SPDX id or expression where it is one, else a name."""
     from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
     from cyclonedx.spdx import is_expression, is_supported_id
@@ -141,7 +151,7 @@ def _licences(stated: str | None) -> list[Any]:  # Any: the library's licence cl
     return [LicenseExpression(stated) if is_expression(stated) else DisjunctiveLicense(name=stated)]
 
 
-def _model_card(model: ModelComponent) -> Json:
+def _model_card(model: ModelComponent) -> dict[str, object]:
     metrics = [_metric(name, m) for name, m in sorted(model.measures.items())]
     return {
         "modelParameters": {
@@ -155,8 +165,8 @@ def _model_card(model: ModelComponent) -> Json:
     }
 
 
-def _metric(name: str, measure: Measure) -> Json:
-    found: Json = {
+def _metric(name: str, measure: Measure) -> dict[str, object]:
+    found: dict[str, object] = {
         "type": name if measure.unit == "1" else f"{name} ({measure.unit})",
         "value": repr(measure.value),
         "slice": f"test split, n = {measure.n}",

@@ -18,10 +18,13 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fettle.errors import TamperedError, UserError
 from fettle.serving import api_key_file
+
+if TYPE_CHECKING:
+    from model_signing import hashing
 
 KEY_FILE = "FETTLE_SIGNING_KEY"
 OTHERS = 0o077  # any of these mode bits lets somebody else at the key
@@ -118,9 +121,9 @@ def sign(folder: Path, signature: Path, environ: Mapping[str, str]) -> None:
     _check_key(key)
     _drop_bytecode(folder)
     temporary = signature.with_name(f".{signature.name}.{os.getpid()}")
-    config: Any = signing.Config  # Any: not typed throughout
     try:
-        signer = config().set_hashing_config(_hashing()).use_elliptic_key_signer(private_key=key)
+        config = signing.Config()  # type: ignore[no-untyped-call]  # its __init__ is not typed
+        signer = config.set_hashing_config(_hashing()).use_elliptic_key_signer(private_key=key)
         signer.sign(folder, temporary)
     except ValueError as err:
         raise UserError(
@@ -146,9 +149,9 @@ def verify(folder: Path, signature: Path, environ: Mapping[str, str]) -> None:
                 fix="run `fettle run`, which signs what it publishes",
             )
     _drop_bytecode(folder)
-    config: Any = verifying.Config  # Any: not typed throughout
     try:
-        verifier = config().set_hashing_config(_hashing())
+        config = verifying.Config()  # type: ignore[no-untyped-call]  # its __init__ is not typed
+        verifier = config.set_hashing_config(_hashing())
         verifier.use_elliptic_key_verifier(public_key=public).verify(folder, signature)
     except Exception as err:  # it promises no types: ValueError, InvalidSignature, KeyError seen
         raise TamperedError(
@@ -160,12 +163,12 @@ def verify(folder: Path, signature: Path, environ: Mapping[str, str]) -> None:
         ) from err
 
 
-def _hashing() -> Any:  # Any: model-signing's Config is not typed throughout
+def _hashing() -> hashing.Config:
     """Hash every file, also those that git would know."""
     from model_signing import hashing
 
-    config: Any = hashing.Config  # Any: as above
-    return config().set_ignored_paths(paths=[], ignore_git_paths=False)
+    config = hashing.Config()  # type: ignore[no-untyped-call]  # its __init__ is not typed
+    return config.set_ignored_paths(paths=[], ignore_git_paths=False)
 
 
 def _drop_bytecode(folder: Path) -> None:

@@ -6,13 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from fettle import manifest
 from fettle.errors import ProjectError
-from fettle.manifest import Manifest
+from fettle.facts.typed_document import JsonFile, TypedDocument
+from fettle.json_values import JsonObject
+from fettle.manifest import Manifest, UnreadFacts
+from fettle.report.run_records import LastRun, StageRecord
 
-Json = dict[str, Any]  # Any: a JSON object
+Sealed = Manifest[UnreadFacts]
+StageModel = TypeVar("StageModel", bound=TypedDocument)
+FileModel = TypeVar("FileModel", bound=JsonFile)
 
 # Its numbers all stand in the manifest, and hashing a large data set again would cost minutes.
 UNVERIFIED = "ingest"
@@ -23,39 +28,50 @@ class ArtifactTree:
     """`artifacts` and `records` by address ("compress", "export@x86_ort_int8")."""
 
     project: Path
-    artifacts: Mapping[str, Manifest]
-    records: Mapping[str, Json]
-    errors: Mapping[str, Json]
-    last: Json | None
+    artifacts: Mapping[str, Sealed]
+    records: Mapping[str, StageRecord]
+    errors: Mapping[str, JsonObject]
+    last: LastRun | None
 
     def folder(self, address: str) -> Path:
         """Return the folder of an artefact."""
         return self.project / "artifacts" / address.replace("@", "/")
 
-    def facts(self, address: str) -> Mapping[str, Any]:  # Any: see Manifest.facts
-        """Return a stage's facts; empty when it left none."""
-        found = self.artifacts.get(address)
-        return found.facts if found else {}
+    def facts(self, address: str, model: type[StageModel]) -> StageModel | None:
+        """Read a stage's facts; None when it left none.
 
-    def matrix(self, stage: str) -> dict[str, Manifest]:
+        Raises ProjectError where they do not fit the model.
+        """
+        found = self.artifacts.get(address)
+        return found.typed(model, self.folder(address)).facts if found else None
+
+    def matrix(self, stage: str) -> dict[str, Sealed]:
         """Return {target: manifest} of a matrix stage, in the order the last run took them."""
         found = {
             address.partition("@")[2]: sealed
             for address, sealed in self.artifacts.items()
             if address.startswith(f"{stage}@")
         }
-        ran = [str(s["name"]).partition("@") for s in (self.last or {}).get("stages", [])]
+        ran = [run.name.partition("@") for run in (self.last.stages if self.last else ())]
         order = [target for name, _, target in ran if name == stage and target in found]
         return {name: found[name] for name in [*order, *sorted(found.keys() - set(order))]}
 
-    def document(self, address: str, name: str) -> Any | None:  # Any: JSON
-        """Read a JSON file of an artefact; None when the stage did not write it."""
-        path = self.folder(address) / name
-        return json.loads(path.read_text()) if path.is_file() else None
+    def document(self, address: str, name: str, model: type[FileModel]) -> FileModel | None:
+        """Read a JSON file of an artefact; None when the stage did not write it.
 
-    def input(self, name: str) -> Json:
-        """Read inputs/NAME; empty when it is not there."""
-        return _read(self.project / "inputs" / name) or {}
+        Raises ProjectError where it does not fit the model.
+        """
+        path = self.folder(address) / name
+        return model.read(path) if path.is_file() else None
+
+    def input(self, name: str, model: type[FileModel]) -> FileModel | None:
+        """Read inputs/NAME; None when it is not there.
+
+        Raises ProjectError where it does not fit the model.
+        """
+        path = self.project / "inputs" / name
+        doc = _read(path)
+        return None if doc is None else model.from_json(doc, path)
 
     def outdated(self) -> list[str]:
         """Say which artefacts were made from others than those that lie beside them."""
@@ -90,7 +106,8 @@ def read(project: Path) -> ArtifactTree:
         )
     last = project / ".fettle" / "last.json"
     finished = last.stat().st_mtime if last.is_file() else 0.0
-    records, errors = {}, {}
+    records: dict[str, StageRecord] = {}
+    errors: dict[str, JsonObject] = {}
     for path in sorted((project / "records").glob("*.json")):
         doc = _read(path)
         if doc is None:
@@ -100,13 +117,14 @@ def read(project: Path) -> ArtifactTree:
                 continue  # of an earlier run: the stage was since restored from the cache
             errors[path.name.removesuffix(".error.json")] = doc
         else:
-            records[path.stem] = doc
+            records[path.stem] = StageRecord.from_json(doc, path)
+    done = _read(last)
     return ArtifactTree(
         project=project,
         artifacts=artifacts,
         records=records,
         errors=errors,
-        last=_read(last),
+        last=None if done is None else LastRun.from_json(done, last),
     )
 
 
@@ -130,7 +148,7 @@ def _sealed(artifacts: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _read(path: Path) -> Json | None:
+def _read(path: Path) -> JsonObject | None:
     """Read a small JSON file; None when missing, empty or cut off by a kill."""
     try:
         doc = json.loads(path.read_text())

@@ -6,24 +6,23 @@ What a stage did not leave is None, and its picture is left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fettle.report.report_schema import Facts, Json
+from fettle.facts.compress_facts import SensitivityDocument
+from fettle.report.report_schema import Facts
 
 WEIGHTS = "model.safetensors"
 LAYERS_MAX = 24  # histograms shown: the layers with most parameters
 BINS = 40
 CONFIDENCE_BINS = 10
 Doubles = npt.NDArray[np.float64]
+Weights = Mapping[str, npt.NDArray[np.generic]]  # arrays of any float type, by parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +48,28 @@ class Bin:
     images: int
 
 
-def sensitivity(facts: Facts) -> Json | None:
+def sensitivity(facts: Facts) -> SensitivityDocument | None:
     """Read sensitivity.json: what the loss says to each block and group."""
-    return _json(facts.project / "artifacts" / "compress" / "sensitivity.json")
+    path = facts.project / "artifacts" / "compress" / "sensitivity.json"
+    return SensitivityDocument.read(path) if path.is_file() else None
 
 
 def histograms(facts: Facts) -> list[Histogram]:
     """Count the weights of the largest layers, in the order of the network."""
     files = [facts.project / "artifacts" / s / WEIGHTS for s in ("finetune", "compress")]
-    rows = facts.details["layers"] or []
+    rows = facts.details.layers.root if facts.details.layers else ()
     if not rows or not all(file.is_file() for file in files):
         return []
     from safetensors.numpy import load_file
 
     before, after = (load_file(file) for file in files)
-    named = [row["layer"] for row in rows if row.get("macs_before")]
+    named = [row.layer for row in rows if row.macs_before]
     named = [name for name in named if f"{name}.weight" in before]
     largest = sorted(named, key=lambda name: (-before[f"{name}.weight"].size, name))[:LAYERS_MAX]
     return [_histogram(name, before, after) for name in named if name in set(largest)]
 
 
-def _histogram(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Histogram:
-    """Any: arrays of any float type."""
+def _histogram(name: str, before: Weights, after: Weights) -> Histogram:
     old = np.asarray(before[f"{name}.weight"], dtype=np.float64).ravel()
     found = after.get(f"{name}.weight")
     new = None if found is None else np.asarray(found, dtype=np.float64).ravel()
@@ -130,7 +129,3 @@ def flips(facts: Facts) -> dict[str, int] | None:
         "won": int((~was & now).sum()),
         "swapped": int((~was & ~now & ~same).sum()),
     }
-
-
-def _json(path: Path) -> Json | None:
-    return json.loads(path.read_text()) if path.is_file() else None

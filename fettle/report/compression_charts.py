@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from fettle.facts.compress_facts import SensitivityDocument
+from fettle.facts.evaluate_facts import KernelTimes
 from fettle.report import svg
 from fettle.report.chart_data import Bin, Histogram
 from fettle.report.number_format import count, milliseconds, percent, percent_bare
-from fettle.report.report_schema import Json
 
 HALF_PX, WHOLE_PX = 520, 1080
 COLUMNS, CELL_PX, CELL_HEIGHT_PX = 6, 180, 92
@@ -80,14 +81,11 @@ def _steps(
     return [*path, (left + len(shares) * step, floor)]
 
 
-def sensitivity(doc: Json, *, label: str) -> str:
+def sensitivity(doc: SensitivityDocument, *, label: str) -> str:
     """Draw how much the loss rises: a bar a group at each share kept, a bar a block removed."""
-    rows = [
-        (f"{block['name']} removed", [(0.0, block["loss_increase"])])
-        for block in doc.get("blocks", [])
-    ] + [
-        (group["name"], [tuple(pair) for pair in group["losses"]])
-        for group in doc.get("groups", [])
+    rows: list[tuple[str, Sequence[tuple[float, float]]]] = [
+        *((f"{block.name} removed", [(0.0, block.loss_increase)]) for block in doc.blocks),
+        *((group.name, group.losses) for group in doc.groups),
     ]
     rows.sort(key=lambda row: -max((rise for _, rise in row[1]), default=0.0))
     shown = rows[:ROWS_MAX]
@@ -115,31 +113,32 @@ def sensitivity(doc: Json, *, label: str) -> str:
     return svg.picture(WHOLE_PX, len(shown) * height + 8, label=label, body=body)
 
 
-def operators(before: Json, after: Json, *, names: tuple[str, str], label: str) -> str:
+def operators(
+    before: KernelTimes, after: KernelTimes, *, names: tuple[str, str], label: str
+) -> str:
     """Draw where the time goes: one bar a file, split by kind of kernel, on one scale of ms."""
     inks = {family: svg.colour(at) for at, family in enumerate([*FAMILIES, OTHER])}
     left = max(svg.text_width_px(name) for name in names) + 14
-    x = svg.Scale(low=0, high=max(before["ms"], after["ms"]), start=left, end=WHOLE_PX - 90)
+    x = svg.Scale(low=0, high=max(before.ms, after.ms), start=left, end=WHOLE_PX - 90)
     body, height = [], 46
     for index, (name, doc) in enumerate(zip(names, (before, after), strict=True)):
         top, spent = index * height + 6, 0.0
         body.append(svg.text(left - 8, top + 20, name, anchor="end"))
         for family, ink in inks.items():
-            kinds = [kind for kind in doc["kinds"] if _family(kind["kind"]) == family]
+            kinds = [kind for kind in doc.kinds if _family(kind.kind) == family]
             if not kinds:
                 continue
-            start, spent = spent, spent + sum(kind["ms"] for kind in kinds)
-            tip = f"{family}, {percent((spent - start) / doc['ms'])} of the time: " + ", ".join(
-                f"{kind['kind']} {milliseconds(kind['ms'])} ms in {kind['kernels']}"
-                for kind in kinds
+            start, spent = spent, spent + sum(kind.ms for kind in kinds)
+            tip = f"{family}, {percent((spent - start) / doc.ms)} of the time: " + ", ".join(
+                f"{kind.kind} {milliseconds(kind.ms)} ms in {kind.kernels}" for kind in kinds
             )
             style = f"fill:{ink};{SOLID};stroke:var(--paper, #ffffff);stroke-width:1"
             width = x(spent) - x(start)
             body.append(svg.rect(x(start), top, width, height - 16, style=style, title=tip))
         end = x(spent) + 6
-        said = f"{milliseconds(doc['ms'])} ms"
+        said = f"{milliseconds(doc.ms)} ms"
         body.append(svg.text(end, top + 20, said, style=svg.QUIET))
-    seen = {_family(kind["kind"]) for doc in (before, after) for kind in doc["kinds"]}
+    seen = {_family(kind.kind) for doc in (before, after) for kind in doc.kinds}
     body += _legend(
         {name: ink for name, ink in inks.items() if name in seen}, top=2 * height + 14, left=left
     )

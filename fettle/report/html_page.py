@@ -21,7 +21,7 @@ from fettle.report import (
 )
 from fettle.report.markdown_report import markdown
 from fettle.report.report_figures import draw
-from fettle.report.report_schema import Facts, Json
+from fettle.report.report_schema import Facts
 
 __all__ = ["markdown", "render"]
 
@@ -85,7 +85,7 @@ def render(facts: Facts, out: Path) -> None:
     manifest.write_text(out, environment.get_template("page.html").render(view(facts)))
 
 
-def view(facts: Facts) -> Json:
+def view(facts: Facts) -> dict[str, object]:
     """Prepare what the template shows; only `css` and `charts` are markup, the rest is escaped."""
     drawn = draw(facts)
     return {
@@ -99,17 +99,17 @@ def view(facts: Facts) -> Json:
         "tiles": page_sections.tiles(facts),
         "quality_rows": terminal_report.quality_rows(facts),
         "recalls": page_sections.recalls(facts),
-        "confused": page_sections.confused(facts.details["confusion"]),
+        "confused": page_sections.confused(facts.details.confusion),
         "mistakes": _mistakes(facts),
         "phases": page_sections.phases(facts),
         "steps": page_sections.steps(facts),
         "rungs": precision_ladder.rungs(facts.targets),
-        "search": search_section.view(facts.details["search"]),
+        "search": search_section.view(facts.details.search),
         "recipe_yaml": search_section.recipe_yaml(facts),
-        "profile": facts.details["profile"],
+        "profile": facts.details.profile,
         "flips": chart_data.flips(facts),
-        "layers": facts.details["layers"] or [],
-        "checks": page_sections.checks(facts.details["checks"]),
+        "layers": facts.details.layers.root if facts.details.layers else (),
+        "checks": page_sections.checks(facts.details.checks),
         "lineage": page_sections.lineage(facts),
         "environment": page_sections.environment(facts),
         "recipes": page_sections.recipes(facts),
@@ -117,7 +117,7 @@ def view(facts: Facts) -> Json:
     }
 
 
-def _data(facts: Facts) -> Json:
+def _data(facts: Facts) -> dict[str, object]:
     """Read samples, counts of each split and the quarantine, when the data passed validation."""
     ingest, validate = _artifact(facts, "ingest"), _artifact(facts, "validate")
     if not (validate / image_table.ROWS).is_file() or not (ingest / image_table.IMAGES).is_file():
@@ -134,7 +134,7 @@ def _data(facts: Facts) -> Json:
     }
 
 
-def _mistakes(facts: Facts) -> Json:
+def _mistakes(facts: Facts) -> dict[str, object]:
     """Read the wrong answers on test; `wrong` is None when verdict left no predictions."""
     verdict, ingest = _artifact(facts, "verdict"), _artifact(facts, "ingest")
     if not (verdict / thumbnails.PREDICTIONS).is_file():

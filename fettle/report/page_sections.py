@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
+from fettle.facts.validate_facts import ValidationDocument
+from fettle.facts.verdict_facts import ConfusionDocument
 from fettle.measure import Measure
 from fettle.report import number_format
+from fettle.report.report_document import Git
 from fettle.report.report_figures import phase_changes
-from fettle.report.report_schema import RECALL, Facts, Git, Json
+from fettle.report.report_schema import RECALL, Facts, StepFacts
 
 CONFUSED_PAIRS = 8
 DIGEST_SHOWN = 12
@@ -22,6 +25,55 @@ class Tile:
     name: str
     value: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRecall:
+    """A class with its recall by both models."""
+
+    name: str
+    float: Measure | None
+    shipped: Measure | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusedPair:
+    """Images of one class taken for another, and their share of the class."""
+
+    true: str
+    predicted: str
+    images: int
+    share: float
+
+
+class StepRow(TypedDict):
+    """A step of the recipe in words."""
+
+    use: str
+    params: int | float | None
+    macs: int | float | None
+    bought: str
+    cost: str
+    accuracy: str
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LineageLink:
+    """One link of the chain from data to Bento."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """A data check: its rule, what was observed, its colour and its word."""
+
+    rule: str
+    observed: str
+    badge: str
+    word: str
 
 
 def tiles(facts: Facts) -> list[Tile]:
@@ -60,80 +112,77 @@ def _cost(facts: Facts, reasons: Mapping[str, str]) -> Tile:
     return Tile(name, value, f"{note}n = {number_format.count(main.drop.n)}")
 
 
-def recalls(facts: Facts) -> list[Json]:
+def recalls(facts: Facts) -> list[ClassRecall]:
     """List each class with its recall by both models."""
     metrics = facts.quality.metrics if facts.quality else {}
     return [
-        {"name": name.removeprefix(RECALL), "float": m.float_, "shipped": m.compressed}
+        ClassRecall(name.removeprefix(RECALL), m.float_, m.compressed)
         for name, m in sorted(metrics.items())
         if name.startswith(RECALL)
     ]
 
 
-def confused(confusion: Json | None) -> list[Json]:
+def confused(confusion: ConfusionDocument | None) -> list[ConfusedPair]:
     """List the pairs of classes mixed up most often, most images first."""
     if not confusion:
         return []
-    classes, counts = confusion["classes"], confusion["counts"]
+    classes = confusion.classes
     pairs = [
-        {
-            "true": classes[true],
-            "predicted": classes[predicted],
-            "images": images,
-            "share": images / sum(row),
-        }
-        for true, row in enumerate(counts)
+        ConfusedPair(classes[true], classes[predicted], images, images / sum(row))
+        for true, row in enumerate(confusion.counts)
         for predicted, images in enumerate(row)
         if images and true != predicted
     ]
-    return sorted(pairs, key=lambda p: (-p["images"], p["true"], p["predicted"]))[:CONFUSED_PAIRS]
+    return sorted(pairs, key=lambda p: (-p.images, p.true, p.predicted))[:CONFUSED_PAIRS]
 
 
-def steps(facts: Facts) -> list[Json]:
+def steps(facts: Facts) -> list[StepRow]:
     """List what was left after each step of the recipe, and what it bought; the float model first.
 
     `bought` and `cost` compare with the step before.
     """
-    rows = facts.details["steps"]
+    rows = facts.details.steps
     return [
         {
-            "use": step["use"],
-            "params": step["params"],
-            "macs": step["macs"],
+            "use": step.use,
+            "params": step.params,
+            "macs": step.macs,
             "bought": _bought(rows[index - 1], step) if index else number_format.DASH,
             "cost": _lost(rows[index - 1], step) if index else number_format.DASH,
             "accuracy": number_format.DASH
-            if step["validation_accuracy"] is None
-            else number_format.percent_bare(step["validation_accuracy"]),
+            if step.validation_accuracy is None
+            else number_format.percent_bare(step.validation_accuracy),
             "notes": _notes(step),
         }
         for index, step in enumerate(rows)
     ]
 
 
-def _bought(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:  # Any: JSON
+def _bought(before: StepFacts, after: StepFacts) -> str:
     """Say what a step took away: "2.1x parameters, 1.8x multiply-adds"; a dash for nothing."""
-    named = (("params", "parameters"), ("macs", "multiply-adds"))
+    named = (
+        (before.params, after.params, "parameters"),
+        (before.macs, after.macs, "multiply-adds"),
+    )
     gains = [
-        f"{number_format.ratio(before[key] / after[key])}x fewer {what}"
-        for key, what in named
-        if before[key] and after[key] and before[key] > after[key]
+        f"{number_format.ratio(was / left)}x fewer {what}"
+        for was, left, what in named
+        if was and left and was > left
     ]
     return ", ".join(gains) or number_format.DASH
 
 
-def _lost(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:  # Any: JSON
+def _lost(before: StepFacts, after: StepFacts) -> str:
     """Say what a step cost in accuracy on validation, in points with a sign; gains are positive."""
-    if before["validation_accuracy"] is None or after["validation_accuracy"] is None:
+    if before.validation_accuracy is None or after.validation_accuracy is None:
         return number_format.DASH
-    change = 100 * (after["validation_accuracy"] - before["validation_accuracy"])
+    change = 100 * (after.validation_accuracy - before.validation_accuracy)
     return f"{change:+.1f}" if abs(change) >= 0.05 else "0.0"
 
 
-def _notes(step: Mapping[str, Any]) -> list[str]:  # Any: a step of compress's facts
-    whole = step.get("skipped") or {}
-    kept = [f"{name} kept whole: {reason}" for name, reason in sorted(whole.items())]
-    return [*step.get("notes", []), *kept]
+def _notes(step: StepFacts) -> list[str]:
+    kept = [f"{name} kept whole: {reason}" for name, reason in sorted(step.skipped.items())]
+    return [*step.notes, *kept]
 
 
 PHASES = {"unfreezing": "layers are unfrozen group by group", "all": "all layers are trained"}
@@ -141,12 +190,12 @@ PHASES = {"unfreezing": "layers are unfrozen group by group", "all": "all layers
 
 def phases(facts: Facts) -> str:
     """Say what the dashed lines of the training curves mark; empty when there is none."""
-    changes = phase_changes(facts.details["curve"] or [])
+    changes = phase_changes(facts.details.curve.root if facts.details.curve else ())
     said = [f"from epoch {epoch} {PHASES.get(name, name)}" for epoch, name in changes]
     return f"Dashed lines: {', '.join(said)}." if said else ""
 
 
-def lineage(facts: Facts) -> list[Json]:
+def lineage(facts: Facts) -> list[LineageLink]:
     """List the chain that a release can be walked back along: data, code, run, model, Bento."""
     release = facts.release
     named = (
@@ -157,7 +206,7 @@ def lineage(facts: Facts) -> list[Json]:
         ("model version", release.model_version),
         ("Bento", release.bento),
     )
-    return [{"name": name, "value": _short(value)} for name, value in named]
+    return [LineageLink(name, _short(value)) for name, value in named]
 
 
 def _git(git: Git | None) -> str | None:
@@ -181,27 +230,28 @@ def _short(value: str | None) -> str:
 BROKEN = {"quarantine": "set aside", "warn": "warning", "refuse": "refused"}
 
 
-def checks(document: Json | None) -> list[Json]:
+def checks(document: ValidationDocument | None) -> list[CheckRow]:
     """List the data checks: the rule as a sentence, what was observed, badge class and word."""
     return [
-        {
-            "rule": check["rule"],
-            "observed": check["observed"],
-            "badge": "pass" if check["passed"] else "warn",
-            "word": "passed" if check["passed"] else BROKEN[check["failing"]],
-        }
-        for check in (document or {}).get("checks", [])
+        CheckRow(
+            rule=check.rule,
+            observed=check.observed,
+            badge="pass" if check.passed else "warn",
+            word="passed" if check.passed else BROKEN[check.failing],
+        )
+        for check in (document.checks if document else ())
     ]
 
 
 def environment(facts: Facts) -> list[tuple[str, str]]:
     """Flatten the machine and the versions to (name, value) for a list."""
     known = facts.environment
-    machine = {k: v for k, v in (known["machine"] or {}).items() if k not in ("python", "packages")}
-    versions = ", ".join(f"{n} {v or 'absent'}" for n, v in known["versions"].items())
+    given = known.machine.model_dump(exclude_unset=True) if known.machine else {}
+    machine = {name: value for name, value in given.items() if name not in ("python", "packages")}
+    versions = ", ".join(f"{n} {v or 'absent'}" for n, v in known.versions.items())
     return [
         *((name, _said(value)) for name, value in sorted(machine.items())),
-        ("python", str(known["python"])),
+        ("python", known.python),
         ("packages", versions),
     ]
 

@@ -1,27 +1,40 @@
 """Precision ladder of the targets: what each step down in precision bought and cost, by runtime.
 
-The order is that of fettle/hardware/precisions.py. Each rung is held against the one above it that
-was measured in the same runtime; int4 weights are a side step, which int8 is not held against. A
-rung's own verdict is its gate: one that does not pay is refused, and the next one is tried all the
-same, since it is made from the float file too.
+The order is that of fettle/hardware/precisions.py. Each precision is held against the one above it
+that was measured in the same runtime; int4 weights are a side step, which int8 is not held against.
+A target's own verdict is its gate: one that does not pay is refused, and the next one is tried all
+the same, since it is made from the float file too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 from fettle.hardware import precisions
 from fettle.report import number_format
-from fettle.report.report_schema import Json, TargetFacts
+from fettle.report.report_schema import TargetFacts
 
 
-def rungs(targets: Sequence[TargetFacts]) -> list[Json]:
+class Rung(TypedDict):
+    """One measured target against the one above it; `bytes` is the size of its file."""
+
+    target: str
+    precision: str
+    verdict: str
+    bytes: str
+    bought: str
+    cost: str
+    churn: str
+
+
+def rungs(targets: Sequence[TargetFacts]) -> list[Rung]:
     """List the measured targets of each runtime that has two or more, from fp32 down."""
     order = precisions.names()
     measured = [
         target for target in targets if target.evidence == "measured" and target.precision in order
     ]
-    found = []
+    found: list[Rung] = []
     for runtime in dict.fromkeys(row.runtime for row in measured):
         ours = [row for row in measured if row.runtime == runtime]
         ours.sort(key=lambda one: order.index(str(one.precision)))
@@ -35,11 +48,11 @@ def _above(higher: Sequence[TargetFacts]) -> TargetFacts | None:
     return next((row for row in reversed(higher) if row.precision not in aside), None)
 
 
-def _rung(row: TargetFacts, above: TargetFacts | None) -> Json:
+def _rung(row: TargetFacts, above: TargetFacts | None) -> Rung:
     churn = row.more.get("churn")
     return {
         "target": row.name,
-        "precision": row.precision,
+        "precision": str(row.precision),
         "verdict": row.verdict,
         "bytes": number_format.DASH
         if row.size_bytes is None

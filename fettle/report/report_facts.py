@@ -10,26 +10,43 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from fettle.facts.compress_facts import CompressFacts, LayerTable
+from fettle.facts.evaluate_facts import ProfileDocument
+from fettle.facts.finetune_facts import TrainingCurve
+from fettle.facts.ingest_facts import IngestFacts
+from fettle.facts.search_document import SearchDocument
+from fettle.facts.select_facts import ChoiceDocument
+from fettle.facts.typed_document import Options
+from fettle.facts.validate_facts import ValidateFacts, ValidationDocument
+from fettle.facts.verdict_facts import ConfusionDocument, VerdictFacts
 from fettle.measure import Measure
 from fettle.params_schema import METRICS
 from fettle.report import artifact_reader as trees
 from fettle.report import target_rows
 from fettle.report.artifact_reader import ArtifactTree, not_run
+from fettle.report.report_document import (
+    DataSource,
+    FailureFacts,
+    Gap,
+    GateVerdict,
+    Git,
+    IngestedData,
+    MachineFingerprint,
+    ReleaseFacts,
+    RunEnvironment,
+    SourceFingerprint,
+    StageFacts,
+    Validation,
+)
+from fettle.report.report_json import to_json
 from fettle.report.report_schema import (
     RECALL,
     Compression,
+    Details,
     Facts,
-    FailureFacts,
-    Gap,
-    Git,
-    Json,
     Metric,
     Quality,
-    ReleaseFacts,
-    StageFacts,
-    Validation,
-    VerdictFacts,
-    to_json,
+    StepFacts,
 )
 
 __all__ = ["Facts", "collect", "to_json"]
@@ -45,13 +62,14 @@ def collect(project: Path) -> Facts:
     """
     tree = trees.read(project)
     gaps: list[Gap] = []
-    verdict = _verdict(tree)
+    choice = tree.document("select", "choice.json", ChoiceDocument)
+    verdict = _verdict(tree, choice)
     targets = target_rows.targets(tree, verdict.chosen, gaps)
     baseline, plain = target_rows.yardsticks(tree, verdict.chosen)
     return Facts(
         project=project,
         name=_name(tree),
-        finished=(tree.last or {}).get("finished"),
+        finished=tree.last.finished if tree.last else None,
         verdict=verdict,
         stages=_stages(tree, gaps),
         failures=tuple(
@@ -67,7 +85,7 @@ def collect(project: Path) -> Facts:
         release=_release(tree, gaps),
         environment=_environment(tree, gaps),
         data=_data(tree),
-        details=_details(tree),
+        details=_details(tree, choice),
         gaps=tuple(gaps),
         warnings=tuple(tree.outdated()),
     )
@@ -75,34 +93,32 @@ def collect(project: Path) -> Facts:
 
 def _name(tree: ArtifactTree) -> str:
     """Name the run: the release's name, else the folder's."""
-    release = (tree.last or {}).get("release") or {}
-    return str(release.get("name") or tree.project.resolve().name)
+    return (tree.last.release.name if tree.last else "") or tree.project.resolve().name
 
 
-def _verdict(tree: ArtifactTree) -> VerdictFacts:
-    choice = tree.document("select", "choice.json") or {}
-    facts = tree.facts("verdict")
-    return VerdictFacts(
-        passed=facts.get("passed"),
-        reasons=tuple(str(reason) for reason in facts.get("reasons", ())),
-        chosen=choice.get("target"),
-        why=choice.get("why"),
+def _verdict(tree: ArtifactTree, choice: ChoiceDocument | None) -> GateVerdict:
+    facts = tree.facts("verdict", VerdictFacts)
+    return GateVerdict(
+        passed=facts.passed if facts else None,
+        reasons=facts.reasons if facts else (),
+        chosen=choice.target if choice else None,
+        why=choice.why if choice else None,
     )
 
 
 def _stages(tree: ArtifactTree, gaps: list[Gap]) -> tuple[StageFacts, ...]:
     """Take the flow's own list; without one, the records in the order the stages started."""
-    if tree.last and tree.last.get("stages"):
+    if tree.last and tree.last.stages:
         return tuple(
-            StageFacts(s["name"], s["seconds"], s["cached"], _made_seconds(tree, s["name"]))
-            for s in tree.last["stages"]
+            StageFacts(run.name, run.seconds, run.cached, _made_seconds(tree, run.name))
+            for run in tree.last.stages
         )
     gaps.append(
         Gap("stages[].cached", "no finished `fettle run` left its list; times are from records/")
     )
-    known = sorted(tree.records.items(), key=lambda item: item[1].get("started", 0))
+    known = sorted(tree.records.items(), key=lambda item: item[1].started)
     timed = [
-        StageFacts(name, record["seconds"], None, record["seconds"])
+        StageFacts(name, record.seconds, None, record.seconds)
         for name, record in known
         if name in tree.artifacts
     ]
@@ -117,44 +133,43 @@ def _stages(tree: ArtifactTree, gaps: list[Gap]) -> tuple[StageFacts, ...]:
 def _made_seconds(tree: ArtifactTree, name: str) -> float | None:
     """Return what the run that made this very artefact took; None when it was made elsewhere."""
     record, sealed = tree.records.get(name), tree.artifacts.get(name)
-    if record is None or sealed is None or record.get("output_digest") != sealed.digest:
+    if record is None or sealed is None or record.output_digest != sealed.digest:
         return None
-    return float(record["seconds"])
+    return record.seconds
 
 
 def _validation(tree: ArtifactTree, gaps: list[Gap]) -> Validation | None:
-    sealed = tree.artifacts.get("validate")
-    if sealed is None:
+    facts = tree.facts("validate", ValidateFacts)
+    if facts is None:
         gaps.append(Gap("validation", not_run("validate", tree)))
         return None
-    facts = sealed.facts
     return Validation(
-        passed=bool(facts["passed"]),
-        rows=int(facts["rows"]),
-        quarantined=int(facts["quarantined"]),
-        by_rule={str(rule): int(n) for rule, n in facts.get("by_rule", {}).items()},
+        passed=facts.passed,
+        rows=facts.rows,
+        quarantined=facts.quarantined,
+        by_rule=facts.by_rule,
     )
 
 
 def _quality(tree: ArtifactTree, gaps: list[Gap]) -> Quality | None:
     """Read every metric of both models on test, and the recall of each class."""
-    sealed = tree.artifacts.get("verdict")
-    if sealed is None:
+    facts = tree.facts("verdict", VerdictFacts)
+    if facts is None:
         gaps.append(Gap("quality", not_run("verdict", tree)))
         return None
-    measures, facts = sealed.measures, sealed.facts
+    measures = tree.artifacts["verdict"].measures
     names = [name for name in measures if name in METRICS or name.startswith(RECALL)]
     metrics = {
         name: Metric(
             name=name,
-            split=facts["split"],
+            split=facts.split,
             float_=measures.get(f"float_{name}"),
             compressed=measures[name],
             drop=measures.get(f"{name}_drop"),
         )
         for name in names
     }
-    return Quality(metric=facts["metric"], metrics=metrics, churn=measures.get("churn"))
+    return Quality(metric=facts.metric, metrics=metrics, churn=measures.get("churn"))
 
 
 def _compression(tree: ArtifactTree, gaps: list[Gap]) -> Compression:
@@ -168,28 +183,28 @@ def _compression(tree: ArtifactTree, gaps: list[Gap]) -> Compression:
 
 
 def _release(tree: ArtifactTree, gaps: list[Gap]) -> ReleaseFacts:
-    given = (tree.last or {}).get("release")
-    if given is None:
+    if tree.last is None:
+        source = tree.input("source.json", SourceFingerprint)
         gaps += [
             Gap(f"release.{name}", "no finished `fettle run` has published this tree")
             for name in ("bento", "model_version", "git")
         ]
-        return ReleaseFacts(data=tree.input("source.json").get("digest"))
-    git = given["git"]
+        return ReleaseFacts(data=source.digest if source else None)
+    given = tree.last.release
     return ReleaseFacts(
-        bento=given["bento"],
-        model_version=given["model_version"],
-        run_id=given["run_id"],
-        digest=given["digest"],
-        git=Git(commit=git["commit"], dirty=git["dirty"], source=git["source"]),
-        data=given["data"],
-        folder=given["folder"],
+        bento=given.bento,
+        model_version=given.model_version,
+        run_id=given.run_id,
+        digest=given.digest,
+        git=Git(commit=given.git.commit, dirty=given.git.dirty, source=given.git.source),
+        data=given.data,
+        folder=given.folder,
     )
 
 
-def _environment(tree: ArtifactTree, gaps: list[Gap]) -> Json:
-    machine = tree.input("machine.json")
-    if not machine:
+def _environment(tree: ArtifactTree, gaps: list[Gap]) -> RunEnvironment:
+    machine = tree.input("machine.json", MachineFingerprint)
+    if machine is None:
         gaps.append(Gap("environment.machine", "inputs/machine.json is not there"))
     versions: dict[str, str | None] = {}
     for name in VERSIONS:
@@ -197,56 +212,65 @@ def _environment(tree: ArtifactTree, gaps: list[Gap]) -> Json:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    return {"machine": machine or None, "python": platform.python_version(), "versions": versions}
+    return RunEnvironment(machine=machine, python=platform.python_version(), versions=versions)
 
 
-def _data(tree: ArtifactTree) -> Json:
-    source = tree.input("source.json")
-    return {"source": source.get("source"), "fingerprint": source, **dict(tree.facts("ingest"))}
+def _data(tree: ArtifactTree) -> IngestedData | DataSource:
+    source = tree.input("source.json", SourceFingerprint) or SourceFingerprint()
+    found = tree.facts("ingest", IngestFacts)
+    if found is None:
+        return DataSource(source=source.source, fingerprint=source)
+    return IngestedData.of(found, source)
 
 
-def _details(tree: ArtifactTree) -> Json:
+def _details(tree: ArtifactTree, choice: ChoiceDocument | None) -> Details:
     """Read what only the page shows; None for what a stage did not write."""
     absent = {name: not_run(name, tree) for name in STAGES if name not in tree.artifacts}
-    return {
-        "absent": absent,
-        "curve": tree.document("finetune", "curve.json"),
-        "layers": tree.document("compress", "layers.json"),
-        "confusion": tree.document("verdict", "confusion.json"),
-        "checks": tree.document("validate", "validation.json"),
-        "choice": tree.document("select", "choice.json"),
-        "steps": _steps(tree),
-        "search": tree.document("compress", "search.json"),
-        "recipe": _recipe(tree),
-        "profile": _profile(tree),
-    }
+    search = tree.document("compress", "search.json", SearchDocument)
+    return Details(
+        absent=absent,
+        curve=tree.document("finetune", "curve.json", TrainingCurve),
+        layers=tree.document("compress", "layers.json", LayerTable),
+        confusion=tree.document("verdict", "confusion.json", ConfusionDocument),
+        checks=tree.document("validate", "validation.json", ValidationDocument),
+        choice=choice,
+        steps=_steps(tree),
+        search=search,
+        recipe=_recipe(tree, search),
+        profile=tree.document(f"evaluate@{choice.target}", "profile.json", ProfileDocument)
+        if choice
+        else None,
+    )
 
 
-def _recipe(tree: ArtifactTree) -> list[Json] | None:
+def _recipe(tree: ArtifactTree, search: SearchDocument | None) -> tuple[Options, ...] | None:
     """Return the recipe that made the model: the one found, else the one given."""
-    found: Json = tree.document("compress", "search.json") or {}
-    recipe: list[Json] | None = found.get("recipe") or tree.facts("compress").get("recipe")
-    return recipe
+    given = tree.facts("compress", CompressFacts)
+    return (search.recipe if search else ()) or (given.recipe if given else None)
 
 
-def _profile(tree: ArtifactTree) -> Json | None:
-    """Return where the time goes in the float model and in the chosen target's file."""
-    chosen = (tree.document("select", "choice.json") or {}).get("target")
-    doc: Json | None = tree.document(f"evaluate@{chosen}", "profile.json") if chosen else None
-    return doc
-
-
-def _steps(tree: ArtifactTree) -> list[Json]:
+def _steps(tree: ArtifactTree) -> tuple[StepFacts, ...]:
     """List the float model, then what each step of the recipe left; empty without a recipe."""
-    done: list[Json] = tree.facts("compress").get("steps") or []
-    if not done:
-        return []
+    done = tree.facts("compress", CompressFacts)
+    if done is None or not done.steps:
+        return ()
     compress, finetune = tree.artifacts["compress"], tree.artifacts.get("finetune")
     accuracy = finetune.measures.get("accuracy") if finetune else None
-    first = {
-        "use": "float model",
-        "params": compress.measures["params_before"].value,
-        "macs": compress.measures["macs_before"].value,
-        "validation_accuracy": accuracy.value if accuracy else None,
-    }
-    return [first, *done]
+    first = StepFacts(
+        use="float model",
+        params=compress.measures["params_before"].value,
+        macs=compress.measures["macs_before"].value,
+        validation_accuracy=accuracy.value if accuracy else None,
+    )
+    rest = [
+        StepFacts(
+            use=step.use,
+            params=step.params,
+            macs=step.macs,
+            validation_accuracy=step.validation_accuracy,
+            notes=step.notes,
+            skipped=step.skipped,
+        )
+        for step in done.steps
+    ]
+    return (first, *rest)

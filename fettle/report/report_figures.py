@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from fettle import manifest
+from fettle.facts.compress_facts import LayerChange
+from fettle.facts.finetune_facts import CurveEpoch
+from fettle.facts.search_document import SearchDocument
 from fettle.measure import Measure
 from fettle.report import (
     chart_data,
@@ -25,14 +27,14 @@ def draw(facts: Facts) -> dict[str, str]:
     """Draw every picture that has its facts: {name: inline <svg>}; the others are left out."""
     details = facts.details
     found = {
-        **_curves(details["curve"]),
-        **_layers(details["layers"]),
+        **_curves(details.curve.root if details.curve else ()),
+        **_layers(details.layers.root if details.layers else ()),
         **_tradeoffs(facts),
         **_compression(facts),
     }
-    confusion = details["confusion"]
+    confusion = details.confusion
     if confusion:
-        found["confusion"] = training_charts.confusion(confusion["classes"], confusion["counts"])
+        found["confusion"] = training_charts.confusion(confusion.classes, confusion.counts)
     if facts.stages:
         times = [
             (s.name, s.made_seconds if s.cached else s.seconds, s.cached) for s in facts.stages
@@ -51,63 +53,62 @@ def figures(facts: Facts, folder: Path) -> list[Path]:
     return paths
 
 
-def phase_changes(curve: list[Mapping[str, Any]]) -> list[tuple[int, str]]:  # Any: JSON values
+def phase_changes(curve: Sequence[CurveEpoch]) -> list[tuple[int, str]]:
     """List the epochs at which training went on to another phase, with its name."""
-    return [
-        (int(row["epoch"]), str(row["phase"]))
-        for before, row in pairwise(curve)
-        if row["phase"] != before["phase"]
-    ]
+    return [(row.epoch, row.phase) for before, row in pairwise(curve) if row.phase != before.phase]
 
 
-def _curves(curve: list[Mapping[str, Any]] | None) -> dict[str, str]:  # Any: JSON values
+def _curves(curve: Sequence[CurveEpoch]) -> dict[str, str]:
     """Draw loss and accuracy over epochs from curve.json."""
     if not curve:
         return {}
     phases = [epoch for epoch, _ in phase_changes(curve)]
     last = curve[-1]
-
-    def series(key: str) -> list[tuple[float, float]]:
-        return [(row["epoch"], row[key]) for row in curve]
-
+    accuracy = [(float(row.epoch), row.validation_accuracy) for row in curve]
     return {
         "loss": training_charts.curve(
-            {"training": series("train_loss"), "validation": series("validation_loss")},
+            {
+                "training": [(row.epoch, row.train_loss) for row in curve],
+                "validation": [(row.epoch, row.validation_loss) for row in curve],
+            },
             y_label="loss",
             y_percent=False,
             phases=phases,
-            label=f"Loss over {len(curve)} epochs: training {last['train_loss']:.3f}, "
-            f"validation {last['validation_loss']:.3f} at the end",
+            label=f"Loss over {len(curve)} epochs: training {last.train_loss:.3f}, "
+            f"validation {last.validation_loss:.3f} at the end",
         ),
         "accuracy": training_charts.curve(
-            {"validation": series("validation_accuracy")},
+            {"validation": accuracy},
             y_label="accuracy",
             y_percent=True,
             phases=phases,
             label=f"Validation accuracy over {len(curve)} epochs: "
-            f"{number_format.percent(last['validation_accuracy'])} at the end",
+            f"{number_format.percent(last.validation_accuracy)} at the end",
         ),
     }
 
 
-def _layers(rows: list[Mapping[str, Any]] | None) -> dict[str, str]:  # Any: JSON values
+def _layers(rows: Sequence[LayerChange]) -> dict[str, str]:
     """Draw channels and parameters of each layer before and after, from layers.json."""
     if not rows:
         return {}
-    shown = [
-        row for row in rows if row.get("macs_before")
-    ] or rows  # normalisation follows its layer
-    found = {}
-    for what, name in (("channels", "layer_channels"), ("params", "layer_params")):
-        before = sum(row.get(f"{what}_before") or 0 for row in shown)
-        after = sum(row.get(f"{what}_after") or 0 for row in shown)
-        found[name] = training_charts.layers(
-            shown,
-            what=what,
-            label=f"{what} of {len(shown)} layers: {number_format.count(before)} before, "
-            f"{number_format.count(after)} after",
-        )
-    return found
+    shown = [row for row in rows if row.macs_before] or rows  # normalisation follows its layer
+    channels = [(row.layer, row.channels_before, row.channels_after) for row in shown]
+    params = [(row.layer, row.params_before, row.params_after) for row in shown]
+    return {
+        "layer_channels": _bars(channels, what="channels", named="channels"),
+        "layer_params": _bars(params, what="params", named="parameters"),
+    }
+
+
+def _bars(bars: Sequence[tuple[str, int, int]], *, what: str, named: str) -> str:
+    before, after = sum(bar[1] for bar in bars), sum(bar[2] for bar in bars)
+    return training_charts.layers(
+        bars,
+        named=named,
+        label=f"{what} of {len(bars)} layers: {number_format.count(before)} before, "
+        f"{number_format.count(after)} after",
+    )
 
 
 def _tradeoffs(facts: Facts) -> dict[str, str]:
@@ -146,14 +147,14 @@ def _tradeoffs(facts: Facts) -> dict[str, str]:
 def _compression(facts: Facts) -> dict[str, str]:
     """Draw what compression did, from what its stages left."""
     found: dict[str, str | None] = {}
-    searched, sensitive = facts.details["search"], chart_data.sensitivity(facts)
+    searched, sensitive = facts.details.search, chart_data.sensitivity(facts)
     if searched:
         found["search"] = search_chart.draw(searched, label=_spoken_search(searched))
-    if sensitive and (sensitive.get("groups") or sensitive.get("blocks")):
+    if sensitive and (sensitive.groups or sensitive.blocks):
         found["sensitivity"] = compression_charts.sensitivity(
             sensitive,
-            label=f"Rise of the loss when {len(sensitive.get('groups', []))} groups lose channels "
-            f"or {len(sensitive.get('blocks', []))} blocks are removed",
+            label=f"Rise of the loss when {len(sensitive.groups)} groups lose channels "
+            f"or {len(sensitive.blocks)} blocks are removed",
         )
     weights = chart_data.histograms(facts)
     if weights:
@@ -161,16 +162,16 @@ def _compression(facts: Facts) -> dict[str, str]:
             weights, label=f"Weights of {len(weights)} layers before and after compression"
         )
     found |= _answers(facts)
-    spent = facts.details["profile"]
-    if spent and "before" in spent and "after" in spent:
-        before, after = spent["before"], spent["after"]
+    spent = facts.details.profile
+    if spent and spent.before and spent.after:
+        before, after = spent.before, spent.after
         found["operators"] = compression_charts.operators(
             before,
             after,
             names=("float model, ONNX Runtime", str(facts.verdict.chosen)),
-            label=f"Time by operator: {number_format.milliseconds(before['ms'])} ms before, "
-            f"{number_format.milliseconds(after['ms'])} ms after, "
-            f"{number_format.percent(after['int8_share'])} of it in int8",
+            label=f"Time by operator: {number_format.milliseconds(before.ms)} ms before, "
+            f"{number_format.milliseconds(after.ms)} ms after, "
+            f"{number_format.percent(after.int8_share)} of it in int8",
         )
     return {name: drawn for name, drawn in found.items() if drawn}
 
@@ -197,9 +198,9 @@ def _answers(facts: Facts) -> dict[str, str]:
     return found
 
 
-def _spoken_search(doc: Mapping[str, Any]) -> str:  # Any: JSON values
-    met = "goal met" if doc["goal_met"] else "goal not met"
-    return f"{doc['evaluations']} recipes tried, {len(doc['front'])} on the front; {met}"
+def _spoken_search(doc: SearchDocument) -> str:
+    met = "goal met" if doc.goal_met else "goal not met"
+    return f"{doc.evaluations} recipes tried, {len(doc.front)} on the front; {met}"
 
 
 Row = tuple[str, str, Measure, Measure | None, int | None]
@@ -222,10 +223,10 @@ def _files(facts: Facts) -> list[Row]:
 
 def _least(facts: Facts) -> float | None:
     """Return the accuracy on validation that the budget leaves; None for another metric's."""
-    budget = (facts.details["choice"] or {}).get("budget") or {}
-    if budget.get("metric") != "accuracy" or facts.baseline.accuracy is None:
+    choice = facts.details.choice
+    if choice is None or choice.budget.metric != "accuracy" or facts.baseline.accuracy is None:
         return None
-    return facts.baseline.accuracy.value - float(budget["drop_max"])
+    return facts.baseline.accuracy.value - choice.budget.drop_max
 
 
 def _ends(measure: Measure) -> tuple[float, float, float]:

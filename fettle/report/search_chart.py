@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fettle.facts.search_document import SearchDocument
+from fettle.facts.typed_document import Options
 from fettle.report import svg
-from fettle.report.report_schema import Json
 from fettle.report.tradeoff_chart import front, stairs
 
 WIDTH_PX, HEIGHT_PX = 1080, 420
@@ -32,39 +33,38 @@ class Dot:
     tip: str
 
 
-def dots(doc: Json) -> list[Dot]:
+def dots(doc: SearchDocument) -> list[Dot]:
     """Take the trials that have figures."""
     return [
         Dot(
-            int(trial["number"]),
-            float(trial["value"]),
-            float(trial["drop"]),
-            str(trial["verdict"]),
-            f"trial {trial['number']}, {spoken(trial['recipe'])}: {trial['value']:.4g} "
-            f"{doc['unit']}, "
-            f"drop {100 * trial['drop']:+.2f} points; {trial['verdict']}: {trial['reason']}",
+            trial.number,
+            trial.value,
+            trial.drop,
+            trial.verdict,
+            f"trial {trial.number}, {spoken(trial.recipe)}: {trial.value:.4g} {doc.unit}, "
+            f"drop {100 * trial.drop:+.2f} points; {trial.verdict}: {trial.reason}",
         )
-        for trial in doc["trials"]
-        if trial.get("value") is not None
+        for trial in doc.trials
+        if trial.value is not None and trial.drop is not None
     ]
 
 
-def spoken(recipe: Sequence[Json]) -> str:
+def spoken(recipe: Sequence[Options]) -> str:
     """Say a recipe in few words: "prune 0.5 → distil"; the empty one is the float model."""
     return " → ".join(_step(step) for step in recipe) or "float model"
 
 
-def _step(step: Json) -> str:
+def _step(step: Options) -> str:
     named = [str(v) for k, v in step.items() if k != "use" and isinstance(v, int | float)]
     return f"{step['use']} {named[0]}" if named else str(step["use"])
 
 
-def draw(doc: Json, *, label: str) -> str | None:
+def draw(doc: SearchDocument, *, label: str) -> str | None:
     """Draw the trials, the front of those within none beats, and the line of the budget."""
     found = dots(doc)
     if not found:
         return None
-    budget = float(doc["budget"]["drop_max"])
+    budget = doc.budget.drop_max
     low = min([one.drop for one in found] + [0.0])
     top = min(max([one.drop for one in found] + [budget]), SHOWN_BUDGETS * budget)
     room = max(0.08 * (top - low), 0.002)
@@ -72,7 +72,7 @@ def draw(doc: Json, *, label: str) -> str | None:
     x = svg.Scale(low=x_low, high=x_high, start=58, end=WIDTH_PX - 16, log=True)
     y = svg.Scale(low=low - room, high=top + room, start=HEIGHT_PX - 46, end=34)
     body = svg.axes(
-        x, y, x_label=f"{doc['objective']['minimise']} ({doc['unit']}, log scale)",
+        x, y, x_label=f"{doc.objective.minimise} ({doc.unit}, log scale)",
         y_label="drop on validation, points (lower is better)",
         x_format=lambda v: f"{v:g}", y_format=lambda v: f"{100 * v:g}",
     )  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fettle.facts.evaluate_facts import EvaluateFacts
+from fettle.facts.export_facts import ExportFacts
 from fettle.report import number_format
 from fettle.report.artifact_reader import ArtifactTree, not_run
-from fettle.report.report_schema import Gap, TargetFacts, Yardstick
+from fettle.report.report_document import Gap
+from fettle.report.report_schema import TargetFacts, Yardstick
 
 LATENCIES = ("p50", "p95", "p99")
 TARGET_OWN = ("accuracy", "speedup", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
@@ -17,19 +20,21 @@ def yardsticks(tree: ArtifactTree, chosen: str | None) -> tuple[Yardstick, Yards
     Without a choice from the first measured target's: each was timed beside both.
     """
     rows = {n: sealed for n, sealed in tree.matrix("evaluate").items() if sealed.measures}
-    sealed = rows.get(chosen or "") or next(iter(rows.values()), None)
-    if sealed is None:
+    name = chosen if chosen in rows else next(iter(rows), None)
+    facts = tree.facts(f"evaluate@{name}", EvaluateFacts) if name else None
+    if name is None or facts is None:
         return Yardstick(), Yardstick()
+    sealed = rows[name]
     compress = tree.artifacts.get("compress")
     baseline = Yardstick(
         accuracy=sealed.measures.get("baseline_accuracy"),
         latency_p50_ms=sealed.measures.get("baseline_latency_p50_ms"),
-        size_bytes=sealed.facts.get("baseline_size_bytes"),
+        size_bytes=facts.baseline_size_bytes,
     )
     plain = Yardstick(
         accuracy=compress.measures.get("accuracy") if compress else None,
         latency_p50_ms=sealed.measures.get("plain_latency_p50_ms"),
-        size_bytes=sealed.facts.get("plain_size_bytes"),
+        size_bytes=facts.plain_size_bytes,
     )
     return baseline, plain
 
@@ -37,29 +42,28 @@ def yardsticks(tree: ArtifactTree, chosen: str | None) -> tuple[Yardstick, Yards
 def targets(tree: ArtifactTree, chosen: str | None, gaps: list[Gap]) -> tuple[TargetFacts, ...]:
     rows = []
     for name, sealed in tree.matrix("evaluate").items():
-        facts, measures = sealed.facts, sealed.measures
-        made = tree.facts(f"export@{name}")
-        kept, int8 = made.get("kept_float"), made.get("kept_int8")
+        facts = sealed.typed(EvaluateFacts, tree.folder(f"evaluate@{name}")).facts
+        measures, made = sealed.measures, tree.facts(f"export@{name}", ExportFacts)
         latency = {
             p: measures[f"latency_{p}_ms"] for p in LATENCIES if f"latency_{p}_ms" in measures
         }
         row = TargetFacts(
             name=name,
-            verdict=facts["verdict"],
-            evidence=facts["evidence"],
-            reason=facts.get("reason"),
+            verdict=facts.verdict,
+            evidence=facts.evidence,
+            reason=facts.reason,
             chosen=name == chosen,
-            size_bytes=facts.get("size_bytes"),
+            size_bytes=facts.size_bytes,
             accuracy=measures.get("accuracy"),
-            parity=facts.get("parity"),
+            parity=facts.parity,
             latency_ms=latency or None,
             speedup=measures.get("speedup"),
-            best_float=facts.get("best_float"),
-            kept_float=None if kept is None else tuple(kept),
-            runtime=made.get("runtime"),
-            precision=made.get("precision"),
-            kept_int8=None if int8 is None else tuple(int8),
-            without_vnni=facts.get("without_vnni"),
+            best_float=facts.best_float,
+            kept_float=made.kept_float if made else None,
+            runtime=made.runtime if made else None,
+            precision=made.precision if made else None,
+            kept_int8=made.kept_int8 if made else None,
+            without_vnni=facts.without_vnni,
             more={key: m for key, m in measures.items() if key not in TARGET_OWN},
         )
         rows.append(row)
@@ -106,5 +110,5 @@ def notes(target: TargetFacts) -> list[str]:
             f"weights kept in int8: {layers}" if layers else "every layer's weights in int4"
         )
     if target.without_vnni:
-        said.append(str(target.without_vnni["reason"]))
+        said.append(target.without_vnni.reason)
     return said

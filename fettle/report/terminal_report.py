@@ -87,7 +87,7 @@ def tables(facts: Facts) -> list[Table]:
         found.append(_targets(facts))
     if facts.quality:
         found.append(_quality(facts))
-    if facts.details["steps"]:
+    if facts.details.steps:
         found.append(_steps(facts))
     return [*found, _ratios(facts)]
 
@@ -178,17 +178,17 @@ def _steps(facts: Facts) -> Table:
     """Say what each step left, and how the search that found them ended."""
     rows = [
         (
-            str(step["use"]),
-            number_format.DASH if step["params"] is None else number_format.count(step["params"]),
-            number_format.DASH if step["macs"] is None else number_format.count(step["macs"]),
+            step.use,
+            number_format.DASH if step.params is None else number_format.count(step.params),
+            number_format.DASH if step.macs is None else number_format.count(step.macs),
             number_format.DASH
-            if step["validation_accuracy"] is None
-            else number_format.percent_bare(step["validation_accuracy"]),
+            if step.validation_accuracy is None
+            else number_format.percent_bare(step.validation_accuracy),
         )
-        for step in facts.details["steps"]
+        for step in facts.details.steps
     ]
-    searched = facts.details["search"]
-    tried = f"{searched['evaluations']} recipes tried: {searched['why']}" if searched else None
+    searched = facts.details.search
+    tried = f"{searched.evaluations} recipes tried: {searched.why}" if searched else None
     heads = ("step", "parameters", "multiply-adds", "accuracy")
     table = _columns(_table("The recipe, accuracy in % on validation", tried), heads, rows)
     for row in rows:

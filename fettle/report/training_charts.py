@@ -131,11 +131,10 @@ def _confusion_row(
     return parts
 
 
-def layers(rows: Sequence[Mapping[str, object]], *, what: str, label: str) -> str:
-    """Draw one bar a layer: `what` ("channels", "params" or "macs") before, pale, and after."""
-    named = {"params": "parameters", "macs": "multiply-adds"}.get(what, what)
-    before = [float(str(row.get(f"{what}_before") or 0)) for row in rows]
-    after = [float(str(row.get(f"{what}_after") or 0)) for row in rows]
+def layers(rows: Sequence[tuple[str, int, int]], *, named: str, label: str) -> str:
+    """Draw one bar a layer, (name, before, after): pale before, solid after; `named` is counted."""
+    before = [float(row[1]) for row in rows]
+    after = [float(row[2]) for row in rows]
     x = svg.Scale(low=0, high=len(rows), start=64, end=WHOLE_PX - 8)
     y = svg.Scale(low=0, high=max([*before, 1]), start=200, end=34)
     width = (x(1) - x(0)) * 0.8
@@ -151,7 +150,7 @@ def layers(rows: Sequence[Mapping[str, object]], *, what: str, label: str) -> st
     )
     for index, row in enumerate(rows):
         left = x(index) + width / 8
-        tip = f"{row['layer']}: {count(before[index])} → {count(after[index])} {named}"
+        tip = f"{row[0]}: {count(before[index])} → {count(after[index])} {named}"
         for value, opacity in ((before[index], 0.25), (after[index], 1)):
             style = f"fill:{svg.colour(0)};fill-opacity:{opacity}"
             body.append(svg.rect(left, y(value), width, 200 - y(value), style=style, title=tip))

@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from fettle import manifest, plugins
 from fettle.errors import ProjectError
 from fettle.hardware import precisions
 from fettle.params import Params, load
 from fettle.staleness import reachability
-from fettle.staleness.input_history import differences, keep
+from fettle.staleness.input_history import Digests, differences, keep
 from fettle.staleness.reachability import Picked, Reached, Sources, Walk
 from fettle.staleness.source_index import Index
 
@@ -43,10 +42,9 @@ NAMED_IN: Mapping[str, tuple[str, ...]] = {
 QUANTIZERS = "quantizers"  # named by the precision of a target
 RUNTIMES = "runtimes"  # a release carries the file of its runtime
 SEARCHED = "techniques"  # the kind that `recipe: auto` may take any proposal from
-Document = dict[str, dict[str, Any]]  # Any: JSON
 
 
-def documents(index: Index, params: Params, tree: Path) -> dict[str, Document]:
+def documents(index: Index, params: Params, tree: Path) -> dict[str, Digests]:
     """Digest every stage, by its address ("ingest", "export@x86_ort_int8")."""
     return {
         f"{stage}@{target}" if target else stage: of_stage(index, params, stage, target, tree)
@@ -66,7 +64,7 @@ def addresses(index: Index, params: Params) -> Iterator[tuple[str, str | None]]:
             yield stage, None
 
 
-def of_stage(index: Index, params: Params, stage: str, target: str | None, tree: Path) -> Document:
+def of_stage(index: Index, params: Params, stage: str, target: str | None, tree: Path) -> Digests:
     """Digest what one stage reaches with these params; `tree` is the project."""
     asked = Asked(index, params, stage, target)
     walk = Walk(index.sources, asked.choose)
@@ -189,13 +187,13 @@ def _sections(index: Index, stage: str) -> list[str]:
     return symbol.strings if symbol else []
 
 
-def _get(doc: Any, dotted: str) -> Any:  # Any: a params tree
+def _get(doc: object, dotted: str) -> object:
     for part in dotted.split("."):
         doc = doc.get(part) if isinstance(doc, Mapping) else None
     return doc
 
 
-def _words(node: Any) -> Iterator[str]:  # Any: a params tree
+def _words(node: object) -> Iterator[str]:
     if isinstance(node, str):
         yield node
     elif isinstance(node, Mapping):

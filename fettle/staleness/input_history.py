@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from fettle import manifest
 
@@ -19,7 +19,15 @@ KEPT_MAX = 400  # versions, a few kB each
 SHOWN_MAX = 12
 
 
-def keep(tree: Path, path: Path, doc: Any) -> None:  # Any: JSON
+class Digests(TypedDict, total=False):
+    """Digests of what one stage reaches (fettle/staleness/code_digest.py)."""
+
+    functions: dict[str, dict[str, str]]
+    data: dict[str, str]
+    packages: dict[str, str]
+
+
+def keep(tree: Path, path: Path, doc: object) -> None:
     """Write `path` below `tree`/inputs if its content changed, and keep this version."""
     text = json.dumps(doc, indent=1, sort_keys=True) + "\n"
     kept = _folder(tree) / f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}.json"
@@ -44,12 +52,12 @@ def explain(tree: Path, path: Path, md5: str) -> list[str]:
     return lines[:SHOWN_MAX] + ([f"and {more} more in {path.name}"] if more > 0 else [])
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:  # Any: JSON
+def differences(before: Digests, now: Digests) -> list[str]:
     """Say how two documents of fettle/staleness/code_digest.py differ, a line each."""
     return list(_code(before, now))
 
 
-def _code(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:  # Any: JSON
+def _code(before: Digests, now: Digests) -> Iterator[str]:
     old, new = before.get("functions", {}), now["functions"]
     for file in sorted(old.keys() | new.keys()):
         if file not in new:
@@ -80,8 +88,7 @@ def _called(name: str) -> str:
 
 
 def _differences(
-    before: Mapping[str, Any],  # Any: JSON
-    now: Mapping[str, Any],
+    before: Mapping[str, object], now: Mapping[str, object]
 ) -> Iterator[tuple[str, str]]:
     for name in sorted(before.keys() | now.keys()):
         if how := _how(before.get(name), now.get(name)):
@@ -94,7 +101,7 @@ def _how(before: object, now: object) -> str:
     return "is new" if before is None else "is gone" if now is None else "changed"
 
 
-def _leaves(before: Any, now: Any, where: str) -> Iterator[str]:  # Any: JSON
+def _leaves(before: object, now: object, where: str) -> Iterator[str]:
     """Compare two JSON documents value by value."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted(before.keys() | now.keys()):

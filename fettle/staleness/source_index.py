@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import fettle
 from fettle import manifest
@@ -25,11 +24,13 @@ from fettle.errors import ProjectError
 from fettle.plugins import package_of
 from fettle.staleness import source_symbols
 from fettle.staleness.reachability import Sources
-from fettle.staleness.source_symbols import Table
+from fettle.staleness.source_symbols import Table, TableJson
 
 OURS = ("fettle", "stages")
 RACY_NS = 2_000_000_000  # FAT, the coarsest file system in use, ticks every 2 s
 SCHEMA = 2  # of the cache: raise it when a table's form or a digest's rule changes
+
+CachedTable = tuple[str, int, TableJson]  # stamp and size of the file it was read from
 
 
 class Index:
@@ -52,7 +53,7 @@ class Index:
                 else:
                     data.setdefault(".".join(place.parent.parts), []).append(path)
         self.is_settled = latest < time.time_ns() - RACY_NS
-        self._known: dict[str, list[Any]] | None = None  # Any: a cached table, JSON
+        self._known: dict[str, CachedTable] | None = None
         self._fresh = False
         self._tables: dict[str, Table] = {}
         self.sources = Sources(files, data, self._read)
@@ -103,7 +104,7 @@ class Index:
         if self._known is None:
             self._known = _read_cache(self._cache)
         row = self._known.get(str(path))
-        if row is not None and row[:2] == [at, size]:
+        if row is not None and (row[0], row[1]) == (at, size):
             return Table.from_json(row[2])
         try:
             package = path.name == "__init__.py"
@@ -115,7 +116,7 @@ class Index:
                 rule="what a stage runs is read before it runs, to know what is stale",
                 fix="mend that file",
             ) from err
-        self._known[str(path)] = [at, size, table.to_json()]
+        self._known[str(path)] = (at, size, table.to_json())
         self._fresh = True
         return table
 
@@ -222,7 +223,7 @@ def _module(place: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _read_cache(path: Path) -> dict[str, list[Any]]:  # Any: cached tables, JSON
+def _read_cache(path: Path) -> dict[str, CachedTable]:
     try:
         doc = json.loads(path.read_text())
         return dict(doc["files"]) if doc["schema"] == SCHEMA else {}

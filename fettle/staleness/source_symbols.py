@@ -10,8 +10,19 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
+SymbolJson: TypeAlias = tuple[  # the fields of Symbol, in their order
+    str,
+    list[str],
+    list[str],
+    dict[str, list[str]],
+    list[str],
+    list[list[str]],
+    list[str],
+    bool,
+]
+TableJson: TypeAlias = tuple[dict[str, SymbolJson], list[str], list[str]]
 TOP = "<module>"  # the statements that run when the module is imported
 SCRIPT = "<script>"  # those below `if __name__ == "__main__":`
 # Fields that say nothing of behaviour, or that one Python version has and another has not.
@@ -57,6 +68,19 @@ class Symbol:
     by_name: list[str] = field(default_factory=list)
     dynamic: bool = False
 
+    def to_json(self) -> SymbolJson:
+        """Write the symbol as plain JSON."""
+        return (
+            self.digest,
+            self.refs,
+            self.strings,
+            self.imports,
+            self.executes,
+            self.plugins,
+            self.by_name,
+            self.dynamic,
+        )
+
 
 @dataclass(slots=True)
 class Table:
@@ -66,16 +90,13 @@ class Table:
     always: list[str]
     bound: list[str]  # names that TOP binds
 
-    def to_json(self) -> list[Any]:  # Any: JSON
+    def to_json(self) -> TableJson:
         """Write the table as plain JSON."""
-        rows = {
-            name: [getattr(symbol, part) for part in Symbol.__slots__]
-            for name, symbol in self.symbols.items()
-        }
-        return [rows, self.always, self.bound]
+        rows = {name: symbol.to_json() for name, symbol in self.symbols.items()}
+        return rows, self.always, self.bound
 
     @classmethod
-    def from_json(cls, doc: list[Any]) -> Table:  # Any: JSON
+    def from_json(cls, doc: TableJson) -> Table:
         """Read what `to_json` wrote."""
         rows, always, bound = doc
         return cls({name: Symbol(*row) for name, row in rows.items()}, always, bound)

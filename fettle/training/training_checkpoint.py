@@ -20,7 +20,7 @@ NAME = "checkpoint.safetensors"
 Tensors = Mapping[str, torch.Tensor]
 
 
-def save(folder: Path, parts: Mapping[str, Tensors], state: Any) -> None:  # Any: JSON
+def save(folder: Path, parts: Mapping[str, Tensors], state: Mapping[str, object]) -> None:
     """Write named parts ("model", "best", …) of tensors and a JSON state as one file."""
     folder.mkdir(parents=True, exist_ok=True)
     flat = {
@@ -43,7 +43,7 @@ def detached(tensors: Tensors) -> dict[str, torch.Tensor]:
     }
 
 
-def load(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], Any] | None:  # Any: JSON
+def load(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]] | None:  # type: ignore[explicit-any] # JSON of the caller, who wrote it
     """Read back (parts, state); None when there is no file, or one that is cut short."""
     path = folder / NAME
     if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from fettle.training.augmentation import Augmentation
 from fettle.training.inference import Ints, Normalise, Pixels
@@ -62,6 +62,6 @@ class Epoch:
     validation_accuracy: float
     learning_rate: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | int | float]:
         """Return the JSON form that curve.json holds."""
         return asdict(self)

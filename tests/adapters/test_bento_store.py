@@ -21,7 +21,7 @@ class Built:
 
     def __init__(self, root: Path) -> None:
         work = TinyRelease(root / "project")
-        self.version = str(work.package().facts["digest"])[:12]
+        self.version = str(work.package().facts.digest)[:12]
         self.release, self.home = work.release, root / "bentoml"
         self.tag = self.build()
         self.folder = self.home / "bentos" / "tiny" / self.version

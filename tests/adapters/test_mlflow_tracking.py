@@ -31,7 +31,13 @@ def seal(folder: Path, accuracy: float) -> Path:
     folder.mkdir(parents=True)
     (folder / "curve.json").write_text("[]")
     measure = Measure(value=accuracy, unit="1", n=10)
-    manifest.write(folder, "finetune", inputs={}, measures={"accuracy": measure}, facts={})
+    manifest.write(
+        folder,
+        "finetune",
+        inputs={},
+        measures={"accuracy": measure},
+        facts=manifest.UnreadFacts({}),
+    )
     return folder
 
 

@@ -34,7 +34,7 @@ class Released:
         self.folder = work.project.root
         for name in ("params.yaml", "dvc.yaml"):
             shutil.copyfile(ROOT / name, self.folder / name)
-        version = str(work.package().facts["digest"])[:12]
+        version = str(work.package().facts.digest)[:12]
         self.env = served.environment(root / "served")
         self.store = Path(self.env["BENTOML_HOME"])
         self.tag = bento_store.build(work.release, name="tiny", version=version, home=self.store)

@@ -51,6 +51,7 @@ def test_programs_get_the_reason_and_the_command(tmp_path: Path) -> None:
     assert (plain["install"], plain["reason"] in ("", "other hardware")) == (None, True)
 
 
+@pytest.mark.toolchain  # a real venv, and pip
 @pytest.mark.parametrize("name", ["iree", "x86_iree_fp32"])
 def test_installing_says_what_it_costs_first_and_pip_s_words_when_it_fails(
     tmp_path: Path, name: str

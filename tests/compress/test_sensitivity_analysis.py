@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from test_depth import chain
-from tiny_nets import build, images, workshop
+from tiny_nets import build, compression_context, images
 from torch.nn import functional as F
 
 from fettle.compress import channel_groups, sensitivity_analysis
@@ -47,14 +47,16 @@ def test_silencing_a_group_is_felt_and_undone() -> None:
 def test_the_survey_leaves_the_model_alone() -> None:
     model = build("mobile")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    sensitivity_analysis.measure_sensitivity(model, workshop())
+    sensitivity_analysis.measure_sensitivity(model, compression_context())
     assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
     assert not model.training
 
 
 @pytest.mark.parametrize("importance", ["l1", "l2", "taylor", "bn_scale", "random"])
 def test_a_survey_measures_every_block_and_group(importance: str) -> None:
-    found = sensitivity_analysis.measure_sensitivity(chain(), workshop(), importance=importance)  # type: ignore[arg-type] # one of the Literal
+    found = sensitivity_analysis.measure_sensitivity(
+        chain(), compression_context(), importance=importance
+    )  # type: ignore[arg-type] # one of the Literal
     assert [block.name for block in found.blocks] == ["1.0", "1.1", "1.2"]
     assert found.blocks[1].loss_increase == pytest.approx(0, abs=1e-6)  # it does nothing
     assert abs(found.blocks[0].loss_increase) > 1e-4
@@ -77,7 +79,7 @@ def test_a_model_that_cannot_be_traced_has_no_group_and_says_so() -> None:
             logits: torch.Tensor = self.classifier(x.mean((2, 3)))
             return logits
 
-    found = sensitivity_analysis.measure_sensitivity(Detached(), workshop())
+    found = sensitivity_analysis.measure_sensitivity(Detached(), compression_context())
     assert found.groups == ()
     assert list(found.skipped) == [sensitivity_analysis.WHOLE]
     assert found.skipped[sensitivity_analysis.WHOLE].startswith(
@@ -86,15 +88,15 @@ def test_a_model_that_cannot_be_traced_has_no_group_and_says_so() -> None:
 
 
 def test_without_shares_the_groups_are_listed_and_not_measured() -> None:
-    found = sensitivity_analysis.measure_sensitivity(chain(), workshop(), shares=())
+    found = sensitivity_analysis.measure_sensitivity(chain(), compression_context(), shares=())
     assert [(group.width, group.losses) for group in found.groups] == [(16, ())]
     assert len(found.blocks) == 3
 
 
 def test_a_survey_survives_json() -> None:
-    doc = sensitivity_analysis.to_json(
-        sensitivity_analysis.measure_sensitivity(chain(), workshop())
-    )
+    doc = sensitivity_analysis.document(
+        sensitivity_analysis.measure_sensitivity(chain(), compression_context())
+    ).to_json()
     assert json.loads(json.dumps(doc))["blocks"][1]["name"] == "1.1"
     assert set(doc) == {"loss", "images", "blocks", "groups", "skipped"}
 

@@ -181,11 +181,11 @@ facts = {}
 for name in names:
     out = project.folder(f"export@{name}")
     made = export.run(settings(), project.inputs(*reads[:-1], target=name), out, MemoryRecorder())
-    project.seal(f"export@{name}", facts=dict(made.facts))
+    project.seal(f"export@{name}", facts=made.facts)
     out = project.folder(f"evaluate@{name}")
     seen = evaluate.run(settings(), project.inputs(*reads, target=name), out, MemoryRecorder())
-    project.seal(f"evaluate@{name}", facts=dict(seen.facts), measures=dict(seen.measures))
-    facts[name] = {**made.facts, **seen.facts}
+    project.seal(f"evaluate@{name}", facts=seen.facts, measures=dict(seen.measures))
+    facts[name] = {**made.facts.to_object(), **seen.facts.to_object()}
 rows = precision_ladder.rungs(target_rows.targets(artifact_reader.read(root), None, []))
 weights = {name: recipe_search.bytes_per_weight(name, []) for name in names}
 print(json.dumps({"facts": facts, "rungs": [r["precision"] for r in rows], "bytes": weights}))

@@ -75,7 +75,7 @@ def student(name: str, options: Options) -> nn.Module:
     return model.eval()
 
 
-def workshop(lesson: Lesson) -> CompressionContext:
+def compression_context(lesson: Lesson) -> CompressionContext:
     return CompressionContext(
         example=EXAMPLE,
         protected={"classifier": "it is the classifier"},
@@ -90,7 +90,7 @@ def workshop(lesson: Lesson) -> CompressionContext:
 def apply(name: str, model: nn.Module) -> tuple[nn.Module, TechniqueResult, Lesson]:
     technique, lesson = plugins.resolve("techniques", name, where=""), Lesson()
     outcome: TechniqueResult = technique.apply(
-        model, CompressionPlan(), technique.Params(), workshop(lesson)
+        model, CompressionPlan(), technique.Params(), compression_context(lesson)
     )
     return model if outcome.model is None else outcome.model, outcome, lesson
 
@@ -166,9 +166,11 @@ def test_the_proposals_of_a_technique_are_options_of_its_own(name: str) -> None:
     if not hasattr(technique, "proposals"):
         assert not technique.CLAIMS.shrinks_parameters, "a search could never take it"
         return
-    survey = sensitivity_analysis.measure_sensitivity(build(), workshop(Lesson()), as_built=True)
-    proposed = technique.proposals(survey, multiple=8, seed=0)
-    assert proposed == technique.proposals(survey, multiple=8, seed=0)
+    sensitivity = sensitivity_analysis.measure_sensitivity(
+        build(), compression_context(Lesson()), as_built=True
+    )
+    proposed = technique.proposals(sensitivity, multiple=8, seed=0)
+    assert proposed == technique.proposals(sensitivity, multiple=8, seed=0)
     for options in proposed:
         technique.Params.model_validate_json(json.dumps(options))
 

@@ -58,7 +58,7 @@ def render(found: Examination, images: dict[str, bytes] | None = None) -> str:
 
 
 def test_the_document_says_what_was_found(found: Examination) -> None:
-    doc: dict[str, Any] = document(found, LIMITS, 4)
+    doc: dict[str, Any] = document(found, LIMITS, 4).to_object()
     assert (doc["rows"], doc["kept"], doc["quarantined"]) == (4, 3, 1)
     assert doc["by_rule"] == {"mode": 1}
     assert doc["limits"]["class_images_min"] == LIMITS.class_images_min

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from box import Box
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.flows]
 Finished = subprocess.CompletedProcess[str]
 LEFT_BEHIND = shutil.ignore_patterns(".fettle", "inputs", "records", "report", "releases")
 MODELS = ("compress/model.onnx", "finetune/model.safetensors", "package/release/release.json")

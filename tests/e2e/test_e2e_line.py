@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable
-from contextlib import closing
-from typing import Any
 
-import psutil
 import pytest
 from box import Box
+from box_processes import states
 
 from fettle import manifest
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.e2e  # what runs the flow again is in test_e2e_reruns.py
 STAGES = 12  # of dvc.yaml, with two targets
 Finished = subprocess.CompletedProcess[str]
 Edit = Callable[[dict[str, str]], None]
@@ -149,37 +145,6 @@ def test_why_names_the_parameter_and_a_set_touches_nothing(first_run: Finished, 
     assert (box.project / "dvc.lock").read_text() == lock
 
 
-def test_only_what_a_change_touches_runs_again(first_run: Finished, box: Box, edit: Edit) -> None:
-    del first_run
-    edit({"compress.budget.drop_max": "0.4"})
-    plan = json.loads(box.fettle("run", "--dry-run", "--json").stdout)["stages"]
-    will = {row["name"]: row["will"] for row in plan}
-    assert {n for n, w in will.items() if w == "run"} == {
-        "validate",
-        "compress",
-        "select",
-        "verdict",
-    }
-    assert will["package"] == "maybe"
-    done = box.fettle("run")
-    assert done.returncode == 0, done.stderr
-    cached = {s["name"]: s["cached"] for s in box.report()["stages"]}
-    assert not cached["verdict"]
-    assert cached["finetune"]  # validate ran again and wrote the same bytes
-    assert cached["evaluate@x86_ort_int8"]
-
-
-def test_a_gate_that_does_not_pass_exits_with_2_and_the_reason(
-    first_run: Finished, box: Box, edit: Edit
-) -> None:
-    del first_run
-    edit({"verdict.limits": "[{metric: accuracy, min: 1.0}]"})
-    done = box.fettle("run")
-    assert done.returncode == 2
-    assert "its gate did not pass, so it is no challenger: got " in done.stderr
-    assert "accuracy" in done.stderr
-
-
 def test_an_artefact_edited_by_hand_is_refused_by_name(first_run: Finished, box: Box) -> None:
     del first_run
     box.fettle("run")  # back to the project's own params
@@ -194,49 +159,6 @@ def test_an_artefact_edited_by_hand_is_refused_by_name(first_run: Finished, box:
         assert "the good copy comes from the cache" in done.stderr
     finally:
         path.write_bytes(good)
-
-
-def test_an_interrupted_run_stops_at_once_with_all_it_started(
-    first_run: Finished, box: Box, edit: Edit
-) -> None:
-    del first_run
-    edit({"finetune.weight_decay": "3e-4"})
-    with subprocess.Popen(
-        box.command("run"), cwd=box.project, env=box.environment(), stderr=subprocess.PIPE
-    ) as run:
-        stage = wait_for(lambda: stage_process(box, "finetune"))
-        run.send_signal(signal.SIGTERM)
-        _, said = run.communicate(timeout=20)
-    assert run.returncode == 128 + signal.SIGTERM
-    last = "stopped; the finished stages are kept, `fettle run` goes on from there\n"
-    assert said.decode().endswith(last)
-    wait_for(lambda: not psutil.pid_exists(stage) or zombie(stage), seconds=10)
-
-
-def test_a_killed_run_leaves_no_orphan_and_the_next_one_repeats_only_that_stage(
-    first_run: Finished, box: Box, edit: Edit
-) -> None:
-    del first_run
-    edit({"finetune.weight_decay": "2e-4"})
-    with subprocess.Popen(
-        box.command("run"), cwd=box.project, env=box.environment(), stderr=subprocess.DEVNULL
-    ) as run:
-        stage = wait_for(lambda: stage_process(box, "finetune"))
-        time.sleep(1)
-        run.send_signal(signal.SIGKILL)
-    wait_for(lambda: not psutil.pid_exists(stage) or zombie(stage))
-    done = box.fettle("run")
-    assert done.returncode == 0, done.stderr
-    cached = {s["name"]: s["cached"] for s in box.report()["stages"]}
-    assert cached["ingest"]
-    assert cached["validate"]
-    assert not cached["finetune"]
-    assert "KILLED" in states(box, "mlflow.db", "select status from runs")
-    assert "RUNNING" not in states(box, "mlflow.db", "select status from runs")
-    for table in ("flow_run", "task_run"):
-        found = states(box, "prefect/prefect.db", f"select state_type from {table}")
-        assert "CRASHED" in found
-        assert not found & {"RUNNING", "PENDING"}
 
 
 def test_a_failing_stage_says_why_and_keeps_the_last_good_artefact(
@@ -270,32 +192,3 @@ def test_plain_dvc_gives_the_same_and_sees_nothing_to_do(first_run: Finished, bo
             assert [line for line in done.stdout.splitlines() if "Running stage" in line] == [
                 "Running stage 'inputs':"
             ]
-
-
-def states(box: Box, database: str, query: str) -> set[str]:
-    with closing(sqlite3.connect(box.project / ".fettle" / database)) as db:
-        return {row[0] for row in db.execute(query)}
-
-
-def stage_process(box: Box, name: str) -> int | None:
-    """Find the running process of a stage of this project: other tests may run the same stage."""
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        words = process.info["cmdline"] or []
-        if words[-2:] == ["stage", name] and process.info["cwd"] == str(box.project):
-            return int(process.pid)
-    return None
-
-
-def zombie(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 90) -> Any:  # Any: whatever is waited for
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
-    return found

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fettle.evaluation import acceptance_criteria
+from fettle.facts.answer_parity import AnswerParity
 from fettle.measure import Measure
 
 
@@ -77,7 +78,7 @@ def test_a_slower_file_is_refused_with_its_numbers() -> None:
 
 
 def test_broken_answers_are_refused_with_their_parity() -> None:
-    parity = {"top1": 0.49, "cosine": 0.9493, "max_abs": 12.3}
+    parity = AnswerParity(top1=0.49, cosine=0.9493, max_abs=12.3)
     assert acceptance_criteria.parity_failure("int8", parity) == (
         "it answers otherwise than the compressed model: same winner on 49.0% of the parity "
         "images, at least 80% is wanted of int8 (cosine 0.9493, largest difference 12.3)"
@@ -85,6 +86,6 @@ def test_broken_answers_are_refused_with_their_parity() -> None:
 
 
 def test_int8_may_differ_more_than_fp32() -> None:
-    parity = {"top1": 0.95, "cosine": 0.999, "max_abs": 0.3}
+    parity = AnswerParity(top1=0.95, cosine=0.999, max_abs=0.3)
     assert acceptance_criteria.parity_failure("int8", parity) is None
     assert acceptance_criteria.parity_failure("fp32", parity) is not None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sample_facts
 
 from fettle.errors import DataError, OurFault
 from fettle.evaluation import cross_fitting
@@ -22,7 +22,7 @@ def verdict(folder: Path, rows: range, *, wrong: set[int], classes: list[str]) -
     on `wrong`.
     """
     folder.mkdir()
-    (folder / "verdict.json").write_text(json.dumps({"classes": classes}))
+    sample_facts.write_verdict(folder, classes=classes)
     labels = [classes[at % 2] for at in rows]
 
     def sure(at: int, right: bool) -> list[float]:

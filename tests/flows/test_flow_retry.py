@@ -16,6 +16,8 @@ from fettle import manifest
 from fettle.project import QUIET
 from flows.release import RETRIES
 
+pytestmark = pytest.mark.flows
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A stage as every other, run by stages/__main__.py; each call leaves its mark.
@@ -23,6 +25,7 @@ STAGE = """
 import errno, os, time
 from pathlib import Path
 from fettle.errors import DataError
+from fettle.manifest import UnreadFacts
 from fettle.stage_contract import Outputs
 
 READS, SECTIONS, MEASURES = (), ("seed",), False
@@ -35,7 +38,7 @@ def run(params, inputs, out, recorder):
     (out / "half.txt").write_text("half")
     if len(before) < FAULTS:
         {fault}
-    return Outputs(facts={{"attempt": len(before) + 1}})
+    return Outputs(facts=UnreadFacts({{"attempt": len(before) + 1}}))
 """
 ENTRY = """
 import sys, importlib
@@ -135,21 +138,18 @@ def attempts(project: Path, name: str) -> list[float]:
     return [float(line) for line in (project / f"{name}.attempts").read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_a_stage_that_fails_transiently_twice_is_retried_and_succeeds(project: Path) -> None:
     assert len(attempts(project, "heals")) == 3
     assert result(project)["done"] == {"heals": "ran"}
     assert manifest.read(project / "artifacts" / "heals").facts == {"attempt": 3}
 
 
-@pytest.mark.slow
 def test_each_retry_waits_longer_than_the_one_before(project: Path) -> None:
     first, second, third = attempts(project, "heals")
     assert second - first >= 2
     assert third - second >= 4
 
 
-@pytest.mark.slow
 def test_a_fault_that_stays_ends_after_the_last_retry(project: Path) -> None:
     assert len(attempts(project, "hopeless")) == 1 + RETRIES
     told = json.loads((project / "records" / "hopeless.error.json").read_text())
@@ -158,14 +158,12 @@ def test_a_fault_that_stays_ends_after_the_last_retry(project: Path) -> None:
     assert not (project / "artifacts" / "hopeless").exists()
 
 
-@pytest.mark.slow
 def test_a_user_s_error_is_not_retried(project: Path) -> None:
     assert len(attempts(project, "mistaken")) == 1
     told = json.loads((project / "records" / "mistaken.error.json").read_text())
     assert told == {"kind": "user", "text": "the photos are gone. Fix: put them back."}
 
 
-@pytest.mark.slow
 def test_the_flow_ends_with_a_failed_stage_s_own_words(project: Path) -> None:
     records = [project / "records" / f"{name}.error.json" for name in ("hopeless", "mistaken")]
     told = [json.loads(path.read_text())["text"] for path in records]

@@ -27,6 +27,9 @@ SKIPPED = "import pytest\n\n@pytest.mark.skip(reason='needs x')\ndef test_skippe
 HALF_SHAKY = SHAKY.format(name="half") + "\ndef test_stops():\n    raise KeyboardInterrupt\n"
 
 
+FLOW = "import pytest\npytestmark = pytest.mark.flows\n"
+
+
 def ci(
     tmp_path: Path, *, wheel: str = "true", toolchains: str = "true", **tests: str
 ) -> subprocess.CompletedProcess[str]:
@@ -34,16 +37,19 @@ def ci(
 
     `wheel` and `toolchains` are the commands of the longer steps.
     """
+    flows = ".venv/bin/pytest -m flows" if "flow" in tests else "true"
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "pytest").symlink_to(Path(sys.executable).parent / "pytest")
     (tmp_path / "Makefile").write_text(
         "test:\n\t@.venv/bin/pytest\n"
+        f"test-flows:\n\t@echo flows looked at; {flows}\n"
         f"test-wheel:\n\t@echo wheel looked at; {wheel}\n"
         f"test-toolchains:\n\t@echo toolchains looked at; {toolchains}\n"
     )
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    ini = "[pytest]\nmarkers =\n    flows\naddopts = -m 'not flows'\n"
+    (tmp_path / "pytest.ini").write_text(ini)
     for name, text in tests.items():
         (tmp_path / f"test_{name}.py").write_text(text)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "GITHUB", "MAKE"))}
@@ -103,10 +109,37 @@ def test_a_run_that_did_not_see_every_test_is_never_green(
 def test_the_longer_steps_run_after_the_tests_even_after_one_that_failed(tmp_path: Path) -> None:
     done = ci(tmp_path, broken=BROKEN)
     assert done.returncode == 1
-    tests, wheel, toolchains = (
-        done.stdout.index(word) for word in ("1 failed", "wheel looked at", "toolchains looked at")
+    tests, flows, wheel, toolchains = (
+        done.stdout.index(word)
+        for word in ("1 failed", "flows looked at", "wheel looked at", "toolchains looked at")
     )
-    assert tests < wheel < toolchains
+    assert tests < flows < wheel < toolchains
+
+
+def test_a_flow_that_passed_at_its_second_run_is_counted_with_the_tests(tmp_path: Path) -> None:
+    done = ci(
+        tmp_path, sound=SOUND, first=SHAKY.format(name="a"), flow=FLOW + SHAKY.format(name="f")
+    )
+    assert done.returncode == 0
+    assert last_lines(done) == (
+        "2 tests needed a second run: test_first.py::test_shaky, test_flow.py::test_shaky",
+        "==== 3 passed, 0 skipped, 2 rerun in 1s ====",
+    )
+
+
+def test_a_flow_that_fails_twice_fails_the_run(tmp_path: Path) -> None:
+    done = ci(tmp_path, sound=SOUND, flow=FLOW + BROKEN)
+    assert done.returncode == 1
+    assert last_lines(done) == (
+        "1 test needed a second run: test_flow.py::test_broken",
+        "==== 1 failed, 1 passed, 0 skipped, 1 rerun in 1s ====",
+    )
+
+
+def test_a_run_that_did_not_see_every_flow_is_never_green(tmp_path: Path) -> None:
+    done = ci(tmp_path, sound=SOUND, flow=FLOW + HALF_SHAKY)
+    assert done.returncode != 0
+    assert "second run" not in done.stdout
 
 
 @pytest.mark.parametrize("step", ["wheel", "toolchains"])
@@ -126,8 +159,8 @@ def test_a_longer_step_that_fails_fails_the_run_and_is_named(tmp_path: Path, ste
 
 def test_every_step_is_a_target_of_our_makefile_and_ci_runs_the_script() -> None:
     steps = re.findall(r"^for step in (.+); do$", (ROOT / ".ci" / "run").read_text(), re.M)
-    assert steps == ["test-wheel test-toolchains"]
+    assert steps == ["test test-flows", "test-wheel test-toolchains"]
     makefile = (ROOT / "Makefile").read_text()
-    for step in ("test", *steps[0].split()):
+    for step in " ".join(steps).split():
         assert re.search(rf"^{step}: setup ", makefile, re.M)
     assert "- run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()

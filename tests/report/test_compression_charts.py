@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_project import Tree, build, profiled, searched, sensitivity
 from safetensors.numpy import load_file
 
+from fettle.facts.compress_facts import SensitivityDocument
+from fettle.facts.evaluate_facts import KernelTimes
+from fettle.facts.search_document import SearchDocument
 from fettle.report import (
     chart_data,
     compression_charts,
@@ -22,12 +26,17 @@ from fettle.report import (
     search_section,
 )
 from fettle.report.chart_data import Bin
-from fettle.report.report_schema import Facts, to_json
+from fettle.report.report_json import to_json
+from fettle.report.report_schema import Facts
 
 
 @pytest.fixture(scope="module")
 def known(finished: Path) -> Facts:
     return report_facts.collect(finished)
+
+
+def typed(doc: dict[str, Any]) -> SearchDocument:
+    return SearchDocument.from_json(doc, Path("search.json"))
 
 
 def test_every_picture_is_drawn(known: Facts) -> None:
@@ -37,11 +46,11 @@ def test_every_picture_is_drawn(known: Facts) -> None:
 
 def test_a_recipe_that_was_given_leaves_its_pictures_out(tmp_path: Path) -> None:
     tree: Tree = build(tmp_path)
+    measured = tree.facts("evaluate@x86_ort_int8")
     for address in ("compress", "evaluate@x86_ort_int8"):
         for path in tree.folder(address).iterdir():
             path.unlink()
-    tree.seal("compress", {"steps": []}, {})
-    tree.seal("evaluate@x86_ort_int8", {"verdict": "ship", "evidence": "measured"}, {})
+    tree.seal("evaluate@x86_ort_int8", measured, {})
     left = report_facts.collect(tmp_path)
     assert {"search", "sensitivity", "weights", "operators"}.isdisjoint(report_figures.draw(left))
     html_page.render(left, tmp_path / "index.html")
@@ -56,6 +65,16 @@ def test_the_json_has_the_recipe_the_search_and_the_profile(known: Facts) -> Non
     assert said["profile"]["after"]["int8_share"] == pytest.approx(0.887)
 
 
+def test_the_json_has_the_recipe_that_was_given(tree: Tree) -> None:
+    given = {**tree.facts("compress"), "recipe": [{"use": "prune", "keep_fraction": 0.5}]}
+    del given["search"]
+    (tree.folder("compress") / "search.json").unlink()
+    tree.seal("compress", given, tree.measures("compress"))
+    said = to_json(report_facts.collect(tree.root))
+    assert said["recipe"] == [{"use": "prune", "keep_fraction": 0.5}]
+    assert said["search"] is None
+
+
 def test_the_recipe_can_be_pasted_into_params_yaml(known: Facts) -> None:
     assert search_section.recipe_yaml(known) == (
         "recipe:\n- {use: prune, keep_fraction: 0.27}\n- {use: distil, epochs: 16}"
@@ -63,7 +82,7 @@ def test_the_recipe_can_be_pasted_into_params_yaml(known: Facts) -> None:
 
 
 def test_every_trial_has_a_row_with_its_reason() -> None:
-    view = search_section.view(searched())
+    view = search_section.view(typed(searched()))
     assert view is not None
     assert len(view["rows"]) == 13
     last = view["rows"][-1]
@@ -73,7 +92,7 @@ def test_every_trial_has_a_row_with_its_reason() -> None:
 
 
 def test_the_search_marks_the_chosen_one_and_the_budget() -> None:
-    drawn = search_chart.draw(searched(), label="a search")
+    drawn = search_chart.draw(typed(searched()), label="a search")
     assert drawn is not None
     assert drawn.count("<circle") == 12  # one trial gave no model
     assert ">budget</text>" in drawn
@@ -84,7 +103,7 @@ def test_the_search_marks_the_chosen_one_and_the_budget() -> None:
 def test_a_collapsed_trial_does_not_press_the_others_into_a_line() -> None:
     doc = searched()
     doc["trials"][11]["drop"] = 0.8
-    drawn = search_chart.draw(doc, label="a search")
+    drawn = search_chart.draw(typed(doc), label="a search")
     assert drawn is not None
     dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
     heights = [y for _, y in sorted((float(x), float(y)) for x, y in dots)]  # fastest first
@@ -95,7 +114,7 @@ def test_a_collapsed_trial_does_not_press_the_others_into_a_line() -> None:
 
 def test_a_search_in_which_nothing_gave_a_model_has_no_picture() -> None:
     doc = {**searched(), "trials": searched()["trials"][-1:]}
-    assert search_chart.draw(doc, label="") is None
+    assert search_chart.draw(typed(doc), label="") is None
 
 
 def test_a_step_says_what_it_bought_and_cost(known: Facts) -> None:
@@ -131,7 +150,10 @@ def test_confidence_is_binned() -> None:
 
 
 def test_the_operators_of_both_files_share_one_scale() -> None:
-    before, after = profiled(1.0, int8=False), profiled(0.5, int8=True)
+    before, after = (
+        KernelTimes.from_json(profiled(scale, int8=int8), Path("profile.json"))
+        for scale, int8 in ((1.0, False), (0.5, True))
+    )
     drawn = compression_charts.operators(before, after, names=("a", "b"), label="")
     widths = [float(w) for w in re.findall(r'<rect [^>]*width="([\d.]+)"[^>]*><title>', drawn)]
     assert len(widths) == 6  # convolution, addition and other, twice
@@ -144,7 +166,8 @@ def test_kernels_of_one_kind_of_work_share_a_colour() -> None:
 
 
 def test_the_most_sensitive_come_first() -> None:
-    drawn = compression_charts.sensitivity(sensitivity(), label="")
+    doc = SensitivityDocument.from_json(sensitivity(), Path("sensitivity.json"))
+    drawn = compression_charts.sensitivity(doc, label="")
     names = re.findall(r'text-anchor="end"[^>]*>([^<]+)<', drawn)
     assert names[:2] == ["blocks.11", "blocks.10"]
     assert "blocks.4 removed" in names

@@ -15,7 +15,7 @@ from fake_project import TARGETS, Tree
 from fettle import manifest
 from fettle.errors import ProjectError, TamperedError
 from fettle.report import report_facts, target_rows
-from fettle.report.report_schema import SCHEMA
+from fettle.report.report_document import SCHEMA
 
 SCHEMA_FILE = Path(report_facts.__file__).with_name("schema.json")
 
@@ -238,7 +238,11 @@ def test_a_failure_from_before_the_last_finished_run_is_forgotten(tree: Tree) ->
 
 
 def test_an_artefact_made_from_an_earlier_one_is_called_outdated(tree: Tree) -> None:
-    tree.seal("compress", {"steps": []}, reads=("ingest", "validate", "finetune"))
+    tree.seal(
+        "compress",
+        {**tree.facts("compress"), "steps": []},
+        reads=("ingest", "validate", "finetune"),
+    )
     evaluated = ", ".join(sorted(f"evaluate@{name}" for name in TARGETS))
     assert report_facts.collect(tree.root).warnings == (
         f"made from an earlier compress: {evaluated}; `fettle run` renews them",

@@ -74,6 +74,7 @@ def test_a_refused_target_gives_its_reason_below_the_table(known: Facts) -> None
 
 def test_the_row_of_a_target_that_was_not_measured_has_dashes(tree: Tree) -> None:
     row = {"target": TARGETS[0], "verdict": "refused", "evidence": "not measured", "reason": "no"}
+    row |= {"size_bytes": None, "parity": None, "latency_ms": None}
     tree.seal(f"evaluate@{TARGETS[0]}", row)
     found = report_facts.collect(tree.root).targets[0]
     assert terminal_report.target_row(found) == (TARGETS[0], "–", "–", "–", "–", "refused")  # noqa: RUF001  the dash

@@ -154,12 +154,12 @@ def test_the_facts_rebuild_the_network_from_the_weights(
 ) -> None:
     outputs, out, _ = trained
     facts = outputs.facts
-    family = plugins.resolve("families", facts["family"], where="x")
+    family = plugins.resolve("families", facts.family, where="x")
     model = family.build(
-        family.Params(**facts["options"]),
-        classes=len(facts["classes"]),
-        channels=facts["channels"],
-        size_px=facts["size_px"],
+        family.Params(**facts.options),
+        classes=len(facts.classes),
+        channels=facts.channels,
+        size_px=facts.size_px,
         project=out,
     )
     model.load_state_dict(load_file(out / "model.safetensors"))
@@ -169,10 +169,10 @@ def test_the_facts_rebuild_the_network_from_the_weights(
     np.testing.assert_allclose(
         export_onnx.run_onnx(out / "model.onnx", images.numpy()), reference, atol=1e-4
     )
-    assert facts["classes"] == CLASSES
-    assert facts["trains"] is True
-    assert facts["params"] == sum(p.numel() for p in model.parameters())
-    assert facts["parity"]["relative"] < 1e-4
+    assert list(facts.classes) == CLASSES
+    assert facts.trains is True
+    assert facts.params == sum(p.numel() for p in model.parameters())
+    assert facts.parity.relative < 1e-4
 
 
 def test_the_curve_has_an_entry_an_epoch_and_no_clock(
@@ -180,7 +180,7 @@ def test_the_curve_has_an_entry_an_epoch_and_no_clock(
 ) -> None:
     outputs, out, _ = trained
     curve = json.loads((out / "curve.json").read_text())
-    assert [one["epoch"] for one in curve] == list(range(1, outputs.facts["epochs"] + 1))
+    assert [one["epoch"] for one in curve] == list(range(1, outputs.facts.epochs + 1))
     assert sorted(curve[0]) == [
         "epoch",
         "learning_rate",
@@ -194,7 +194,7 @@ def test_the_curve_has_an_entry_an_epoch_and_no_clock(
 
 def test_the_recorder_hears_of_every_epoch(trained: tuple[Outputs, Path, MemoryRecorder]) -> None:
     outputs, _, recorder = trained
-    epochs = outputs.facts["epochs"]
+    epochs = outputs.facts.epochs
     steps = [step for name, _, step in recorder.scalars if name == "validation_accuracy"]
     assert steps == list(range(1, epochs + 1))
     assert {name for name, _, _ in recorder.scalars} == {
@@ -256,9 +256,6 @@ def test_a_diverging_training_is_a_user_error(artefacts: Path, tmp_path: Path) -
         run(artefacts, tmp_path, parameters(learning_rate=1e30))
 
 
-# a trained ONNX file
-
-
 @pytest.fixture
 def given(trained: tuple[Outputs, Path, MemoryRecorder], tmp_path: Path) -> Path:
     path = tmp_path / "given.onnx"
@@ -276,7 +273,7 @@ def test_an_onnx_file_is_handed_on_as_it_is(
     outputs, out = run(artefacts, tmp_path, onnx_params(path="given.onnx"))
     assert sorted(p.name for p in out.iterdir()) == ["curve.json", "model.onnx"]
     assert json.loads((out / "curve.json").read_text()) == []
-    facts = dict(outputs.facts)
+    facts = outputs.facts.to_object()
     assert facts.pop("params") > 500
     assert facts == {
         "family": "onnx_file",
@@ -339,33 +336,3 @@ assert "torch" not in sys.modules
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert found.returncode == 0, found.stderr
-
-
-# threads
-
-
-@pytest.mark.parametrize(
-    ("physical", "allowed", "asked", "expected"),
-    [
-        (8, 8, None, 8),
-        (8, 2, None, 2),
-        (8, 8, "3", 3),
-        (None, 4, None, 1),
-        (4, 4, "0", 1),
-        (4, 4, "many", 4),
-    ],
-)
-def test_threads_are_the_physical_cores_allowed_and_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-    physical: int | None,
-    allowed: int,
-    asked: str | None,
-    expected: int,
-) -> None:
-    monkeypatch.setattr("psutil.cpu_count", lambda **_: physical)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(allowed)), raising=False)
-    if asked is None:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    else:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert finetune.threads() == expected

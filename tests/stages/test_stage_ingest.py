@@ -84,20 +84,20 @@ def test_every_file_is_one_row_in_the_stated_schema(desk: Desk) -> None:
     assert one["bytes"] == (desk.photos / "cat" / "003.jpg").read_bytes()
     assert (one["label"], one["format"], one["mode"]) == ("cat", "JPEG", "RGB")
     assert (one["width"], one["height"], one["error"]) == (10, 10, None)
-    assert outputs.facts["rows"] == 20
-    assert outputs.facts["source"] == "image_folder"
+    assert outputs.facts.rows == 20
+    assert outputs.facts.source == "image_folder"
 
 
 def test_the_facts_count_what_the_table_holds(desk: Desk) -> None:
     outputs, _ = desk.run()
-    assert outputs.facts["classes"] == {
+    assert outputs.facts.classes == {
         label: {"train": 4, "validation": 1, "test": 5} for label in ("cat", "dog")
     }
     assert (
-        outputs.facts["digest"]
+        outputs.facts.digest
         == json.loads((desk.root / "inputs" / "source.json").read_text())["digest"]
     )
-    json.dumps(outputs.facts)
+    json.dumps(outputs.facts.to_json())
 
 
 def test_the_same_data_and_seed_give_the_same_bytes(desk: Desk) -> None:
@@ -178,7 +178,7 @@ def test_groups_never_straddle_splits(desk: Desk) -> None:
     homes = defaultdict(set)
     for row in rows_of(path).values():
         homes[row["group"]].add(row["split"])
-    assert len(homes) == outputs.facts["groups"] == 10
+    assert len(homes) == outputs.facts.groups == 10
     assert all(len(home) == 1 for home in homes.values())
 
 
@@ -191,8 +191,8 @@ def test_a_bad_image_stays_in_the_table_and_says_why(desk: Desk, name: str) -> N
     assert row["bytes"] == encoded
     assert (row["error"] or "").startswith(error or "")
     assert (row["error"] is None) == (error is None) == (row["mode"] is not None)
-    assert outputs.facts["unreadable"] == (error is not None)
-    assert outputs.facts["rows"] == 21
+    assert outputs.facts.unreadable == (error is not None)
+    assert outputs.facts.rows == 21
 
 
 def test_a_manifest_file_works_as_data(desk: Desk) -> None:
@@ -309,8 +309,8 @@ def test_the_digits_go_through_whole(tmp_path: Path) -> None:
     out.mkdir()
     inputs = Inputs({}, tmp_path, tmp_path / "scratch")
     outputs = ingest.run(settings(), inputs, out, MemoryRecorder())
-    assert outputs.facts["rows"] == 1797
-    counts = outputs.facts["classes"]["0"]
+    assert outputs.facts.rows == 1797
+    counts = outputs.facts.classes["0"]
     assert counts == {"train": 71, "validation": 18, "test": 89}
 
 
@@ -331,7 +331,7 @@ def test_the_folders_own_splits_are_kept_and_told(
     (desk.root / "out").mkdir()
     inputs = Inputs({}, desk.root, desk.root / "scratch")
     outputs = ingest.run(settings(FOLDER), inputs, desk.root / "out", recorder)
-    assert outputs.facts["splits"] == {"train": "own", "validation": "own", "test": test}
+    assert outputs.facts.splits == {"train": "own", "validation": "own", "test": test}
     homes: defaultdict[str, set[str]] = defaultdict(set)
     for row, fields in rows_of(desk.root / "out" / image_table.IMAGES).items():
         homes[row.split("/")[0]].add(fields["split"])
@@ -343,4 +343,4 @@ def test_the_folders_own_splits_are_kept_and_told(
 
 
 def test_splits_that_nobody_named_are_drawn(desk: Desk) -> None:
-    assert desk.run()[0].facts["splits"] == dict.fromkeys(SPLITS, "drawn")
+    assert desk.run()[0].facts.splits == dict.fromkeys(SPLITS, "drawn")

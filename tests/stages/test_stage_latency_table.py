@@ -57,13 +57,13 @@ def test_the_table_predicts_networks_it_did_not_learn_from(project: TinyProject)
     assert [one.form for one in model] == ["conv 3x3"] * 3 + ["pool 8x8 /8", "gemm"]
     assert operator_cost_table.predict(costs, model).value > 0
     assert outputs.measures[f"error_{TARGET}"].n == len(costs.checks) == 5
-    assert outputs.facts["not_measured"] == {}
+    assert outputs.facts.not_measured == {}
     assert recorder.notes[f"predictor.{TARGET}"].startswith("off by at most ")
 
 
 def test_the_int8_form_is_what_an_int8_target_is_timed_on(project: TinyProject) -> None:
     outputs, _ = run(project, "compress.objective.target=x86_ort_int8")
-    assert list(outputs.facts["checks"]) == ["x86_ort_int8"]
+    assert list(outputs.facts.checks) == ["x86_ort_int8"]
     table = json.loads((project.folder("latency_table") / operator_cost_table.NAME).read_text())
     assert any("conv 3x3" in place for place in table["targets"]["x86_ort_int8"]["fits"])
 
@@ -71,7 +71,7 @@ def test_the_int8_form_is_what_an_int8_target_is_timed_on(project: TinyProject) 
 def test_a_recipe_that_is_a_list_measures_nothing(project: TinyProject) -> None:
     outputs, _ = run(project, "compress.recipe=[]", f"compress.objective.target={TARGET}")
     assert outputs.measures == {}
-    assert outputs.facts["not_measured"] == {
+    assert outputs.facts.not_measured == {
         TARGET: "compress.recipe is a list, so nothing is predicted"
     }
 
@@ -79,7 +79,7 @@ def test_a_recipe_that_is_a_list_measures_nothing(project: TinyProject) -> None:
 def test_a_model_that_does_not_train_measures_nothing(project: TinyProject) -> None:
     project.seal("finetune", facts={"classes": CLASSES, "trains": False})
     outputs, _ = run(project, f"compress.objective.target={TARGET}")
-    assert list(outputs.facts["not_measured"].values()) == [
+    assert list(outputs.facts.not_measured.values()) == [
         "family 'efficientnet_lite' does not train, so nothing is searched"
     ]
 
@@ -90,7 +90,7 @@ def test_a_target_of_other_hardware_is_not_measured(
     module = importlib.import_module(f"fettle.hardware.targets.{TARGET}")
     monkeypatch.setattr(module, "TARGET", dataclasses.replace(module.TARGET, machine=("sparc",)))
     outputs, _ = run(project, f"compress.objective.target={TARGET}")
-    assert outputs.facts["not_measured"] == {
+    assert outputs.facts.not_measured == {
         TARGET: f"it runs on sparc, this machine is {platform.machine()}"
     }
 

@@ -18,6 +18,7 @@ from tiny_release import SETTINGS, TinyRelease
 from fettle import manifest
 from fettle.data import split_reader
 from fettle.errors import OurFault, ProjectError
+from fettle.facts.export_facts import ExportFacts
 from fettle.release import locked_requirements, source_closure
 from fettle.serving import release_bundle
 from stages import package
@@ -156,13 +157,13 @@ def test_no_file_names_this_machine_or_a_folder_of_it(packaged: TinyRelease) -> 
 
 def test_the_facts_name_the_release(work: TinyRelease) -> None:
     facts = work.package().facts
-    assert facts == {
+    assert facts.to_json() == {
         "digest": manifest.tree_digest(work.release),
         "target": "x86_ort_fp32",
         "passed": True,
         "size_bytes": sum(len(data) for data in content(work.release).values()),
     }
-    assert facts["digest"] == release_bundle.load(work.release).digest
+    assert facts.digest == release_bundle.load(work.release).digest
 
 
 def test_the_signature_is_typed(packaged: TinyRelease) -> None:
@@ -193,7 +194,7 @@ def test_the_card_states_the_verdict(packaged: TinyRelease) -> None:
 
 def test_the_chosen_target_is_the_one_that_is_carried(tmp_path: Path) -> None:
     work = TinyRelease(tmp_path, chosen="x86_ort_int8")
-    assert work.package().facts["target"] == "x86_ort_int8"
+    assert work.package().facts.target == "x86_ort_int8"
     chosen = work.project.folder("export@x86_ort_int8") / "model.onnx"
     assert (work.release / "model" / "model.onnx").read_bytes() == chosen.read_bytes()
     assert read(work, "release.json")["runtime"]["precision"] == "int8"
@@ -203,9 +204,9 @@ def test_the_chosen_target_is_the_one_that_is_carried(tmp_path: Path) -> None:
 
 def test_a_gate_that_did_not_pass_is_written_into_the_release(work: TinyRelease) -> None:
     sealed = manifest.read(work.project.folder("verdict"))
-    facts = {**sealed.facts, "passed": False, "reasons": ["accuracy drops by too much"]}
+    facts = {**sealed.facts.document, "passed": False, "reasons": ["accuracy drops by too much"]}
     work.project.seal("verdict", facts=facts, measures=dict(sealed.measures))
-    assert work.package().facts["passed"] is False
+    assert work.package().facts.passed is False
     assert read(work, "release.json")["passed"] is False
     assert read(work, "gate.json")["reasons"] == ["accuracy drops by too much"]
     assert (
@@ -270,9 +271,9 @@ def test_a_model_that_ends_in_softmax_is_known_by_its_answers(work: TinyRelease)
     model.graph.node[-1].output[0] = "raw"
     model.graph.node.append(helper.make_node("Softmax", ["raw"], ["logits"]))
     onnx.save(model, folder / "model.onnx")
-    facts = manifest.read(folder, verify=False).facts
+    facts = manifest.read(folder, ExportFacts, verify=False).facts
     plain = release_bundle.softmax(np.array([[2.0, 1.0, 0.0]]))
-    work.project.seal("export@x86_ort_fp32", facts=dict(facts))
+    work.project.seal("export@x86_ort_fp32", facts=facts)
     work.package()
     assert read(work, "release.json")["output"]["kind"] == "probabilities"
     answers = release_bundle.load(work.release).predict(images(work).pixels)

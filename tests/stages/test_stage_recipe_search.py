@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from test_stage_compress import Fatal, Killed, Made, make, make_inputs
+import sample_facts
+from compress_stage import Fatal, Killed, Made, make, make_inputs
 
 from fettle import manifest
 from fettle.data import image_table
@@ -26,7 +27,7 @@ GOAL = (
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """The project of test_stage_compress, its test images unreadable: nothing may look at them."""
+    """The project of compress_stage.py, its test images unreadable: nothing may look at them."""
     found = make_inputs(tmp_path_factory.mktemp("project"), epochs=8)
     table = found["ingest"] / image_table.IMAGES
     rows = pq.read_table(table).to_pylist()
@@ -36,7 +37,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     )
     classes = {name: {"train": 32, "validation": 16, "test": TESTED // 3} for name in "abc"}
     manifest.write(
-        found["validate"], "validate", inputs={}, measures={}, facts={"classes": classes}
+        found["validate"],
+        "validate",
+        inputs={},
+        measures={},
+        facts=sample_facts.of("validate", {"classes": classes}),
     )
     operator_cost_table.write(found["latency_table"] / operator_cost_table.NAME, {}, threads=1)
     return found
@@ -56,7 +61,7 @@ def test_it_finds_a_smaller_model_inside_the_budget_without_a_test_image(made: M
     assert best["verdict"] == "chosen"
     assert best["macs"] == measures["macs_after"].value == best["value"]
     assert best["chance"] >= found["chance_min"]
-    assert made.outputs.facts["search"]["evaluations"] == found["evaluations"] <= 4
+    assert made.outputs.facts.search.evaluations == found["evaluations"] <= 4
 
 
 def test_every_trial_has_its_recipe_verdict_and_reason(made: Made) -> None:
@@ -77,7 +82,7 @@ def test_every_trial_has_its_recipe_verdict_and_reason(made: Made) -> None:
 def test_the_recipe_found_can_be_pinned_and_gives_the_same_model(
     inputs: Inputs, made: Made, tmp_path: Path
 ) -> None:
-    text = made.outputs.facts["search"]["recipe_yaml"]
+    text = made.outputs.facts.search.recipe_yaml
     assert text.startswith("recipe:\n- {use: ")
     recipe = json.dumps(made.json("search.json")["recipe"])
     pinned = make(inputs, tmp_path / "pinned", f"compress.recipe={recipe}")
@@ -110,10 +115,10 @@ def test_limits_that_nothing_can_meet_end_with_the_nearest_miss(
     short = "compress.search={evaluations_max: 1, trial_epochs: 0}"
     found = make(inputs, tmp_path / "out", *GOAL, short, "compress.constraints={params_max: 10}")
     assert (found.out / "model.onnx").is_file()
-    search = found.outputs.facts["search"]
-    assert search["goal_met"] is False
-    assert search["why"].startswith("goal not met: the nearest model is ")
-    assert search["why"].endswith(
+    search = found.outputs.facts.search
+    assert search.goal_met is False
+    assert search.why.startswith("goal not met: the nearest model is ")
+    assert search.why.endswith(
         " times a limit of compress.constraints; stopped at its bound of 1 evaluations"
     )
 

@@ -101,7 +101,7 @@ def test_the_fastest_is_chosen(rows: Rows) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=1000)
     rows.ships("x86_ort_int8", speedup=4.0, size=700)
     outputs, choice = rows.choose()
-    assert choice["target"] == outputs.facts["target"] == "x86_ort_int8"
+    assert choice["target"] == outputs.facts.target == "x86_ort_int8"
     assert choice["why"] == "the fastest of 2 that may ship: 4.00x the float model's speed"
     assert choice["goal_met"] is True
 
@@ -179,7 +179,7 @@ def test_when_none_is_inside_the_likeliest_is_kept_and_said(rows: Rows) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=1000, lost=6)
     rows.ships("x86_ort_int8", speedup=4.0, size=700, lost=10)
     outputs, choice = rows.choose()
-    assert (choice["target"], outputs.facts["goal_met"]) == ("x86_ort_fp32", False)
+    assert (choice["target"], outputs.facts.goal_met) == ("x86_ort_fp32", False)
     assert choice["why"] == (
         "no target is likely enough to keep the drop of accuracy within 0.02 on test: "
         "x86_ort_fp32 is with probability 0.08, below 0.73, after a drop of 0.0300 on validation"
@@ -245,7 +245,7 @@ def test_a_target_that_breaks_a_limit_is_not_chosen(rows: Rows) -> None:
     rows.ships("x86_ort_fp32", speedup=3.0, size=900)
     rows.ships("x86_ort_int8", speedup=2.0, size=300)
     outputs, choice = rows.choose("compress.constraints={size_bytes_max: 500}")
-    assert (outputs.facts["target"], outputs.facts["goal_met"]) == ("x86_ort_int8", True)
+    assert (outputs.facts.target, outputs.facts.goal_met) == ("x86_ort_int8", True)
     broken = {row["target"]: row["over"] for row in choice["candidates"]}
     assert broken == {
         "x86_ort_fp32": ["size_bytes is 900, above compress.constraints.size_bytes_max 500"],
@@ -260,8 +260,8 @@ def test_when_every_target_breaks_a_limit_the_goal_is_not_met_and_the_nearest_is
     rows.ships("x86_ort_fp32", speedup=3.0, size=900)
     rows.ships("x86_ort_int8", speedup=2.0, size=300)
     outputs, _ = rows.choose("compress.constraints={params_max: 4000, latency_p50_ms_max: 0.8}")
-    assert (outputs.facts["target"], outputs.facts["goal_met"]) == ("x86_ort_fp32", False)
-    assert outputs.facts["why"] == (
+    assert (outputs.facts.target, outputs.facts.goal_met) == ("x86_ort_fp32", False)
+    assert outputs.facts.why == (
         "no target keeps every limit: of x86_ort_fp32 params is 5,000, above "
         "compress.constraints.params_max 4,000"
     )
@@ -271,4 +271,4 @@ def test_the_objective_macs_ships_the_fastest_form_of_the_one_model(rows: Rows) 
     rows.ships("x86_ort_fp32", speedup=2.0, size=900)
     rows.ships("x86_ort_int8", speedup=3.0, size=300)
     outputs, _ = rows.choose("compress.objective.minimise=macs")
-    assert outputs.facts["target"] == "x86_ort_int8"
+    assert outputs.facts.target == "x86_ort_int8"

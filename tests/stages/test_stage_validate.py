@@ -165,18 +165,18 @@ def test_nothing_is_lost(done: Done) -> None:
 
 def test_the_facts_and_measures_count_the_same(done: Done) -> None:
     facts, measures = done.outputs.facts, done.outputs.measures
-    assert (facts["passed"], facts["rows"], facts["quarantined"]) == (True, 59, 8)
-    assert facts["by_rule"] == {
+    assert (facts.passed, facts.rows, facts.quarantined) == (True, 59, 8)
+    assert facts.by_rule == {
         **{"duplicate": 1, "height": 1, "label_conflict": 2, "mode": 1},
         **{"unreadable": 3, "width": 1},
     }
     assert measures["quarantined_fraction"].value == pytest.approx(8 / 59)
     assert measures["unlabelled_fraction"].value == 0
     assert measures["class_imbalance"].value == pytest.approx(26 / 25)
-    counted = sum(n for splits in facts["classes"].values() for n in splits.values())
+    counted = sum(n for splits in facts.classes.values() for n in splits.values())
     assert counted == 59 - 8 == len(done.kept())
-    broken = [c["name"] for c in facts["checks"] if not c["passed"]]
-    assert sorted(broken) == sorted(facts["by_rule"])
+    broken = [c.name for c in facts.checks if not c.passed]
+    assert sorted(broken) == sorted(facts.by_rule)
 
 
 def test_what_goes_on_can_be_read_by_every_later_stage(done: Done) -> None:
@@ -257,7 +257,7 @@ def test_a_budget_that_the_test_images_cannot_decide_is_said_and_changes_no_byte
     desk: Desk,
 ) -> None:
     small = desk.run("compress.budget.drop_max=0.01", name="small")
-    n = sum(one["test"] for one in small.outputs.facts["classes"].values())
+    n = sum(one["test"] for one in small.outputs.facts.classes.values())
     said = small.recorder.notes["warning"]
     assert said.startswith(
         f"compress.budget is below the noise of the test set: with n = {n} even a lossless model"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import sample_facts
 import tiny_onnx
 from tiny_project import CLASSES, COUNTS, TinyProject, pixels, settings
 
@@ -33,11 +34,10 @@ class Judged:
             out = self.project.folder(f"export@{target}")
             inputs = self.project.inputs("ingest", "validate", "compress", target=target)
             made = export.run(settings(), inputs, out, MemoryRecorder())
-            self.project.seal(f"export@{target}", facts=dict(made.facts))
+            self.project.seal(f"export@{target}", facts=made.facts)
         speedup = Measure(value=2.5, unit="x", n=20, low=2.0, high=3.0)
         rows = [{"target": target, "speedup": speedup.to_dict()} for target in TARGETS]
-        choice = {"target": chosen, "candidates": rows}
-        manifest.write_json(self.project.folder("select") / "choice.json", choice)
+        sample_facts.write_choice(self.project.folder("select"), chosen, *rows)
         self.project.seal("select")
         self.out = self.project.folder("verdict")
 
@@ -64,8 +64,8 @@ def test_the_shipped_file_and_the_float_model_are_scored_on_test(judged: Judged)
     labels = tiny_onnx.labels(COUNTS["test"])
     chosen = judged.test_logits(judged.project.folder("export@x86_ort_int8") / "model.onnx")
     floats = judged.test_logits(judged.project.folder("finetune") / "model.onnx")
-    assert outputs.facts["split"] == "test"
-    assert outputs.facts["n"] == outputs.measures["accuracy"].n == COUNTS["test"]
+    assert outputs.facts.split == "test"
+    assert outputs.facts.n == outputs.measures["accuracy"].n == COUNTS["test"]
     for name in accuracy_statistics.METRICS:
         assert outputs.measures[name] == accuracy_statistics.summary(chosen, labels)[name]
         assert (
@@ -91,9 +91,9 @@ def test_the_ratios_describe_the_shipped_file(judged: Judged) -> None:
 
 def test_a_drop_inside_the_budget_passes(judged: Judged) -> None:
     outputs = judged.run("compress.budget.drop_max=0.05")
-    assert outputs.facts["passed"] is True
-    assert outputs.facts["metric"] == "accuracy"
-    reason, classes = outputs.facts["reasons"]
+    assert outputs.facts.passed is True
+    assert outputs.facts.metric == "accuracy"
+    reason, classes = outputs.facts.reasons
     assert classes == (
         "no class is shown to lose more recall on test than 0.1 (verdict.class_drop_max)"
     )
@@ -102,21 +102,21 @@ def test_a_drop_inside_the_budget_passes(judged: Judged) -> None:
         ", n = 90) on test; the 95% upper bound 0.0292 is within the budget of 0.05 "
         "(compress.budget)"
     )
-    assert outputs.facts["budget"]["status"] == "met"
-    assert outputs.facts["budget"]["bound"] == pytest.approx(2.7055 / (90 + 2.7055), rel=1e-4)
+    assert outputs.facts.budget.status == "met"
+    assert outputs.facts.budget.bound == pytest.approx(2.7055 / (90 + 2.7055), rel=1e-4)
 
 
 def test_a_budget_that_the_test_set_cannot_decide_is_not_passed_and_says_the_n_needed(
     judged: Judged,
 ) -> None:
     outputs = judged.run("compress.budget.drop_max=0.02")
-    assert outputs.facts["passed"] is False
-    (reason,) = outputs.facts["failed"]
+    assert outputs.facts.passed is False
+    (reason,) = outputs.facts.failed
     assert reason.endswith(
         "the 95% upper bound 0.0292 is above the budget of 0.02 (compress.budget): undecidable "
         "with n = 90, about 328 test images would show whether it holds"
     )
-    assert outputs.facts["budget"] == {
+    assert outputs.facts.budget.to_json() == {
         "status": "undecided",
         "bound": pytest.approx(0.0292, abs=1e-4),
         "n_needed": 328,
@@ -126,12 +126,12 @@ def test_a_budget_that_the_test_set_cannot_decide_is_not_passed_and_says_the_n_n
 def test_a_limit_that_does_not_hold_fails_without_an_error(judged: Judged) -> None:
     limits = "[{metric: calibration_error, max: 0.0}, {metric: worst_recall, min: 0.5}]"
     outputs = judged.run(f"verdict.limits={limits}", "compress.budget.drop_max=0.05")
-    assert outputs.facts["passed"] is False
+    assert outputs.facts.passed is False
     error = outputs.measures["calibration_error"].value
-    assert outputs.facts["reasons"][1] == (
+    assert outputs.facts.reasons[1] == (
         f"calibration_error is {error:.4f} (n = 90) on test, not at most 0 (verdict.limits[0])"
     )
-    assert outputs.facts["reasons"][2].endswith("n = 30) on test, at least 0.5 (verdict.limits[1])")
+    assert outputs.facts.reasons[2].endswith("n = 30) on test, at least 0.5 (verdict.limits[1])")
     assert judged.read("metrics.json")["passed"] is False
 
 
@@ -191,7 +191,7 @@ def test_the_metrics_for_dvc_are_plain_numbers(judged: Judged) -> None:
 def test_the_verdict_holds_all_of_it_in_one_file(judged: Judged) -> None:
     outputs = judged.run()
     doc = judged.read("verdict.json")
-    assert doc["passed"] is outputs.facts["passed"]
+    assert doc["passed"] is outputs.facts.passed
     assert Measure.from_dict(doc["measures"]["accuracy_drop"]) == outputs.measures["accuracy_drop"]
 
 
@@ -215,13 +215,13 @@ def test_a_class_given_up_fails_though_the_mean_passes(
 
     monkeypatch.setattr(verdict, "score", gives_one_up)
     outputs = judged.run("compress.budget.drop_max=0.5")
-    assert outputs.facts["passed"] is False
-    (failed,) = outputs.facts["failed"]
+    assert outputs.facts.passed is False
+    (failed,) = outputs.facts.failed
     assert failed.startswith(
         "recall drops on test by more than 0.1 (verdict.class_drop_max): 'left' 0.3333 (0.1"
     )
     assert outputs.measures["recall_drop.left"].n == 30
-    assert judged.run("compress.budget.drop_max=0.5", "verdict.class_drop_max=null").facts["passed"]
+    assert judged.run("compress.budget.drop_max=0.5", "verdict.class_drop_max=null").facts.passed
 
 
 def test_a_broken_limit_of_the_goal_fails_the_verdict(judged: Judged) -> None:
@@ -230,4 +230,4 @@ def test_a_broken_limit_of_the_goal_fails_the_verdict(judged: Judged) -> None:
     choice["candidates"][1]["over"] = ["macs is 9, above compress.constraints.macs_max 8"]
     manifest.write_json(path, choice)
     outputs = judged.run("compress.budget.drop_max=0.05")
-    assert outputs.facts["failed"] == ["macs is 9, above compress.constraints.macs_max 8"]
+    assert list(outputs.facts.failed) == ["macs is 9, above compress.constraints.macs_max 8"]

@@ -60,7 +60,7 @@ def exported(project: TinyProject) -> Outputs:
     out = project.folder(f"export@{NAME}")
     inputs = project.inputs("ingest", "validate", "compress", target=NAME)
     made = export.run(settings(), inputs, out, MemoryRecorder())
-    project.seal(f"export@{NAME}", facts=dict(made.facts))
+    project.seal(f"export@{NAME}", facts=made.facts)
     return made
 
 
@@ -90,9 +90,9 @@ def test_a_run_installs_nothing_and_says_what_would(
     project: TinyProject, nothing_installed: Path
 ) -> None:
     facts = exported(project).facts
-    assert facts["entry"] is None
+    assert facts.entry is None
     told = "the toolchain iree is not installed (install: fettle targets install iree)"
-    assert facts["unavailable"] == told
+    assert facts.unavailable == told
     judged = evaluated(project).facts
     assert (judged["verdict"], judged["evidence"]) == ("refused", "not measured")
     assert judged["reason"] == told
@@ -124,11 +124,11 @@ def test_it_is_measured_in_its_own_process_and_held_to_the_same_parity(
 ) -> None:
     toolchain_environment.install(iree.TOOLCHAIN, say=sys.stderr.write)
     made = exported(project)
-    assert (made.facts["entry"], made.facts["version"]) == ("model.vmfb", "3.13.0")
+    assert (made.facts.entry, made.facts.version) == ("model.vmfb", "3.13.0")
     outputs = evaluated(project)
-    assert outputs.facts["evidence"] == "measured", outputs.facts["reason"]
-    assert outputs.facts["parity"]["top1"] == 1.0
-    assert outputs.facts["parity"]["max_abs"] < 1e-4
+    assert outputs.facts.evidence == "measured", outputs.facts.reason
+    assert outputs.facts.parity.top1 == 1.0
+    assert outputs.facts.parity.max_abs < 1e-4
     assert 0 < outputs.measures["latency_p50_ms"].value < 50
     assert outputs.measures["peak_memory_bytes"].value > 0
 

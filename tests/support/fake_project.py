@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sample_facts
+from fake_analyses import profiled, searched, sensitivity, validation_document
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -18,6 +20,7 @@ from fettle import manifest
 from fettle.data import image_table
 from fettle.measure import Measure
 
+PARITY = {"cosine": 0.9999, "max_abs": 1e-5, "relative": 1e-6, "top1": 1.0}
 CLASSES = ["<b>&", "seven", "three"]
 TARGETS = ["x86_ort_fp32", "x86_ort_int8", "x86_openvino_fp32", "x86_openvino_int8"]
 
@@ -62,7 +65,7 @@ class Tree:
             address,
             inputs={up: self.digests[up] for up in reads},
             measures=measures or {},
-            facts=facts,
+            facts=sample_facts.of(address, facts),
         )
         self.digests[address] = sealed.digest
         record = {
@@ -75,8 +78,10 @@ class Tree:
         }
         manifest.write_json(self.root / "records" / f"{address}.json", record)
 
-    def facts(self, address: str) -> Mapping[str, Any]:
-        return manifest.read(self.folder(address), verify=False).facts
+    def facts(self, address: str) -> dict[str, Any]:
+        facts = manifest.read(self.folder(address), verify=False).facts.document
+        assert isinstance(facts, dict)
+        return facts
 
     def measures(self, address: str) -> Mapping[str, Measure]:
         return manifest.read(self.folder(address), verify=False).measures
@@ -112,7 +117,8 @@ def ingest(tree: Tree) -> None:
     pq.write_table(pa.Table.from_pylist(rows, image_table.SCHEMA), folder / image_table.IMAGES)
     splits = {"train": 12, "validation": 4, "test": 4}
     facts = {"source": "digits", "digest": "d" * 64, "rows": 60, "unreadable": 1, "groups": 0}
-    tree.seal("ingest", {**facts, "classes": dict.fromkeys(CLASSES, splits)})
+    divided = dict.fromkeys(splits, "drawn")
+    tree.seal("ingest", {**facts, "classes": dict.fromkeys(CLASSES, splits), "splits": divided})
 
 
 def validate(tree: Tree) -> None:
@@ -124,13 +130,15 @@ def validate(tree: Tree) -> None:
     reason = "cannot be decoded: <script>alert(1)</script>"
     bad = [{"row": "0000", "rule": "unreadable", "reason": reason}]
     pq.write_table(pa.Table.from_pylist(bad), folder / image_table.QUARANTINE)
-    facts = {"passed": True, "rows": 60, "quarantined": 1, "by_rule": {"unreadable": 1}}
     check = {"name": "labels_known", "rule": "every label is known", "failing": "quarantine"}
     checks = [
         {**check, "passed": True, "observed": "3 labels & none else"},
         {**check, "rule": "every image decodes", "passed": False, "observed": "1 broken"},
     ]
-    tree.seal("validate", facts, reads=("ingest",), validation={"checks": checks})
+    facts = {"passed": True, "rows": 60, "quarantined": 1, "by_rule": {"unreadable": 1}}
+    facts["classes"] = {label: {"train": 12, "validation": 4, "test": 4} for label in CLASSES}
+    document = validation_document(facts, checks)
+    tree.seal("validate", {**facts, "checks": checks}, reads=("ingest",), validation=document)
 
 
 def finetune(tree: Tree) -> None:
@@ -146,6 +154,8 @@ def finetune(tree: Tree) -> None:
         for at in range(1, 9)
     ]
     facts = {"family": "small_cnn", "options": {}, "classes": CLASSES, "trains": True}
+    facts |= {"channels": 1, "size_px": 8, "epochs": 8, "best_epoch": 8, "params": 78_000}
+    facts |= {"parity": PARITY, "notes": []}
     measures = {"accuracy": m(0.989, 0.96, 0.997, n=179)}
     tree.seal("finetune", facts, measures, reads=("ingest", "validate"), curve=curve)
 
@@ -165,7 +175,14 @@ def compress(tree: Tree) -> None:
         for at in range(12)
     ]
     steps = [
-        {"use": "prune", "params": 20_280, "macs": 288_000, "validation_accuracy": 0.97},
+        {
+            "use": "prune",
+            "params": 20_280,
+            "macs": 288_000,
+            "validation_accuracy": 0.97,
+            "notes": [],
+            "skipped": {},
+        },
         {
             "use": "distil",
             "params": 20_280,
@@ -181,7 +198,11 @@ def compress(tree: Tree) -> None:
         "params_before": m(78_000, n=1),
         "macs_before": m(1_080_000, n=1),
     }
-    facts = {"steps": steps, "trains": True}
+    found = searched()
+    kept = ("goal_met", "why", "truncated", "evaluations", "recipe_yaml", "predictor")
+    facts = {"steps": steps, "trains": True, "classes": CLASSES, "calibration_digest": "f" * 64}
+    facts |= {"recipe": found["recipe"], "parity": PARITY}
+    facts["search"] = {key: found[key] for key in kept}
     rng = np.random.default_rng(1)
     for stage, scale in (("finetune", 1.0), ("compress", 0.5)):
         weights = {
@@ -196,105 +217,16 @@ def compress(tree: Tree) -> None:
         measures,
         reads=reads,
         layers=layers,
-        search=searched(),
+        search=found,
         sensitivity=sensitivity(),
     )
-
-
-def searched() -> dict[str, Any]:
-    """What a search of a dozen recipes leaves (fettle/recipes/search_report.py)."""
-    trials: list[dict[str, Any]] = []
-    for at in range(12):
-        prune = {"use": "prune", "keep_fraction": round(0.9 - 0.07 * at, 2)}
-        recipe = [] if at == 0 else [prune] if at % 3 else [prune, {"use": "distil", "epochs": 16}]
-        verdict = "chosen" if at == 9 else "kept" if at in (0, 3) else "beaten" if at < 9 else ""
-        trials.append(
-            {
-                "number": at,
-                "parent": at - 1,
-                "role": "shrink",
-                "recipe": recipe,
-                "verdict": verdict or "refused",
-                "reason": "the budget would hold on test with probability 0.31, below 0.70"
-                if not verdict
-                else "another trial is better in the objective and loses no more",
-                "value": 1.6 * 0.8**at,
-                "drop": 0.0006 * at**2 - (0.01 if at % 3 == 0 and at else 0.0),
-                "foreseen_drop": 0.0007 * at**2 if at else None,
-                "chance": 0.9 - 0.05 * at,
-                "bought": "1.25x less (ms, predicted)",
-                "cost": "+0.50 points on validation",
-            }
-        )
-    broken = {"use": "low_rank", "rank": 4}
-    trials.append(
-        {
-            "number": 12,
-            "parent": 3,
-            "role": "shrink",
-            "recipe": [broken],
-            "verdict": "refused",
-            "reason": "no layer is <large> enough",
-        }
-    )
-    return {
-        "objective": {"minimise": "latency_p50_ms", "on": "x86_ort_int8"},
-        "budget": {"metric": "accuracy", "drop_max": 0.02, "confidence": 0.95},
-        "unit": "ms, predicted",
-        "priced_by": "the latency table of x86_ort_int8",
-        "evaluations": 12,
-        "evaluations_max": 24,
-        "ended": "settled",
-        "truncated": False,
-        "goal_met": True,
-        "why": "after 12 evaluations nothing promised more",
-        "chance_min": 0.7,
-        "best": 9,
-        "front": [0, 3, 9],
-        "recipe": trials[9]["recipe"],
-        "predictor": {"drop_mean_absolute_error": 0.006, "rank_correlation": 0.83},
-        "curve": [],
-        "trials": trials,
-    }
-
-
-def sensitivity() -> dict[str, Any]:
-    """What the loss says to each part (fettle/compress/sensitivity_analysis.py)."""
-    shares = (0.75, 0.5, 0.25)
-    groups = [
-        {
-            "name": f"blocks.{at}",
-            "width": 16,
-            "layers": [f"blocks.{at}.conv"],
-            "losses": [[s, 0.02 * (at + 1) * (1 - s) ** 2] for s in shares],
-        }
-        for at in range(12)
-    ]
-    block = {"name": "blocks.4", "layers": [], "params": 1, "macs": 1, "loss_increase": 0.11}
-    return {"loss": 0.05, "images": 256, "blocks": [block], "groups": groups, "skipped": {}}
-
-
-def profiled(scale: float, *, int8: bool) -> dict[str, Any]:
-    """What a profile of a file adds up to (fettle/hardware/kernel_profile.py)."""
-    conv = "QLinearConv" if int8 else "Conv"
-    kinds = [(conv, 49, 1.1), ("Add", 12, 0.09), ("Gather", 1, 0.03), ("ReduceMean", 1, 0.02)]
-    return {
-        "ms": 1.24 * scale,
-        "heavy_share": 0.887,
-        "int8_share": 0.887 if int8 else 0.0,
-        "int8_bound": 2.99,
-        "kinds": [
-            {"kind": k, "kernels": n, "ms": ms * scale, "int8_share": float(int8 and k == conv)}
-            for k, n, ms in kinds
-        ],
-        "slowest": [{"name": "hardtanh_2_nchwc", "kind": conv, "ms": 0.07 * scale}],
-    }
 
 
 def evaluate(tree: Tree, target: str, *, at: int) -> None:
     runtime, precision = target.split("_")[1:]
     made: dict[str, Any] = {"target": target, "size_bytes": 90_000 // (at + 1)}
-    made |= {"runtime": runtime, "precision": precision}
+    made |= {"hardware": "x86", "runtime": runtime, "precision": precision}
+    made |= {"version": "1.0", "dialect": None, "entry": "model.onnx"}
     int8 = target.endswith("int8")
     tree.seal(f"export@{target}", {**made, "kept_float": ["stem"]} if int8 else made)
     p50 = 0.62 / (at + 1)
@@ -319,11 +251,12 @@ def evaluate(tree: Tree, target: str, *, at: int) -> None:
         "target": target,
         "verdict": "refused" if refused else "ship",
         "evidence": "measured",
-        "reason": "neither faster nor smaller than x86_ort_fp32" if refused else None,
+        "reason": "neither faster nor smaller than x86_ort_fp32" if refused else "",
         "size_bytes": 90_000 // (at + 1),
         "baseline_size_bytes": 13_500_000,
         "plain_size_bytes": 90_000,
         "parity": {"cosine": 0.9991, "max_abs": 0.21, "top1": 0.995},
+        "latency_ms": {"p50": p50, "p95": 1.2 * p50, "p99": 1.4 * p50},
         "best_float": "openvino",
     }
     if target == "x86_ort_int8":
@@ -377,8 +310,11 @@ def verdict(tree: Tree) -> None:
         "split": "test",
         "classes": CLASSES,
         "n": 899,
+        "failed": [],
+        "budget": {"status": "met", "bound": 0.0074, "n_needed": None},
     }
-    reads, confusion = ("ingest", "select"), {"classes": CLASSES, "counts": counts}
+    reads = ("ingest", "select")
+    confusion = {"classes": CLASSES, "counts": counts, "float": counts}
     tree.seal("verdict", facts, measures, reads=reads, confusion=confusion)
 
 
@@ -416,13 +352,18 @@ def build(root: Path) -> Tree:
     for index, target in enumerate(TARGETS):
         evaluate(tree, target, at=index)
     reads = tuple(f"evaluate@{target}" for target in TARGETS)
+    facts = {"target": "x86_ort_int8", "why": "the fastest of 3 that may ship", "goal_met": True}
     choice = {
-        "target": "x86_ort_int8",
-        "why": "the fastest of 3 that may ship",
-        "budget": {"metric": "accuracy", "drop_max": 0.02},
+        **facts,
+        "objective": {"minimise": "latency_p50_ms", "on": None},
+        "budget": {"metric": "accuracy", "drop_max": 0.02, "confidence": 0.95},
+        "chance_min": 0.7,
+        "limits": {},
+        "candidates": [],
     }
-    tree.seal("select", {}, reads=reads, choice=choice)
+    tree.seal("select", facts, reads=reads, choice=choice)
     verdict(tree)
-    tree.seal("package", {}, reads=("verdict",))
+    made = {"digest": "b" * 64, "target": "x86_ort_int8", "passed": True, "size_bytes": 50_000}
+    tree.seal("package", made, reads=("verdict",))
     publish(tree)
     return tree

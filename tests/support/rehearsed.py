@@ -22,6 +22,7 @@ from typing import Any
 import arm_server
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sample_facts
 from served import free_port
 
 from fettle import manifest
@@ -59,7 +60,7 @@ PLAN: dict[str, Any] = {
 }
 
 
-class Theatre:
+class RolloutHarness:
     """The project; `tick_until` plays the controller's loop."""
 
     def __init__(self, root: Path) -> None:
@@ -84,7 +85,7 @@ class Theatre:
             folder.mkdir(parents=True)
             file = image_table.IMAGES if name == "ingest" else image_table.ROWS
             pq.write_table(content, folder / file)
-            manifest.write(folder, name, inputs={}, measures={}, facts={})
+            manifest.write(folder, name, inputs={}, measures={}, facts=sample_facts.of(name))
 
     def release(self, number: int, *, answer: str = "1", passed: bool = True) -> PinnedRelease:
         """Publish a release that answers this class."""

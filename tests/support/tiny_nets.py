@@ -135,7 +135,7 @@ def student(name: str, options: Options) -> nn.Module:
     return model
 
 
-def workshop(
+def compression_context(
     *,
     protected: Mapping[str, str] | None = None,
     multiple: int = 8,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sample_facts
 import tiny_onnx
 from PIL import Image
 from safetensors.numpy import save_file
 
 from fettle import manifest, params
 from fettle.data import image_table
+from fettle.facts.typed_document import TypedDocument
 from fettle.hardware import machine_fingerprint
 from fettle.hardware.runtimes import ort
 from fettle.measure import Measure
@@ -70,11 +73,15 @@ class TinyProject:
         self,
         address: str,
         *,
-        facts: dict[str, object] | None = None,
+        facts: Mapping[str, object] | TypedDocument | None = None,
         measures: dict[str, Measure] | None = None,
     ) -> None:
         manifest.write(
-            self.folder(address), address, inputs={}, measures=measures or {}, facts=facts or {}
+            self.folder(address),
+            address,
+            inputs={},
+            measures=measures or {},
+            facts=sample_facts.of(address, facts),
         )
 
     def inputs(self, *reads: str, target: str | None = None) -> Inputs:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import sample_facts
 from tiny_project import CLASSES, COUNTS, ROOT, TinyProject, settings
 
-from fettle import manifest
 from fettle.measure import Measure
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
@@ -47,7 +47,7 @@ class TinyRelease:
         out = self.project.folder("verdict")
         inputs = self.project.inputs("ingest", "validate", "finetune", *EXPORTS, "select")
         judged = verdict.run(settings(*SETTINGS), inputs, out, MemoryRecorder())
-        self.project.seal("verdict", facts=dict(judged.facts), measures=dict(judged.measures))
+        self.project.seal("verdict", facts=judged.facts, measures=dict(judged.measures))
 
     def package(self, *overrides: str) -> Outputs:
         """Run the stage, from an empty folder as stages/__main__.py does."""
@@ -68,19 +68,19 @@ class TinyRelease:
         self.project.seal("ingest", facts=facts)
         self.project.seal("validate", facts={"passed": True, "quarantined": 2})
         model = {"family": "onnx_file", "classes": CLASSES, "trains": False, "licence": None}
-        self.project.seal("finetune", facts=dict(model))
+        self.project.seal("finetune", facts=model)
 
     def _seal_target(self, target: str) -> None:
         out = self.project.folder(f"export@{target}")
         inputs = self.project.inputs("ingest", "validate", "compress", target=target)
         made = export.run(settings(*SETTINGS), inputs, out, MemoryRecorder())
-        self.project.seal(f"export@{target}", facts=dict(made.facts))
+        self.project.seal(f"export@{target}", facts=made.facts)
         facts = {
             "target": target,
             "verdict": "ship",
             "evidence": "measured",
             "reason": "faster",
-            "size_bytes": made.facts["size_bytes"],
+            "size_bytes": made.facts.size_bytes,
         }
         accuracy = Measure(value=0.98, unit="1", n=60, low=0.91, high=1.0)
         self.project.folder(f"evaluate@{target}")
@@ -89,6 +89,6 @@ class TinyRelease:
     def _seal_choice(self) -> None:
         speedup = Measure(value=2.5, unit="x", n=20, low=2.0, high=3.0)
         rows = [{"target": target, "speedup": speedup.to_dict()} for target in TARGETS]
-        choice = {"target": self.chosen, "candidates": rows, "why": "the fastest of 2"}
-        manifest.write_json(self.project.folder("select") / "choice.json", choice)
+        folder = self.project.folder("select")
+        sample_facts.write_choice(folder, self.chosen, *rows, why="the fastest of 2")
         self.project.seal("select")

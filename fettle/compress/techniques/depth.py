@@ -56,14 +56,16 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
+def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose to take out the 1, 2, 4, … and all removable blocks that are least missed.
 
     By name, so that trying a proposal measures nothing again. What two blocks do for one another is
-    seen at the next move, whose survey is of the model without the first.
+    seen at the next move, whose sensitivity report is of the model without the first.
     """
     del multiple, seed  # no channel is cut, nothing is drawn
-    ranked = [block.name for block in sorted(survey.blocks, key=lambda block: block.loss_increase)]
+    ranked = [
+        block.name for block in sorted(sensitivity.blocks, key=lambda block: block.loss_increase)
+    ]
     most = len(ranked)
     counts = [2**power for power in range(most.bit_length()) if 2**power < most]
     return [{"blocks": ranked[:count]} for count in (*counts, *([most] if most else []))]

@@ -9,12 +9,12 @@ reason.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeGuard
 
 from pydantic import Field
 
 from fettle.compress import batchnorm_statistics, compression_plan, layer_costs
-from fettle.compress.convolution_merging import ADDED_MACS_MAX
+from fettle.compress.convolution_merging import ADDED_MACS_MAX, height_width
 from fettle.compress.technique import (
     Capabilities,
     CompressionContext,
@@ -54,10 +54,10 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
+def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose two ranks, where one layer at least is large enough for a split to pay."""
     del multiple, seed
-    largest = max((layer.macs for layer in survey.layers), default=0)
+    largest = max((layer.macs for layer in sensitivity.layers), default=0)
     if largest < 2 * ADDED_MACS_MAX:
         return []
     return [{"rank_fraction": fraction} for fraction in PROPOSED_FRACTIONS]
@@ -97,7 +97,7 @@ def apply(
     return TechniqueResult(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
 
 
-def factorize_layer(layer: Any, rank: int) -> nn.Sequential:  # Any: Conv2d or Linear
+def factorize_layer(layer: nn.Conv2d | nn.Linear, rank: int) -> nn.Sequential:
     """Return two layers whose product is the closest of that rank to `layer`'s weights.
 
     The singular values are shared between the two, so that both learn at one pace.
@@ -110,43 +110,44 @@ def factorize_layer(layer: Any, rank: int) -> nn.Sequential:  # Any: Conv2d or L
     root = s[:rank].sqrt()
     thin, wide = root[:, None] * v[:rank], u[:, :rank] * root
     has_bias = layer.bias is not None
-    first: Any  # as above
-    second: Any
+    first: nn.Conv2d | nn.Linear
+    second: nn.Conv2d | nn.Linear
     if isinstance(layer, nn.Linear):
         first = nn.Linear(layer.in_features, rank, bias=False)
         second = nn.Linear(rank, layer.out_features, bias=has_bias)
     else:
+        padding = layer.padding
         first = nn.Conv2d(
             layer.in_channels,
             rank,
-            layer.kernel_size,
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
+            height_width(layer.kernel_size),
+            stride=height_width(layer.stride),
+            padding=padding if isinstance(padding, str) else height_width(padding),
+            dilation=height_width(layer.dilation),
             bias=False,
         )
         second = nn.Conv2d(rank, layer.out_channels, 1, bias=has_bias)
     with torch.no_grad():
         first.weight.copy_(thin.reshape(first.weight.shape))
         second.weight.copy_(wide.reshape(second.weight.shape))
-        if has_bias:
+        if second.bias is not None and layer.bias is not None:
             second.bias.copy_(layer.bias)
     return nn.Sequential(first, second).to(weight)
 
 
-def _is_kind(layer: nn.Module) -> bool:
+def _is_kind(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
     from torch import nn
 
     return isinstance(layer, nn.Conv2d | nn.Linear)
 
 
-def _rank(layer: Any, fraction: float, multiple: int) -> int:  # Any: Conv2d or Linear
+def _rank(layer: nn.Conv2d | nn.Linear, fraction: float, multiple: int) -> int:
     full = min(layer.weight.flatten(1).shape)
     return max(multiple, -(-int(full * fraction) // multiple) * multiple)
 
 
 def _obstacle(
-    layer: Any,  # Any: Conv2d or Linear
+    layer: nn.Conv2d | nn.Linear,
     macs: int,
     rank: int,
     options: Params,
@@ -154,8 +155,9 @@ def _obstacle(
     """Say why a layer stays whole, or None. `macs` are its own, for one image."""
     if getattr(layer, "groups", 1) != 1:
         return "a convolution in groups has no rank to lower"
-    if getattr(layer, "padding_mode", "zeros") != "zeros":
-        return f"its padding is '{layer.padding_mode}'"
+    padding_mode: str = getattr(layer, "padding_mode", "zeros")
+    if padding_mode != "zeros":
+        return f"its padding is '{padding_mode}'"
     outputs, inputs = layer.weight.flatten(1).shape
     ratio = outputs * inputs / (rank * (outputs + inputs))
     if ratio < options.macs_ratio_min:

@@ -67,11 +67,11 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
+def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose shares that take channels from at least one group, each fewer than the last."""
     del seed  # nothing here is drawn
     options: list[Options] = []
-    widths = last = [group.width for group in survey.groups]
+    widths = last = [group.width for group in sensitivity.groups]
     for fraction in PROPOSED_FRACTIONS:
         counts = [rounded_count(width, width, fraction, multiple) for width in widths]
         if counts != last:

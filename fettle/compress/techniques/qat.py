@@ -9,7 +9,7 @@ and so does the rounding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from fettle.params_schema import Fraction, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
     from fettle.compress.compression_plan import CompressionPlan
 
@@ -81,13 +82,13 @@ def rounded_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
 
 
-def _layers(model: nn.Module) -> list[Any]:  # Any: Conv2d or Linear
+def _layers(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     from torch import nn
 
     return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-def _round(layer: Any) -> list[Any]:  # Any: Conv2d or Linear; torch's hook handles
+def _round(layer: nn.Conv2d | nn.Linear) -> list[RemovableHandle]:
     """Round a layer's weight and input from now on; its range lies in two buffers, as a kill must
     not lose it.
     """
@@ -99,16 +100,16 @@ def _round(layer: Any) -> list[Any]:  # Any: Conv2d or Linear; torch's hook hand
         def forward(self, weight: Tensor) -> Tensor:
             return rounded_weight(weight)
 
-    def before(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = inputs[0]
+    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, lowest, highest = inputs[0], layer.get_buffer("qat_low"), layer.get_buffer("qat_high")
         if layer.training:
             low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
-            step = 1.0 if bool(layer.qat_high <= layer.qat_low) else RANGE_MOMENTUM
-            layer.qat_low.lerp_(low, step)
-            layer.qat_high.lerp_(high, step)
-        if bool(layer.qat_high <= layer.qat_low):
+            step = 1.0 if bool(highest <= lowest) else RANGE_MOMENTUM
+            lowest.lerp_(low, step)
+            highest.lerp_(high, step)
+        if bool(highest <= lowest):
             return inputs  # no range was seen yet
-        return (rounded_input(x, layer.qat_low, layer.qat_high), *inputs[1:])
+        return (rounded_input(x, lowest, highest), *inputs[1:])
 
     parametrize.register_parametrization(layer, "weight", Rounded())
     for name in ("qat_low", "qat_high"):
@@ -116,7 +117,7 @@ def _round(layer: Any) -> list[Any]:  # Any: Conv2d or Linear; torch's hook hand
     return [layer.register_forward_pre_hook(before)]
 
 
-def _settle(layer: Any) -> None:  # Any: Conv2d or Linear
+def _settle(layer: nn.Conv2d | nn.Linear) -> None:
     """Leave the rounded weight as the layer's own, and no trace of the rounding."""
     from torch.nn.utils import parametrize
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -68,9 +68,9 @@ class Params(Strict):
         return self
 
 
-def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
+def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> list[Options]:
     """Propose half of the weights, then four of five."""
-    del survey, multiple, seed
+    del sensitivity, multiple, seed
     return [{"share": 0.5}, {"share": 0.8}]
 
 
@@ -87,7 +87,7 @@ def apply(
     }
     if options.l1 > 0:
         hooks = [
-            weight.register_hook(
+            weight.register_hook(  # type: ignore[no-untyped-call] # torch's own
                 lambda grad, weight=weight: grad + options.l1 * weight.detach().sign()
             )
             for weight in weights.values()
@@ -100,7 +100,9 @@ def apply(
     if options.recover_epochs:
         # A weight at zero without a gradient stays there: Adam moves it by 0, decay by 0.
         hooks = [
-            weight.register_hook(lambda grad, keep=masks[name]: grad * keep)
+            weight.register_hook(  # type: ignore[no-untyped-call] # as above
+                lambda grad, keep=masks[name]: grad * keep
+            )
             for name, weight in weights.items()
         ]
         context.fit(model, phase="sparse", epochs=options.recover_epochs, **training)
@@ -170,12 +172,12 @@ def _masks(weights: Mapping[str, Tensor], options: Params) -> dict[str, Tensor]:
 
 def _weights(
     model: nn.Module, protected: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, str]]:  # Any: nn.Parameter, whose hooks torch leaves untyped
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the weights that may go, by layer, and the layers left with the reason."""
     from torch import nn
     from torch.nn.utils import parametrize
 
-    chosen: dict[str, Any] = {}  # Any: as returned
+    chosen: dict[str, Tensor] = {}
     skipped: dict[str, str] = {}
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
@@ -191,7 +193,7 @@ def _weights(
     return chosen, skipped
 
 
-def _deflated(weights: Mapping[str, Tensor] | Mapping[str, Any]) -> int:
+def _deflated(weights: Mapping[str, Tensor]) -> int:
     """Count the bytes of the weights under zlib at its best, as a wheel or a layer packs them."""
     raw: Sequence[bytes] = [
         w.detach().cpu().contiguous().numpy().tobytes() for w in weights.values()

@@ -63,16 +63,16 @@ class Params(Strict):
     alpha: Fraction = 0.9
 
 
-def proposals(survey: SensitivityReport, *, multiple: int, seed: int) -> list[FamilyOptions]:
+def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> list[FamilyOptions]:
     """Propose small_cnn in three sizes, those of half the model's parameters or less.
 
     Only of a model that nothing was done to: a student starts anew, whatever came before it.
     """
-    if not survey.as_built:
+    if not sensitivity.as_built:
         return []
     del multiple, seed
-    parameters = sum(layer.params for layer in survey.layers)
-    stem = {"stem_stride": stride} if (stride := _stem_stride(survey.size_px)) > 1 else {}
+    parameters = sum(layer.params for layer in sensitivity.layers)
+    stem = {"stem_stride": stride} if (stride := _stem_stride(sensitivity.size_px)) > 1 else {}
     return [
         {"family": "small_cnn", "options": {**options, **stem}, "epochs": PROPOSED_EPOCHS}
         for options in PROPOSED

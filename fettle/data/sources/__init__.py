@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from fettle.params import Strict
+
+SourceOptions = TypeVar("SourceOptions", bound=Strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +35,18 @@ class Item:
     error: str | None = None
 
 
-class Source(Protocol):
+class Source(Protocol[SourceOptions]):
     """The shape of a source file."""
 
-    Params: type[Strict]
+    Params: type[SourceOptions]
 
-    # Any: `options` is the source's own Params; the values are JSON
-    def fingerprint(self, options: Any, location: Path | None) -> dict[str, Any]:
+    def fingerprint(self, options: SourceOptions, location: Path | None) -> dict[str, str | int]:
         """Return {"digest", "images"}: the digest changes if and only if the content does.
 
         Cheap, since every `fettle` command asks. Raises DataError when there is no data.
         """
 
-    def read(self, options: Any, location: Path | None) -> Iterator[Item]:
+    def read(self, options: SourceOptions, location: Path | None) -> Iterator[Item]:
         """Yield every image, in a fixed order.
 
         Raises DataError when the data is missing, empty or of one class only.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fettle.hardware.isolated import toolchain_environment
-from fettle.hardware.isolated.isolated_worker import Worker
+from fettle.hardware.isolated.isolated_worker import CallWords, Worker
 from fettle.hardware.isolated.toolchain import Toolchain
 from fettle.hardware.runtimes import Floats, Shape, check_entry, run_checked
 
@@ -67,6 +67,10 @@ def open_session(toolchain: Toolchain, entry: Path, *, threads: int) -> Isolated
 
 def peak_bytes(toolchain: Toolchain, entry: Path, *, threads: int, shape: Sequence[int]) -> int:
     """Return the bytes that loading and running an entry adds to a fresh worker, at the peak."""
-    words = {"entry": str(entry.resolve()), "threads": threads, "shape": list(shape)}
+    words: CallWords = {
+        "entry": str(entry.resolve()),
+        "threads": threads,
+        "shape": list(shape),
+    }
     with start(toolchain, threads=threads) as worker:
         return int(worker.ask("memory", words)["bytes"])

@@ -22,7 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn, TypedDict
 
 import numpy as np
 
@@ -35,7 +35,16 @@ POLL_S = 0.05  # how often memory is looked at: 1 GB is written in about half a 
 ANSWER_BYTES = 1 << 20  # one line of JSON; arrays go another way
 TAIL_BYTES = 8192  # of stderr that are kept
 LAST_LINES = 3
-Json = dict[str, Any]  # Any: JSON
+CallWords = Mapping[str, str | int | list[int]]  # keyword arguments of a call, as JSON has them
+
+
+class WorkerAnswer(TypedDict, total=False):
+    """Worker's answer to a call: which key it has is the call's, see worker_harness.py."""
+
+    shape: list[int | None]
+    bound: int
+    ms: float
+    bytes: int
 
 
 class Worker:
@@ -101,7 +110,7 @@ class Worker:
         """The leader of the worker's process group."""
         return self._process.pid
 
-    def ask(self, call: str, words: Mapping[str, Any] | None = None) -> Json:  # Any: JSON
+    def ask(self, call: str, words: CallWords | None = None) -> WorkerAnswer:
         """Call a function of the script with keyword arguments; return the object it answers.
 
         Raises ModelError when it raises, takes too long or too much memory, dies, or answers with
@@ -141,7 +150,7 @@ class Worker:
         if not self.close.alive:
             raise self._error(call, f"a worker that has ended ({self._ended or 'it was closed'})")
 
-    def _ask(self, call: str, words: Mapping[str, Any]) -> Json:  # Any: JSON
+    def _ask(self, call: str, words: CallWords) -> WorkerAnswer:
         self._check_alive(call)
         with contextlib.suppress(BrokenPipeError):  # it is dead: reading says how
             self._requests.write(json.dumps({"call": call, "words": words}).encode() + b"\n")
@@ -151,9 +160,12 @@ class Worker:
             reply = json.loads(line)
             if "error" in reply:
                 raise self._error(call, str(reply["error"])[:300])
-            return dict(reply["answer"])
+            answer: WorkerAnswer = reply["answer"]
+            if not isinstance(answer, dict):
+                raise TypeError
         except (ValueError, KeyError, TypeError):
             self._fail(call, f"an answer that is no JSON object: {line[:80]!r}")
+        return answer
 
     def _read_line(self, call: str) -> bytes:
         """Wait for one line, within the limits."""
@@ -211,11 +223,11 @@ def ask(
     python: Path,
     script: Path,
     call: str,
-    words: Mapping[str, Any],  # Any: JSON
+    words: CallWords,
     *,
     threads: int = 1,
     limits: Limits = Limits(),  # noqa: B008  frozen
-) -> Json:
+) -> WorkerAnswer:
     """Start a worker for one call, and end it; raises ModelError as `Worker.ask` does."""
     with Worker(name, python, script, threads=threads, limits=limits) as worker:
         return worker.ask(call, words)

@@ -28,7 +28,14 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+    Json = str | int | float | list[int] | list[int | None]  # an argument or a part of an answer
 
 RUNS = 3  # as in fettle/hardware/peak_memory.py
 
@@ -53,6 +60,17 @@ def guard(lifeline: int, arrays: int) -> None:
     os._exit(0)
 
 
+class OpenedModel(Protocol):
+    """Opened model, as the script's open() returns it."""
+
+    @property
+    def shape(self) -> list[int | None]:
+        """What it takes: [N, C, H, W], None where any size does."""
+
+    def __call__(self, batch: Floats) -> Floats:
+        """Run a batch; the logits."""
+
+
 class Server:
     """The loaded script, the opened model, and the batches kept for timing."""
 
@@ -64,20 +82,20 @@ class Server:
         spec.loader.exec_module(self._script)
         # unbuffered: the owner writes it too, so what was read before is stale
         self._arrays = os.fdopen(arrays, "r+b", buffering=0)
-        self._model: Any = None  # Any: what the script's open() returns
-        self._bound: list[Any] = []  # Any: float32 arrays; numpy is imported where it is used
+        self._model: OpenedModel  # once `open` was called
+        self._bound: list[Floats] = []
 
-    def answer(self, call: str, words: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    def answer(self, call: str, words: dict[str, Json]) -> dict[str, Json]:
         """Serve one call; see the file's docstring."""
         own = {"open", "run", "bind", "again", "time", "memory"}
         function = getattr(self if call in own else self._script, call)
         return dict(function(**words))
 
-    def open(self, entry: str, threads: int) -> dict[str, Any]:  # Any: JSON
+    def open(self, entry: str, threads: int) -> dict[str, Json]:
         self._model = self._script.open(entry, threads)
         return {"shape": list(self._model.shape)}
 
-    def run(self) -> dict[str, Any]:  # Any: JSON
+    def run(self) -> dict[str, Json]:
         import numpy as np
 
         logits = np.asarray(self._model(self._batch()), dtype=np.float32)
@@ -86,22 +104,22 @@ class Server:
         np.save(self._arrays, np.ascontiguousarray(logits), allow_pickle=False)
         return {}
 
-    def bind(self) -> dict[str, Any]:  # Any: JSON
+    def bind(self) -> dict[str, Json]:
         self._bound.append(self._batch())
         return {"bound": len(self._bound) - 1}
 
-    def again(self, bound: int) -> dict[str, Any]:  # Any: JSON
+    def again(self, bound: int) -> dict[str, Json]:
         self._model(self._bound[bound])
         return {}
 
-    def time(self, bound: int) -> dict[str, Any]:  # Any: JSON
+    def time(self, bound: int) -> dict[str, Json]:
         batch = self._bound[bound]
         self._model(batch)
         started = time.perf_counter_ns()
         self._model(batch)
         return {"ms": (time.perf_counter_ns() - started) / 1e6}
 
-    def memory(self, entry: str, threads: int, shape: list[int]) -> dict[str, Any]:  # Any: JSON
+    def memory(self, entry: str, threads: int, shape: list[int]) -> dict[str, Json]:
         import numpy as np
 
         self._script.toolkit()
@@ -112,11 +130,12 @@ class Server:
             model(batch)
         return {"bytes": max(0, peak_bytes() - before)}
 
-    def _batch(self) -> Any:  # Any: a float32 array
+    def _batch(self) -> Floats:
         import numpy as np
 
         self._arrays.seek(0)
-        return np.load(self._arrays, allow_pickle=False)
+        batch: Floats = np.load(self._arrays, allow_pickle=False)
+        return batch
 
 
 def peak_bytes() -> int:
@@ -140,7 +159,8 @@ def main() -> None:
         try:
             request = json.loads(line)
             server = server or Server(script, arrays)
-            reply: dict[str, Any] = {"answer": server.answer(request["call"], request["words"])}
+            reply: dict[str, str | dict[str, Json]]
+            reply = {"answer": server.answer(request["call"], request["words"])}
         except BaseException as err:  # a script's SystemExit is an error too
             if os.environ.get("FETTLE_DEBUG"):
                 traceback.print_exc()

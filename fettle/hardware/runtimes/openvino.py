@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from fettle.hardware.runtimes import (
     installed,
     run_checked,
 )
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, Model
 
 ENTRY = "model.xml"  # the graph; its weights lie beside it in model.bin
 PRECISION = ["fettle", "precision"]  # where the file says "bf16", in its rt_info
@@ -67,9 +71,11 @@ def open(entry: Path, *, threads: int) -> OpenvinoSession:
     return OpenvinoSession(compiled(entry, threads=threads))
 
 
-# Any: openvino's types are not followed by mypy; options are strings, numbers and switches
-def compiled(entry: Path, *, threads: int, **more: Any) -> Any:
-    """Compile an entry, served or measured or profiled; see `open` for what it raises."""
+def compiled(entry: Path, *, threads: int, **more: str | int | bool) -> CompiledModel:
+    """Compile an entry, served or measured or profiled; see `open` for what it raises.
+
+    `more` are further options of OpenVINO by their names there.
+    """
     check_entry(entry)
     core = toolkit().Core()
     with translated(f"OpenVINO cannot load {entry.name}"):
@@ -117,7 +123,7 @@ class OpenvinoSession:
 
     input_shape: Shape
 
-    def __init__(self, compiled: Any) -> None:  # Any: openvino's types are not followed by mypy
+    def __init__(self, compiled: CompiledModel) -> None:
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
         shape = compiled.input(0).get_partial_shape()
@@ -134,7 +140,7 @@ class OpenvinoSession:
             return np.array(answers[0], dtype=np.float32)
 
 
-def _name_by_position(model: Any) -> None:  # Any: openvino's types are not followed by mypy
+def _name_by_position(model: Model) -> None:
     """Rename what OpenVINO named by a counter of the whole process: same model, same bytes."""
     for index, node in enumerate(model.get_ordered_ops()):
         kind = node.get_type_name()
@@ -142,7 +148,7 @@ def _name_by_position(model: Any) -> None:  # Any: openvino's types are not foll
             node.set_friendly_name(f"{kind}_at_{index}")
 
 
-def toolkit() -> Any:  # Any: openvino's types are not followed by mypy
+def toolkit() -> ModuleType:
     """Import openvino with its telemetry replaced by the stub it ships for when that is absent.
 
     Importing it otherwise sends an event to a remote host from a child process, and writes an
@@ -156,7 +162,8 @@ def toolkit() -> Any:  # Any: openvino's types are not followed by mypy
         raise TargetError(
             "OpenVINO is not installed", got=str(err), fix=f"run {INSTALL}, or drop its targets"
         ) from err
-    return openvino
+    imported: ModuleType = openvino
+    return imported
 
 
 @contextmanager

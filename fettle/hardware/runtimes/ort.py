@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from fettle.hardware.runtimes import (
     installed,
     run_checked,
 )
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
 
 ENTRY = "model.onnx"
 INSTALL = "pip install onnxruntime"
@@ -55,7 +59,7 @@ def compile(model: Path, out: Path, *, bf16: bool = False) -> str:
     return ENTRY
 
 
-def toolkit() -> Any:  # Any: onnxruntime ships no types
+def toolkit() -> ModuleType:
     """Import onnxruntime; raises TargetError when it is not installed."""
     try:
         import onnxruntime
@@ -63,7 +67,8 @@ def toolkit() -> Any:  # Any: onnxruntime ships no types
         raise TargetError(
             "ONNX Runtime is not installed", got=str(err), fix=f"run {INSTALL}"
         ) from err
-    return onnxruntime
+    imported: ModuleType = onnxruntime
+    return imported
 
 
 def open(entry: Path, *, threads: int) -> OrtSession:
@@ -89,8 +94,7 @@ def unoptimised(entry: Path, *, threads: int) -> OrtSession:
     return _load(ort, entry, options)
 
 
-# Any: onnxruntime ships no types
-def _load(ort: Any, entry: Path, options: Any) -> OrtSession:
+def _load(ort: ModuleType, entry: Path, options: SessionOptions) -> OrtSession:
     with translated(f"ONNX Runtime cannot load {entry.name}"):
         session = ort.InferenceSession(str(entry), options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:
@@ -103,8 +107,7 @@ def _load(ort: Any, entry: Path, options: Any) -> OrtSession:
     return OrtSession(session)
 
 
-# Any: onnxruntime ships no types
-def session_options(ort: Any, threads: int, entry: Path) -> Any:
+def session_options(ort: ModuleType, threads: int, entry: Path) -> SessionOptions:
     """Set what a session is opened with, served or measured or profiled."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -132,7 +135,7 @@ class OrtSession:
 
     input_shape: Shape
 
-    def __init__(self, session: Any) -> None:  # Any: onnxruntime ships no types
+    def __init__(self, session: InferenceSession) -> None:
         self._session = session
         first = session.get_inputs()[0]
         self._input, self._output = first.name, session.get_outputs()[0].name

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from fettle.errors import ModelError
 from fettle.local_settings import choose, expand
 from fettle.models import onnx_checks, onnx_rewriting, user_code
 from fettle.params import Strict
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 TRAINS = False
 
@@ -86,7 +89,7 @@ def _lacks_weights(file: Path) -> bool:
 class AdoptedModel:
     """The model in house form, how many weights it has, what was done to it in plain words."""
 
-    proto: Any  # onnx.ModelProto, untyped
+    proto: ModelProto
     parameters: int
     notes: tuple[str, ...]
 
@@ -128,7 +131,7 @@ def adopt(
     return AdoptedModel(proto, onnx_rewriting.parameters(proto), tuple(notes + fixed))
 
 
-def _answers(proto: Any, probe: Floats) -> Floats | None:  # Any: onnx.ModelProto
+def _answers(proto: ModelProto, probe: Floats) -> Floats | None:
     """Answer one image after the other; None when one fails."""
     answers = [
         onnx_rewriting.run_model(proto, probe[index : index + 1]) for index in range(len(probe))
@@ -138,11 +141,11 @@ def _answers(proto: Any, probe: Floats) -> Floats | None:  # Any: onnx.ModelProt
 
 
 def _without_control_flow(
-    given: Any,  # Any: onnx.ModelProto
+    given: ModelProto,
     *,
     channels: int,
     size_px: int,
-) -> tuple[Any, list[str]]:
+) -> tuple[ModelProto, list[str]]:
     """Fix the sides, then fold away the branches that depend on them, with a free batch first."""
     free, single = (
         onnx_rewriting.fix_shape(given, channels=channels, size_px=size_px, batch=batch)
@@ -159,10 +162,10 @@ def _without_control_flow(
 
 
 def _settle_batch(
-    proto: Any,
+    proto: ModelProto,
     probe: Floats,
-    reference: Floats,  # Any: onnx.ModelProto
-) -> tuple[Any, list[str]]:
+    reference: Floats,
+) -> tuple[ModelProto, list[str]]:
     """Keep the free batch if the graph really takes one, else fix it to 1; check the answers."""
     limit = _TOLERANCE * max(float(np.abs(reference).max()), 1e-30)
 

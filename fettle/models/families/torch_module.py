@@ -18,9 +18,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field
 
@@ -50,6 +49,15 @@ class Params(Strict):
 
     entry: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     weights: str | None = None
+
+
+class ModuleFactory(Protocol):
+    """The user's function: it takes some of `classes`, `channels`, `size_px`; what it returns is
+    looked at.
+    """
+
+    def __call__(self, **sizes: int) -> object:
+        """Make the module."""
 
 
 def build(
@@ -151,8 +159,7 @@ def protected(model: nn.Module) -> list[nn.Module]:
     return [layers[-1] if name is None else named.get(name, layers[-1])]
 
 
-# Any: the user's function.
-def _function(entry: str, project: Path) -> Callable[..., Any]:
+def _function(entry: str, project: Path) -> ModuleFactory:
     module_name, _, name = entry.partition(":")
     roots = user_code.roots(project)
     loaded = sys.modules.get(module_name)
@@ -181,7 +188,7 @@ def _function(entry: str, project: Path) -> Callable[..., Any]:
             rule="a module of yours needs a name of its own",
             fix="rename the file, and the name in entry",
         )
-    function: Callable[..., Any] | None = getattr(module, name, None)
+    function: ModuleFactory | None = getattr(module, name, None)
     if not callable(function):
         have = sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
         raise ModelError(
@@ -192,7 +199,7 @@ def _function(entry: str, project: Path) -> Callable[..., Any]:
     return function
 
 
-def _accepted(function: Callable[..., Any], offered: dict[str, int]) -> dict[str, int]:
+def _accepted(function: ModuleFactory, offered: dict[str, int]) -> dict[str, int]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # a function of C says nothing of its parameters

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,22 @@ from fettle.errors import ModelError
 from fettle.quantize import float_fallback, float_fallback_rewrite, static_int8
 from fettle.quantize.activation_ranges import Calibrate
 from fettle.quantize.ort_quantizer import WeightBits
-from fettle.quantize.qdq_graph import Coverage
+from fettle.quantize.qdq_graph import Coverage, CoverageFacts
 
 Floats = npt.NDArray[np.float32]
 
 RANKED_IMAGES = 48  # for the order of layers only: 0.12 s a layer at 32 px
 METHODS: tuple[Calibrate, ...] = get_args(Calibrate)
+
+
+class CalibrationFacts(CoverageFacts):
+    """Calibration facts, as export's manifest says them."""
+
+    calibrate: Calibrate
+    calibrate_errors: dict[Calibrate, float]
+    kept_float: list[str]
+    disagreement: float
+    disagreement_images: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +52,7 @@ class CalibratedModel:
     images: int
     evaluations: int
 
-    def facts(self) -> dict[str, Any]:  # Any: JSON
+    def facts(self) -> CalibrationFacts:
         """Return what export's manifest says of it."""
         return {
             "calibrate": self.calibrate,

@@ -1,18 +1,21 @@
 """Weights in float16, computed in float32: half of the file, no calibration, next to no loss.
 
-The first rung below fp32. Each weight of a Conv, Gemm or MatMul is stored in float16 behind a Cast,
-which the runtime folds once, when it loads the file: it runs at fp32's speed. The nets of
+The first precision below fp32. Each weight of a Conv, Gemm or MatMul is stored in float16 behind a
+Cast, which the runtime folds once, when it loads the file: it runs at fp32's speed. The nets of
 docs/decisions/0012 changed 0.1, 0 and 0.1 % of their answers.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fettle.quantize import qdq_graph, weight_only
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
 
 
 def apply(model: Path, out: Path) -> qdq_graph.Coverage:
@@ -32,7 +35,7 @@ def apply(model: Path, out: Path) -> qdq_graph.Coverage:
     return covered
 
 
-def _narrow(proto: Any, tensor: Any) -> bool:  # Any: onnx's, untyped
+def _narrow(proto: ModelProto, tensor: TensorProto) -> bool:
     """Replace a weight by its float16 form and a Cast that answers to its name, if it fits."""
     from onnx import helper, numpy_helper
 

@@ -1,8 +1,8 @@
 """Weights in int4, activations in float: an eighth of the file, a few sensitive layers in int8.
 
-The rung below weight_int8. Two weights share a byte (opset 21), with a scale per output channel,
-and a DequantizeLinear gives them back once, when the runtime loads the file: it runs at fp32's
-speed. Roundings make up for one another (fettle/quantize/gptq.py). Layers that lose most a
+The precision below weight_int8. Two weights share a byte (opset 21), with a scale per output
+channel, and a DequantizeLinear gives them back once, when the runtime loads the file: it runs at
+fp32's speed. Roundings make up for one another (fettle/quantize/gptq.py). Layers that lose most a
 byte saved stay int8, the fewest that keep the bounds: on training images that nothing was fitted
 on, at most `disagreement_max` of the answers change, and the logits' squared error grows by no more
 than ERROR_TIMES what int8 weights leave, or ERROR_SHARE of its variance. docs/decisions/0012.
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,12 +23,23 @@ from fettle.quantize import float_fallback, gptq, qdq_graph, weight_only
 from fettle.quantize.ort_quantizer import translated
 from fettle.quantize.weight_only import Floats, RoundedWeight
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
 OPSET, IR_VERSION = 21, 10  # the first with int4
 RANKED_IMAGES = 64  # for the order of layers only: 0.13 s a layer of EfficientNet-Lite0 at 32 px
 # What int4 may add to the logits' squared error: half of what int8 weights leave, or this share of
 # the logits' variance. Without such a bound the nets of docs/decisions/0012 changed 3.1, 1.5 and
 # 1.3 % of their answers on test though training images changed less; with it 1.2, 0.1 and 0.4 %.
 ERROR_TIMES, ERROR_SHARE = 0.5, 3e-3
+
+
+class Int4Facts(qdq_graph.CoverageFacts):
+    """Int4 facts, as export's manifest says them."""
+
+    kept_int8: list[str]
+    disagreement: float
+    disagreement_images: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +55,7 @@ class StoredWeights:
     disagreement: float
     images: int
 
-    def facts(self) -> dict[str, Any]:  # Any: JSON
+    def facts(self) -> Int4Facts:
         """Return what export's manifest says of it."""
         return {
             "kept_int8": list(self.kept_int8),
@@ -81,10 +92,10 @@ def apply(
 
 
 def _in_int4(
-    proto: Any,  # Any: onnx's, untyped
-    heavy: Sequence[Any],
+    proto: ModelProto,
+    heavy: Sequence[NodeProto],
     int8: Mapping[str, RoundedWeight],
-    weights: Mapping[str, Any],
+    weights: Mapping[str, TensorProto],
     batches: list[Floats],
 ) -> dict[str, RoundedWeight]:
     """Round every weight that one layer reads, and that can be taken apart: {weight: rounded}."""
@@ -114,7 +125,7 @@ def _in_int4(
 
 def _choose(
     model: Path,
-    proto: Any,  # Any: onnx.ModelProto, untyped
+    proto: ModelProto,
     int8: Mapping[str, RoundedWeight],
     int4: Mapping[str, RoundedWeight],
     images: Floats,
@@ -162,7 +173,7 @@ def _choose(
 
 
 def _ranked(
-    proto: Any,  # Any: onnx.ModelProto, untyped
+    proto: ModelProto,
     int8: Mapping[str, RoundedWeight],
     int4: Mapping[str, RoundedWeight],
     images: Floats,
@@ -177,9 +188,7 @@ def _ranked(
     return sorted(costs, key=lambda name: (-costs[name], name))
 
 
-def _widened(
-    proto: Any, weights: Mapping[str, RoundedWeight]
-) -> Any:  # Any: onnx.ModelProto, untyped
+def _widened(proto: ModelProto, weights: Mapping[str, RoundedWeight]) -> ModelProto:
     """Return a copy of the float graph that computes with rounded weights."""
     from onnx import numpy_helper
 

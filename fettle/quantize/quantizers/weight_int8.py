@@ -1,8 +1,8 @@
 """Weights in int8, activations in float: a quarter of the file, no calibration, next to no loss.
 
-The rung between fp32 and int8. Each weight of a Conv, Gemm or MatMul is stored per output channel
-as int8 with a scale, and a DequantizeLinear gives it back, once, when the runtime loads the file
-(fettle/hardware/runtimes/ort.py asks for that; OpenVINO does it by itself). It runs at fp32's
+The precision between fp32 and int8. Each weight of a Conv, Gemm or MatMul is stored per output
+channel as int8 with a scale, and a DequantizeLinear gives it back, once, when the runtime loads the
+file (fettle/hardware/runtimes/ort.py asks for that; OpenVINO does it by itself). It runs at fp32's
 speed.
 """
 

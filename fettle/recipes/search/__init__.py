@@ -10,7 +10,7 @@ This room knows no technique by name, no torch and no clock: it takes callables 
     trial_journal             one fsynced line an evaluation
     pareto_front              which trials are beaten by no other
 
-The plan: NetAdapt's progressive descent (Yang et al. 2018, arXiv:1804.03230: short recovery at
-each rung, every rung a model on the front), steered by expected improvement (Mockus 1975; per cost
-as in Snoek et al. 2012, arXiv:1206.2944): the long recoveries go to the rungs that repay them.
+The plan: NetAdapt's progressive shrinking (Yang et al. 2018, arXiv:1804.03230: short recovery at
+each step, every step a model on the front), steered by expected improvement (Mockus 1975; per cost
+as in Snoek et al. 2012, arXiv:1206.2944): the long recoveries go to the trials that repay them.
 """

@@ -7,9 +7,9 @@ Of all untried moves from all trials the one of most expected improvement for it
 A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch of a small
 model is cheap: so a student is tried early and trained long. Where a recovery
 failed nothing smaller of its branch is tried, and until something was accepted the recovery of the
-rung above comes next. So the descent goes
-on while the next rung promises more than finishing this one; a finalist that fails sends the search
-back to a milder rung, and one that passes raises the bar that a harsher one must beat.
+parent trial comes next. So the search goes to smaller models while the next promises more than
+finishing this one; a finalist that fails sends it back to a milder recipe, and one that passes
+raises the bar that a harsher one must beat.
 
 Same moves, results and limits give the same trials in the same order. The journal is asked before
 any evaluation, so that an interrupted search takes the same way without repeating any.
@@ -280,7 +280,7 @@ class _JournaledEvaluator:
             if event["kind"] == "result":
                 self._results[event["recipe"]] = event["result"]
             else:
-                self._moves[event["recipe"]] = [Move(**fields) for fields in event["moves"]]
+                self._moves[event["recipe"]] = _moves(event["moves"])
 
     def knows(self, recipe: Recipe) -> bool:
         return trial.key(recipe) in self._results
@@ -299,5 +299,9 @@ class _JournaledEvaluator:
         if name not in self._moves:
             offered = [asdict(move) for move in self._evaluator.moves(recipe)]
             self._journal.append({"kind": "moves", "recipe": name, "moves": offered})
-            self._moves[name] = [Move(**fields) for fields in offered]
+            self._moves[name] = _moves(offered)
         return self._moves[name]
+
+
+def _moves(kept: list[dict[str, object]]) -> list[Move]:
+    return [Move(**fields) for fields in kept]  # type: ignore[arg-type] # what asdict wrote

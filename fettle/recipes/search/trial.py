@@ -7,9 +7,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-Step = Mapping[str, Any]  # Any: a step's options are its technique's own
+from pydantic import JsonValue
+
+Step = Mapping[str, JsonValue]  # `use`, and the technique's own options
 Recipe = Sequence[Step]
 
 
@@ -74,6 +76,6 @@ class Trial:
     foreseen_drop: float | None = None
 
 
-def result_to_json(result: Result) -> dict[str, Any]:  # Any: JSON
+def result_to_json(result: Result) -> dict[str, object]:
     """Return the form a journal keeps; infinity has no JSON form, so a refusal keeps its reason."""
     return {"refused": result.refused} if result.refused else asdict(result)

@@ -9,11 +9,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
+
+from pydantic import JsonValue
 
 from fettle.errors import ProjectError
 
-Event = dict[str, Any]  # Any: JSON
+
+class Event(TypedDict, total=False):
+    """One line: of kind search (its identity), result or moves, each of a recipe by its key."""
+
+    kind: Required[str]
+    identity: str
+    recipe: str
+    steps: list[dict[str, JsonValue]]
+    result: dict[str, object]
+    moves: list[dict[str, object]]
 
 
 class TrialJournal:
@@ -23,7 +34,7 @@ class TrialJournal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.events, self._end = _read(path)
-        header = {"kind": "search", "identity": identity}
+        header: Event = {"kind": "search", "identity": identity}
         if not self.events:
             self.append(header)
         elif self.events[0] != header:

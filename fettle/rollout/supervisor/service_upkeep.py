@@ -18,7 +18,7 @@ from fettle.errors import FettleError
 from fettle.rollout.promotion.rollout_state import RolloutState
 from fettle.rollout.router import nginx_process
 from fettle.rollout.router.nginx_process import Nginx
-from fettle.rollout.supervisor import actuator, fault_backoff
+from fettle.rollout.supervisor import actuator, fault_backoff, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
@@ -58,7 +58,7 @@ class ServiceUpkeep:
             SAY.warning("restart router=%s", self._place.router)
             self._next_router = now + ROUTER_AGAIN_S
             self.route()
-        if self._root is not None and process_identity.read(self._place.watchdog) is None:
+        if self._root is not None and watchdog.running(self._place) is None:
             command = [
                 sys.executable,
                 "-P",
@@ -66,7 +66,7 @@ class ServiceUpkeep:
                 "fettle.rollout.supervisor.watchdog",
                 str(self._root),
             ]
-            process_identity.spawn(command, self._place.folder / "warden.log", cwd=self._root)
+            process_identity.spawn(command, self._place.folder / watchdog.LOG, cwd=self._root)
         self._router.rotate()
         self.tell(serving, unread)
 

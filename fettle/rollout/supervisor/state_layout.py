@@ -4,7 +4,7 @@
 serving.json         what serves: the pinned releases, the address, the running rollout
 problems.json        what the controller cannot do now, for who watches; gone when all is well
 lease                touched by the controller at every tick; the watchdog looks at its age
-warden.json, controller.json   their pids
+watchdog.json, controller.json   their pids
 inbox/N.json         orders of `fettle canary …`, taken in order, deleted when obeyed
 outbox/N.json        what became of them; N.bad is an order that could not be read
 rollouts/ID/         journal.jsonl, and status.json for who watches
@@ -123,6 +123,11 @@ class StateLayout:
     @property
     def watchdog(self) -> Path:
         """The watchdog's pid file."""
+        return self.folder / "watchdog.json"
+
+    @property
+    def earlier_watchdog(self) -> Path:
+        """The watchdog's pid file as earlier versions name it: one of them may still run."""
         return self.folder / "warden.json"
 
     @property

@@ -19,7 +19,7 @@ from fettle.project import Project
 from fettle.release import release_store, signing
 from fettle.rollout.router import certificates, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
-from fettle.rollout.supervisor import actuator
+from fettle.rollout.supervisor import actuator, watchdog
 from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file, authentication
@@ -35,7 +35,7 @@ def layout_of(project: Project) -> StateLayout:
 
 def running(place: StateLayout) -> bool:
     """Say whether a supervisor watches this project."""
-    return process_identity.read(place.watchdog) is not None
+    return watchdog.running(place) is not None
 
 
 def pin(project: Project, named: str) -> PinnedRelease:
@@ -199,7 +199,7 @@ def ensure(project: Project) -> None:
     if running(place):
         return
     command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
-    process_identity.spawn(command, place.folder / "warden.log", cwd=project.root)
+    process_identity.spawn(command, place.folder / watchdog.LOG, cwd=project.root)
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if running(place) and place.lease_age_s() < places.LEASE_S:
@@ -207,7 +207,7 @@ def ensure(project: Project) -> None:
         time.sleep(0.05)
     raise TransientError(
         "the supervisor did not start",
-        got=last_line(place.folder / "controller.log") or last_line(place.folder / "warden.log"),
+        got=last_line(place.folder / "controller.log") or last_line(place.folder / watchdog.LOG),
         rule=f"within {START_S:g} s",
         fix=f"read {place.folder / 'controller.log'}",
     )
@@ -230,10 +230,10 @@ def foreground(project: Project, serving: ServingState) -> None:
     """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
     place = layout_of(project)
     command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
-    watchdog = subprocess.Popen(command)
+    child = subprocess.Popen(command)
     for number in (signal.SIGINT, signal.SIGTERM):  # the watchdog ends, and then all the others
-        signal.signal(number, lambda got, _frame: watchdog.send_signal(got))
-    code = watchdog.wait()
+        signal.signal(number, lambda got, _frame: child.send_signal(got))
+    code = child.wait()
     stop(project)
     if code not in (0, -signal.SIGINT, -signal.SIGTERM):
         raise TransientError(
@@ -247,11 +247,12 @@ def stop(project: Project) -> bool:
     """Stop the supervisor, the router and the releases; False when nothing ran."""
     place = layout_of(project)
     found = nginx_alive(place)
-    for file in (place.watchdog, place.controller):
+    for file in (place.watchdog, place.earlier_watchdog, place.controller):
         if (known := process_identity.read(file)) is not None:
             found = True
             known.end(timeout_s=STOP_S)
-        file.unlink(missing_ok=True)
+    watchdog.forget(place)
+    place.controller.unlink(missing_ok=True)
     found = bool(nginx_process.orphans(place.router)) or found
     nginx_process.terminate(place.router)
     served = model_servers.ModelServers(place.arms, os.environ, key=None)

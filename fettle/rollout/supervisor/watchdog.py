@@ -13,7 +13,7 @@ import fcntl
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from fettle.adapters import process_identity
@@ -25,6 +25,9 @@ TICK_S = 0.2
 AGAIN_S = 0.5  # before the first restart; doubled up to AGAIN_MAX_S while it keeps dying
 AGAIN_MAX_S = 10.0
 STOP_S = 20.0
+LOG = "watchdog.log"
+LOCK = "watchdog.lock"
+EARLIER_LOG, EARLIER_LOCK = "warden.log", "warden.lock"  # of versions with earlier_watchdog
 
 
 class Watchdog:
@@ -67,17 +70,47 @@ class Watchdog:
         return serving.lease_s if serving else LEASE_S
 
 
+def running(place: StateLayout) -> process_identity.ProcessIdentity | None:
+    """Find the watchdog that runs, one that an earlier version started too."""
+    known = process_identity.read(place.watchdog)
+    return known or process_identity.read(place.earlier_watchdog)
+
+
+def forget(place: StateLayout) -> None:
+    """Delete the pid files, and what else an earlier version's watchdog left."""
+    place.watchdog.unlink(missing_ok=True)
+    place.earlier_watchdog.unlink(missing_ok=True)
+    for name in (EARLIER_LOG, EARLIER_LOCK):
+        (place.folder / name).unlink(missing_ok=True)
+
+
+def _watch_alone(place: StateLayout, locks: ExitStack) -> bool:
+    """Take the lock, an earlier version's too where it lies there; False when another has it."""
+    for name in (LOCK, EARLIER_LOCK):
+        path = place.folder / name
+        if name == LOCK or path.exists():
+            lock = locks.enter_context(path.open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+    return True
+
+
 def main() -> None:
     """Watch until SIGTERM or SIGINT, which also ends the controller."""
     root = Path(sys.argv[1])
     place = StateLayout(root / ".fettle" / "canary")
     place.router.mkdir(parents=True, exist_ok=True)
-    lock = (place.folder / "warden.lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return  # another watchdog watches already
+    with ExitStack() as locks:
+        if _watch_alone(place, locks):
+            _watch(root, place)
+
+
+def _watch(root: Path, place: StateLayout) -> None:
     process_identity.write(place.watchdog, process_identity.me())
+    if place.earlier_watchdog.exists():  # a controller of an earlier version looks there alone
+        process_identity.write(place.earlier_watchdog, process_identity.me())
     command = [
         sys.executable,
         "-P",
@@ -93,6 +126,7 @@ def main() -> None:
         watchdog.tick()
         time.sleep(TICK_S)
     place.watchdog.unlink(missing_ok=True)
+    place.earlier_watchdog.unlink(missing_ok=True)
     if (controller := process_identity.read(place.controller)) is not None:
         controller.end(timeout_s=STOP_S)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_nets import SIDE, Fits, answer, build, images, workshop
+from tiny_nets import SIDE, Fits, answer, build, compression_context, images
 from torch import nn
 
 from fettle.compress import compression_plan, convolution_merging, removable_blocks
@@ -81,7 +81,9 @@ def test_the_block_that_does_nothing_goes_first() -> None:
         # What it answers with the batch's own statistics: any change makes the loss rise.
         own = copy.deepcopy(model).train()(x).argmax(1)
     asked = depth.Params(recover_epochs=0)
-    outcome = depth.apply(model, CompressionPlan(), asked, workshop(batches=lambda: [(x, own)]))
+    outcome = depth.apply(
+        model, CompressionPlan(), asked, compression_context(batches=lambda: [(x, own)])
+    )
     assert outcome.notes == ("took out 1.1",)
     assert isinstance(model.get_submodule("1.1"), nn.Identity)
     assert list(outcome.plan.replaced) == ["1.1"]
@@ -98,14 +100,14 @@ def test_taking_out_a_block_is_bypassing_it() -> None:
 def test_named_blocks_go_whatever_their_loss_and_training_follows() -> None:
     fit = Fits()
     asked = depth.Params(blocks=["1.2", "1.0"], recover_epochs=3)
-    outcome = depth.apply(chain(), CompressionPlan(), asked, workshop(fit=fit))
+    outcome = depth.apply(chain(), CompressionPlan(), asked, compression_context(fit=fit))
     assert sorted(outcome.plan.replaced) == ["1.0", "1.2"]
     assert fit.asked == [("depth", 3)]
 
 
 def test_a_block_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ModelError) as caught:
-        depth.apply(chain(), CompressionPlan(), depth.Params(blocks=["1.7"]), workshop())
+        depth.apply(chain(), CompressionPlan(), depth.Params(blocks=["1.7"]), compression_context())
     assert str(caught.value) == (
         "depth.blocks: no such removable block: got '1.7'; a block keeps the shape of its input, "
         "runs once and is not protected; here: 1.0, 1.1, 1.2. Fix: name some of these in "
@@ -116,7 +118,7 @@ def test_a_block_that_is_not_there_is_refused_with_those_that_are() -> None:
 def test_a_model_without_blocks_is_left_alone_and_not_trained() -> None:
     fit, model = Fits(), build("flat")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    outcome = depth.apply(model, CompressionPlan(), depth.Params(), workshop(fit=fit))
+    outcome = depth.apply(model, CompressionPlan(), depth.Params(), compression_context(fit=fit))
     assert outcome.notes == ("no block could be taken out",)
     assert fit.asked == []
     assert outcome.plan == CompressionPlan()
@@ -125,7 +127,7 @@ def test_a_model_without_blocks_is_left_alone_and_not_trained() -> None:
 
 def test_more_blocks_asked_than_there_are_takes_them_all() -> None:
     outcome = depth.apply(
-        chain(), CompressionPlan(), depth.Params(remove=9, recover_epochs=0), workshop()
+        chain(), CompressionPlan(), depth.Params(remove=9, recover_epochs=0), compression_context()
     )
     assert sorted(outcome.plan.replaced) == ["1.0", "1.1", "1.2"]
 

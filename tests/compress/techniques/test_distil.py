@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_nets import Fits, build, workshop
+from tiny_nets import Fits, build, compression_context
 from torch.nn import functional as F
 
 from fettle.compress.compression_plan import CompressionPlan, KeptChannels
@@ -57,7 +57,7 @@ def test_the_gradient_keeps_its_size_when_the_temperature_rises() -> None:
 def test_it_trains_once_and_leaves_the_plan_as_it_was() -> None:
     fit, plan = Fits(), CompressionPlan({"stem": KeptChannels(16, (0, 1), 1)})
     asked = distil.Params(epochs=7, learning_rate=1e-3, temperature=2.0, alpha=0.5)
-    outcome = distil.apply(build("mobile"), plan, asked, workshop(fit=fit))
+    outcome = distil.apply(build("mobile"), plan, asked, compression_context(fit=fit))
     assert fit.asked == [("distil", 7)]
     assert fit.settings == [(1e-3, 2.0, 0.5)]
     assert outcome.plan is plan

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_nets import Fits, answer, build, images, workshop
+from tiny_nets import Fits, answer, build, compression_context, images
 from torch import nn
 
 from fettle.compress import layer_costs
@@ -50,8 +50,8 @@ def test_no_matrix_of_that_rank_is_closer() -> None:
 
 def test_every_layer_left_whole_is_named_with_the_reason() -> None:
     asked = low_rank.Params(rank_fraction=0.25, macs_saved_min=20_000)
-    shop = workshop(protected={"classifier": "so"})
-    outcome = low_rank.apply(build("mobile"), CompressionPlan(), asked, shop)
+    context = compression_context(protected={"classifier": "so"})
+    outcome = low_rank.apply(build("mobile"), CompressionPlan(), asked, context)
     small = "a split saves 16,384 multiply-accumulates, an operator costs as much as 20,000"
     assert outcome.skipped == {
         "classifier": "so",
@@ -65,7 +65,9 @@ def test_every_layer_left_whole_is_named_with_the_reason() -> None:
 def test_a_split_that_saves_less_than_an_operator_costs_is_left() -> None:
     asked = low_rank.Params(rank_fraction=0.25, macs_ratio_min=1.1)
     fit = Fits()
-    outcome = low_rank.apply(build("mobile"), CompressionPlan(), asked, workshop(fit=fit))
+    outcome = low_rank.apply(
+        build("mobile"), CompressionPlan(), asked, compression_context(fit=fit)
+    )
     assert outcome.skipped["expand"] == (
         "a split saves 16,384 multiply-accumulates, an operator costs as much as 50,000"
     )
@@ -77,7 +79,7 @@ def test_a_split_that_saves_less_than_an_operator_costs_is_left() -> None:
 def test_the_split_layers_are_named_and_training_follows() -> None:
     fit, model = Fits(), build("plain")
     outcome = low_rank.apply(
-        model, CompressionPlan(), low_rank.Params(recover_epochs=2), workshop(fit=fit)
+        model, CompressionPlan(), low_rank.Params(recover_epochs=2), compression_context(fit=fit)
     )
     assert list(outcome.plan.replaced) == ["block1.1.0", "block2.0.0", "block2.1.0"]
     assert outcome.notes == tuple(

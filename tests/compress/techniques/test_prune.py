@@ -1,3 +1,5 @@
+"""Pruning: which channels go, how many, and that the plan rebuilds the same network."""
+
 from __future__ import annotations
 
 import copy
@@ -6,27 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_nets import NETS, SIDE, Fits, answer, build, images, workshop
+from pruning import options, widths
+from tiny_nets import NETS, Fits, answer, build, compression_context, images
 from torch import nn
 
 from fettle.compress import channel_groups, compression_plan
 from fettle.compress.compression_plan import CompressionPlan
 from fettle.compress.technique import GroupSensitivity, SensitivityReport
 from fettle.compress.techniques import prune
-from fettle.errors import ModelError
 
 IMPORTANCES = ("l1", "l2", "taylor", "bn_scale", "random")
-
-
-def options(**changes: object) -> prune.Params:
-    return prune.Params.model_validate({"recover_epochs": 0, "bn_reestimate": False, **changes})
-
-
-def widths(model: nn.Module) -> dict[str, int]:
-    found = {
-        name: compression_plan.channel_counts(module) for name, module in model.named_modules()
-    }
-    return {name: size[0] for name, size in found.items() if size is not None}
 
 
 def silence(model: nn.Module, plan: CompressionPlan) -> None:
@@ -50,7 +41,9 @@ def test_a_pruned_model_answers_like_the_full_one_with_those_channels_silent(
 ) -> None:
     full = build(name)
     pruned = copy.deepcopy(full)
-    outcome = prune.apply(pruned, CompressionPlan(), options(importance=importance), workshop())
+    outcome = prune.apply(
+        pruned, CompressionPlan(), options(importance=importance), compression_context()
+    )
     silence(full, outcome.plan)
     torch.testing.assert_close(
         answer(pruned, images()), answer(full, images()), atol=1e-4, rtol=1e-4
@@ -80,7 +73,7 @@ def test_a_width_is_rounded_to_the_multiple_and_never_below_one_nor_above_the_la
 def test_layers_narrower_than_one_multiple_are_left_whole() -> None:
     model = build("mobile")
     outcome = prune.apply(
-        model, CompressionPlan(), options(keep_fraction=0.1), workshop(multiple=32)
+        model, CompressionPlan(), options(keep_fraction=0.1), compression_context(multiple=32)
     )
     assert widths(model)["stem"] == 16
     assert widths(model)["expand"] == 32
@@ -95,10 +88,16 @@ def test_the_share_to_keep_falls_in_a_straight_line_and_ends_at_what_was_asked()
 def test_steps_end_at_the_same_widths_as_one_step() -> None:
     at_once, in_steps = build("mobile"), build("mobile")
     prune.apply(
-        at_once, CompressionPlan(), options(keep_fraction=0.25, steps=1), workshop(multiple=1)
+        at_once,
+        CompressionPlan(),
+        options(keep_fraction=0.25, steps=1),
+        compression_context(multiple=1),
     )
     prune.apply(
-        in_steps, CompressionPlan(), options(keep_fraction=0.25, steps=3), workshop(multiple=1)
+        in_steps,
+        CompressionPlan(),
+        options(keep_fraction=0.25, steps=3),
+        compression_context(multiple=1),
     )
     assert widths(at_once) == widths(in_steps)
     assert widths(at_once)["expand"] == 12
@@ -107,20 +106,20 @@ def test_steps_end_at_the_same_widths_as_one_step() -> None:
 def test_each_step_is_followed_by_a_recovery_with_a_name_of_its_own() -> None:
     fit = Fits()
     asked = prune.Params(steps=3, recover_epochs=4, learning_rate=1e-3, temperature=2, alpha=0.5)
-    prune.apply(build("plain"), CompressionPlan(), asked, workshop(fit=fit))
+    prune.apply(build("plain"), CompressionPlan(), asked, compression_context(fit=fit))
     assert fit.asked == [("step-1", 4), ("step-2", 4), ("step-3", 4)]
     assert fit.settings == [(1e-3, 2.0, 0.5)] * 3
 
 
 def test_no_recovery_epochs_means_no_training() -> None:
     fit = Fits()
-    prune.apply(build("plain"), CompressionPlan(), options(steps=2), workshop(fit=fit))
+    prune.apply(build("plain"), CompressionPlan(), options(steps=2), compression_context(fit=fit))
     assert fit.asked == []
 
 
 def test_a_depthwise_convolution_stays_depthwise_and_as_wide_as_its_neighbours() -> None:
     model = build("mobile")
-    prune.apply(model, CompressionPlan(), options(keep_fraction=0.5), workshop())
+    prune.apply(model, CompressionPlan(), options(keep_fraction=0.5), compression_context())
     depthwise = model.depthwise
     assert isinstance(depthwise, nn.Conv2d)
     assert depthwise.groups == depthwise.in_channels == depthwise.out_channels == 24
@@ -129,95 +128,11 @@ def test_a_depthwise_convolution_stays_depthwise_and_as_wide_as_its_neighbours()
 
 def test_layers_joined_by_an_addition_keep_the_same_channels() -> None:
     model = build("mobile")
-    plan = prune.apply(model, CompressionPlan(), options(keep_fraction=0.5), workshop()).plan
+    plan = prune.apply(
+        model, CompressionPlan(), options(keep_fraction=0.5), compression_context()
+    ).plan
     assert plan.layers["stem"].out == plan.layers["project"].out
     assert plan.layers["stem"].out == plan.layers["expand"].in_
-
-
-def test_a_protected_layer_keeps_its_channels_and_is_named_with_the_reason() -> None:
-    model = build("mobile")
-    before = widths(model)
-    outcome = prune.apply(
-        model, CompressionPlan(), options(), workshop(protected={"project": "the family says so"})
-    )
-    after = widths(model)
-    assert {n: after[n] for n in ("stem", "project")} == {n: before[n] for n in ("stem", "project")}
-    assert after["expand"] < before["expand"]
-    assert outcome.skipped["project"] == "the family says so"
-    assert outcome.skipped["stem"] == ("it shares its channels with 'project': the family says so")
-
-
-@pytest.mark.parametrize("name", sorted(NETS))
-def test_the_classifier_is_left_alone_even_when_nobody_protects_it(name: str) -> None:
-    model = build(name)
-    outcome = prune.apply(
-        model, CompressionPlan(), options(keep_fraction=0.1), workshop(multiple=1)
-    )
-    assert widths(model)["classifier"] == 3
-    assert outcome.skipped == {"classifier": "its channels are the model's outputs"}
-
-
-class Odd(nn.Module):
-    """Layers that cannot be cut, each in a chain of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.grouped = nn.Conv2d(1, 16, 3, padding=1)
-        self.inside = nn.Conv2d(16, 16, 3, padding=1, groups=4)
-        self.scaled = nn.Conv2d(16, 16, 1)
-        self.scale = nn.Parameter(torch.ones(1, 16, 1, 1))
-        self.normed = nn.Conv2d(16, 16, 1)
-        self.group_norm = nn.GroupNorm(4, 16)
-        self.twice = nn.Conv2d(16, 16, 1)
-        self.free = nn.Conv2d(16, 16, 1)
-        self.classifier = nn.Linear(16, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.inside(self.grouped(x))
-        x = self.scaled(x) * self.scale
-        x = self.group_norm(self.normed(x))
-        x = self.free(self.twice(self.twice(x)))
-        logits: torch.Tensor = self.classifier(x.mean((2, 3)))
-        return logits
-
-
-def test_layers_that_cannot_be_cut_are_skipped_by_name_with_the_reason() -> None:
-    torch.manual_seed(0)
-    model = Odd()
-    before = widths(model)
-    outcome = prune.apply(model, CompressionPlan(), options(), workshop())
-    after = widths(model)
-    assert [name for name in before if after[name] < before[name]] == ["free"]
-    assert outcome.skipped["grouped"] == (
-        "its channels meet 'inside' (Conv2d), which cannot be cut"
-    )
-    assert outcome.skipped["scaled"] == (
-        "its channels meet an operation that cannot be cut (PARAMETER)"
-    )
-    assert outcome.skipped["normed"] == (
-        "its channels meet 'group_norm' (GroupNorm), which cannot be cut"
-    )
-    assert outcome.skipped["twice"] == "it runs more than once"
-    assert answer(model, images()).shape == (12, 3)
-
-
-def test_layers_with_shared_weights_are_left_alone() -> None:
-    model = build("plain")
-    first, second = model.block1[1][0], model.block1[0][0]  # type: ignore[index] # a Sequential
-    assert isinstance(first, nn.Conv2d)
-    assert isinstance(second, nn.Conv2d)
-    twin = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-    twin.weight = first.weight
-    model.block1.insert(2, twin)  # type: ignore[operator] # a Sequential
-    outcome = prune.apply(model, CompressionPlan(), options(), workshop())
-    assert outcome.skipped["block1.2"] == "it shares its weights with another layer"
-
-
-def test_a_model_with_nothing_to_prune_says_so() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
-    outcome = prune.apply(model, CompressionPlan(), options(), workshop())
-    assert outcome.notes == ("no layer could be pruned; see the reasons under skipped",)
-    assert outcome.skipped == {"1": "its channels are the model's outputs"}
 
 
 @pytest.mark.parametrize("importance", IMPORTANCES)
@@ -226,7 +141,7 @@ def test_pruning_twice_gives_the_same_plan_and_the_same_weights(importance: str)
     for _ in range(2):
         model = build("mobile")
         asked = options(importance=importance, steps=2, bn_reestimate=True)
-        plan = prune.apply(model, CompressionPlan(), asked, workshop(seed=3)).plan
+        plan = prune.apply(model, CompressionPlan(), asked, compression_context(seed=3)).plan
         runs.append((plan, model.state_dict()))
     assert runs[0][0] == runs[1][0]
     assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
@@ -235,7 +150,10 @@ def test_pruning_twice_gives_the_same_plan_and_the_same_weights(importance: str)
 def test_random_importance_follows_the_seed() -> None:
     plans = [
         prune.apply(
-            build("plain"), CompressionPlan(), options(importance="random"), workshop(seed=s)
+            build("plain"),
+            CompressionPlan(),
+            options(importance="random"),
+            compression_context(seed=s),
         ).plan
         for s in (1, 2)
     ]
@@ -251,7 +169,7 @@ def test_the_channels_that_matter_stay(importance: str) -> None:
         model.first.weight[weak] *= 1e-3  # type: ignore[index, union-attr] # a parameter
         model.hidden.weight.view(32, 24, 16)[:, weak] *= 1e-3  # type: ignore[operator, union-attr]
     asked = options(importance=importance, keep_fraction=1 / 3)
-    plan = prune.apply(model, CompressionPlan(), asked, workshop()).plan
+    plan = prune.apply(model, CompressionPlan(), asked, compression_context()).plan
     assert plan.layers["first"].out == strong
 
 
@@ -260,15 +178,10 @@ def test_bn_scale_keeps_the_channels_with_the_largest_scale() -> None:
     norm = model.block1[0][1]  # type: ignore[index] # a Sequential
     with torch.no_grad():
         norm.weight[:] = torch.linspace(1.6, 0.1, 16)
-    plan = prune.apply(model, CompressionPlan(), options(importance="bn_scale"), workshop()).plan
+    plan = prune.apply(
+        model, CompressionPlan(), options(importance="bn_scale"), compression_context()
+    ).plan
     assert plan.layers["block1.0.0"].out == tuple(range(8))
-
-
-def test_bn_scale_skips_a_group_without_batchnorm() -> None:
-    outcome = prune.apply(
-        build("flat"), CompressionPlan(), options(importance="bn_scale"), workshop()
-    )
-    assert outcome.skipped["first"] == "importance 'bn_scale' finds nothing to read in its group"
 
 
 def test_equal_scores_keep_the_channels_with_the_lower_numbers() -> None:
@@ -276,7 +189,9 @@ def test_equal_scores_keep_the_channels_with_the_lower_numbers() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(0.5)
-    plan = prune.apply(model, CompressionPlan(), options(keep_fraction=1 / 3), workshop()).plan
+    plan = prune.apply(
+        model, CompressionPlan(), options(keep_fraction=1 / 3), compression_context()
+    ).plan
     assert plan.layers["first"].out == tuple(range(8))
 
 
@@ -306,64 +221,6 @@ def test_tracing_leaves_the_mode_of_the_model_alone() -> None:
     assert model.training
 
 
-class Fixed(nn.Module):
-    """Writes its channel count down in forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 16, 3, padding=1)
-        self.next = nn.Conv2d(16, 16, 1)
-        self.classifier = nn.Linear(16, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.next(self.conv(x).view(len(x), 16, SIDE, SIDE))
-        logits: torch.Tensor = self.classifier(x.mean((2, 3)))
-        return logits
-
-
-def test_a_model_that_does_not_run_after_a_cut_is_refused() -> None:
-    with pytest.raises(ModelError) as caught:
-        prune.apply(Fixed(), CompressionPlan(), options(), workshop())
-    assert str(caught.value) == (
-        "the model does not run after pruning: got shape '[1, 16, 8, 8]' is invalid for input of "
-        "size 512; a fixed channel count in its forward (a view, a shuffle) does not follow a cut. "
-        "Fix: take `prune` out of compress.recipe, or name those layers in the family's "
-        "protected()."
-    )
-
-
-class Detached(nn.Module):
-    """Leaves torch on the way, so that no channel can be followed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 16, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.conv(x).detach().numpy()).mean((2, 3))
-
-
-def test_a_layer_that_tracing_does_not_reach_is_named() -> None:
-    outcome = prune.apply(Detached(), CompressionPlan(), options(), workshop())
-    assert outcome.skipped == {"conv": "no channel of it was met when the model was traced"}
-    assert outcome.plan == CompressionPlan()
-
-
-class Broken(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        raise ValueError(f"only batches of 32, not {len(x)}")
-
-
-def test_a_model_that_cannot_be_traced_is_refused() -> None:
-    with pytest.raises(ModelError) as caught:
-        prune.apply(Broken(), CompressionPlan(), options(), workshop())
-    assert str(caught.value) == (
-        "the model cannot be traced for pruning: got ValueError: only batches of 32, not 1; "
-        "pruning follows each channel from layer to layer. Fix: take `prune` out of "
-        "compress.recipe, or simplify the model's forward."
-    )
-
-
 @settings(max_examples=12, deadline=None)
 @given(
     name=st.sampled_from(sorted(NETS)),
@@ -380,12 +237,12 @@ def test_a_plan_on_a_fresh_model_with_the_weights_gives_the_same_answers(
     asked = options(
         keep_fraction=keep, steps=steps, importance=importance, scope=scope, bn_reestimate=True
     )
-    outcome = prune.apply(model, CompressionPlan(), asked, workshop(multiple=multiple))
+    outcome = prune.apply(model, CompressionPlan(), asked, compression_context(multiple=multiple))
     fresh = build(name, seed=99)
     compression_plan.apply(fresh, CompressionPlan.from_json(outcome.plan.to_json()))
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(answer(fresh, images()), answer(model, images()))
-    again = prune.apply(fresh, outcome.plan, asked, workshop(multiple=multiple))
+    again = prune.apply(fresh, outcome.plan, asked, compression_context(multiple=multiple))
     third = build(name, seed=98)
     compression_plan.apply(third, again.plan)
     third.load_state_dict(fresh.state_dict())

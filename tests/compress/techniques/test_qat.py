@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tiny_nets import Fits, answer, build, images, workshop
+from tiny_nets import Fits, answer, build, compression_context, images
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,7 +75,7 @@ def test_int8_answers_stay_closer_after_training_under_rounding() -> None:
     train(model, 5, 0.001)
     x, y = task()
     trained = copy.deepcopy(model)
-    qat.apply(trained, CompressionPlan(), qat.Params(epochs=2), workshop(fit=Trains()))  # type: ignore[arg-type] # a Fit with fewer names
+    qat.apply(trained, CompressionPlan(), qat.Params(epochs=2), compression_context(fit=Trains()))  # type: ignore[arg-type] # a Fit with fewer names
     plain = copy.deepcopy(model)
     train(plain, 20, 5e-4)  # the same training without the rounding
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_int8_answers_stay_closer_after_training_under_rounding() -> None:
 def test_what_comes_out_is_an_ordinary_model_with_weights_on_the_int8_grid() -> None:
     model = build("mobile")
     names = set(model.state_dict())
-    qat.apply(model, CompressionPlan(), qat.Params(epochs=1), workshop(fit=Trains()))  # type: ignore[arg-type] # as above
+    qat.apply(model, CompressionPlan(), qat.Params(epochs=1), compression_context(fit=Trains()))  # type: ignore[arg-type] # as above
     assert set(model.state_dict()) == names
     assert {type(layer) for layer in qat._layers(model)} == {nn.Conv2d, nn.Linear}
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -116,7 +116,7 @@ def test_the_ranges_travel_with_the_state_so_that_a_kill_loses_none() -> None:
             self.keys = set(model.state_dict())
 
     fit = Looks()
-    qat.apply(build("plain"), CompressionPlan(), qat.Params(), workshop(fit=fit))
+    qat.apply(build("plain"), CompressionPlan(), qat.Params(), compression_context(fit=fit))
     assert {"classifier.qat_low", "classifier.qat_high"} <= fit.keys
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_nets import Fits, build, images, workshop
+from tiny_nets import Fits, build, compression_context, images
 from torch import nn
 from torch.nn import functional as F
 
@@ -45,7 +45,7 @@ def test_the_n_largest_of_every_m_stay_and_a_rest_stays_whole() -> None:
 def test_zeros_survive_training_with_momentum_and_decay() -> None:
     model = build("plain")
     asked = sparse.Params(share=0.8, recover_epochs=3)
-    sparse.apply(model, CompressionPlan(), asked, workshop(fit=Adam()))  # type: ignore[arg-type] # a Fit with fewer names
+    sparse.apply(model, CompressionPlan(), asked, compression_context(fit=Adam()))  # type: ignore[arg-type] # a Fit with fewer names
     total = sum(weight.numel() for weight in sparse._weights(model, {})[0].values())
     assert sum(zeros(model).values()) == round(total * 0.8)
 
@@ -53,7 +53,10 @@ def test_zeros_survive_training_with_momentum_and_decay() -> None:
 def test_a_threshold_is_a_share_of_the_layer_s_largest_weight() -> None:
     model = build("plain")
     sparse.apply(
-        model, CompressionPlan(), sparse.Params(threshold=0.5, recover_epochs=0), workshop()
+        model,
+        CompressionPlan(),
+        sparse.Params(threshold=0.5, recover_epochs=0),
+        compression_context(),
     )
     for weight in sparse._weights(model, {})[0].values():
         kept = weight.detach()[weight.detach() != 0].abs()
@@ -72,13 +75,15 @@ def test_l1_training_draws_weights_towards_zero_first() -> None:
 
     fit = Gradients()
     asked = sparse.Params(share=0.5, l1=0.3, l1_epochs=4, recover_epochs=0)
-    sparse.apply(build("plain"), CompressionPlan(), asked, workshop(fit=fit))
+    sparse.apply(build("plain"), CompressionPlan(), asked, compression_context(fit=fit))
     assert fit.asked == [("l1", 4)]
     assert fit.seen == pytest.approx(0, abs=1e-7)
 
 
 def test_the_note_says_that_only_the_compressed_file_shrinks() -> None:
-    outcome = sparse.apply(build("plain"), CompressionPlan(), sparse.Params(share=0.9), workshop())
+    outcome = sparse.apply(
+        build("plain"), CompressionPlan(), sparse.Params(share=0.9), compression_context()
+    )
     (note,) = outcome.notes
     found = re.fullmatch(
         r"14,731 of 16,368 weights are zero; deflated they take ([\d,]+) bytes where it were "
@@ -93,7 +98,10 @@ def test_the_note_says_that_only_the_compressed_file_shrinks() -> None:
 def test_a_protected_layer_keeps_all_its_weights_and_is_named() -> None:
     model = build("plain")
     outcome = sparse.apply(
-        model, CompressionPlan(), sparse.Params(share=0.9), workshop(protected={"classifier": "so"})
+        model,
+        CompressionPlan(),
+        sparse.Params(share=0.9),
+        compression_context(protected={"classifier": "so"}),
     )
     assert outcome.skipped == {"classifier": "so"}
     assert zeros(model)["classifier"] == 0

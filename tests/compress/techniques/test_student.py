@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_nets import Fits, answer, build, images, workshop
+from tiny_nets import Fits, answer, build, compression_context, images
 
 from fettle.compress import layer_costs
 from fettle.compress.compression_plan import Architecture, CompressionPlan, KeptChannels
@@ -16,7 +16,7 @@ def test_the_student_stands_in_the_model_s_place_and_the_old_plan_is_void() -> N
     fit, model = Fits(), build("plain")
     asked = student.Params(family="small_cnn", options=SMALL, epochs=7)
     old = CompressionPlan({"block1.0.0": KeptChannels(16, (0, 1), 1)})
-    outcome = student.apply(model, old, asked, workshop(fit=fit))
+    outcome = student.apply(model, old, asked, compression_context(fit=fit))
     assert outcome.plan == CompressionPlan(architecture=Architecture("small_cnn", SMALL))
     assert outcome.model is not None
     assert outcome.model is not model
@@ -31,14 +31,16 @@ def test_the_same_seed_draws_the_same_student_and_leaves_torch_s_own_draws_alone
     expected = torch.rand(1)
     torch.manual_seed(5)
     first, second = (
-        student.apply(build("plain", seed=5), CompressionPlan(), student.Params(), workshop()).model
+        student.apply(
+            build("plain", seed=5), CompressionPlan(), student.Params(), compression_context()
+        ).model
         for _ in range(2)
     )
     assert first is not None
     assert second is not None
     assert torch.equal(answer(first, images()), answer(second, images()))
     torch.manual_seed(5)
-    student.apply(torch.nn.Identity(), CompressionPlan(), student.Params(), workshop())
+    student.apply(torch.nn.Identity(), CompressionPlan(), student.Params(), compression_context())
     assert torch.equal(torch.rand(1), expected)
 
 

@@ -71,7 +71,7 @@ def refusal(toolchain: Toolchain) -> str:
     return str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.toolchain  # a real venv, and pip
 def test_one_is_made_from_its_lock_once_and_in_place_of_a_half_made(toolchain: Toolchain) -> None:
     said: list[str] = []
     place = toolchain_environment.folder(toolchain)
@@ -113,7 +113,7 @@ def test_one_whose_python_went_counts_as_none(toolchain: Toolchain) -> None:
     assert toolchain_environment.find(toolchain) is None
 
 
-@pytest.mark.slow
+@pytest.mark.toolchain  # a real venv, and pip
 def test_what_pip_refuses_is_told_in_its_own_last_lines_and_leaves_nothing(
     toolchain: Toolchain,
 ) -> None:

@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rehearsed import Theatre
+from rehearsed import RolloutHarness
 
 from fettle.release import signing
 from fettle.serving import api_key_file
 
 
 @pytest.fixture
-def theatre(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Theatre]:
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RolloutHarness]:
     monkeypatch.setenv(api_key_file.KEY, "k")
     monkeypatch.setenv(signing.KEY_FILE, str(tmp_path / "key" / "signing.pem"))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
-    made = Theatre(tmp_path)
+    made = RolloutHarness(tmp_path)
     yield made
     made.close()

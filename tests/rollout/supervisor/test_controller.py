@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from rehearsed import PLAN, Theatre, Users, wait_for
+from rehearsed import PLAN, RolloutHarness, Users, wait_for
 
 from fettle.errors import BusyError, TamperedError, UserError
 from fettle.rollout.promotion import decision_journal
@@ -18,15 +18,15 @@ from fettle.rollout.supervisor import state_layout as places
 UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
 
 
-def test_an_equal_challenger_is_promoted_and_no_user_request_fails(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    with Users(theatre.serving.port, count=8) as users:
-        controller.obey(theatre.order(challenger))
-        status = theatre.tick_until("promoted")
+def test_an_equal_challenger_is_promoted_and_no_user_request_fails(harness: RolloutHarness) -> None:
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    with Users(harness.serving.port, count=8) as users:
+        controller.obey(harness.order(challenger))
+        status = harness.tick_until("promoted")
     assert set(users.statuses) == {200}
     assert (status["champion"], status["challenger"]) == (champion.release, challenger.release)
-    folder = theatre.place.rollout(status["rollout"])
+    folder = harness.place.rollout(status["rollout"])
     wanted = json.loads((folder / "aliases.json").read_text())
     assert wanted["aliases"] == {
         "champion": challenger.release,
@@ -38,29 +38,29 @@ def test_an_equal_challenger_is_promoted_and_no_user_request_fails(theatre: Thea
 
 
 def test_a_promoted_release_serves_on_when_the_old_one_and_the_kill_switch_strike(
-    theatre: Theatre,
+    harness: RolloutHarness,
 ) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    theatre.start(champion)
-    with Users(theatre.serving.port) as users:
-        theatre.promote(challenger)  # their connections are still those of the old routes
-        nginx_process.engage_kill_switch(theatre.place.router)
-        theatre.fail(champion).touch()
+    champion, challenger = harness.release(1), harness.release(2)
+    harness.start(champion)
+    with Users(harness.serving.port) as users:
+        harness.promote(challenger)  # their connections are still those of the old routes
+        nginx_process.engage_kill_switch(harness.place.router)
+        harness.fail(champion).touch()
         before = users.statuses[200]
-        theatre.tick_while(lambda: users.statuses[200] < before + 50)
+        harness.tick_while(lambda: users.statuses[200] < before + 50)
     assert set(users.statuses) == {200}
 
 
 def test_a_challenger_that_begins_to_fail_is_rolled_back_and_no_user_sees_an_error(
-    theatre: Theatre,
+    harness: RolloutHarness,
 ) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    with Users(theatre.serving.port) as users:
-        controller.obey(theatre.order(challenger, errors_margin=0.01))
-        theatre.tick_until("step")
-        theatre.fail(challenger).touch()
-        status = theatre.tick_until("rolled_back")
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    with Users(harness.serving.port) as users:
+        controller.obey(harness.order(challenger, errors_margin=0.01))
+        harness.tick_until("step")
+        harness.fail(challenger).touch()
+        status = harness.tick_until("rolled_back")
         rolled_back_s = time.time()
     assert set(users.statuses) == {200}
     assert status["weight_percent"] == 0
@@ -68,20 +68,22 @@ def test_a_challenger_that_begins_to_fail_is_rolled_back_and_no_user_sees_an_err
     assert failed["name"] == "errors"
     assert failed["evidence"] >= failed["threshold"]
     assert failed["challenger"]["events"] > failed["champion"]["events"] == 0
-    drawn = [line["time"] for line in theatre.attempts() if line["arm"] == "challenger"]
+    drawn = [line["time"] for line in harness.attempts() if line["arm"] == "challenger"]
     assert max(drawn) <= rolled_back_s
 
 
-def test_the_kill_switch_waits_for_the_journal_and_for_nothing_else(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, **UNDECIDED))
-    status = theatre.tick_until("step")
-    folder = theatre.place.rollout(status["rollout"])
-    switch = theatre.place.router / f"stop-{status['rollout']}"
+def test_the_kill_switch_waits_for_the_journal_and_for_nothing_else(
+    harness: RolloutHarness,
+) -> None:
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    controller.obey(harness.order(challenger, **UNDECIDED))
+    status = harness.tick_until("step")
+    folder = harness.place.rollout(status["rollout"])
+    switch = harness.place.router / f"stop-{status['rollout']}"
     assert not switch.exists()
     controller.kill(champion.release)  # it cannot be started again, nor the journal be sealed
-    log = theatre.place.arms / champion.release / "server.log"
+    log = harness.place.arms / champion.release / "server.log"
     log.unlink()
     for path in (log, folder / "journal.tip.new"):
         path.mkdir()
@@ -92,63 +94,63 @@ def test_the_kill_switch_waits_for_the_journal_and_for_nothing_else(theatre: The
     (folder / "journal.tip.new").rmdir()
 
 
-def test_a_controller_that_hung_takes_the_kill_switch_back(theatre: Theatre) -> None:
-    controller = theatre.start(theatre.release(1))
-    controller.obey(theatre.order(theatre.release(2), **UNDECIDED))
-    rollout = theatre.tick_until("step")["rollout"]
-    nginx_process.engage_kill_switch(theatre.place.router)  # as the watchdog does
-    switch = theatre.place.router / f"stop-{rollout}"
+def test_a_controller_that_hung_takes_the_kill_switch_back(harness: RolloutHarness) -> None:
+    controller = harness.start(harness.release(1))
+    controller.obey(harness.order(harness.release(2), **UNDECIDED))
+    rollout = harness.tick_until("step")["rollout"]
+    nginx_process.engage_kill_switch(harness.place.router)  # as the watchdog does
+    switch = harness.place.router / f"stop-{rollout}"
     assert switch.exists()
-    os.utime(theatre.place.lease, (0, 0))
+    os.utime(harness.place.lease, (0, 0))
     controller.tick()
     assert not switch.exists()
 
 
-def test_a_challenger_that_names_other_classes_meets_no_user(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2, answer="0")
-    controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, alpha_rollback=0.01))
-    status = theatre.tick_until("rolled_back")
+def test_a_challenger_that_names_other_classes_meets_no_user(harness: RolloutHarness) -> None:
+    champion, challenger = harness.release(1), harness.release(2, answer="0")
+    controller = harness.start(champion)
+    controller.obey(harness.order(challenger, alpha_rollback=0.01))
+    status = harness.tick_until("rolled_back")
     assert "a gate failed at shadow" in status["reason"]
     assert controller.challenger_requests() == 0
 
 
 def test_a_kill_between_the_journal_and_the_names_leaves_the_names_to_the_next_start(
-    theatre: Theatre,
+    harness: RolloutHarness,
 ) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, **UNDECIDED))
-    names = theatre.place.rollout(theatre.tick_until("shadow", "step")["rollout"]) / "aliases.json"
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    controller.obey(harness.order(challenger, **UNDECIDED))
+    names = harness.place.rollout(harness.tick_until("shadow", "step")["rollout"]) / "aliases.json"
     names.rename(names.with_suffix(".done"))  # MLflow was told who the challenger is
     names.mkdir()  # and what is decided now cannot be written
     with pytest.raises(IsADirectoryError):
         controller.obey({"verb": "abort"})
     names.rmdir()
     controller.close()
-    theatre.start(None).close()
+    harness.start(None).close()
     wanted = json.loads(names.read_text())
     assert wanted["over"] == challenger.release
     assert wanted["tags"][challenger.release]["canary"] == "aborted"
     names.rename(names.with_suffix(".done"))
-    theatre.start(None)
+    harness.start(None)
     assert not names.exists()  # told once
 
 
-def test_a_controller_that_is_killed_goes_on_from_its_journal(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, **UNDECIDED))
-    with Users(theatre.serving.port) as users:
-        before = theatre.tick_until("step")
+def test_a_controller_that_is_killed_goes_on_from_its_journal(harness: RolloutHarness) -> None:
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    controller.obey(harness.order(challenger, **UNDECIDED))
+    with Users(harness.serving.port) as users:
+        before = harness.tick_until("step")
         controller.close()  # what a kill leaves: its sockets are closed, nothing else is done
-        again = theatre.start(None)
+        again = harness.start(None)
         after = again.status()
         assert (after["state"], after["weight_percent"]) == ("step", before["weight_percent"])
         again.obey({"verb": "promote"})
-        status = theatre.tick_until("promoted")
+        status = harness.tick_until("promoted")
     assert set(users.statuses) == {200}
-    path = theatre.place.rollout(status["rollout"]) / "journal.jsonl"
+    path = harness.place.rollout(status["rollout"]) / "journal.jsonl"
     seen = [
         row[1]
         for line in path.read_text().splitlines()[1:]
@@ -159,151 +161,153 @@ def test_a_controller_that_is_killed_goes_on_from_its_journal(theatre: Theatre) 
 
 
 def test_the_first_release_is_its_own_fallback_and_goes_live_after_its_bake(
-    theatre: Theatre,
+    harness: RolloutHarness,
 ) -> None:
-    only = theatre.release(1)
-    controller = theatre.start(None)
-    controller.obey(theatre.order(only))
-    with Users(theatre.serving.port) as users:
-        status = theatre.tick_until("promoted")
+    only = harness.release(1)
+    controller = harness.start(None)
+    controller.obey(harness.order(only))
+    with Users(harness.serving.port) as users:
+        status = harness.tick_until("promoted")
     assert status["champion"] is None
     assert users.statuses[200] > 20
 
 
-def test_a_late_label_is_joined_over_the_public_address(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, **UNDECIDED))
-    with Users(theatre.serving.port, count=1) as users:
-        theatre.tick_until("step")
-        theatre.tick_while(lambda: not users.last_id)
+def test_a_late_label_is_joined_over_the_public_address(harness: RolloutHarness) -> None:
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    controller.obey(harness.order(challenger, **UNDECIDED))
+    with Users(harness.serving.port, count=1) as users:
+        harness.tick_until("step")
+        harness.tick_while(lambda: not users.last_id)
     for _ in range(5):
         controller.tick()
-    answer = theatre.feedback([{"request_id": users.last_id, "labels": ["3", "1"]}])
+    answer = harness.feedback([{"request_id": users.last_id, "labels": ["3", "1"]}])
     assert answer == (200, {"accepted": 1, "unknown": 0, "repeated": 0})
 
 
 def test_late_labels_after_the_promotion_take_it_back_and_make_a_new_release_once(
-    theatre: Theatre,
+    harness: RolloutHarness,
 ) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, **UNDECIDED, on_drift="rerun"))
-    with Users(theatre.serving.port) as users:
-        theatre.tick_until("step")
-        theatre.tick_while(lambda: controller.challenger_requests() < 60)
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    controller.obey(harness.order(challenger, **UNDECIDED, on_drift="rerun"))
+    with Users(harness.serving.port) as users:
+        harness.tick_until("step")
+        harness.tick_while(lambda: controller.challenger_requests() < 60)
         controller.obey({"verb": "promote"})
-        theatre.tick_until("promoted")
+        harness.tick_until("promoted")
         right = {"champion": ["3", "1"], "challenger": ["3", "0"]}  # both answered 3 and 1
         given = [
             {"request_id": line["id"], "labels": right[line["arm"]]}
-            for line in theatre.attempts()
+            for line in harness.attempts()
             if line["weight"] == 50
         ]
-        assert theatre.feedback(given)[0] == 200
-        status = theatre.tick_until("rolled_back")
-        wait_for(theatre.again.exists)
+        assert harness.feedback(given)[0] == 200
+        status = harness.tick_until("rolled_back")
+        wait_for(harness.again.exists)
     assert set(users.statuses) == {200}
     assert status["reason"] == "a gate failed after promotion; the release flow runs again"
     controller.close()
-    note = theatre.place.rollout(status["rollout"]) / "rerun.json"
-    again = theatre.start(None)
-    assert theatre.again.read_text() == "again\n"
+    note = harness.place.rollout(status["rollout"]) / "rerun.json"
+    again = harness.start(None)
+    assert harness.again.read_text() == "again\n"
     again.close()
     note.unlink()  # as if killed between the journal and the deed
-    theatre.start(None)
-    wait_for(lambda: theatre.again.read_text() == "again\nagain\n")
+    harness.start(None)
+    wait_for(lambda: harness.again.read_text() == "again\nagain\n")
 
 
-def test_orders_are_obeyed_and_answered_in_turn(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    controller.obey(theatre.order(challenger, shadow_requests=10_000))
+def test_orders_are_obeyed_and_answered_in_turn(harness: RolloutHarness) -> None:
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    controller.obey(harness.order(challenger, shadow_requests=10_000))
     names = [
-        places.submit_order(theatre.place, {"verb": verb}) for verb in ("pause", "undo", "abort")
+        places.submit_order(harness.place, {"verb": verb}) for verb in ("pause", "undo", "abort")
     ]
     controller.tick()
-    answers = [places.await_answer(theatre.place, name, timeout_s=1) for name in names]
+    answers = [places.await_answer(harness.place, name, timeout_s=1) for name in names]
     assert answers == [
         {"state": "paused", "reason": "paused by order"},
         {"state": "paused", "reason": "undo does not fit a rollout that is paused"},
         {"state": "aborted", "reason": "aborted by order"},
     ]
-    assert list(theatre.place.inbox.glob("*.json")) == []
+    assert list(harness.place.inbox.glob("*.json")) == []
 
 
 def test_an_undo_brings_the_old_release_back_even_when_its_server_is_gone(
-    theatre: Theatre,
+    harness: RolloutHarness,
 ) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2, answer="1")
-    controller = theatre.start(champion)
-    with Users(theatre.serving.port) as users:
-        theatre.promote(challenger)
+    champion, challenger = harness.release(1), harness.release(2, answer="1")
+    controller = harness.start(champion)
+    with Users(harness.serving.port) as users:
+        harness.promote(challenger)
         controller.kill(champion.release)
         controller.obey({"verb": "undo"})
-        status = theatre.tick_until("rolled_back")
+        status = harness.tick_until("rolled_back")
         before = users.statuses[200]
-        theatre.tick_while(lambda: users.statuses[200] < before + 20)
+        harness.tick_while(lambda: users.statuses[200] < before + 20)
     assert set(users.statuses) == {200}
     assert status["reason"] == "undone by order"
 
 
-def test_a_second_rollout_waits_for_the_first(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    rollout = controller.obey(theatre.order(challenger))["rollout"]
+def test_a_second_rollout_waits_for_the_first(harness: RolloutHarness) -> None:
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    rollout = controller.obey(harness.order(challenger))["rollout"]
     with pytest.raises(BusyError) as caught:
-        controller.obey(theatre.order(theatre.release(3)))
+        controller.obey(harness.order(harness.release(3)))
     assert str(caught.value) == (
         f"a rollout is under way already: got {rollout}, pending; one rollout at a time. "
         "Fix: wait for it, or `fettle canary abort`."
     )
 
 
-def test_after_a_promotion_the_next_challenger_meets_the_promoted_one(theatre: Theatre) -> None:
-    first, second, third = (theatre.release(number) for number in (1, 2, 3))
-    theatre.start(first)
-    with Users(theatre.serving.port) as users:
-        theatre.promote(second)
+def test_after_a_promotion_the_next_challenger_meets_the_promoted_one(
+    harness: RolloutHarness,
+) -> None:
+    first, second, third = (harness.release(number) for number in (1, 2, 3))
+    harness.start(first)
+    with Users(harness.serving.port) as users:
+        harness.promote(second)
         time.sleep(1.0)  # rollouts are named by the second
-        status = theatre.promote(third)
+        status = harness.promote(third)
     assert set(users.statuses) == {200}
     assert (status["champion"], status["challenger"]) == (second.release, third.release)
 
 
-def test_the_champion_is_no_challenger(theatre: Theatre) -> None:
-    champion = theatre.release(1)
-    controller = theatre.start(champion)
+def test_the_champion_is_no_challenger(harness: RolloutHarness) -> None:
+    champion = harness.release(1)
+    controller = harness.start(champion)
     with pytest.raises(UserError) as caught:
-        controller.obey(theatre.order(champion))
+        controller.obey(harness.order(champion))
     assert str(caught.value) == (
         f"the challenger is the champion: got {champion.release}; a rollout compares two "
         "releases. Fix: make another release with `fettle run`, or name one with --release."
     )
 
 
-def test_a_release_that_was_changed_is_refused_before_it_starts(theatre: Theatre) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    controller = theatre.start(champion)
-    gate = theatre.project.releases / challenger.release / "gate.json"
+def test_a_release_that_was_changed_is_refused_before_it_starts(harness: RolloutHarness) -> None:
+    champion, challenger = harness.release(1), harness.release(2)
+    controller = harness.start(champion)
+    gate = harness.project.releases / challenger.release / "gate.json"
     gate.write_text(gate.read_text().replace("true", "True"))
     with pytest.raises(TamperedError) as caught:
-        controller.obey(theatre.order(challenger))
+        controller.obey(harness.order(challenger))
     assert str(caught.value).startswith(
         f"the release {challenger.release} was changed after it was published: got digest "
     )
     assert controller.status() == {}
 
 
-def test_a_release_whose_offline_gate_failed_meets_nobody(theatre: Theatre) -> None:
-    controller = theatre.start(theatre.release(1))
-    controller.obey(theatre.order(theatre.release(2, passed=False)))
-    status = theatre.tick_until("aborted")
+def test_a_release_whose_offline_gate_failed_meets_nobody(harness: RolloutHarness) -> None:
+    controller = harness.start(harness.release(1))
+    controller.obey(harness.order(harness.release(2, passed=False)))
+    status = harness.tick_until("aborted")
     assert status["reason"] == "the offline gate says FAIL"
 
 
-def test_a_plan_is_pinned_when_the_rollout_begins(theatre: Theatre) -> None:
-    controller = theatre.start(theatre.release(1))
-    rollout = controller.obey(theatre.order(theatre.release(2)))["rollout"]
-    first = (theatre.place.rollout(rollout) / "journal.jsonl").read_text().splitlines()[0]
+def test_a_plan_is_pinned_when_the_rollout_begins(harness: RolloutHarness) -> None:
+    controller = harness.start(harness.release(1))
+    rollout = controller.obey(harness.order(harness.release(2)))["rollout"]
+    first = (harness.place.rollout(rollout) / "journal.jsonl").read_text().splitlines()[0]
     assert json.loads(first)["begin"]["plan"]["errors_margin"] == PLAN["errors_margin"]

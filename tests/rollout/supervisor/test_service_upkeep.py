@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rehearsed import Theatre, Users, wait_for
+from rehearsed import RolloutHarness, Users, wait_for
 
 from fettle.adapters import bento_store
 from fettle.errors import TamperedError
@@ -30,16 +30,16 @@ def tamper(release: PinnedRelease) -> None:
         out.write("# one more line\n")
 
 
-def answers(theatre: Theatre) -> bool:
-    with Users(theatre.serving.port, count=1) as users:
+def answers(harness: RolloutHarness) -> bool:
+    with Users(harness.serving.port, count=1) as users:
         deadline = time.monotonic() + 5
         while not users.statuses[200] and time.monotonic() < deadline:
             time.sleep(0.02)
     return users.statuses[200] > 0
 
 
-def workers(theatre: Theatre) -> tuple[int, list[psutil.Process]]:
-    pid = nginx_process.running(theatre.place.router)
+def workers(harness: RolloutHarness) -> tuple[int, list[psutil.Process]]:
+    pid = nginx_process.running(harness.place.router)
     assert pid is not None
     return pid, psutil.Process(pid).children()
 
@@ -51,122 +51,124 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def gone(theatre: Theatre) -> bool:
-    return nginx_process.running(theatre.place.router) is None
+def gone(harness: RolloutHarness) -> bool:
+    return nginx_process.running(harness.place.router) is None
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["with its worker", "alone"])
-def test_a_router_whose_master_is_killed_is_started_again(theatre: Theatre, whole: bool) -> None:
-    controller = theatre.start(theatre.release(1))
-    assert answers(theatre)
-    pid, below = workers(theatre)
+def test_a_router_whose_master_is_killed_is_started_again(
+    harness: RolloutHarness, whole: bool
+) -> None:
+    controller = harness.start(harness.release(1))
+    assert answers(harness)
+    pid, below = workers(harness)
     os.kill(pid, signal.SIGKILL)
     for worker in below if whole else []:
         worker.kill()
-    wait_for(lambda: gone(theatre))
+    wait_for(lambda: gone(harness))
     deadline = time.monotonic() + 15
-    while gone(theatre) and time.monotonic() < deadline:
+    while gone(harness) and time.monotonic() < deadline:
         controller.tick()
         time.sleep(0.05)
-    assert answers(theatre)
-    assert workers(theatre)[0] != pid
+    assert answers(harness)
+    assert workers(harness)[0] != pid
     assert not any(lives(worker) for worker in below)
-    assert theatre.place.problems() == {}
+    assert harness.place.problems() == {}
 
 
-def test_a_router_whose_worker_is_killed_answers_on(theatre: Theatre) -> None:
-    theatre.start(theatre.release(1))
-    for worker in workers(theatre)[1]:
+def test_a_router_whose_worker_is_killed_answers_on(harness: RolloutHarness) -> None:
+    harness.start(harness.release(1))
+    for worker in workers(harness)[1]:
         worker.kill()
-    assert answers(theatre)
+    assert answers(harness)
 
 
-def test_an_end_leaves_no_orphan_on_the_port(theatre: Theatre) -> None:
-    theatre.start(theatre.release(1))
-    pid, below = workers(theatre)
+def test_an_end_leaves_no_orphan_on_the_port(harness: RolloutHarness) -> None:
+    harness.start(harness.release(1))
+    pid, below = workers(harness)
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: gone(theatre))
-    assert [one.pid for one in nginx_process.orphans(theatre.place.router)] == [
+    wait_for(lambda: gone(harness))
+    assert [one.pid for one in nginx_process.orphans(harness.place.router)] == [
         one.pid for one in below
     ]
-    assert nginx_process.orphans(theatre.place.folder / "another") == []
-    nginx_process.terminate(theatre.place.router)
+    assert nginx_process.orphans(harness.place.folder / "another") == []
+    nginx_process.terminate(harness.place.router)
     assert not any(lives(worker) for worker in below)
-    bento_store.check_port("127.0.0.1", theatre.serving.port)
+    bento_store.check_port("127.0.0.1", harness.serving.port)
 
 
-def test_a_router_that_cannot_be_started_is_said_and_ends_nothing(theatre: Theatre) -> None:
-    controller = theatre.start(theatre.release(1))
-    nginx_process.terminate(theatre.place.router, timeout_s=1)
-    with socket.create_server(("127.0.0.1", theatre.serving.port)):
+def test_a_router_that_cannot_be_started_is_said_and_ends_nothing(harness: RolloutHarness) -> None:
+    controller = harness.start(harness.release(1))
+    nginx_process.terminate(harness.place.router, timeout_s=1)
+    with socket.create_server(("127.0.0.1", harness.serving.port)):
         controller.tick()
-    assert theatre.place.problems()["router"].startswith("the router cannot listen on 127.0.0.1 ")
+    assert harness.place.problems()["router"].startswith("the router cannot listen on 127.0.0.1 ")
 
 
-def test_a_champion_that_was_tampered_with_is_not_started_again(theatre: Theatre) -> None:
-    champion = theatre.release(1)
-    controller = theatre.start(champion)
-    assert answers(theatre)
+def test_a_champion_that_was_tampered_with_is_not_started_again(harness: RolloutHarness) -> None:
+    champion = harness.release(1)
+    controller = harness.start(champion)
+    assert answers(harness)
     tamper(champion)
     controller.kill(champion.release)
-    began = (theatre.place.arms / champion.release / "server.json").read_text()
+    began = (harness.place.arms / champion.release / "server.json").read_text()
     for _ in range(12):
         controller.tick()
         time.sleep(0.1)
-    assert (theatre.place.arms / champion.release / "server.json").read_text() == began
-    said = theatre.place.problems()[f"release {champion.release}"]
+    assert (harness.place.arms / champion.release / "server.json").read_text() == began
+    said = harness.place.problems()[f"release {champion.release}"]
     assert said.startswith(
         f"{bento_store.bento_folder(champion.tag)} is not what was signed: got changed"
     )
 
 
-def test_at_the_start_of_a_controller_the_bytes_are_verified_too(theatre: Theatre) -> None:
-    champion = theatre.release(1)
-    theatre.start(champion).close()
-    theatre.stop_arm(champion)
+def test_at_the_start_of_a_controller_the_bytes_are_verified_too(harness: RolloutHarness) -> None:
+    champion = harness.release(1)
+    harness.start(champion).close()
+    harness.stop_arm(champion)
     tamper(champion)
-    controller = theatre.start(None)
+    controller = harness.start(None)
     controller.tick()
-    assert f"release {champion.release}" in theatre.place.problems()
-    assert theatre.arm(champion) is None
+    assert f"release {champion.release}" in harness.place.problems()
+    assert harness.arm(champion) is None
 
 
 def test_after_a_promotion_the_old_release_serves_where_the_new_was_tampered_with(
-    theatre: Theatre,
+    harness: RolloutHarness,
 ) -> None:
-    champion, challenger = theatre.release(1), theatre.release(2)
-    theatre.start(champion)
-    with Users(theatre.serving.port):
-        theatre.promote(challenger)
-    assert theatre.controller is not None
-    theatre.controller.close()
+    champion, challenger = harness.release(1), harness.release(2)
+    harness.start(champion)
+    with Users(harness.serving.port):
+        harness.promote(challenger)
+    assert harness.controller is not None
+    harness.controller.close()
     for release in (champion, challenger):
-        theatre.stop_arm(release)
+        harness.stop_arm(release)
     tamper(challenger)
-    theatre.start(None).tick()
-    assert theatre.arm(challenger) is None
-    assert answers(theatre)
+    harness.start(None).tick()
+    assert harness.arm(challenger) is None
+    assert answers(harness)
 
 
-def test_a_challenger_whose_bento_was_changed_begins_nothing(theatre: Theatre) -> None:
-    controller = theatre.start(theatre.release(1))
-    challenger = theatre.release(2)
+def test_a_challenger_whose_bento_was_changed_begins_nothing(harness: RolloutHarness) -> None:
+    controller = harness.start(harness.release(1))
+    challenger = harness.release(2)
     tamper(challenger)
     with pytest.raises(TamperedError, match="is not what was signed"):
-        controller.obey(theatre.order(challenger))
-    assert theatre.arm(challenger) is None
-    assert theatre.place.rollouts() == []
+        controller.obey(harness.order(challenger))
+    assert harness.arm(challenger) is None
+    assert harness.place.rollouts() == []
 
 
-def test_a_challenger_that_was_changed_meets_no_user_after_a_pause(theatre: Theatre) -> None:
-    controller = theatre.start(theatre.release(1))
-    challenger = theatre.release(2)
-    controller.obey(theatre.order(challenger, **UNDECIDED))
-    theatre.tick_until("step")
+def test_a_challenger_that_was_changed_meets_no_user_after_a_pause(harness: RolloutHarness) -> None:
+    controller = harness.start(harness.release(1))
+    challenger = harness.release(2)
+    controller.obey(harness.order(challenger, **UNDECIDED))
+    harness.tick_until("step")
     controller.obey({"verb": "pause"})
     controller.kill(challenger.release)
     tamper(challenger)
     with pytest.raises(TamperedError):
         controller.obey({"verb": "resume"})
     assert controller.status()["state"] == "paused"
-    assert theatre.arm(challenger) is None
+    assert harness.arm(challenger) is None

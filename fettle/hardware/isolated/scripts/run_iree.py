@@ -11,7 +11,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
 
 OPSET = 20
 SHAPE = "shape.json"  # beside the entry: a compiled module does not tell its input's shape
@@ -28,7 +34,7 @@ def toolkit() -> None:
     import iree.runtime  # noqa: F401  its memory counts as the toolchain's
 
 
-def compile(model: str, out: str, entry: str) -> dict[str, Any]:  # Any: JSON
+def compile(model: str, out: str, entry: str) -> dict[str, str]:
     """Write `entry` and shape.json of an ONNX to `out`."""
     import onnx
 
@@ -62,9 +68,10 @@ class Model:
         self._function = self._context.modules[module.name][names[0]]
         self.shape = json.loads(Path(entry).with_name(SHAPE).read_text())["shape"]
 
-    def __call__(self, batch: Any) -> Any:  # Any: float32 arrays
+    def __call__(self, batch: Floats) -> Floats:
         """Run a batch; the logits are copied to the host."""
-        return self._function(batch).to_host()
+        logits: Floats = self._function(batch).to_host()
+        return logits
 
 
 def open(entry: str, threads: int) -> Model:

@@ -1,0 +1,54 @@
+"""Verdict facts: whether the file holds every bound on test; verdict.json and confusion.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from fettle.facts.typed_document import Measured, TypedDocument
+from fettle.measure import Measure
+
+VERDICT = "verdict.json"
+
+
+class BudgetStatus(TypedDocument):
+    """How the budget stands: the one-sided bound of the drop, and the images that would decide."""
+
+    status: Literal["met", "exceeded", "undecided"]
+    bound: float
+    n_needed: int | None
+
+
+class VerdictFacts(TypedDocument):
+    """Facts of `stages/verdict.py`: every check as a sentence, those that failed again."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    failed: tuple[str, ...]
+    target: str
+    metric: str  # the budget's
+    budget: BudgetStatus
+    split: str
+    classes: tuple[str, ...]
+    n: int
+
+
+class VerdictDocument(VerdictFacts):
+    """verdict.json: the facts with their Measures, for a person or a script."""
+
+    measures: Mapping[str, Measured]
+
+    @classmethod
+    def of(cls, facts: VerdictFacts, measures: Mapping[str, Measure]) -> VerdictDocument:
+        """Put the two together."""
+        return cls.model_validate({**dict(facts), "measures": measures})
+
+
+class ConfusionDocument(TypedDocument):
+    """confusion.json: counts by [true class, answer] of the shipped file and of the float model."""
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    float_: tuple[tuple[int, ...], ...] = Field(alias="float")
