@@ -24,7 +24,7 @@ class TrafficRow(TypedDict):
     requests_per_s: float
     errors: float
     latency_spread: float
-    design_effect: float
+    cluster_requests: float
 
 
 class LearntRow(TypedDict):
@@ -44,6 +44,8 @@ class ForecastDocument(TypedDict):
     eta_s: float | None
     at_stake_percent: float
     until_dead: dict[str, int]
+    accuracy_margin: float
+    disagreement_limit: float
     refusals: list[str]
     advice: list[str]
     traffic: LearntRow

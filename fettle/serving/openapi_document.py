@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fettle.preprocessing import FORMATS
 from fettle.serving.image_request import IMAGES_MAX, SHAPE
 
-Json = dict[str, Any]  # Any: an OpenAPI document is free-form JSON
+Json = dict[str, object]
 
 ERRORS = {
     400: "The body is no image, or an array of a wrong shape or range; the text says why.",
@@ -27,20 +25,21 @@ SCHEMES = {
 }
 BINARY = {"type": "string", "format": "binary"}
 REASON = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+LABEL_AND_PROBABILITY: Json = {
+    "label": {"type": "string"},
+    "probability": {"type": "number", "minimum": 0, "maximum": 1},
+}
 RANKED: Json = {
     "type": "object",
     "required": ["label", "probability"],
-    "properties": {
-        "label": {"type": "string"},
-        "probability": {"type": "number", "minimum": 0, "maximum": 1},
-    },
+    "properties": LABEL_AND_PROBABILITY,
 }
 PREDICTION: Json = {
     "type": "object",
     "description": "The likeliest class of one image, and the best few in order.",
     "required": ["label", "probability", "top"],
     "properties": {
-        **RANKED["properties"],
+        **LABEL_AND_PROBABILITY,
         "top": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Ranked"}},
     },
 }

@@ -16,7 +16,7 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,29 @@ class Runs(Protocol):
     def run(self, batch: Floats) -> Floats: ...
 
 
+class ReleaseRuntime(TypedDict):
+    """What runs the model: a file in fettle/hardware/runtimes, and the file it opens."""
+
+    name: str
+    entry: str
+
+
+class ReleaseOutput(TypedDict):
+    """What the model answers with: "logits" or "probabilities"."""
+
+    kind: str
+
+
+class ReleaseFacts(TypedDict):
+    """What of release.json the server reads; it has more."""
+
+    schema: str
+    name: str
+    runtime: ReleaseRuntime
+    output: ReleaseOutput
+    files: dict[str, str]
+
+
 class RankedAnswer(NamedTuple):
     """The likeliest classes of one image, likeliest first: their numbers and probabilities."""
 
@@ -53,7 +76,7 @@ class ReleaseBundle:
     """A verified, loaded release. `digest` identifies the folder; `release` is its release.json."""
 
     digest: str
-    release: dict[str, Any]  # Any: JSON
+    release: ReleaseFacts
     preprocess: Preprocess
     labels: tuple[str, ...]
     session: Runs
@@ -102,7 +125,7 @@ def load(folder: Path, *, threads: int = 1) -> ReleaseBundle:
     return ReleaseBundle(digest, release, Preprocess(**preprocess), tuple(labels), session)
 
 
-def verify(folder: Path) -> tuple[dict[str, Any], str]:  # Any: JSON
+def verify(folder: Path) -> tuple[ReleaseFacts, str]:
     """Hash every file that release.json lists; return its content and the release's digest.
 
     Files it does not list (a bytecode cache, what BentoML adds) are not looked at: nothing reads
@@ -136,7 +159,7 @@ def verify(folder: Path) -> tuple[dict[str, Any], str]:  # Any: JSON
     return release, digest_of({**release["files"], RELEASE: sha256_file(path)})
 
 
-def _read_release(path: Path) -> dict[str, Any]:  # Any: JSON
+def _read_release(path: Path) -> ReleaseFacts:
     try:
         release = json.loads(path.read_text())
     except ValueError as err:
@@ -146,7 +169,7 @@ def _read_release(path: Path) -> dict[str, Any]:  # Any: JSON
             rule="it is one JSON object",
             fix="do not serve it; run `fettle run`, which packages it again",
         ) from err
-    return release if isinstance(release, dict) else {}
+    return cast(ReleaseFacts, release if isinstance(release, dict) else {})
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> Probabilities:

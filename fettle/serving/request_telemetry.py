@@ -20,7 +20,6 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from fettle.serving.asgi_messages import App, Headers, Message, Receive, Send, messages
 from fettle.serving.prometheus_metrics import OTHER, ServerMetrics
@@ -33,7 +32,7 @@ QUIET = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 PATH_MOST = 200  # characters of a path in the log
 NOTE = "fettle.note"  # what a request's handler adds to its log line, in the ASGI scope
 
-Note = dict[str, Any]  # Any: becomes JSON
+Note = dict[str, object]
 
 
 def note(scope: Message) -> Note:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 from fettle.rollout.promotion.champion_history import ChampionHistory
 from fettle.rollout.promotion.decision_engine import (
@@ -27,10 +27,11 @@ from fettle.rollout.promotion.request_records import (
     Record,
     ShadowPair,
 )
-from fettle.rollout.promotion.rollout_plan import RolloutPlan, Step
+from fettle.rollout.promotion.rollout_plan import RolloutPlan, Step, Stored
 from fettle.rollout.promotion.rollout_state import Verb
 
-Json = dict[str, Any]  # Any: a JSON object
+Json: TypeAlias = Stored
+Row: TypeAlias = list[Any]  # Any: text and numbers, by position; its first says which
 
 
 def begin_to_json(begin: Begin) -> Json:
@@ -93,7 +94,7 @@ def decision_to_json(decision: Decision) -> Json:
     return doc
 
 
-def _record_to_json(record: Record) -> list[Any]:  # Any: text and numbers
+def _record_to_json(record: Record) -> list[str | float | None]:
     match record:
         case Attempt():
             flags = (record.arm.value, record.assigned.value, int(record.replay))
@@ -121,7 +122,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _record_from_json(row: list[Any]) -> Record:  # Any: text and numbers
+def _record_from_json(row: Row) -> Record:
     kind, request_id, time_s, *rest = row
     match kind:
         case "a":

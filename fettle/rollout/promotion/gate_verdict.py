@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class Verdict(StrEnum):
@@ -46,7 +45,7 @@ class GateResult:
     evidence: float | None = None
     threshold: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:  # Any: a JSON object
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form, as `fettle canary status --json` prints it."""
         return asdict(self)
 

@@ -10,13 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
-from fettle.measure import Measure
+from fettle.measure import Measure, MeasureDict
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
 
-Json = Mapping[str, Any]  # Any: a JSON object
+
+class GateReport(TypedDict):
+    """What of a release's gate.json is judged."""
+
+    passed: bool
+    failed: NotRequired[list[str]]
+    measures: Mapping[str, MeasureDict]
+
+
+class ValidationReport(TypedDict):
+    """What of a release's validation.json is judged."""
+
+    passed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +38,8 @@ class EvidenceBundle:
     `signed`: whether its signature was verified, None where nobody looked.
     """
 
-    gate: Json
-    validation: Json
+    gate: GateReport
+    validation: ValidationReport
     model_bytes: int
     signed: bool | None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from json import dumps
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from fettle.params_schema import OnDrift, Promote
 
@@ -21,11 +21,13 @@ FAST_SHARE = {"errors": 0.9, "refused": 0.9, "latency": 0.0}
 WIDE_STEP_TIMES, WIDE_STEP_MOST = 5, 0.05
 
 
+Stored: TypeAlias = dict[str, Any]  # Any: of any version; the dataclass it fills checks its keys
+
 # Journals and orders outlive an upgrade: they keep the names that they began with.
 _STORED = {"margin_times": "margin_multiplier"}
 
 
-def section_to_json(section: Promote) -> dict[str, Any]:  # Any: a JSON object
+def section_to_json(section: Promote) -> dict[str, object]:
     """Return the section `promote` as an order to the supervisor holds it."""
     names = {name: stored for stored, name in _STORED.items()}
     doc = section.model_dump(mode="json")
@@ -59,7 +61,7 @@ class Step:
         """Return the challenger's share, 0 to 1."""
         return self.weight_percent / 100
 
-    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+    def to_json(self) -> dict[str, object]:
         """Return the step as a journal stores it: under the names that it began with."""
         return {
             "weight_percent": self.weight_percent,
@@ -68,7 +70,7 @@ class Step:
         }
 
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Self:  # Any: a JSON object
+    def from_json(cls, doc: Stored) -> Self:
         """Read a step of a journal back."""
         fields = {_STORED.get(name, name): value for name, value in doc.items()}
         return cls(**{**fields, "gates": tuple(fields["gates"])})
@@ -121,7 +123,7 @@ class RolloutPlan:
         """Return the error of a pass at a step whose margins are wider than the plan's."""
         return min(WIDE_STEP_MOST, WIDE_STEP_TIMES * self.alpha_promote)
 
-    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+    def to_json(self) -> dict[str, object]:
         """Return the plan as a journal stores it."""
         return {**asdict(self), "steps": tuple(step.to_json() for step in self.steps)}
 

@@ -23,7 +23,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from fettle.json_values import JsonObject
 
 Arm = Literal["champion", "challenger"]
 
@@ -141,10 +143,8 @@ def parse(line: bytes, arms: Mapping[str, Arm]) -> LoggedRequest:
     Raises ValueError saying what is wrong with it when it is none.
     """
     doc = _document(line)
-    for name in ("id", "key", "predicted", "inputs", *_LISTS):
-        if not isinstance(doc.get(name), str):
-            raise ValueError(f"{name} is no text")
-    if not _PRINTABLE.fullmatch(doc["id"]):
+    texts = {name: _text(doc, name) for name in ("id", "key", "predicted", "inputs", *_LISTS)}
+    if not _PRINTABLE.fullmatch(texts["id"]):
         raise ValueError("id is no request's")
     if doc.get("arm") not in ("champion", "challenger"):
         raise ValueError("arm is neither champion nor challenger")
@@ -152,7 +152,7 @@ def parse(line: bytes, arms: Mapping[str, Arm]) -> LoggedRequest:
     if not isinstance(status, int) or isinstance(status, bool) or not 0 <= status <= 999:
         raise ValueError("status is no HTTP status")
     # ", " parts tries within one location, " : " those after a redirect inside nginx
-    parts = [doc[name].replace(" : ", ", ").split(", ") for name in _LISTS]
+    parts = [texts[name].replace(" : ", ", ").split(", ") for name in _LISTS]
     if len({len(part) for part in parts}) != 1:
         raise ValueError("addr, statuses and times are not of one length")
     tries = tuple(
@@ -161,15 +161,15 @@ def parse(line: bytes, arms: Mapping[str, Arm]) -> LoggedRequest:
         if addr not in ("", NOTHING)
     )
     return LoggedRequest(
-        request_id=doc["id"],
+        request_id=texts["id"],
         time_s=_number(doc, "time", math.inf),
-        drawn=doc["arm"],
+        drawn="champion" if doc["arm"] == "champion" else "challenger",
         weight_percent=_number(doc, "weight", 100.0),
-        key=doc["key"],
+        key=texts["key"],
         status=status,
         tries=tries,
-        predicted=tuple(int(n) for n in doc["predicted"].split(",") if _CLASS.fullmatch(n)),
-        inputs=tuple(_numbers(doc["inputs"])),
+        predicted=tuple(int(n) for n in texts["predicted"].split(",") if _CLASS.fullmatch(n)),
+        inputs=tuple(_numbers(texts["inputs"])),
         own_ms=_own(doc.get("own")),
     )
 
@@ -182,7 +182,7 @@ _CLASS = re.compile(r"[0-9]{1,9}")
 _ESCAPED = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|.)")
 
 
-def _document(line: bytes) -> dict[str, Any]:  # Any: JSON
+def _document(line: bytes) -> JsonObject:
     r"""Read a line's JSON, whose strings may hold nginx's \xHH, a byte each."""
     if not line.isascii():
         raise ValueError("it has bytes that are no ASCII")
@@ -207,7 +207,14 @@ def _encodable(value: object) -> bool:
     return not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _number(doc: Mapping[str, Any], name: str, most: float) -> float:  # Any: JSON
+def _text(doc: JsonObject, name: str) -> str:
+    value = doc.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    return value
+
+
+def _number(doc: JsonObject, name: str, most: float) -> float:
     value = doc.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"{name} is no number")

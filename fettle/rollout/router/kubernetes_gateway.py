@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -48,7 +47,7 @@ def render(route: Route, weight_percent: float, *, sticky_key: str | None = None
         {"name": route.champion, "port": route.port, "weight": WHOLE - challenger},
         {"name": route.challenger, "port": route.port, "weight": challenger},
     ]
-    doc: dict[str, Any] = {  # Any: a Kubernetes object
+    doc: dict[str, object] = {
         "apiVersion": API,
         "kind": "HTTPRoute",
         "metadata": {

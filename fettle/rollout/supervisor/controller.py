@@ -14,10 +14,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from fettle import project as projects
 from fettle.errors import FettleError, UserError
@@ -34,6 +33,7 @@ from fettle.rollout.supervisor import (
 from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.late_labels import FeedbackRoute
 from fettle.rollout.supervisor.rollout_observer import RolloutObserver
+from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file
 
@@ -146,7 +146,7 @@ class Controller:
             self._observer.close()
         self._feedback.close()
 
-    def status(self) -> dict[str, Any]:  # Any: JSON
+    def status(self) -> RolloutStatus:
         """Return what status.json holds."""
         if self._observer is None and self._unread and self.serving.state is None:
             return unreadable_rollout.status(self.serving, self._unread)
@@ -185,11 +185,11 @@ class Controller:
                 raise
             places.answer_order(self._place, name, answer)
 
-    def obey(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    def obey(self, order: Mapping[str, object]) -> dict[str, object]:
         """Obey one order; raises UserError when it does not fit."""
         if order["verb"] == "start":
             return self._begin(order)
-        verb = Verb(order["verb"])
+        verb = Verb(str(order["verb"]))
         if self._observer is None and self._unread:
             return self._put_away(verb)
         if self._observer is None:
@@ -205,7 +205,7 @@ class Controller:
         self._observer.write_status()
         return {"state": self._observer.state.phase.value, "reason": reason}
 
-    def _put_away(self, verb: Verb) -> dict[str, Any]:  # Any: JSON
+    def _put_away(self, verb: Verb) -> dict[str, object]:
         """End a rollout whose journal cannot be read: a person says which release serves."""
         kept, gone = unreadable_rollout.roles(self.serving, verb, self._unread)
         rollout = self.serving.rollout
@@ -222,7 +222,7 @@ class Controller:
         serves = kept.release if kept else "nothing"
         return {"state": "aborted", "reason": f"{rollout} is put away unread; {serves} serves"}
 
-    def _begin(self, order: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    def _begin(self, order: Mapping[str, object]) -> dict[str, object]:
         """Begin a rollout: what was promoted before is the champion now."""
         before = self._observer
         start_order.check_free(None if before is None else before.state)

@@ -12,8 +12,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fettle.json_values import JsonObject
 from fettle.rollout.promotion.request_records import (
     CLIENT_GONE,
     Arm,
@@ -114,14 +114,25 @@ class EvidenceCollector:
             self._memory.remember(line.request_id, Answered(line.tries[0].arm, line.predicted))
 
 
-def pair(doc: Mapping[str, Any]) -> ShadowPair:  # Any: JSON
+def pair(doc: JsonObject) -> ShadowPair:
     """Read one line of shadow.jsonl. Raises ValueError when it is none."""
-    made = ShadowPair(**doc)
-    answers = (made.champion, made.challenger, made.label)
-    right = all(answer is None or isinstance(answer, str) for answer in answers)
-    if not (right and isinstance(made.request_id, str) and jsonl.is_time(made.time_s)):
-        raise ValueError("no shadow pair has such fields")
-    return made
+    match {"label": None, **doc}:
+        case {
+            "request_id": str(request_id),
+            "time_s": float(time_s) | int(time_s),
+            "champion": str(champion) | (None as champion),
+            "challenger": str(challenger) | (None as challenger),
+            "label": str(truth) | (None as truth),
+            **further,
+        } if jsonl.is_time(time_s) and not further:
+            return ShadowPair(
+                request_id=request_id,
+                time_s=time_s,
+                champion=champion,
+                challenger=challenger,
+                label=truth,
+            )
+    raise ValueError("no shadow pair has such fields")
 
 
 def cursors(folder: Path, log: Path, since: int) -> Cursors:
@@ -130,18 +141,26 @@ def cursors(folder: Path, log: Path, since: int) -> Cursors:
     The last journalled request is looked for in the log; the others are counted.
     """
     last, counts = None, {"p": 0, "l": 0}
-    journalled: list[dict[str, Any]] = jsonl.read(folder / "journal.jsonl", 0)[0]  # Any: JSON
-    for doc in journalled[1:]:
-        for row in doc["event"].get("observed", ()):
-            if row[0] in counts:
-                counts[row[0]] += 1
-            elif row[0] == "a":
-                last = row[1]
+    for records in jsonl.read(folder / "journal.jsonl", 0, take=_journalled)[0]:
+        for kind, request_id in records:
+            if kind in counts:
+                counts[kind] += 1
+            elif kind == "a":
+                last = request_id
     return Cursors(
         log=since if last is None else access_log.after(log, since, last),
         pairs=jsonl.skip(folder / "shadow.jsonl", counts["p"], take=pair),
         labels=jsonl.skip(folder / "labels.jsonl", counts["l"], take=label),
     )
+
+
+def _journalled(doc: JsonObject) -> list[tuple[str, str]]:
+    """Return the kind and the request of each record that one line of a journal judged."""
+    match doc:
+        case {"event": {"observed": [*rows]}}:
+            found = [(row[0], row[1]) for row in rows if isinstance(row, list)]
+            return [(str(kind), str(request_id)) for kind, request_id in found]
+    return []
 
 
 def attempts_of(line: LoggedRequest) -> Iterable[Attempt]:

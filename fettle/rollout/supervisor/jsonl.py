@@ -11,12 +11,14 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from fettle.json_values import JsonObject
 
 Record = TypeVar("Record")
 
 
-def append(path: Path, docs: Iterable[Mapping[str, Any]], *, durable: bool = False) -> None:
+def append(path: Path, docs: Iterable[Mapping[str, object]], *, durable: bool = False) -> None:
     """Append one line a record; with `durable` it is on the disk when this returns."""
     data = b"".join(json.dumps(doc, sort_keys=True).encode() + b"\n" for doc in docs)
     with path.open("a+b") as handle:
@@ -33,7 +35,7 @@ def read(
     path: Path,
     since: int,
     *,
-    take: Callable[[dict[str, Any]], Record] = dict,  # type: ignore[assignment]  # as it is
+    take: Callable[[JsonObject], Record] = dict,  # type: ignore[assignment]  # as it is
     bad: list[str] | None = None,
 ) -> tuple[list[Record], int]:
     """Return the whole lines after `since`, each by `take`, and where to go on.
@@ -57,7 +59,7 @@ def read(
     return found, since + len(whole)
 
 
-def skip(path: Path, count: int, *, take: Callable[[dict[str, Any]], object] = dict) -> int:
+def skip(path: Path, count: int, *, take: Callable[[JsonObject], object] = dict) -> int:
     """Return the position after the first `count` lines that `read` would give."""
     if not count or not path.is_file():
         return 0
@@ -76,7 +78,7 @@ def is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _record(line: bytes, take: Callable[[dict[str, Any]], Record]) -> Record:
+def _record(line: bytes, take: Callable[[JsonObject], Record]) -> Record:
     try:
         doc = json.loads(line)
         if not isinstance(doc, dict):

@@ -14,12 +14,12 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
+from fettle.json_values import JsonObject
 from fettle.rollout.promotion.request_records import Label
 from fettle.rollout.supervisor import jsonl
 from fettle.serving import api_key_file
@@ -101,13 +101,17 @@ class AnsweredRequests:
             )
 
 
-def label(doc: Mapping[str, Any]) -> Label:  # Any: JSON
+def label(doc: JsonObject) -> Label:
     """Read one line of labels.jsonl. Raises ValueError when it is none."""
-    made = Label(**doc)
-    right = isinstance(made.request_id, str) and isinstance(made.correct, bool)
-    if not right or not jsonl.is_time(made.time_s):
-        raise ValueError("no label has such fields")
-    return made
+    match doc:
+        case {
+            "request_id": str(request_id),
+            "time_s": float(time_s) | int(time_s),
+            "correct": bool(correct),
+            **further,
+        } if jsonl.is_time(time_s) and not further:
+            return Label(request_id=request_id, time_s=time_s, correct=correct)
+    raise ValueError("no label has such fields")
 
 
 def parse(body: bytes) -> list[tuple[str, tuple[str, ...]]]:
@@ -122,13 +126,13 @@ def parse(body: bytes) -> list[tuple[str, tuple[str, ...]]]:
     return [_one(entry) for entry in many]
 
 
-def _one(entry: Any) -> tuple[str, tuple[str, ...]]:  # Any: JSON of a stranger
-    if not isinstance(entry, dict) or not isinstance(entry.get("request_id"), str):
+def _one(entry: object) -> tuple[str, tuple[str, ...]]:
+    if not isinstance(entry, dict) or not isinstance(request_id := entry.get("request_id"), str):
         raise ValueError('each label is an object with "request_id" and "label"')
     labels = entry.get("labels", [entry.get("label")])
     if not isinstance(labels, list) or not labels or not all(isinstance(x, str) for x in labels):
         raise ValueError('"label" is a class name; "labels" is a list of them')
-    return entry["request_id"], tuple(labels)
+    return request_id, tuple(labels)
 
 
 class FeedbackRoute:
@@ -156,7 +160,7 @@ class FeedbackRoute:
                 self.wfile.write(body)
                 self.close_connection = True
 
-            def log_message(self, *_: Any) -> None:  # Any: as in the standard library
+            def log_message(self, *_: object) -> None:
                 """Say nothing: the router logs."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -176,8 +180,8 @@ class FeedbackRoute:
         self,
         length: str,
         headers: Mapping[str, str],
-        read: Any,  # Any: a file's read
-    ) -> tuple[int, dict[str, Any]]:
+        read: Callable[[int], bytes],
+    ) -> tuple[int, dict[str, object]]:
         """Answer one request: its status and JSON."""
         folded = {name.lower().encode(): _latin(value) for name, value in headers.items()}
         if self._key is not None and not api_key_file.admits(self._key, folded):

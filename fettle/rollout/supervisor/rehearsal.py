@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from fettle.adapters import bento_store
 from fettle.errors import ProjectError
@@ -25,6 +24,7 @@ from fettle.rollout.promotion.rollout_state import Phase, is_over
 from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import fault_injection, load_generator, shadow_traffic
 from fettle.rollout.supervisor.controller import TICK_S, Controller
+from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 PER_S = 100.0  # what two cores can do beside two servers, the router and the controller
@@ -33,7 +33,7 @@ CASE_MAX_S = 300.0
 END_S = 20.0
 
 # Wide margins and short waits: about 1,000 requests a case. Real plans stand in params.yaml.
-PLAN: Mapping[str, Any] = {
+PLAN: Mapping[str, object] = {
     "shadow_requests": 200,
     "shadow_gates": ["accuracy", "disagreement"],
     "steps": [
@@ -93,7 +93,7 @@ class RehearsalResult:
         """Whether it ended as it had to, and no user noticed."""
         return self.state == WANTED[self.case].value and self.failed == 0
 
-    def to_dict(self) -> dict[str, Any]:  # Any: JSON
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return {**asdict(self), "as_wanted": self.as_wanted}
 
@@ -184,7 +184,7 @@ class RehearsalStage:
             (self._place.arms / challenger / fault_injection.BREAK).touch()
         return True
 
-    def _outcome(self, status: Mapping[str, Any], seconds: float) -> RehearsalResult:  # Any: JSON
+    def _outcome(self, status: RolloutStatus, seconds: float) -> RehearsalResult:
         assert self._users is not None
         self._users.send_signal(signal.SIGTERM)
         counts = json.loads(self._users.communicate(timeout=END_S)[0])
@@ -192,8 +192,8 @@ class RehearsalStage:
         return RehearsalResult(
             case=self._case,
             state=str(status["state"]),
-            gate=", ".join(gate["name"] for gate in failing) or "-",
-            reason=failing[0]["reason"] if failing else str(status["reason"]),
+            gate=", ".join(str(gate["name"]) for gate in failing) or "-",
+            reason=str(failing[0]["reason"] if failing else status["reason"]),
             seconds=round(seconds, 1),
             sent=counts["sent"],
             failed=counts["failed"],

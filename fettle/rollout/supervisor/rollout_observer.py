@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from fettle import manifest
 from fettle.rollout.promotion import decision_journal, offline_gate
@@ -38,6 +38,7 @@ from fettle.rollout.supervisor import (
 )
 from fettle.rollout.supervisor.evidence_collector import EvidenceCollector
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
+from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, StateLayout
 
 # So many times promote.shadow_requests at most: 200 s at the shadow's pace by default.
@@ -51,7 +52,7 @@ def create(
     *,
     challenger: PinnedRelease,
     champion: PinnedRelease | None,
-    promote: Mapping[str, Any],  # Any: the section as JSON
+    promote: Mapping[str, object],
     since: int,
     trees: Sequence[Path],
 ) -> None:
@@ -181,11 +182,11 @@ class RolloutObserver:
         """Write status.json for who watches."""
         manifest.write_json(self.folder / "status.json", self.status())
 
-    def status(self) -> dict[str, Any]:  # Any: JSON
+    def status(self) -> RolloutStatus:
         """Return where the rollout stands, as `fettle canary status --json` prints it."""
         gates = self._last.gates if self._last else ()
         state = self.state
-        doc: dict[str, Any] = {  # Any: JSON
+        doc: RolloutStatus = {
             "rollout": state.rollout_id,
             "state": state.phase.value,
             "weight_percent": state.weight_percent,
@@ -198,8 +199,7 @@ class RolloutObserver:
             "skipped": self._collector.skipped,
             "time_s": time.time(),
         }
-        finite: dict[str, Any] = _finite(doc)  # Any: JSON
-        return finite
+        return cast(RolloutStatus, _finite(doc))
 
     def _decide(self, event: Event) -> Decision:
         """Decide, and write it down before anything is done: unless nothing came and nothing moves.
@@ -277,7 +277,7 @@ def _classes(release: Path) -> list[str]:
         return []
 
 
-def _finite(doc: Any) -> Any:  # Any: JSON
+def _finite(doc: object) -> object:
     """Write what is no number as null: JSON has no infinity."""
     if isinstance(doc, dict):
         return {key: _finite(value) for key, value in doc.items()}

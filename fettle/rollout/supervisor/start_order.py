@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,7 +22,7 @@ class StartOrder:
 
     challenger: PinnedRelease
     champion: PinnedRelease | None
-    promote: dict[str, Any]  # Any: JSON
+    promote: Mapping[str, object]
     plan: RolloutPlan
 
     @property
@@ -32,7 +31,7 @@ class StartOrder:
         return (*(step.weight_percent for step in self.plan.steps), 100.0)
 
 
-def read(order: Mapping[str, Any], champion: PinnedRelease | None) -> StartOrder:  # Any: JSON
+def read(order: Mapping[str, object], champion: PinnedRelease | None) -> StartOrder:
     """Read the order; `champion` is what serves now, and goes before the order's.
 
     Raises UserError when a part of it is none, or the two releases are one.
@@ -57,7 +56,7 @@ def read(order: Mapping[str, Any], champion: PinnedRelease | None) -> StartOrder
             rule="a rollout compares two releases",
             fix="make another release with `fettle run`, or name one with --release",
         )
-    return StartOrder(challenger, champion, dict(promote or {}), plan)
+    return StartOrder(challenger, champion, promote if isinstance(promote, Mapping) else {}, plan)
 
 
 def check_free(before: RolloutState | None) -> None:

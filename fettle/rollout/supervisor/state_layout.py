@@ -24,10 +24,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from fettle import manifest
 from fettle.errors import ProjectError, UserError
+from fettle.json_values import JsonObject
 from fettle.rollout.promotion.rollout_state import OVER, Phase, Verb, is_over
 
 LEASE_S = 10.0  # before a plan says otherwise
@@ -46,7 +47,7 @@ class PinnedRelease:
     version: str | None = None
 
     @classmethod
-    def of(cls, doc: Any) -> Self:  # Any: JSON
+    def of(cls, doc: object) -> Self:
         """Read it from JSON. Raises ValueError when it is no release."""
         known = {one.name for one in fields(cls)}
         if not isinstance(doc, dict) or not known - {"version"} <= set(doc):
@@ -215,7 +216,7 @@ class StateLayout:
             return float("inf")
 
 
-def _serving(doc: Any, place: StateLayout) -> ServingState:  # Any: JSON
+def _serving(doc: object, place: StateLayout) -> ServingState:
     """Read serving.json: of a version that knows more, what this one knows."""
     known = {one.name for one in fields(ServingState)}
     if not isinstance(doc, dict):
@@ -234,7 +235,7 @@ def _serving(doc: Any, place: StateLayout) -> ServingState:  # Any: JSON
 
 def submit_order(
     place: StateLayout,
-    order: dict[str, Any],  # Any: JSON
+    order: Mapping[str, object],
     *,
     timeout_s: float = ORDER_S,
 ) -> str:
@@ -254,7 +255,7 @@ def withdraw_order(place: StateLayout, name: str) -> None:
     (place.inbox / f"{name}.json").unlink(missing_ok=True)
 
 
-def pending_orders(place: StateLayout) -> Iterator[tuple[str, dict[str, Any]]]:
+def pending_orders(place: StateLayout) -> Iterator[tuple[str, JsonObject]]:
     """Read the orders in the inbox, oldest first; `obeyed` takes one away.
 
     What is no order, or too old to be obeyed, is answered here and put aside as outbox/NAME.bad.
@@ -272,7 +273,7 @@ def pending_orders(place: StateLayout) -> Iterator[tuple[str, dict[str, Any]]]:
             yield path.stem, doc
 
 
-def _order(path: Path) -> dict[str, Any] | None:  # Any: JSON
+def _order(path: Path) -> JsonObject | None:
     """Read one order; None when it was taken back meanwhile."""
     try:
         doc = json.loads(path.read_text())
@@ -306,7 +307,7 @@ def _order(path: Path) -> dict[str, Any] | None:  # Any: JSON
     return doc
 
 
-def answer_order(place: StateLayout, name: str, answer: dict[str, Any]) -> None:
+def answer_order(place: StateLayout, name: str, answer: Mapping[str, object]) -> None:
     """Answer an order, then take it out of the inbox: killed between, it is obeyed again."""
     place.outbox.mkdir(parents=True, exist_ok=True)
     manifest.write_json(place.outbox / f"{name}.json", answer)
@@ -314,7 +315,7 @@ def answer_order(place: StateLayout, name: str, answer: dict[str, Any]) -> None:
         (place.inbox / f"{name}.json").unlink()
 
 
-def await_answer(place: StateLayout, name: str, *, timeout_s: float) -> dict[str, Any] | None:
+def await_answer(place: StateLayout, name: str, *, timeout_s: float) -> JsonObject | None:
     """Wait for what became of an order; None when nobody obeyed in time."""
     path = place.outbox / f"{name}.json"
     deadline = time.monotonic() + timeout_s
@@ -322,6 +323,6 @@ def await_answer(place: StateLayout, name: str, *, timeout_s: float) -> dict[str
         if time.monotonic() > deadline:
             return None
         time.sleep(0.05)
-    doc: dict[str, Any] = json.loads(path.read_text())  # Any: JSON
+    doc: JsonObject = json.loads(path.read_text())
     path.unlink()
     return doc

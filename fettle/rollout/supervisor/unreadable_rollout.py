@@ -8,16 +8,16 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from fettle import manifest
 from fettle.errors import UserError
 from fettle.rollout.promotion import decision_journal
 from fettle.rollout.promotion.rollout_state import BROKEN, Phase, RolloutState, Verb
+from fettle.rollout.supervisor.rollout_status import RolloutStatus
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 
-def status(serving: ServingState, why: str) -> dict[str, Any]:  # Any: JSON
+def status(serving: ServingState, why: str) -> RolloutStatus:
     """Return what status.json says of it."""
     return {
         "rollout": serving.rollout,
