@@ -41,6 +41,7 @@ class Outcomes:
     pairs: Ints
     reached: Ints  # the highest step entered
     whole: Ints  # requests until all traffic first was the challenger's, 0 for never
+    reached_users: Ints  # 1 where the shadow let it meet users
     alarmed: Ints  # 1 where the watch after the promotion asked for a person
 
     def share(self, end: int) -> float:
@@ -74,11 +75,12 @@ def roll(world: World, plan: RolloutPlan, length: Length) -> Outcomes:
     rows = world.rows
     history = past(world) if length.history else None
     gates = g.start(rows, history)
-    out = Outcomes(*(np.zeros(rows, np.int64) for _ in range(7)))
+    out = Outcomes(*(np.zeros(rows, np.int64) for _ in range(8)))
     out.end[:] = HELD
     live = np.arange(rows)
     if length.shadow_images is not None:
         passed = _shadow(world, plan, Thresholds.of(plan, length.shadow_images), gates, out)
+        out.reached_users[passed] = 1
         live, gates = live[passed], take(gates, passed)
         world.take(passed)
     if live.size:

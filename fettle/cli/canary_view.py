@@ -93,7 +93,8 @@ def forecast(doc: ForecastDocument) -> str:
     return "\n".join(
         [
             f"traffic: {per_s:.3g} requests a second, {100 * traffic['errors']:.2g} % errors, log "
-            f"latency spread {traffic['latency_spread']:.2g}, {_clusters(traffic['cluster_requests'])}",
+            f"latency spread {traffic['latency_spread']:.2g}, "
+            f"{_clusters(traffic['cluster_requests'])}",
             *assumed,
             *columns(rows),
             f"shadow: each image once, then judged: accuracy within {doc['accuracy_margin']:.2%}, "

@@ -310,8 +310,8 @@ def _advice(
         budget = math.ceil(most * BLOCKS / first)
         if most <= min(plan.step_budget_requests, traffic.requests_per_s * day_s):
             found.append(
-                f"promote.errors_margin {margin:g} with promote.step_budget_requests {budget} needs "
-                f"{math.ceil(most)} requests at {last.weight_percent:g} %"
+                f"promote.errors_margin {margin:g} with promote.step_budget_requests {budget} "
+                f"needs {math.ceil(most)} requests at {last.weight_percent:g} %"
             )
             break
     return found

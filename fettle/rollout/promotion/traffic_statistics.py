@@ -1,7 +1,8 @@
 """Traffic statistics of the champion's recent requests: what a plan must expect.
 
 How long bad and slow requests stay alike says whether a step is long enough (span_test.py). What
-too few requests cannot tell is assumed, and said so: `Learnt.assumed` names the fields of Traffic that the log did not give.
+too few requests cannot tell is assumed, and said so: `Learnt.assumed` names the fields of Traffic
+that the log did not give.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def test_where_clusters_are_longer_than_a_twentieth_of_the_budget_the_plan_refus
     plan = RolloutPlan.of(Promote())
     found = forecast(plan, replace(ASSUMED, cluster_requests=2600.0))
     assert found.refusals == (
-        "clusters: bad or slow requests stay alike over 2600 requests, more than a twentieth of the "
-        "step's budget (2500): raise promote.step_budget_requests",
+        "clusters: bad or slow requests stay alike over 2600 requests, more than a twentieth of "
+        "the step's budget (2500): raise promote.step_budget_requests",
     )
     assert forecast(plan, replace(ASSUMED, cluster_requests=2400.0)).refusals == ()
 
