@@ -27,6 +27,14 @@ from fettle.params_text import Where
 
 __all__ = ["Params", "Strict", "check", "compose", "load", "scope"]
 
+_KINDS = {type(None): "nothing", CommentedSeq: "a list"}
+# What a key takes, where pydantic says it in the words of JSON.
+_WANTED = {
+    "model_type": "a section is wanted, with keys below it",
+    "dict_type": "a section is wanted, with keys below it",
+    "list_type": "a list is wanted, such as [a, b]",
+}
+
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read and check `path` with `overrides` ("a.b.0.c=value") laid over it.
@@ -42,7 +50,10 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
     doc = params_text.parse(text, path.name, fix=f"mend that line of {path.name}")
     if not isinstance(doc, CommentedMap):
         raise ParamsError(
-            f"{path.name} holds no mapping", got=type(doc).__name__, fix="start from the template"
+            f"{path.name} holds no mapping",
+            got=_KINDS.get(type(doc), "text or a number"),
+            rule="it holds the sections of a params file: seed, ingest, validate, …",
+            fix="start from the params.yaml that `fettle init` makes",
         )
     for override in overrides:
         _override(doc, override)
@@ -88,11 +99,14 @@ def _child(node: object, part: str, seen: list[str], override: str) -> object:
         if part in node:
             return node[part]
     choices = [str(k) for k in node] if isinstance(node, CommentedMap) else []
-    size = f"a list of {len(node)}" if isinstance(node, CommentedSeq) else f"keys {choices}"
+    if isinstance(node, CommentedSeq):
+        there = f"there is a list of {len(node)}"
+    else:
+        there = f"the keys there are {choices}" if choices else "nothing lies below it"
     raise ParamsError(
         f"--set '{override}': no '{part}' below '{'.'.join(seen) or 'the top'}'",
         got=f"'{part}'{plugins.suggest(part, choices)}",
-        rule=f"there is {size}",
+        rule=there,
         fix="name an existing key, or edit the file",
     )
 
@@ -264,7 +278,7 @@ def _explain(
         )
     if error["type"] == "missing":
         return line, f"missing key '{_dotted(where)}'"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _WANTED.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         message += "; put it in quotes"
     if error["type"] == "bool_type" and error["input"] in ("yes", "no", "on", "off"):

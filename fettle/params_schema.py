@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fettle import params_value_rules
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]  # counts: what numpy, ONNX and DVC all hold
 Large = Annotated[int, Field(ge=1, lt=2**63)]
@@ -70,16 +72,28 @@ class Ingest(Strict):
 
 
 class Validate(Strict):
-    """Limits of the data checks; a row that breaks a rule is quarantined, not fatal."""
+    """Limits of the data checks; a row that breaks a rule is quarantined, not fatal.
+
+    `class_imbalance_max` and `labels` are no limit when null.
+    """
 
     quarantine_max_fraction: Fraction
     class_images_min: Positive
-    class_imbalance_max: Annotated[float, Field(ge=1)]
+    class_imbalance_max: Annotated[float, Field(ge=1)] | None
     size_px_min: Positive
     size_px_max: Positive
     null_max_fraction: Fraction
-    labels: list[str] | None = None
+    labels: Annotated[list[str], AfterValidator(params_value_rules.class_names)] | None = None
     data_docs: bool = False
+
+    @model_validator(mode="after")
+    def _sizes_leave_room(self) -> Self:
+        if self.size_px_min > self.size_px_max:
+            raise ValueError(
+                f"no image has a side of at least {self.size_px_min} px (size_px_min) and at most "
+                f"{self.size_px_max} px (size_px_max)"
+            )
+        return self
 
 
 class PreprocessParams(Strict):
@@ -88,7 +102,7 @@ class PreprocessParams(Strict):
     size_px: Annotated[int, Field(ge=8, le=1024)]
     channels: Literal[1, 3]
     mean: Fraction
-    std: Annotated[float, Field(gt=0, le=1)]
+    std: Annotated[float, Field(ge=1e-3, le=1)]  # below: near-black inputs of 1e3 and more
 
 
 class AugmentParams(Strict):
@@ -167,20 +181,14 @@ class Search(Strict):
     final_epochs: Positive = 16
 
 
-def _list_or_auto(value: object) -> object:
-    if value != "auto" and not isinstance(value, list):
-        raise ValueError("either auto, or a list of steps such as [{use: prune}, {use: distil}]")
-    if isinstance(value, list) and not all(isinstance(step, dict) for step in value):
-        raise ValueError("each step of a recipe is a mapping that begins with use: TECHNIQUE")
-    return value
-
-
 class Compress(Strict):
     """`recipe` is a list of techniques (files in fettle/compress), done in this order, or auto:
     the best list found for the objective within the budget.
     """
 
-    recipe: Annotated[Literal["auto"] | list[Options], BeforeValidator(_list_or_auto)]
+    recipe: Annotated[
+        Literal["auto"] | list[Options], BeforeValidator(params_value_rules.list_or_auto)
+    ]
     objective: Objective
     budget: Budget
     constraints: Constraints = Constraints()
@@ -211,11 +219,19 @@ class Evaluate(Strict):
 
 
 class Limit(Strict):
-    """A bound that the shipped file must meet on test."""
+    """A bound that the shipped file must meet on test: `min`, `max`, or both."""
 
     metric: Metric
     min: Fraction | None = None
     max: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"a limit of {self.metric} needs min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"no {self.metric} is at least {self.min:g} and at most {self.max:g}")
+        return self
 
 
 class VerdictParams(Strict):
@@ -225,20 +241,10 @@ class VerdictParams(Strict):
     class_drop_max: Fraction | None = 0.1
 
 
-def _bento_name(value: str) -> str:
-    """Hold a name to what BentoML takes as the name of a Bento."""
-    if not re.fullmatch(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?", value):
-        raise ValueError(
-            "BentoML takes 1 to 63 lower-case letters a-z, digits, - and _, a letter first, a "
-            "letter or digit last"
-        )
-    return value
-
-
 class ReleaseParams(Strict):
     """`name` is the Bento's and the registered model's name, `service` a folder in bentos/."""
 
-    name: Annotated[str, AfterValidator(_bento_name)]
+    name: Annotated[str, AfterValidator(params_value_rules.bento_name)]
     service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 
 
@@ -259,16 +265,10 @@ ShadowGate = Literal["accuracy", "disagreement"]
 OnDrift = Literal["hold", "rerun"]
 
 
-def _drawn(weight_percent: float) -> float:
-    if round(weight_percent, 2) != weight_percent:
-        raise ValueError("the router draws hundredths of a percent: at most two decimals")
-    return weight_percent
-
-
 class PromoteStep(Strict):
     """One weight; `margin_multiplier` widens the margins while few requests are at stake."""
 
-    weight_percent: Annotated[float, AfterValidator(_drawn), Field(gt=0, lt=100)]
+    weight_percent: Annotated[float, AfterValidator(params_value_rules.drawn), Field(gt=0, lt=100)]
     margin_multiplier: Annotated[float, Field(ge=1)] = 1.0
     gates: Annotated[list[LiveGate], Field(min_length=1)] = ["errors", "latency"]
 

@@ -58,6 +58,8 @@ QUIET = {
 
 # SQLAlchemy cuts a file's path at '?' and reads '%41' as 'A' (seen with MLflow 3.17).
 UNPLACEABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]")
+# SQLite opens no path above 512 bytes; the longest below a project, with its journal, has 85.
+ROOT_BYTES_MAX = 420
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -126,14 +128,21 @@ def find(folder: Path | None = None) -> Project:
 
 def refuse_place(root: Path) -> None:
     """Raise ProjectError for a folder whose name the address of a database cannot hold."""
+    fix = "rename that folder"
     if bad := UNPLACEABLE.search(str(root)):
-        raise ProjectError(
-            "a project cannot lie in this folder",
-            got=f"{root} with {bad[0]!r}",
-            rule="the databases' addresses are URLs, in which '?' ends a path, '%41' is a letter, "
-            "and no line ends; the databases would be made in another folder",
-            fix="rename that folder",
+        got = f"{root} with {bad[0]!r}"
+        rule = (
+            "the databases' addresses are URLs, in which '?' ends a path, '%41' is a letter, "
+            "and no line ends; the databases would be made in another folder"
         )
+        if "\udc80" <= bad[0] <= "\udcff" and sys.getfilesystemencoding() != "utf-8":
+            fix = "set PYTHONUTF8=1: this Python does not read file names as UTF-8; else rename it"
+    elif (size := len(os.fsencode(root))) > ROOT_BYTES_MAX:
+        got, rule = f"a path of {size} bytes", f"SQLite's limit leaves it {ROOT_BYTES_MAX}"
+        fix = "move the project nearer the top"
+    else:
+        return
+    raise ProjectError("a project cannot lie in this folder", got=got, rule=rule, fix=fix)
 
 
 def trees(project: Project) -> list[Path]:

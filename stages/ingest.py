@@ -80,6 +80,8 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         counts = Counter(splits)
         counts_text = ", ".join(f"{name} {counts[name]:,} ({whence[name]})" for name in SPLITS)
         recorder.note("warning", f"the data's own splits are kept, not ingest.split: {counts_text}")
+    for labels in labels_alike({image.item.label for image in images} - {None}):
+        recorder.note("warning", f"classes that differ in case only: {', '.join(labels)}")
     return Outputs(
         facts=IngestFacts(
             source=name,
@@ -91,6 +93,14 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             splits=whence,
         )
     )
+
+
+def labels_alike(labels: Iterable[str | None]) -> list[list[str]]:
+    """Group the labels that differ in upper and lower case only, as a slip of the hand makes."""
+    groups: dict[str, list[str]] = {}
+    for label in sorted(filter(None, labels)):
+        groups.setdefault(label.casefold(), []).append(f"'{label}'")
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def split_origins(named: Sequence[str | None]) -> dict[str, str]:

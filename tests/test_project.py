@@ -197,3 +197,14 @@ def test_a_folder_with_other_signs_is_a_project_s(tmp_path: Path, name: str) -> 
     for file in ("params.yaml", "dvc.yaml"):
         (tmp_path / name / file).write_text("")
     assert project.find(tmp_path / name).root.name == name
+
+
+def test_a_path_too_long_for_a_database_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["x" * 100] * 4)
+    deep.mkdir(parents=True)
+    with pytest.raises(ProjectError) as caught:
+        project.find(deep)
+    assert str(caught.value) == (
+        f"a project cannot lie in this folder: got a path of {len(str(deep))} bytes; SQLite's "
+        "limit leaves it 420. Fix: move the project nearer the top."
+    )

@@ -24,6 +24,7 @@ from typing import Literal
 import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.stage.cache import _can_hash
 
 from fettle import params_migration
 from fettle.adapters import dvc_lock
@@ -103,7 +104,11 @@ def _address(stage: DvcStage) -> str:
 
 
 def _find(repo: DvcRepo, tree: Path, name: str) -> DvcStage:
-    return next(s for s in repo.index.stages if _is_of_line(s, tree) and s.name == name)
+    return next(stage for stage in _of_line(repo, tree) if stage.name == name)
+
+
+def _of_line(repo: DvcRepo, tree: Path) -> list[DvcStage]:
+    return [stage for stage in repo.index.stages if _is_of_line(stage, tree)]
 
 
 def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, Stale]]:
@@ -124,6 +129,8 @@ def stale(tree: Path, *, look_in_cache: bool = False) -> tuple[Graph, dict[str, 
 
 
 def _restorable(repo: DvcRepo, stage: DvcStage) -> bool:
+    if not _can_hash(stage):  # a stage of the user's own without deps, say
+        return False
     try:
         stage.save_deps(allow_missing=True)
         return bool(repo.stage_cache._load(stage))
@@ -285,8 +292,8 @@ def record_first(tree: Path) -> None:
     Without it the first plain `dvc repro` in a clone would change a lock that was committed.
     """
     with _open(tree) as repo:
-        for stage in repo.index.stages:
-            if stage.name == FIRST and _is_of_line(stage, tree) and stage.changed_outs():
+        for stage in _of_line(repo, tree):
+            if stage.name == FIRST and stage.changed_outs():
                 stage.save()
                 stage.dump(update_pipeline=False)
 

@@ -13,7 +13,10 @@ import sys
 from fettle.errors import FettleError, OurFault, UserError
 
 USAGE = 2  # click's own exit code for a wrong command line
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.ELOOP),  # HOME is a file, a link leads in a circle
+}
 UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -55,7 +58,7 @@ def main() -> None:
     except Exception as err:
         if os.environ.get("FETTLE_DEBUG"):
             raise
-        if isinstance(err, OSError) and err.filename and err.errno in REFUSED:
+        if isinstance(err, OSError) and (err.errno in REFUSED or _no_folder()):
             print(f"fettle: {_refused(err)}", file=sys.stderr)
             sys.exit(UserError.exit_code)
         print(f"fettle: {_unforeseen(err)}", file=sys.stderr)
@@ -74,11 +77,32 @@ def _split_set(arguments: list[str]) -> str | None:
 
 def _refused(err: OSError) -> UserError:
     """Say which file the system refused: a closed or full place is the user's to mend."""
+    if _no_folder():
+        return UserError(
+            "the current folder is gone",
+            got=err.strerror,
+            fix="cd into the project again, and run again",
+        )
+    if not err.filename:  # a write, whose error does not say where to
+        return UserError(
+            "something cannot be written",
+            got=err.strerror,
+            fix="free some space where the project, its temporary files and the output of this "
+            "command go, and run again",
+        )
     return UserError(
         f"{os.fsdecode(err.filename)} cannot be used",
         got=err.strerror,
         fix="make it readable and writable for this user, or free some space, and run again",
     )
+
+
+def _no_folder() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109  # pathlib costs its import on a path that may be fine
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _unforeseen(err: Exception) -> FettleError:

@@ -25,6 +25,7 @@ WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+NUMBERED = {"fold", "part", "batch", "split", "subset", "shard"}  # fold1, fold2, …
 FILLING = {"set", "data", "dataset", "split", "images", "imgs"}  # test_set, train-images
 FIX = "rename or move these folders, or, if they are classes, set ingest.options.splits: classes"
 
@@ -145,7 +146,9 @@ def _split_around(root: Path, below: Mapping[Path, Sequence[Path]]) -> list[Part
 
 
 def _hints(name: str) -> bool:
-    return any(word in WORDS for word in re.split(r"[\W_\d]+", name.casefold()))
+    words = re.split(r"[\W_\d]+", name.casefold())
+    numbered = any(letter.isdigit() for letter in name)
+    return any(word in WORDS or (numbered and word in NUMBERED) for word in words)
 
 
 def _shared(folders: Sequence[Path], below: Mapping[Path, Sequence[Path]]) -> bool:

@@ -8,10 +8,14 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fettle import plugins
 from fettle.data import folder_layout
 from fettle.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}  # hidden ones: a dot first
@@ -249,11 +253,20 @@ def _read_csv(path: Path) -> list[dict[str, str | None]]:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
             columns = _columns(path, reader.fieldnames or [])
-            return [{name: line[name] or None for name in columns} for line in reader]
+            lines = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as err:
         raise DataError(
             f"{path} is no CSV file", got=str(err), rule="it is UTF-8 text with a header line"
         ) from err
+    long = [index for index, line in enumerate(lines, start=1) if any(line.get(None) or ())]
+    if long:
+        raise DataError(
+            f"{path}, row {long[0]}: more cells than the header has",
+            got=f"{len(long)} such rows",
+            rule="every row has the columns of the header",
+            fix="put a name that holds a comma in double quotes",
+        )
+    return [{name: line[name] or None for name in columns} for line in lines]
 
 
 def _read_parquet(path: Path) -> list[dict[str, str | None]]:
@@ -263,7 +276,7 @@ def _read_parquet(path: Path) -> list[dict[str, str | None]]:
     try:
         columns = _columns(path, pq.read_schema(path).names)
         table = pq.read_table(path, columns=columns)
-        values = [table[name].cast(pa.string()).to_pylist() for name in columns]
+        values = [_texts(table[name]) for name in columns]
     except (OSError, pa.ArrowException) as err:
         raise DataError(
             f"{path} is no Parquet file of text columns", got=str(err).splitlines()[0]
@@ -274,18 +287,38 @@ def _read_parquet(path: Path) -> list[dict[str, str | None]]:
     ]
 
 
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
+    """Return a column as text; NaN, which pandas writes for a missing number, is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    texts: list[str | None] = column.cast(pa.string()).to_pylist()
+    return texts
+
+
 def _columns(path: Path, found: Sequence[str]) -> list[str]:
     """Return the columns to read.
 
     Raises DataError when a required one is missing.
     """
+    double = [name for name in (*REQUIRED, *OPTIONAL) if list(found).count(name) > 1]
+    if double:
+        raise DataError(
+            f"{path} has the column {double[0]} twice",
+            got=f"the columns {', '.join(found)}",
+            rule="one column of that name is read",
+            fix="rename one of them",
+        )
     missing = [name for name in REQUIRED if name not in found]
     if missing:
+        apart = len(found) == 1 and any(mark in found[0] for mark in ";\t|")
         raise DataError(
             f"{path} has no column {' and no column '.join(missing)}",
             got=f"the columns {', '.join(found) or '(none)'}",
             rule=f"it needs {' and '.join(REQUIRED)}, and may have {' and '.join(OPTIONAL)}",
-            fix="rename or add the column",
+            fix="separate the columns by commas" if apart else "rename or add the column",
         )
     return [name for name in (*REQUIRED, *OPTIONAL) if name in found]
 

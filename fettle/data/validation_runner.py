@@ -96,7 +96,7 @@ def examine(
     outcomes += validator.run(
         classes, _on(rules, CheckedTable.CLASSES), name="classes", key="label"
     )
-    refuse(outcomes[-len(_on(rules, CheckedTable.CLASSES)) :], classes, "label")
+    refuse(outcomes[-len(_on(rules, CheckedTable.CLASSES)) :], classes, "label", aside=lines)
     validator.write_docs()
     gone = {line.row for line in lines}
     counts = classes.set_index("label")[list(SPLITS)].to_dict("index")
@@ -133,6 +133,9 @@ def explain(rule: Rule, frame: pd.DataFrame, at: int) -> str:
     return rule.reason.format_map(frame.iloc[at].to_dict())
 
 
+MISLABELLED = ("label_text", "label_known")  # a row of theirs counts for no class
+
+
 def refuse_above(most: float, lines: Sequence[CheckResult], rows: int) -> None:
     """Stop when too many rows are set aside.
 
@@ -154,10 +157,16 @@ def refuse_above(most: float, lines: Sequence[CheckResult], rows: int) -> None:
     )
 
 
-def refuse(outcomes: Sequence[ExpectationResult], frame: pd.DataFrame, key: str) -> None:
+def refuse(
+    outcomes: Sequence[ExpectationResult],
+    frame: pd.DataFrame,
+    key: str,
+    *,
+    aside: Sequence[CheckResult] = (),
+) -> None:
     """Stop when a rule is broken that says so.
 
-    Raises DataError naming what broke each of them.
+    Raises DataError naming what broke each of them, and why rows were set `aside` before that.
     """
     failed = [o for o in outcomes if not o.passed and o.rule.failing is Failing.REFUSE]
     if not failed:
@@ -171,6 +180,10 @@ def refuse(outcomes: Sequence[ExpectationResult], frame: pd.DataFrame, key: str)
         ]
         more = f" and {len(outcome.bad) - EXAMPLES} more" if len(outcome.bad) > EXAMPLES else ""
         texts.append(f"{', '.join(reasons) + more or outcome.observed}, where {outcome.rule.says}")
+    counts = Counter(line.rule for line in aside if line.rule not in MISLABELLED)
+    if counts:
+        gone = ", ".join(f"{rule} {n}" for rule, n in counts.most_common())
+        texts.append(f"images set aside before that: {gone}")
     raise DataError("validation refuses the data", got="; ".join(texts), fix=failed[0].rule.fix)
 
 
@@ -184,7 +197,7 @@ def class_frame(
     """
     import pandas as pd
 
-    mislabelled = {line.row for line in lines if line.rule in ("label_text", "label_known")}
+    mislabelled = {line.row for line in lines if line.rule in MISLABELLED}
     gone = {line.row for line in lines}
     named = frame[frame["label"].notna() & ~frame["row"].isin(mislabelled)]
     labels = sorted({*named["label"], *(expected or ())})

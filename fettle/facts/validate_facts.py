@@ -49,7 +49,7 @@ class CheckedLimits(TypedDocument):
 
     labels: tuple[str, ...] | None
     class_images_min: int
-    class_imbalance_max: float
+    class_imbalance_max: float | None
     size_px_min: int
     size_px_max: int
     null_max_fraction: float

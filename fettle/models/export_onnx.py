@@ -213,7 +213,8 @@ def _trace(model: nn.Module, example: torch.Tensor) -> torch.export.ExportedProg
             got=f"{type(err).__name__}: {_first_line(err)}",
             rule="forward may not branch on the values it sees, nor fix the batch size",
             fix="replace the branch by tensor operations (torch.where, masks), take the batch "
-            "size from x.shape[0], or export the model yourself and use the family onnx_file",
+            "size from x.shape[0] and not from len(x), or export the model yourself and use the "
+            "family onnx_file",
         ) from err
 
 
@@ -280,7 +281,8 @@ def _source_line(err: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(err.__traceback__)
-        if not re.search(r"[/\\](torch|contextlib\.py|fettle[/\\]lower\.py)", frame.filename)
+        if not re.search(r"[/\\](torch[/\\]|contextlib\.py)", frame.filename)
+        and Path(frame.filename).resolve() != Path(__file__).resolve()
         and not frame.filename.startswith("<")
     ]
     if not frames:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from fettle import memory_format, user_traceback
 from fettle.errors import ModelError
+from fettle.models import module_state_checks
+from fettle.models.module_state_checks import AT, first_line, logits_of
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-AT = "finetune.options.entry"
 _EXECUTED, _HEAD = "fettle_executed", "fettle_head"
 # Two ways through the same kernels differ by 1e-6 or so; another reading of the memory by far more.
 _TOLERANCE = 1e-3
@@ -49,14 +50,15 @@ def check(
     """
     import torch
 
-    _check_kind(model)
+    module_state_checks.check_kind(model)
     was_training = model.training
     generator = torch.Generator().manual_seed(_SEED)
     images = torch.randn(3, channels, size_px, size_px, generator=generator)
     model.eval()
     with torch.no_grad():
         answer = _forward(model, images[:2], roots)
-    _check_saved(model)
+    module_state_checks.check_state(model)
+    module_state_checks.check_copy(model, images[1:])
     trained = _train_step(model, images, roots)
     if not all(isinstance(logits, torch.Tensor) for logits in (answer, trained)):
         _last(model).register_forward_hook(lambda _module, _inputs, output: logits_of(output))
@@ -67,66 +69,6 @@ def check(
     if not _takes_channels_last(model, images):
         memory_format.keep_plain(model)
     model.train(was_training)
-
-
-def logits_of(output: object) -> object:
-    """Logits among several outputs, anything the user's forward returns: the one named `logits`,
-    else the first.
-    """
-    if isinstance(output, Mapping):
-        return output.get("logits", next(iter(output.values()), None))
-    if hasattr(output, "logits"):
-        return output.logits
-    return output[0] if isinstance(output, tuple | list) and output else output
-
-
-def _check_kind(model: nn.Module) -> None:
-    import torch
-
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError(
-            f"{AT}: the module is TorchScript",
-            got=type(model).__name__,
-            rule="it is trained, cut and exported as a plain nn.Module",
-            fix="return the module itself, without torch.jit",
-        )
-
-
-def _check_saved(model: nn.Module) -> None:
-    """Refuse what cannot be learnt, copied, or saved as plain tensors."""
-    import torch
-    from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
-
-    lazy = (UninitializedParameter, UninitializedBuffer)
-    state = model.state_dict()
-    for name, value in state.items():
-        if isinstance(value, lazy) or not isinstance(value, torch.Tensor):
-            raise ModelError(
-                f"{AT}: the module's state cannot be saved",
-                got=f"{name}, a {type(value).__name__}",
-                rule="every entry of its state dict is a tensor of a known size; a lazy layer that "
-                "forward never runs has none",
-                fix="take that layer out, or make it a buffer (register_buffer)",
-            )
-    if not any(p.requires_grad for p in model.parameters()):
-        frozen = sum(1 for _ in model.parameters())
-        raise ModelError(
-            f"{AT}: the module has nothing to learn",
-            got=f"{frozen} parameters, all frozen" if frozen else "no parameters",
-            rule="at least one parameter has requires_grad",
-            fix="leave the head's parameters free, or export the network to ONNX and use the "
-            "family onnx_file, which trains nothing",
-        )
-    try:
-        copy.deepcopy(model)
-    except Exception as err:  # the user's code: any exception may come out
-        raise ModelError(
-            f"{AT}: the module cannot be copied",
-            got=f"{type(err).__name__}: {_first_line(err)}",
-            rule="copy.deepcopy(module) must work: it is exported and compressed as a copy",
-            fix="hold no tensors that were computed from parameters; weight_norm and spectral_norm "
-            "come from torch.nn.utils.parametrizations",
-        ) from err
 
 
 def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> object:
@@ -144,7 +86,7 @@ def _forward(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> objec
 
 
 def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> object:
-    """Take one step's gradients of a copy in train mode; return its answer to `images`[:2]."""
+    """Take the gradients of a copy twice in train mode, as two steps do; return its answer."""
     import torch
 
     def backward(probe: nn.Module) -> object:
@@ -152,18 +94,29 @@ def _train_step(model: nn.Module, images: torch.Tensor, roots: list[Path]) -> ob
         logits = logits_of(answer)
         if isinstance(logits, torch.Tensor):
             logits.float().square().sum().backward()  # type: ignore[no-untyped-call] # torch's own
+            again = logits_of(probe(images))
+            if not isinstance(again, torch.Tensor):
+                raise TypeError(f"the second batch's answer is a {type(again).__name__}")
+            again.float().square().sum().backward()  # type: ignore[no-untyped-call] # torch's own
+            module_state_checks.check_registered(probe, logits, again)
         return answer
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
-            return backward(copy.deepcopy(model))
+            probe = copy.deepcopy(model)
+            answer = backward(probe)
+            module_state_checks.check_copied(probe)
+            return answer
+        except ModelError:
+            raise
         except (Exception, SystemExit) as err:  # the user's code: anything may come out
             line = user_traceback.line(err, roots) or _forward_line(backward, model, roots)
             raise ModelError(
                 f"{AT}: the module cannot be trained",
-                got=f"{type(err).__name__} for {list(images.shape)}: {_first_line(err)}{line}",
+                got=f"{type(err).__name__} for {list(images.shape)}: {first_line(err)}{line}",
                 rule="forward in train mode and backward must run",
-                fix="run model.train()(images).sum().backward() in a Python shell and mend it",
+                fix="run model.train()(images).sum().backward() twice in a Python shell and mend "
+                "it; what forward keeps from one batch to the next needs .detach()",
             ) from err
 
 
@@ -330,8 +283,3 @@ def _shown(value: object) -> str:
         parts = [_shown(item) for item in value]
     inside = f" ({', '.join(parts)})" if parts else ""
     return f"{type(value).__name__}{inside}"
-
-
-def _first_line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return lines[0] if lines else "no message"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +13,21 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+LFS = b"version https://git-lfs.github.com/spec/"
+# What is put before the names of a module that was saved inside another.
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel's, torch.compile's, Lightning's
+
 
 def load(model: nn.Module, path: Path, *, head: nn.Module) -> None:
     """Load a file into `model`; where the head's shape differs, the head stays new.
 
     So do the auxiliary classifiers, whose widths change with the head's. Of shared weights the file
-    may name one. Raises ModelError when the file is missing, unreadable, no state dict, or another
-    network's.
+    may name one; the prefix of a wrapper that the module was saved in is dropped. Raises ModelError
+    when the file is missing, unreadable, no state dict, another network's, or not of numbers.
     """
-    state = _read(path)
     own = model.state_dict()
+    state = _without_prefix(_read(path), own)
+    _refuse_values(state, own, path)
     state |= _shared(own, state)
     name = next(n for n, module in model.named_modules() if module is head)
     both = state.keys() & own.keys()
@@ -54,6 +60,40 @@ def load(model: nn.Module, path: Path, *, head: nn.Module) -> None:
             fix="save model.state_dict() of the very module that entry makes",
         )
     model.load_state_dict({key: own[key] if key in new else state[key] for key in own})
+
+
+def _without_prefix(
+    state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Drop what a wrapper put before every name, if the module's own names do not begin so."""
+    for prefix in (*_PREFIXES, *_PREFIXES):  # one wrapper inside another
+        if all(key.startswith(prefix) for key in state) and not any(
+            key.startswith(prefix) for key in own
+        ):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _refuse_values(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    """Raise ModelError for weights that would be loaded and mean something else, or nothing."""
+    for key in sorted(state.keys() & own.keys()):
+        value = state[key]
+        if own[key].is_floating_point() and not value.is_floating_point():
+            wrong = f"{key} in {str(value.dtype).removeprefix('torch.')}"
+            fix = "save the float weights, before quantization"
+        elif value.is_floating_point() and not bool(value.isfinite().all()):
+            count = int((~value.isfinite()).sum())
+            wrong, fix = f"{key} with {count} of {value.numel()} not finite", "take an earlier one"
+        else:
+            continue
+        raise ModelError(
+            f"finetune.options.weights: {path.name} has weights that cannot be used",
+            got=wrong,
+            rule="every weight is a finite floating-point number",
+            fix=fix,
+        )
 
 
 def _shared(
@@ -104,7 +144,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as err:
         raise ModelError(
             f"finetune.options.weights: {path.name} cannot be read",
-            got=str(err).splitlines()[0] if str(err) else type(err).__name__,
+            got=_first_sentence(err, path),
             rule="it is a .safetensors file, or a .pt that holds nothing but tensors (a pickle "
             "with other objects could run code)",
             fix="save it again: safetensors.torch.save_file(model.state_dict(), PATH)",
@@ -118,3 +158,11 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             fix="save model.state_dict() alone",
         )
     return state
+
+
+def _first_sentence(err: Exception, path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(len(LFS)) == LFS:
+            return "a Git LFS pointer, not the weights: `git lfs pull` fetches them"
+    text = re.sub(r"\x1b\[\d*m", "", str(err)).partition("\n")[0].partition(". ")[0]
+    return text.strip() or f"{type(err).__name__}, {path.stat().st_size} bytes"

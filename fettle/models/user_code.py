@@ -6,6 +6,7 @@ import ast
 import os
 from pathlib import Path
 
+from fettle.import_statements import imported
 from fettle.local_settings import expand
 
 
@@ -67,13 +68,4 @@ def _imports(path: Path, module: str) -> list[str]:
     except (SyntaxError, ValueError):
         return []  # importing it gives the clear error
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".") if package else []
-            above = parts[: len(parts) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            names += [base, *(f"{base}.{alias.name}".strip(".") for alias in node.names)]
-    return [name for name in names if name]
+    return list(imported(tree, package))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fettle.errors import OurFault
+from fettle.import_statements import imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ def closure(entries: Mapping[str, Path], packages: Mapping[str, Path]) -> Source
         if place in files:
             continue
         files[place] = path
-        for module in _imported(path, place):
+        package = ".".join(Path(place).parent.parts)
+        for module in imported(ast.parse(path.read_text()), package):
             top = module.partition(".")[0]
             if top in packages:
                 waiting += _module_files(module, packages).items()
@@ -65,24 +67,3 @@ def _module_files(module: str, packages: Mapping[str, Path]) -> dict[str, Path]:
         elif index < len(rest):
             raise OurFault(f"no module {module} in {packages[top].parent}")
     return found
-
-
-def _imported(path: Path, place: str) -> Iterator[str]:
-    """Name every module (or name inside one) that a file imports, absolute and dotted."""
-    package = Path(place).parent.parts
-    for node in _nodes(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what only a type checker reads."""
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from _nodes(child)

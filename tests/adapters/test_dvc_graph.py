@@ -192,13 +192,24 @@ def test_the_stage_that_is_always_asked_is_no_part_of_the_flow_s_graph(tree: Pat
     assert "inputs" not in stale
 
 
-def test_the_first_stage_is_recorded_as_dvc_would_record_it(tree: Path) -> None:
+def ask_first(tree: Path) -> None:
     text = (tree / "dvc.yaml").read_text()
     asked = (
         "stages:\n  inputs:\n    cmd: 'true'\n    always_changed: true\n    outs:\n"
         "      - source.txt: {cache: false, persist: true}\n"
     )
     (tree / "dvc.yaml").write_text(text.replace("stages:\n", asked, 1))
+
+
+def test_the_first_stage_is_recorded_beside_the_user_s_own_dvc_files(tree: Path) -> None:
+    track_own_data(tree)
+    ask_first(tree)
+    dvc_graph.record_first(tree)
+    assert list(load_yaml(str(tree / "dvc.lock"))["stages"]) == ["inputs"]
+
+
+def test_the_first_stage_is_recorded_as_dvc_would_record_it(tree: Path) -> None:
+    ask_first(tree)
     assert tiny_graph.run(tree, "first") == 0
     assert "inputs" not in load_yaml(str(tree / "dvc.lock"))["stages"]
     dvc_graph.record_first(tree)

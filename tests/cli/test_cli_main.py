@@ -81,3 +81,30 @@ def test_a_file_that_cannot_be_written_is_the_user_s_to_mend(tmp_path: Path) -> 
         "fettle: /etc/x cannot be used: got Permission denied. Fix: make it readable "
         "and writable for this user, or free some space, and run again.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(20, "Not a directory"), (40, "Too many levels of symbolic links")]
+)
+def test_a_home_that_is_a_file_or_leads_in_a_circle_is_the_user_s_to_mend(
+    tmp_path: Path, number: int, said: str
+) -> None:
+    done = fettle(tmp_path, "run", code=broken(f"OSError({number}, '{said}', '/etc/x/.config')"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fettle: /etc/x/.config cannot be used: got {said}. Fix: ")
+
+
+def test_a_full_place_that_has_no_name_is_the_user_s_to_mend(tmp_path: Path) -> None:
+    done = fettle(tmp_path, "run", code=broken("OSError(28, 'No space left on device')"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "fettle: something cannot be written: got No space left on device. Fix: free some space "
+    )
+
+
+def test_a_current_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = fettle(gone, "run", code="import os; os.rmdir(os.getcwd())")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fettle: the current folder is gone: got ")

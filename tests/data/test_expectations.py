@@ -273,3 +273,8 @@ def test_the_overview_counts_what_could_be_read(spoilt: Examination) -> None:
     assert spoilt.overview["format"] == {"JPEG": 24}
     assert spoilt.overview["mode"] == {"RGB": 23, "F": 1}
     assert spoilt.overview["size"] == {"32 x 24": 22, "32 x 65": 1, "7 x 24": 1}
+
+
+def test_a_class_lost_to_rows_set_aside_says_why_they_were() -> None:
+    foxes = [{**row, "sha256": "0" * 64} for row in healthy(classes=("fox",))]
+    assert "; images set aside before that: duplicate 7. Fix: " in refusal([*healthy(), *foxes])

@@ -133,6 +133,11 @@ def test_a_class_may_bear_the_name_of_a_split(tmp_path: Path, folders: tuple[str
             ("seg_train/sea", "seg_train/wood", "seg_test/sea", "seg_test/wood"),
             "'seg_test', 'seg_train': the names speak of splits, and the same classes lie in each",
         ),
+        (
+            ("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog", "fold_3/cat"),
+            "'fold1', 'fold2', 'fold_3': the names speak of splits, and the same classes lie in "
+            "each",
+        ),
     ],
 )
 def test_a_layout_that_can_be_read_in_two_ways_is_refused(

@@ -31,11 +31,11 @@ class CheckedTable(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckLimits:
-    """The limits of params.yaml: validate. Shares are from 0 to 1, sides in pixels."""
+    """The limits of params.yaml: validate. Shares are from 0 to 1, sides in pixels; None: any."""
 
     labels: tuple[str, ...] | None
     class_images_min: int
-    class_imbalance_max: float
+    class_imbalance_max: float | None
     size_px_min: int
     size_px_max: int
     null_max_fraction: float

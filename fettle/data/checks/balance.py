@@ -42,14 +42,22 @@ def rules(limits: CheckLimits) -> list[Rule]:
             )
             for split in SPLITS
         ),
+        *_imbalance(limits.class_imbalance_max),
+    ]
+
+
+def _imbalance(most: float | None) -> list[Rule]:
+    if most is None:
+        return []
+    return [
         Rule(
             name="class_imbalance",
-            says=f"the largest class is at most {limits.class_imbalance_max:g} times the smallest "
+            says=f"the largest class is at most {most:g} times the smallest "
             "(validate.class_imbalance_max)",
             expectation="ExpectColumnMaxToBeBetween",
-            arguments={"column": "times_smallest", "max_value": limits.class_imbalance_max},
+            arguments={"column": "times_smallest", "max_value": most},
             failing=Failing.WARN,
             fix="add images of the small classes, or set finetune.imbalance in params.yaml",
             table=CheckedTable.CLASSES,
-        ),
+        )
     ]

@@ -18,6 +18,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -68,13 +70,16 @@ def build(
     Raises ModelError when the module or function is missing, fails, returns no module or one that
     does not fit images and classes, and when the weights are missing, unreadable or another's.
     """
+    import torch
     from torch import nn
 
+    # Compiled for one shape and one machine, a forward can be neither counted nor exported.
+    torch.compiler.set_stance("force_eager")
     function = _function(options.entry, project)
     offered = {"classes": classes, "channels": channels, "size_px": size_px}
     roots = user_code.roots(project)
     try:
-        with import_isolation.of_the_user(roots):  # it may import more
+        with import_isolation.of_the_user(roots), _torch_as_it_was():  # it may import more
             model = function(**_accepted(function, offered))
     except (Exception, SystemExit) as err:  # the user's code: anything may come out
         raise ModelError(
@@ -89,6 +94,7 @@ def build(
             got=type(model).__name__,
             fix="return an nn.Module that maps [N, C, S, S] to logits [N, classes]",
         )
+    model = _unwrapped(model)
     module_probe.check(model, classes=classes, channels=channels, size_px=size_px, roots=roots)
     if options.weights is not None:
         path = user_code.resolve(project, options.weights)
@@ -159,12 +165,42 @@ def protected(model: nn.Module) -> list[nn.Module]:
     return [layers[-1] if name is None else named.get(name, layers[-1])]
 
 
+@contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """Take back what the user's code sets for all of torch: its default type, gradients off."""
+    import torch
+
+    kind, learns = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(kind)
+        torch.set_grad_enabled(learns)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Take a module, and its parts, out of DataParallel and torch.compile: those run it faster on
+    one machine, and can be neither cut nor exported.
+    """
+    from torch import nn
+
+    parts = dict(model.named_children())
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    if isinstance(model, parallel) or list(parts) == ["_orig_mod"]:
+        return _unwrapped(next(iter(parts.values())))
+    for name, child in parts.items():
+        bare = _unwrapped(child)
+        if bare is not child:
+            setattr(model, name, bare)
+    return model
+
+
 def _function(entry: str, project: Path) -> ModuleFactory:
     module_name, _, name = entry.partition(":")
     roots = user_code.roots(project)
     loaded = sys.modules.get(module_name)
     try:
-        with import_isolation.of_the_user(roots):
+        with import_isolation.of_the_user(roots), _torch_as_it_was():
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as err:
         line = user_traceback.line(err, roots)
