@@ -215,7 +215,7 @@ def move(
     entered = promoted & live
     out.requests[walk.row[entered]] = t
     out.end[walk.row[entered]] = PROMOTED  # unless the watch undoes it
-    walk.step += enters
+    walk.step = np.where(alarm, last, walk.step + enters)
     walk.phase = np.where(bakes, BAKE, np.where(alarm, STEP, np.where(promoted, WATCH, walk.phase)))
     walk.alarms += alarm
     new: Mask = enters | bakes | alarm | promoted

@@ -16,9 +16,8 @@ BLOCKS = 192  # a step's budget has so many: 260 requests of 50,000
 class Column(IntEnum):
     """What is counted in a block: pairs are champion's, then challenger's."""
 
-    DRAWN, DRAWN_C, FAILED, FAILED_C, REFUSED, REFUSED_C, TIMED, TIMED_C, SLOW, SLOW_C, TOO_SLOW = (
-        range(11)
-    )
+    DRAWN, DRAWN_C, FAILED, FAILED_C, REFUSED, REFUSED_C = range(6)
+    TIMED, TIMED_C, SLOW, SLOW_C, LATE, LATE_C = range(6, 12)
 
 
 @dataclass

@@ -250,7 +250,7 @@ def _latency(gates: Gates, ratio: float) -> GateResult:
         Verdict.FAIL: "the challenger is slower",
         Verdict.PASS: f"p95 below {ratio:g} x the champion's",
     }.get(verdict, f"neither slower nor proved below {ratio:g} x")
-    tau = f"slower than the champion's p95 ({math.exp(float(gates.tail.log_tau[0])):.3g} ms)"
+    tau = f"slower than 95 % of both ({math.exp(float(gates.tail.log_tau[0])):.3g} ms)"
     found = GateResult(
         name="latency",
         verdict=verdict,

@@ -18,7 +18,7 @@ from fettle.rollout.promotion.rollout_plan import FAST_SHARE, RolloutPlan
 # Blocks after which the last step may pass, and each look's share of alpha_promote. Not before
 # a quarter of the budget: a cluster that comes a few times in that long is seen (measured, by
 # `make sim-canary`: bursts of 200 requests that make up a point of errors).
-LAST_LOOKS = {52: 0.5, 60: 0.1, 72: 0.1, 88: 0.1, 108: 0.1, 140: 0.05, 192: 0.05}
+LAST_LOOKS = {52: 0.45, 58: 0.2, 66: 0.1, 80: 0.1, 104: 0.05, 140: 0.05, 192: 0.05}
 # Steps with a wide margin pass as soon as they can.
 WIDE_LOOKS = dict.fromkeys((10, 14, 18, 22, 28, 36, 48, 64, 96, 128, 192), 1 / 11)
 # Blocks after which spans may roll back: none is shorter than two blocks.

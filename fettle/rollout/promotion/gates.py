@@ -133,7 +133,6 @@ def take_request(
         )
         cluster_effect.update(clusters, bad, ~c)
     _block(gates, plan, bars, step, seen, (propensity > 0) & (propensity < 1))
-    tail_threshold.update(gates.tail, seen.log_ms, ~c & ~seen.failed & ~away)
     gates.reference += np.stack([~c, ~c & seen.failed], axis=1)
 
 
@@ -141,11 +140,10 @@ def _block(
     gates: Gates, plan: RolloutPlan, bars: Thresholds, step: Ints, seen: Drawn, tells: Bools
 ) -> None:
     """Count the request in its block, and look where that is full."""
-    slow = seen.log_ms > gates.tail.log_tau
-    too_slow = seen.log_ms > gates.tail.log_tau + bars.log_ratio[step]
-    # who left early says nothing, who waited longer than that says "too slow"
-    timed = ~seen.failed & ~seen.refused & (~seen.gone | too_slow)
-    timed &= tells & tail_threshold.ready(gates.tail)
+    slow, late = tail_threshold.slow(gates.tail, seen.log_ms, seen.challenger, bars.log_ratio[step])
+    # who left early says nothing, who waited longer than both thresholds says "slow"
+    answered = ~seen.failed & ~seen.refused & (~seen.gone | (slow & late))
+    timed = answered & tells & tail_threshold.ready(gates.tail)
     one, other = tells & ~seen.challenger, tells & seen.challenger
     away = seen.refused | seen.gone
     full = block_series.update(
@@ -161,10 +159,19 @@ def _block(
             Column.TIMED_C: other & timed,
             Column.SLOW: one & timed & slow,
             Column.SLOW_C: other & timed & slow,
-            Column.TOO_SLOW: other & timed & too_slow,
+            Column.LATE: one & timed & late,
+            Column.LATE_C: other & timed & late,
         },
         tells,
         bars.block_size,
+    )
+    tail_threshold.update(
+        gates.tail,
+        seen.log_ms,
+        (slow, late),
+        champion=~seen.challenger,
+        answered=answered,
+        chance=np.where(seen.challenger, seen.propensity, 1 - seen.propensity),
     )
     if not full.any():
         return

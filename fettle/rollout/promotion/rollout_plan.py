@@ -8,6 +8,7 @@ from hashlib import sha256
 from json import dumps
 from typing import Any, Self, TypeAlias
 
+from fettle.json_values import JsonObject
 from fettle.params_schema import OnDrift, Promote
 
 # How alpha_rollback is shared out (Bonferroni). Errors have most: they harm at once, and the goal
@@ -27,7 +28,7 @@ Stored: TypeAlias = dict[str, Any]  # Any: of any version; the dataclass it fill
 _STORED = {"margin_times": "margin_multiplier"}
 
 
-def section_to_json(section: Promote) -> dict[str, object]:
+def section_to_json(section: Promote) -> JsonObject:
     """Return the section `promote` as an order to the supervisor holds it."""
     names = {name: stored for stored, name in _STORED.items()}
     doc = section.model_dump(mode="json")

@@ -1,9 +1,9 @@
 """Span gates: what the spans of a step say of errors, refusals and latency, at a look.
 
-Latency. Slow means above tau, the champion's p95. Roll-back: the challenger is above tau more often
-than the champion. Promotion, against "its p95 is ratio times the champion's or more": it is above
-ratio · tau less often than the champion above tau, that is, than a champion slowed down by the
-ratio would be (a quantile test by its indicator, Howard and Ramdas 2022). The null is on a
+Latency. Slow means above a threshold that 5 % of both arms' answers exceed (tail_threshold.py).
+Roll-back: the challenger is above it more often than the champion. Promotion, against "its p95 is
+ratio times the champion's or more": sped up by the ratio, it is above such a threshold less often
+than the champion (a quantile test by its indicator, Howard and Ramdas 2022). The null is on a
 threshold set before the request, so it needs no distribution and no stationarity.
 """
 
@@ -27,7 +27,7 @@ COLUMNS = {  # counts against "worse", counts against "not worse by the margin",
     "refused": ((Column.REFUSED, Column.REFUSED_C), (Column.REFUSED, Column.REFUSED_C), DRAWN),
     "latency": (
         (Column.SLOW, Column.SLOW_C),
-        (Column.SLOW, Column.TOO_SLOW),
+        (Column.LATE, Column.LATE_C),
         (Column.TIMED, Column.TIMED_C),
     ),
 }
@@ -56,6 +56,7 @@ class Look:
     margin: float
     pass_alpha: float
     fail_alpha: float
+    wide: bool
 
 
 def look(
@@ -72,7 +73,8 @@ def look(
             at = rows[(full == many) & (step == at_step)]
             for name in NAMES:
                 margin = 0.0 if name == "latency" else float(bars.errors_margin[at_step])
-                of_gate = Look(int(many), margin, pass_alpha, fails[name])
+                wide = not bool(bars.by_spans[at_step])
+                of_gate = Look(int(many), margin, pass_alpha, fails[name], wide)
                 _look_at(gates[name], blocks, COLUMNS[name], at, of_gate)
 
 
@@ -96,7 +98,9 @@ def _look_at(
         gate.failed[at] |= above
         gate.t[at[above]], gate.bar[at[above]] = t[above], bar[above]
     if one.pass_alpha:
-        t, bar = span_test.excess(_two(within), _two(n), none + one.margin, one.pass_alpha)
+        t, bar = span_test.excess(
+            _two(within), _two(n), none + one.margin, one.pass_alpha, wide=one.wide
+        )
         gate.passed[at] = span_test.below(t, bar)
         open_ = ~gate.failed[at]
         gate.t[at[open_]], gate.bar[at[open_]] = -t[open_], bar[open_]
