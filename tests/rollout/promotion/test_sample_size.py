@@ -38,8 +38,8 @@ def test_little_traffic_is_said_with_its_time_and_offers_but_the_bar_stays() -> 
     assert found.eta_s == pytest.approx(20 * found.requests)
     assert found.advice == (
         "replay captured or held-out requests in shadow: pairs need far fewer than two arms",
-        "promote.errors_margin 0.02 with promote.step_budget_requests 10107 needs 2738 requests at "
-        "50 %",
+        "promote.errors_margin 0.015 with promote.step_budget_requests 14437 needs 3910 requests "
+        "at 50 %",
     )
 
 
