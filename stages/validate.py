@@ -78,7 +78,14 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.file(out / "validation.html")
     recorder.note("validation", f"{result.quarantined} of {len(frame)} images set aside")
     tested = sum(splits["test"] for splits in result.classes.values())
-    goal_feasibility.check(params, classes=len(result.classes), tested=tested, recorder=recorder)
+    least_class = min(splits["test"] for splits in result.classes.values())
+    goal_feasibility.check(
+        params,
+        classes=len(result.classes),
+        tested=tested,
+        least_class=least_class,
+        recorder=recorder,
+    )
     return Outputs(measures=measures(result, len(frame)), facts=doc.summary())
 
 

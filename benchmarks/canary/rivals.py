@@ -9,15 +9,17 @@ fails where the success rate of the last minute is under 99 % or the p99 above i
 
 Argo Rollouts (docs/features/analysis.md, background analysis): weights 20, 40, 60, 80 % for ten
 minutes each, then all; from 40 % on, every five minutes, the success rate of the window must be
-95 % or more; more than 3 failures abort.
+95 % or more; more than 3 failures abort. With a latency metric beside it, as its users write one:
+the window's p95 within 500 ms (careful: half-way to the margin), or the look has failed.
 
 Kayenta (NetflixACAJudge; Spinnaker's best practices): three runs of an hour, a point a minute and
 metric, the challenger at 10 % against a fresh baseline of 10 %; error rate and p95, direction
 increase. A metric is High where the 98 % interval of the Hodges-Lehmann shift (Mann-Whitney) lies
 above a quarter of its estimate and the ratio of means is 1 or more; every metric must pass.
 
-`careful` sets the absolute bounds of the first two where a careful user would who knows the
-champion's figures: half-way between equal and the margin.
+Flagger's 99 % is the plain world's own success rate, so that it fails by chance there; `careful` is
+off that threshold. It sets the absolute bounds of the first two where a careful user would who
+knows the champion's figures: half-way between equal and the margin.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ PROMOTED, ROLLED_BACK = 1, 2
 Ints = npt.NDArray[np.int64]
 # The plain world's own figures: p99 = 20 ms · exp(0.5 · 2.326) = 64 ms, 1 % errors.
 CHAMPION_P99_MS = 64.0
+CHAMPION_P95_MS = 45.5  # 20 ms · exp(0.5 · 1.645)
 
 
 @dataclass
@@ -77,12 +80,12 @@ def look(world: World, clock: list[int], weight: Array, requests: int) -> Window
     times, arms = np.zeros((rows, requests)), np.zeros((rows, requests), bool)
     for at in range(requests):
         challenger, _ = world.assign(weight)
-        failed, log_ms = world.draw(clock[0], challenger)
+        seen = world.draw(clock[0], challenger)
         clock[0] += 1
         arm = challenger.astype(int)
         n[every, arm] += 1
-        bad[every, arm] += failed
-        times[:, at], arms[:, at] = log_ms, challenger
+        bad[every, arm] += seen.failed
+        times[:, at], arms[:, at] = seen.log_ms, challenger
     return Window(n, bad, times, arms)
 
 
@@ -109,7 +112,7 @@ def flagger(world: World, per_minute: int, *, careful: bool) -> Ends:
 
 def argo(world: World, per_minute: int, *, careful: bool) -> Ends:
     """Roll out by Argo's documented background analysis."""
-    floor = 0.985 if careful else 0.95
+    floor, p95_ms = (0.985, 1.1 * CHAMPION_P95_MS) if careful else (0.95, 500.0)
     rows, clock = world.rows, [0]
     failures = np.zeros(rows, int)
     ends = Ends(np.zeros(rows, np.int64), np.zeros(rows))
@@ -119,7 +122,8 @@ def argo(world: World, per_minute: int, *, careful: bool) -> Ends:
         if half < 2:
             continue
         live = ends.end == 0
-        failures += live & ~(window.success() >= floor)
+        good = (window.success() >= floor) & (window.quantile_ms(0.95, 1) <= p95_ms)
+        failures += live & ~good
         back = live & (failures > 3)
         ends.end[back], ends.minutes[back] = ROLLED_BACK, 5.0 * (half + 1)
     live = ends.end == 0

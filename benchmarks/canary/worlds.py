@@ -1,7 +1,8 @@
 """Draw what the router would see: errors and latencies of both arms, request by request.
 
 All arrays are [rows], a row is one rollout. A world knows what the challenger does worse; what the
-two arms share (bursts, the hour, outages, the users) it draws once for both.
+two arms share (bursts, the hour, outages, the users) it draws once for both, what each does by
+itself (stalls, bursts of its own: own_swings.py) once for each, by one law.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ MEDIAN_MS = 20.0
 SPREAD = 0.5  # of the log: p95 is 2.3 times the median, p99 3.2 times
 CYCLE_REQUESTS = 10_000
 USERS = 20_000
+CALM = 0.005  # errors between bursts; within them 20 %
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Challenger:
     """What the challenger does worse: error rate as `times` + `plus`, latency `slow` times.
 
     `leak_requests`: the error rate grows by `leak` over so many requests. `wrong`: so much less
-    accuracy; `disagree`: the share of answers that differ (both only matter in shadow).
+    accuracy; `disagree`: the share of answers that differ (both only matter in shadow). `bursts`:
+    its own bursts make up so many points of errors more. `hangs`: so often its caller leaves
+    before an answer; `refuses`: so often it answers 4xx.
     """
 
     times: float = 1.0
@@ -36,12 +40,25 @@ class Challenger:
     disagree: float = 0.02
     leak: float = 0.0
     leak_requests: int = 20_000
+    bursts: float = 0.0
+    hangs: float = 0.0
+    refuses: float = 0.0
 
     def error(self, rate: Array, t: int) -> Array:
         """Return its error rate where the champion's is `rate`."""
-        leaked = self.leak * min(1.0, t / self.leak_requests)
+        leaked = self.leak * min(1.0, max(t, 0) / self.leak_requests)
         out: Array = np.minimum(1.0, rate * self.times + self.plus + leaked)
         return out
+
+
+@dataclass
+class Seen:
+    """One request a row, as the router saw it."""
+
+    failed: Mask
+    refused: Mask
+    gone: Mask
+    log_ms: Array
 
 
 @dataclass
@@ -49,13 +66,16 @@ class World:
     """A kind of traffic; subclasses of state are plain arrays in `state`, cut with the rows."""
 
     name: str
-    challenger: Challenger
-    rows: int
-    rng: np.random.Generator
     shared: Callable[[World, int], tuple[Array, Array]]
+    own: Callable[[World, Mask], tuple[Array, Array]] | None = None
+    challenger: Challenger = field(default_factory=Challenger)
+    rows: int = 0
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     errors: float = 0.01
+    median_ms: float = MEDIAN_MS
     sticky: bool = False
-    stalls: float = 0.0  # sd of each arm's own slow swing of the log latency
+    patience_s: tuple[float, float] | None = None  # callers leave after so long, drawn between
+    utilisation: float | None = None  # each arm a queue (M/M/1), with all the traffic
     state: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
 
     def assign(self, weight: Array) -> tuple[Mask, Array]:
@@ -64,15 +84,44 @@ class World:
             return self.rng.random(self.rows) < weight, weight
         return _assign_users(self, weight)
 
-    def draw(self, t: int, challenger: Mask) -> tuple[Mask, Array]:
-        """Draw whether the request fails, and the log of its milliseconds."""
+    def draw(self, t: int, challenger: Mask) -> Seen:
+        """Draw what becomes of the request; t < 0 is the time before the rollout."""
         rate, swing = self.shared(self, t)
+        if self.own is not None:
+            more, slower = self.own(self, challenger)
+            rate, swing = rate + more, swing + slower
         rate = np.where(challenger, self.challenger.error(rate, t), rate)
         failed = self.rng.random(self.rows) < rate
-        log_ms = np.log(MEDIAN_MS) + swing + SPREAD * self.rng.standard_normal(self.rows)
-        if self.stalls:
-            log_ms += _own_swing(self, challenger)
-        return failed, log_ms + challenger * np.log(self.challenger.slow)
+        log_ms = self._latency(challenger) + swing
+        log_ms += challenger * np.log(self.challenger.slow)
+        none = np.zeros(self.rows, bool)
+        seen = Seen(failed, none, none, log_ms)
+        if self.patience_s is not None:
+            self._leave(seen, challenger, self.patience_s)
+        if self.challenger.refuses:
+            seen.refused = challenger & (self.rng.random(self.rows) < self.challenger.refuses)
+        return seen
+
+    def _latency(self, challenger: Mask) -> Array:
+        """Return the log milliseconds of a request on a quiet machine, or after its queue."""
+        if self.utilisation is None:
+            return np.log(self.median_ms) + SPREAD * self.rng.standard_normal(self.rows)
+        work = self.state.setdefault("work", np.zeros((self.rows, 2)))
+        rows, arm = np.arange(self.rows), challenger.astype(int)
+        gap_ms = self.rng.exponential(self.median_ms / self.utilisation, self.rows)
+        work = np.maximum(0.0, work - gap_ms[:, None])
+        work[rows, arm] += self.rng.exponential(self.median_ms, self.rows)
+        self.state["work"] = work
+        out: Array = np.log(work[rows, arm])
+        return out
+
+    def _leave(self, seen: Seen, challenger: Mask, patience_s: tuple[float, float]) -> None:
+        """Let callers leave, who wait so long: what hangs is seen as a 499 at that time."""
+        waited = np.log(1000 * self.rng.uniform(*patience_s, self.rows))
+        hangs = challenger & (self.rng.random(self.rows) < self.challenger.hangs)
+        seen.gone = hangs | (~seen.failed & (seen.log_ms > waited))
+        seen.failed = seen.failed & ~hangs
+        seen.log_ms = np.where(seen.gone, waited, seen.log_ms)
 
     def take(self, keep: Mask) -> None:
         """Go on with these rows only."""
@@ -80,7 +129,8 @@ class World:
         self.state = {name: one[keep] for name, one in self.state.items()}
 
 
-def _flat(world: World, _: int) -> tuple[Array, Array]:
+def flat(world: World, _: int) -> tuple[Array, Array]:
+    """Nothing changes."""
     return np.full(world.rows, world.errors), np.zeros(world.rows)
 
 
@@ -89,12 +139,12 @@ def _bursts(world: World, _: int) -> tuple[Array, Array]:
     on = world.state.setdefault("burst", np.zeros(world.rows, bool))
     u = world.rng.random(world.rows)
     on = world.state["burst"] = np.where(on, u > 1 / 200, u < 1 / 8000)
-    return np.where(on, 0.2, 0.005), np.where(on, np.log(3), 0.0)
+    return np.where(on, 0.2, CALM), np.where(on, np.log(3), 0.0)
 
 
 def _wander(world: World, _: int) -> tuple[Array, Array]:
     """One machine under both arms: its latency wanders, correlated over some 500 requests."""
-    x = world.state.setdefault("wander", np.zeros(world.rows))
+    x = world.state.setdefault("wander", world.rng.standard_normal(world.rows))
     rho = 0.998
     step = np.sqrt(1 - rho * rho) * world.rng.standard_normal(world.rows)
     x = world.state["wander"] = rho * x + step
@@ -119,16 +169,6 @@ def _users(world: World, _: int) -> tuple[Array, Array]:
     """2 % of the users fail 30 % of their requests, the others 0.4 %."""
     rate = np.where(world.state["user_bad"], 0.3, 0.004)
     return rate, np.zeros(world.rows)
-
-
-def _own_swing(world: World, challenger: Mask) -> Array:
-    """Let each arm's latency swing on its own: correlated over some 50 of its own requests."""
-    own = world.state.setdefault("own", np.zeros((world.rows, 2)))
-    arm, rows, rho = challenger.astype(int), np.arange(world.rows), 0.98
-    own[rows, arm] = rho * own[rows, arm] + np.sqrt(1 - rho**2) * world.rng.standard_normal(
-        world.rows
-    )
-    return world.stalls * own[rows, arm]
 
 
 def _assign_users(world: World, weight: Array) -> tuple[Mask, Array]:
@@ -161,18 +201,42 @@ def _zipf() -> Array:
     return out
 
 
+def _own_kinds() -> list[World]:
+    from benchmarks.canary import own_swings as own
+
+    stalls = [(50, 0.3), (200, 0.5), (500, 0.3), (2000, 0.3)]
+    rare = [(150, 4000), (1000, 25_000), (2000, 50_000)]
+    return [
+        *(
+            World(f"own stalls over {length} requests", flat, own.wandering(length, spread))
+            for length, spread in stalls
+        ),
+        *(
+            World(f"a stall of {length} in {every}", flat, own.rare_stalls(length, every))
+            for length, every in rare
+        ),
+        *(
+            World(f"own error bursts of {length}", flat, own.error_bursts(length), errors=CALM)
+            for length in (20, 50, 200, 1000)
+        ),
+        World("restarts of 20 requests", flat, own.restarts(20, 0.005), errors=CALM),
+    ]
+
+
 KINDS: dict[str, World] = {
     one.name: one
     for one in (
-        World("plain", Challenger(), 0, np.random.default_rng(0), _flat),
-        World("bursts", Challenger(), 0, np.random.default_rng(0), _bursts),
-        World("shared wandering latency", Challenger(), 0, np.random.default_rng(0), _wander),
-        World(
-            "each arm's own stalls", Challenger(), 0, np.random.default_rng(0), _flat, stalls=0.3
-        ),
-        World("daily cycle", Challenger(), 0, np.random.default_rng(0), _cycle),
-        World("both arms failing", Challenger(), 0, np.random.default_rng(0), _outage),
-        World("sticky heavy users", Challenger(), 0, np.random.default_rng(0), _users, sticky=True),
+        World("plain", flat),
+        World("bursts", _bursts),
+        World("shared wandering latency", _wander),
+        World("daily cycle", _cycle),
+        *_own_kinds(),
+        *(World(f"queues, {100 * u:g} % used", flat, utilisation=u) for u in (0.3, 0.5, 0.7)),
+        World("both arms failing", _outage),
+        *(World(f"{100 * e:g} % errors", flat, errors=e) for e in (0.0, 0.001, 0.05, 0.1)),
+        *(World(f"median of {ms:g} ms", flat, median_ms=ms) for ms in (0.3, 1.0, 50.0)),
+        World("callers who give up", flat, patience_s=(1.0, 3.0)),
+        World("sticky heavy users", _users, sticky=True),
     )
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from fettle.project import Project
     from fettle.rollout.promotion.sample_size import Forecast
     from fettle.rollout.promotion.traffic_statistics import TrafficStatistics
 
@@ -48,16 +49,34 @@ def forecast(per_s: float | None, errors: float | None) -> tuple[Forecast, Traff
 
     home = projects.find()
     section = params_file.load(home.root / "params.yaml").promote
-    assumed = sample_size.Traffic(requests_per_s=per_s or PER_S, errors=SHARE)
-    learnt = traffic_baseline.from_access_log(supervisor_launch.layout_of(home), assumed)
-    given = {"requests_per_s": per_s, "errors": errors}
-    said = {name: value for name, value in given.items() if value is not None}
-    learnt = replace(
-        learnt,
-        traffic=replace(learnt.traffic, **said),
-        assumed=tuple(name for name in learnt.assumed if name not in said),
+    assumed = sample_size.Traffic(
+        requests_per_s=per_s or PER_S, errors=SHARE, images=_images(home, section.shadow_requests)
     )
+    learnt = traffic_baseline.from_access_log(supervisor_launch.layout_of(home), assumed)
+    traffic, assumes = learnt.traffic, set(learnt.assumed)
+    if per_s is not None:
+        traffic, assumes = replace(traffic, requests_per_s=per_s), assumes - {"requests_per_s"}
+    if errors is not None:
+        traffic, assumes = replace(traffic, errors=errors), assumes - {"errors"}
+    left = tuple(name for name in learnt.assumed if name in assumes)
+    learnt = replace(learnt, traffic=traffic, assumed=left)
     return sample_size.forecast(RolloutPlan.of(section), learnt.traffic), learnt
+
+
+def _images(home: Project, shadow_requests: int) -> int | None:
+    """Count the images that the shadow of the last release would ask; None without a release."""
+    from pathlib import Path
+
+    from fettle import project as projects
+    from fettle.errors import FettleError
+    from fettle.rollout.supervisor import rollout_observer, shadow_traffic, supervisor_launch
+
+    try:
+        last = supervisor_launch.last_release(home)
+        most = rollout_observer.SHADOW_TIMES * shadow_requests
+        return shadow_traffic.images(projects.trees(home), Path(last.folder), most)
+    except FettleError:
+        return None
 
 
 def lint(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -> None:

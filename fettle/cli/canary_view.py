@@ -24,7 +24,7 @@ class TrafficRow(TypedDict):
     requests_per_s: float
     errors: float
     latency_spread: float
-    design_effect: float
+    cluster_requests: float
 
 
 class LearntRow(TypedDict):
@@ -44,6 +44,8 @@ class ForecastDocument(TypedDict):
     eta_s: float | None
     at_stake_percent: float
     until_dead: dict[str, int]
+    accuracy_margin: float
+    disagreement_limit: float
     refusals: list[str]
     advice: list[str]
     traffic: LearntRow
@@ -91,10 +93,13 @@ def forecast(doc: ForecastDocument) -> str:
     return "\n".join(
         [
             f"traffic: {per_s:.3g} requests a second, {100 * traffic['errors']:.2g} % errors, log "
-            f"latency spread {traffic['latency_spread']:.2g}, design effect of slow requests "
-            f"{traffic['design_effect']:.1f}",
+            f"latency spread {traffic['latency_spread']:.2g}, "
+            f"{_clusters(traffic['cluster_requests'])}",
             *assumed,
             *columns(rows),
+            f"shadow: each image once, then judged: accuracy within {doc['accuracy_margin']:.2%}, "
+            f"answers that differ below {doc['disagreement_limit']:.2%} (the plan's, or the least "
+            "that so many images decide)",
             f"in all {total} at {per_s:.3g} a second{': ' + wait if wait else ''}",
             f"at stake: {doc['at_stake_percent']:.2g} % of all requests at most; a dead challenger "
             f"gets {dead} before it is rolled back (their users are answered by the champion)",
@@ -102,6 +107,10 @@ def forecast(doc: ForecastDocument) -> str:
             *(f"advice: {one}" for one in doc["advice"]),
         ]
     )
+
+
+def _clusters(alike: float) -> str:
+    return f"bad or slow ones alike over {alike:.0f} requests" if alike else "no clusters"
 
 
 def _need(need: NeedRow) -> tuple[str, ...]:

@@ -80,21 +80,41 @@ def drop_bound(
 ) -> float:
     """Return the one-sided upper bound of the drop in `metric` (logits [n, classes], labels [n]).
 
-    accuracy: Tango's. macro_f1 and worst_recall: the bootstrap's percentile, but never below what
-    Tango gives for no discordant pair, where the bootstrap would say 0. calibration_error has no
-    interval (see quality), so its bound is the point itself.
+    accuracy: Tango's. worst_recall: the largest of the classes' own (`class_confidence`).
+    macro_f1: the bootstrap's percentile, but never below what Tango gives for no discordant pair,
+    where the bootstrap would say 0. calibration_error has no interval (see quality), so its bound
+    is the point itself.
     """
     if metric == "accuracy":
         right = (accuracy_statistics.correct(logits, labels) for logits in (reference, candidate))
         return upper_bound(pairs(*right), confidence)
     if metric == "calibration_error":
         return accuracy_statistics.drop(metric, reference, candidate, labels).value
-    images = np.bincount(labels)
-    n = len(labels) if metric == "macro_f1" else int(images[images > 0].min())
+    if metric == "worst_recall":
+        return _worst_class_bound(reference, candidate, labels, confidence)
     drawn = accuracy_statistics.drawn_drops(metric, reference, candidate, labels)
-    return max(
-        float(np.quantile(drawn, confidence)), upper_bound(PairedCounts(0, 0, n), confidence)
-    )
+    nothing = upper_bound(PairedCounts(0, 0, len(labels)), confidence)
+    return max(float(np.quantile(drawn, confidence)), nothing)
+
+
+def class_confidence(confidence: float, classes: int) -> float:
+    """Return the confidence of each class's bound, so that all of them hold at once (Bonferroni).
+
+    Then no class loses more than the largest bound, and so neither does the worst. The bootstrap of
+    the worst recall passed true losses of the whole budget in 14 to 34 % at a nominal 5 %: the
+    least of many noisy recalls lies too low on both models, and their difference too near 0.
+    """
+    return 1 - (1 - confidence) / classes
+
+
+def _worst_class_bound(
+    reference: Floats, candidate: Floats, labels: Labels, confidence: float
+) -> float:
+    right = [accuracy_statistics.correct(logits, labels) for logits in (reference, candidate)]
+    present = np.unique(labels)
+    each = class_confidence(confidence, len(present))
+    of_class = ([one[labels == label] for one in right] for label in present)
+    return max(upper_bound(pairs(*both), each) for both in of_class)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,20 @@ from fettle.params_schema import Budget, Constraints
 from fettle.recorder import Recorder
 
 
-def check(params: Params, *, classes: int, tested: int, recorder: Recorder) -> None:
+def check(
+    params: Params, *, classes: int, tested: int, least_class: int, recorder: Recorder
+) -> None:
     """Refuse a goal that nothing can meet or measure here; note a budget below the noise.
 
     Needs "compress.budget", "compress.constraints", "compress.objective" and "targets" in SECTIONS.
-    `tested` counts the test images. Raises ParamsError and TargetError.
+    `tested` counts the test images, `least_class` those of the class with fewest. Raises
+    ParamsError and TargetError.
     """
     if params.compress.objective.minimise == "energy_j":
         energy_measurement.check()
     check_limits(params.compress.constraints, classes, min_channels(params.targets))
     warn_of_noise(params.compress.budget, tested, recorder)
+    warn_of_small_class(params.compress.budget, classes, least_class, recorder)
 
 
 def check_limits(constraints: Constraints, classes: int, features: int) -> None:
@@ -64,3 +68,22 @@ def warn_of_noise(asked: Budget, tested: int, recorder: Recorder) -> None:
     )
     if text:
         recorder.note("warning", text)
+
+
+def warn_of_small_class(asked: Budget, classes: int, least_class: int, recorder: Recorder) -> None:
+    """Note that the class with fewest test images cannot decide a budget of worst_recall."""
+    if asked.metric != "worst_recall":
+        return
+    each = accuracy_budget.class_confidence(asked.confidence, classes)
+    drop_max = asked.drop_max
+    needed = accuracy_budget.min_sample_size(drop_max, confidence=each) if drop_max > 0 else None
+    if needed is not None and least_class >= needed:
+        return
+    ask = "a budget above 0" if needed is None else f"{needed:,} of each class"
+    recorder.note(
+        "warning",
+        f"compress.budget of worst_recall is judged class by class ({each:.2%} each, so that all "
+        f"{classes} hold at once): with {least_class:,} test images of the smallest class not even "
+        f"a lossless model is shown to drop at most {drop_max:g}; it takes {ask}. Raise "
+        "ingest.split.test, add data, or raise compress.budget.drop_max",
+    )

@@ -25,6 +25,7 @@ from fettle.serving.asgi_messages import App, Headers, Message, Receive, Send, m
 from fettle.serving.prometheus_metrics import OTHER, ServerMetrics
 
 REQUEST_ID = b"x-request-id"
+OWN_TIME = b"x-fettle-ms"  # for the router, whose clock has whole milliseconds
 WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 QUIET = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
@@ -73,8 +74,11 @@ class Telemetry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                kept: Headers = [h for h in message.get("headers", []) if h[0] != REQUEST_ID]
-                message = {**message, "headers": [*kept, (REQUEST_ID, request_id)]}
+                ours = (REQUEST_ID, OWN_TIME)
+                kept: Headers = [h for h in message.get("headers", []) if h[0] not in ours]
+                own = f"{(time.perf_counter() - started) * 1e3:.3f}".encode()
+                kept += [(REQUEST_ID, request_id), (OWN_TIME, own)]
+                message = {**message, "headers": kept}
             await send(message)
 
         self._metrics.running(1)

@@ -48,9 +48,7 @@ def test_a_budget_too_small_is_refused_with_what_the_gate_needs(project: Path) -
     with pytest.raises(ParamsError) as caught:
         canary_tools.lint(per_s=50.0, errors=0.01)
     text = str(caught.value)
-    assert text.startswith(
-        "the plan cannot promote an equal challenger: got shadow: accuracy needs "
-    )
+    assert text.startswith("the plan cannot promote an equal challenger: got 1 %: errors needs ")
     assert "the budget is 500 (promote.step_budget_requests)" in text
     assert canary_tools.forecast(50.0, 0.01)[0].refusals
 

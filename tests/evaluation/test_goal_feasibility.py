@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def check(*overrides: str, tested: int = 899) -> MemoryRecorder:
     recorder = MemoryRecorder()
     settings = params.load(ROOT / "params.yaml", overrides)
-    goal_feasibility.check(settings, classes=10, tested=tested, recorder=recorder)
+    goal_feasibility.check(
+        settings, classes=10, tested=tested, least_class=tested // 10, recorder=recorder
+    )
     return recorder
 
 
@@ -45,6 +47,19 @@ def test_an_undecidable_budget_is_a_warning_and_no_refusal() -> None:
     assert check().notes == {}
     noted = check("compress.budget.drop_max=0.005").notes["warning"]
     assert noted.startswith("compress.budget is below the noise of the test set: with n = 899")
+
+
+def test_a_class_too_small_for_a_worst_recall_is_said_with_the_least_size_that_decides() -> None:
+    asked = ("compress.budget.metric=worst_recall", "compress.budget.drop_max=0.05")
+    assert check(*asked, tested=1270).notes == {}
+    assert check(*asked, tested=1260).notes["warning"] == (
+        "compress.budget of worst_recall is judged class by class (99.50% each, so that all 10 "
+        "hold at once): with 126 test images of the smallest class not even a lossless model is "
+        "shown to drop at most 0.05; it takes 127 of each class. Raise ingest.split.test, add "
+        "data, or raise compress.budget.drop_max"
+    )
+    nothing = check(asked[0], "compress.budget.drop_max=0").notes["warning"]
+    assert "it takes a budget above 0." in nothing
 
 
 @pytest.mark.skipif(

@@ -128,3 +128,11 @@ def test_the_release_is_named_and_batches_are_measured() -> None:
     server.metrics.batch(32)
     assert server.counted("fettle_release_info") == {("tiny", "d1d1d1d1d1d1"): 1}
     assert server.counted("fettle_batch_images_sum") == {(): 35}
+
+
+@pytest.mark.parametrize("path", ["/predict", "/refused", "/broken"])
+def test_every_answer_tells_its_own_time_finer_than_the_routers_clock(path: str) -> None:
+    answer, line = Line().ask(path)
+    own = answer.headers[b"x-fettle-ms"].decode()
+    assert re.fullmatch(r"[0-9]+\.[0-9]{3}", own)
+    assert float(own) <= line["ms"] + 0.001

@@ -48,6 +48,7 @@ PLAN: dict[str, Any] = {
     "shadow_gates": ["disagreement"],
     "steps": [{"weight_percent": 50.0, "margin_multiplier": 1.0, "gates": ["errors", "latency"]}],
     "step_min_s": 0.0,
+    "step_budget_requests": 2000,  # a first look after 520
     "bake_s": 0.2,
     "bake_requests": 20,
     "alpha_rollback": 1e-6,  # on a loaded machine one arm may well be slower for a second
@@ -77,7 +78,7 @@ class RolloutHarness:
         rows = [
             {**dict.fromkeys(image_table.SCHEMA.names), "row": str(index), "label": label}
             | {"split": "test" if label == "1" else "train", "bytes": IMAGE}
-            for index, label in enumerate(["0", "1", "1"])
+            for index, label in enumerate(["0", *["1"] * 20])  # the shadow asks each once
         ]
         table = pa.Table.from_pylist(rows, image_table.SCHEMA)
         for name, content in (("ingest", table), ("validate", pa.table({"row": table["row"]}))):

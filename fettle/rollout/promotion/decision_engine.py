@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fettle.rollout.promotion import drift, gate_results
+from fettle.rollout.promotion import drift, gate_results, verdict_fold
 from fettle.rollout.promotion import gates as g
 from fettle.rollout.promotion.arm_assignment import Assignment
+from fettle.rollout.promotion.champion_history import ChampionHistory, arrays
+from fettle.rollout.promotion.gate_thresholds import Thresholds
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict, worst
+from fettle.rollout.promotion.gates import Drawn
 from fettle.rollout.promotion.request_records import (
     Arm,
     Attempt,
@@ -26,18 +29,32 @@ from fettle.rollout.promotion.request_records import (
     ShadowPair,
 )
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
-from fettle.rollout.promotion.rollout_state import Action, Phase, RolloutState, Verb, order, step
+from fettle.rollout.promotion.rollout_state import (
+    Action,
+    Phase,
+    RolloutState,
+    Signs,
+    Verb,
+    order,
+    step,
+)
+from fettle.rollout.promotion.verdict_fold import Code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """What a rollout starts from; `reference` has the shares of the training data's input bins."""
+    """What a rollout starts from; `reference` has the shares of the training data's input bins.
+
+    images: held out for the shadow, None where that is not known. history: of the champion.
+    """
 
     rollout_id: str
     challenger: str
     champion: str | None
     plan: RolloutPlan
     reference: tuple[float, ...] | None = None
+    images: int | None = None
+    history: ChampionHistory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +105,8 @@ class Engine:
     def __init__(self, begin: Begin) -> None:
         self.begin = begin
         self.plan = begin.plan
-        self.bars = g.Thresholds.of(begin.plan)
-        self.gates = g.start()
+        self.bars = Thresholds.of(begin.plan, begin.images)
+        self.gates = g.start(history=None if begin.history is None else arrays(begin.history))
         self.drift = (
             drift.start(begin.reference, begin.plan.drift_tolerance) if begin.reference else None
         )
@@ -111,7 +128,7 @@ class Engine:
                 self.state, actions, reason = order(before, event.verb, self.plan, event.now_s)
             case Offline() | Observed():
                 found = event.results if isinstance(event, Offline) else self._judge(error)
-                verdict = worst(one.verdict for one in found)
+                verdict = self._fold(event, found)
                 if isinstance(event, Offline) != (before.phase is Phase.PENDING):
                     verdict = Verdict.INCONCLUSIVE  # the other gate's word: not asked for here
                 self.state, actions, reason = step(
@@ -120,11 +137,33 @@ class Engine:
                     self.plan,
                     event.now_s,
                     requests=self._requests,
-                    stale=gate_results.stale(found, self.drift),
+                    signs=self._signs(found),
                 )
         self._renew(before)
         return Decision(
             state=self.state, verdict=verdict, actions=actions, reason=reason, gates=found
+        )
+
+    def _fold(self, event: Offline | Observed, found: tuple[GateResult, ...]) -> Verdict:
+        """Fold the gates by `verdict_fold`, and with them what no array has: errors and drift."""
+        phase = self._judged_phase()
+        if isinstance(event, Offline) or phase not in verdict_fold.PHASES:
+            return worst(one.verdict for one in found)
+        at = np.array([verdict_fold.PHASES.index(phase)])
+        step_index = np.array([self.state.step_index])
+        code = verdict_fold.codes(self.gates, self.bars, self.plan, at, step_index)
+        others = (one.verdict for one in found if one.name in ("analysis", "drift"))
+        return worst([Code(int(code[0])).verdict(), *others])
+
+    def _judged_phase(self) -> Phase | None:
+        state = self.state
+        return state.paused_from if state.phase is Phase.PAUSED else state.phase
+
+    def _signs(self, found: tuple[GateResult, ...]) -> Signs:
+        return Signs(
+            spent=bool(self.gates.shadow.n[0] >= self.bars.images),
+            stale=gate_results.stale(found, self.drift),
+            alarm=bool(verdict_fold.alarms(self.gates)[0]),
         )
 
     def _judge(self, error: str | None) -> tuple[GateResult, ...]:
@@ -135,13 +174,15 @@ class Engine:
     def _renew(self, before: RolloutState) -> None:
         """Begin the evidence anew where a new step or bake has begun; a pause keeps it.
 
-        A wrong split made the evidence worthless: then a resume begins anew too.
+        A wrong split made the evidence worthless, a spent budget has no room for more: then a
+        resume begins anew too. The alpha of such a second try is the person's who asks for it.
         """
         now = self.state
         if now.phase is before.phase and now.step_index == before.step_index:
             return
         self._requests = 0
-        resumed = before.phase is Phase.PAUSED and bool(self.gates.split.alarm[0])
+        worthless = bool(self.gates.split.alarm[0] or g.exhausted(self.gates)[0])
+        resumed = before.phase is Phase.PAUSED and worthless
         if resumed or Phase.PAUSED not in (now.phase, before.phase):
             g.renew_step(self.gates, np.array([True]))
 
@@ -169,28 +210,19 @@ class Engine:
         self._assignment.learn(attempt.key_hash, attempt.weight, challenger=challenger)
         self._drawn[attempt.request_id] = (challenger, propensity)
         self._requests += self.state.phase is not Phase.SHADOW
-        failed, log_ms = np.array([attempt.failed]), np.log([max(attempt.latency_ms, 1e-3)])
-        if self.state.phase in (Phase.BAKE, Phase.PROMOTED):
-            if challenger:
-                g.take_alone(
-                    self.gates,
-                    self.plan,
-                    self.bars,
-                    failed=failed,
-                    log_ms=log_ms,
-                    counts=np.array([True]),
-                )
-            return
-        g.take_request(
-            self.gates,
-            self.plan,
-            self.bars,
-            np.array([self.state.step_index]),
+        seen = Drawn(
             challenger=np.array([challenger]),
             propensity=np.array([propensity]),
-            failed=failed,
-            log_ms=log_ms,
+            failed=np.array([attempt.failed]),
+            refused=np.array([attempt.refused]),
+            gone=np.array([attempt.gone]),
+            log_ms=np.log([max(attempt.latency_ms, 1e-3)]),
         )
+        if self.state.phase in (Phase.BAKE, Phase.PROMOTED):
+            if challenger:
+                g.take_alone(self.gates, self.plan, self.bars, seen, counts=np.array([True]))
+            return
+        g.take_request(self.gates, self.plan, self.bars, np.array([self.state.step_index]), seen)
 
     def _pair(self, pair: ShadowPair) -> None:
         self._requests += self.state.phase is Phase.SHADOW

@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+from fettle.rollout.promotion.champion_history import ChampionHistory
 from fettle.rollout.promotion.decision_engine import (
     Begin,
     Decision,
@@ -44,13 +45,20 @@ def begin_from_json(doc: Json) -> Begin:
     steps = tuple(map(Step.from_json, plan["steps"]))
     shadow = tuple(plan["shadow_gates"])
     bins = doc["reference"]
+    history = doc.get("history")
     return Begin(
         **{
             **doc,
             "plan": RolloutPlan(**{**plan, "steps": steps, "shadow_gates": shadow}),
             "reference": None if bins is None else tuple(bins),
+            "history": None if history is None else _history_from_json(history),
         }
     )
+
+
+def _history_from_json(doc: Json) -> ChampionHistory:
+    sums = {name: tuple(tuple(one) for one in doc[name]) for name in ("errors", "refused")}
+    return ChampionHistory(**{**doc, **sums})
 
 
 def event_to_json(event: Event) -> Json:

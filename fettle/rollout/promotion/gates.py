@@ -1,82 +1,56 @@
 """Gates: every gate's statistics, updated a request at a time; PASS, FAIL or neither.
 
-This is the code that the controller runs with one row and the simulator with ten thousand: a row
-is a rollout, all arrays are [rows], and the statistics change in place.
+This is the code that the controller runs with one row and the simulator with thousands: a row is a
+rollout, all arrays are [rows], and the statistics change in place. What they add up to is said by
+`verdict_fold.codes`, for both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from fettle.rollout.promotion import latency_gate, one_sample_test, srm, two_sample_test
+from fettle.rollout.promotion import (
+    block_series,
+    cluster_effect,
+    one_sample_test,
+    shadow_gate,
+    span_gates,
+    srm,
+    tail_threshold,
+    two_sample_test,
+)
+from fettle.rollout.promotion.block_series import BlockSeries, Column
+from fettle.rollout.promotion.champion_history import HistoryArrays
+from fettle.rollout.promotion.cluster_effect import Clusters
 from fettle.rollout.promotion.e_process import Bools, Floats, sizes
-from fettle.rollout.promotion.gate_verdict import Verdict
-from fettle.rollout.promotion.latency_gate import SLOW, Latency
+from fettle.rollout.promotion.gate_thresholds import Thresholds
 from fettle.rollout.promotion.one_sample_test import OneSampleTest
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
+from fettle.rollout.promotion.shadow_gate import ShadowGate
+from fettle.rollout.promotion.span_gates import SpanGate
 from fettle.rollout.promotion.srm import SampleRatio
+from fettle.rollout.promotion.tail_threshold import SLOW, TailThreshold
 from fettle.rollout.promotion.two_sample_test import TwoSampleTest
 
 Ints = npt.NDArray[np.int64]
-
-
-class Code(IntEnum):
-    """A verdict as a number, for arrays."""
-
-    INCONCLUSIVE = 0
-    PASS = 1
-    FAIL = 2
-    ERROR = 3
-
-    def verdict(self) -> Verdict:
-        """Return it by name."""
-        return Verdict(self.name)
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What a plan asks at each step: arrays [steps], thresholds as logs of e-values."""
-
-    errors_margin: Floats
-    log_ratio: Floats
-    needs: dict[str, Bools]
-    log_fail: dict[str, float]
-    log_pass: float
-    log_alarm: float
-
-    @classmethod
-    def of(cls, plan: RolloutPlan) -> Thresholds:
-        """Read them off the plan; a ratio's margin is what it lies above 1."""
-        times = np.array([step.margin_multiplier for step in plan.steps])
-        return cls(
-            errors_margin=np.minimum(times * plan.errors_margin, 1.0),
-            log_ratio=np.log1p(times * (plan.latency_p95_ratio - 1)),
-            needs={
-                name: np.array([name in step.gates for step in plan.steps])
-                for name in ("errors", "latency", "accuracy")
-            },
-            log_fail={
-                name: -float(np.log(plan.alpha_fail(name)))
-                for name in ("errors", "latency", "accuracy", "disagreement")
-            },
-            log_pass=-float(np.log(plan.alpha_promote)),
-            log_alarm=-float(np.log(plan.alpha_rollback)),
-        )
 
 
 @dataclass
 class Gates:
     """The statistics of all gates; `reference` is the champion's whole record: n, bad."""
 
-    errors: TwoSampleTest
-    latency: Latency
+    errors: TwoSampleTest  # fast paths, and what passes a step with a wide margin
+    refused: TwoSampleTest
+    spans: dict[str, SpanGate]
+    blocks: BlockSeries
+    tail: TailThreshold
+    error_clusters: Clusters
+    refused_clusters: Clusters
     split: SampleRatio
-    accuracy: TwoSampleTest  # pairs in shadow
-    disagreement: OneSampleTest
+    shadow: ShadowGate
     labels: TwoSampleTest  # late labels of live requests
     alarm_errors: OneSampleTest  # at 100 %, no champion beside
     alarm_latency: OneSampleTest
@@ -84,14 +58,25 @@ class Gates:
     reference: Floats  # [rows, 2]
 
 
-def start(rows: int = 1) -> Gates:
-    """Return the state before any request."""
+def start(rows: int = 1, history: HistoryArrays | None = None) -> Gates:
+    """Return the state before any request; `history`: what a log tells of the champion."""
+    known = history
     return Gates(
         errors=two_sample_test.start(rows),
-        latency=latency_gate.start(rows),
+        refused=two_sample_test.start(rows),
+        spans={name: span_gates.start(rows) for name in span_gates.NAMES},
+        blocks=block_series.start(rows),
+        tail=tail_threshold.start(rows)
+        if known is None
+        else tail_threshold.start(rows, known.log_tau, known.worst_log_tau),
+        error_clusters=cluster_effect.start(rows)
+        if known is None
+        else cluster_effect.start(rows, known.errors, known.worst_errors),
+        refused_clusters=cluster_effect.start(rows)
+        if known is None
+        else cluster_effect.start(rows, known.refused),
         split=srm.start(rows),
-        accuracy=two_sample_test.start(rows),
-        disagreement=one_sample_test.start(rows),
+        shadow=shadow_gate.start(rows),
         labels=two_sample_test.start(rows),
         alarm_errors=one_sample_test.start(rows),
         alarm_latency=one_sample_test.start(rows),
@@ -100,46 +85,102 @@ def start(rows: int = 1) -> Gates:
     )
 
 
-def take_request(
-    gates: Gates,
-    plan: RolloutPlan,
-    bars: Thresholds,
-    step: Ints,
-    *,
-    challenger: Bools,
-    propensity: Floats,
-    failed: Bools,
-    log_ms: Floats,
-) -> None:
-    """Take one live request a row while both arms serve.
+@dataclass(frozen=True)
+class Drawn:
+    """One live request a row, arrays [rows].
 
-    step: the index of the row's step. propensity: the chance with which the challenger was drawn;
-    0 or 1 where the unit had been drawn before (arm_assignment.py), which tells nothing.
+    propensity: the chance with which the challenger was drawn; 0 or 1 where the unit had been drawn
+    before (arm_assignment.py), which tells nothing. refused: a 4xx that is no failure. gone: the
+    caller left before an answer, so that the latency is at least log_ms (right-censored).
     """
-    answered = ~failed
-    srm.update(gates.split, challenger, propensity=propensity, counts=propensity > 0)
+
+    challenger: Bools
+    propensity: Floats
+    failed: Bools
+    refused: Bools
+    gone: Bools
+    log_ms: Floats
+
+
+def take_request(
+    gates: Gates, plan: RolloutPlan, bars: Thresholds, step: Ints, seen: Drawn
+) -> None:
+    """Take one live request a row while both arms serve; step: the index of the row's step."""
+    c = seen.challenger
+    srm.update(gates.split, c, propensity=seen.propensity, counts=seen.propensity > 0)
     # with a wrong split every propensity is wrong: nothing after the alarm is evidence
-    propensity = np.where(gates.split.alarm, 0.0, propensity)
-    two_sample_test.update(
-        gates.errors,
-        challenger,
-        failed,
-        propensity=propensity,
-        margin=bars.errors_margin[step],
-        log_fail=bars.log_fail["errors"],
+    propensity = np.where(gates.split.alarm, 0.0, seen.propensity)
+    away = seen.refused | seen.gone
+    margin = bars.errors_margin[step]
+    for name, test, bad, clusters in (
+        ("errors", gates.errors, seen.failed, gates.error_clusters),
+        ("refused", gates.refused, away, gates.refused_clusters),
+    ):
+        two_sample_test.update(
+            test,
+            c,
+            bad,
+            propensity=propensity,
+            margin=margin,
+            log_fail=bars.log_fail[name],
+            effect=clusters.effect,
+        )
+        two_sample_test.look(
+            test,
+            log_pass=bars.log_pass[step],
+            hold_above=plan.both_failing_max if name == "errors" else 1.0,
+            rows=~bars.by_spans[step],
+        )
+        cluster_effect.update(clusters, bad, ~c)
+    _block(gates, plan, bars, step, seen, (propensity > 0) & (propensity < 1))
+    gates.reference += np.stack([~c, ~c & seen.failed], axis=1)
+
+
+def _block(
+    gates: Gates, plan: RolloutPlan, bars: Thresholds, step: Ints, seen: Drawn, tells: Bools
+) -> None:
+    """Count the request in its block, and look where that is full."""
+    slow, late = tail_threshold.slow(gates.tail, seen.log_ms, seen.challenger, bars.log_ratio[step])
+    # who left early says nothing, who waited longer than both thresholds says "slow"
+    answered = ~seen.failed & ~seen.refused & (~seen.gone | (slow & late))
+    timed = answered & tells & tail_threshold.ready(gates.tail)
+    one, other = tells & ~seen.challenger, tells & seen.challenger
+    away = seen.refused | seen.gone
+    full = block_series.update(
+        gates.blocks,
+        {
+            Column.DRAWN: one,
+            Column.DRAWN_C: other,
+            Column.FAILED: one & seen.failed,
+            Column.FAILED_C: other & seen.failed,
+            Column.REFUSED: one & away,
+            Column.REFUSED_C: other & away,
+            Column.TIMED: one & timed,
+            Column.TIMED_C: other & timed,
+            Column.SLOW: one & timed & slow,
+            Column.SLOW_C: other & timed & slow,
+            Column.LATE: one & timed & late,
+            Column.LATE_C: other & timed & late,
+        },
+        tells,
+        bars.block_size,
     )
-    latency_gate.update(
-        gates.latency,
-        challenger,
-        log_ms,
-        propensity=propensity,
-        log_ratio=bars.log_ratio[step],
-        counts=answered,
-        log_fail=bars.log_fail["latency"],
-        log_pass=bars.log_pass,
+    tail_threshold.update(
+        gates.tail,
+        seen.log_ms,
+        (slow, late),
+        champion=~seen.challenger,
+        answered=answered,
+        chance=np.where(seen.challenger, seen.propensity, 1 - seen.propensity),
     )
-    gates.reference += np.stack([~challenger, ~challenger & failed], axis=1)
-    two_sample_test.look(gates.errors, log_pass=bars.log_pass, hold_above=plan.both_failing_max)
+    if not full.any():
+        return
+    at = np.flatnonzero(full)
+    span_gates.look(gates.spans, gates.blocks, bars, at, step[at])
+    judged = at[bars.by_spans[step[at]]]
+    for name, test in (("errors", gates.errors), ("refused", gates.refused)):
+        test.passed[judged] = gates.spans[name].passed[judged]
+    gates.errors.passed[judged] &= gates.errors.recent[judged] <= plan.both_failing_max
 
 
 def take_pair(
@@ -152,22 +193,14 @@ def take_pair(
     challenger_wrong: Bools | None,
 ) -> None:
     """Take one shadow request a row, answered by both; wrong is None where no label is known."""
-    limit = np.full(len(disagree), plan.disagreement_max)
-    everywhere = np.ones(len(disagree), bool)
-    log_fail = bars.log_fail["disagreement"]
-    one_sample_test.update(
-        gates.disagreement, disagree, limit=limit, counts=everywhere, log_fail=log_fail
+    shadow_gate.update(
+        gates.shadow,
+        plan,
+        bars.images,
+        differ=disagree,
+        champion_wrong=champion_wrong,
+        challenger_wrong=challenger_wrong,
     )
-    one_sample_test.look(gates.disagreement, log_pass=bars.log_pass)
-    if champion_wrong is not None and challenger_wrong is not None:
-        two_sample_test.update_pairs(
-            gates.accuracy,
-            champion_wrong,
-            challenger_wrong,
-            margin=plan.accuracy_margin,
-            log_fail=bars.log_fail["accuracy"],
-        )
-        two_sample_test.look(gates.accuracy, log_pass=bars.log_pass)
 
 
 def take_label(
@@ -198,34 +231,41 @@ def take_label(
         margin=plan.accuracy_margin,
         log_fail=bars.log_fail["accuracy"],
     )
-    two_sample_test.look(gates.labels, log_pass=bars.log_pass)
+    two_sample_test.look(gates.labels, log_pass=bars.log_pass_labels)
 
 
 def take_alone(
-    gates: Gates,
-    plan: RolloutPlan,
-    bars: Thresholds,
-    *,
-    failed: Bools,
-    log_ms: Floats,
-    counts: Bools,
+    gates: Gates, plan: RolloutPlan, bars: Thresholds, seen: Drawn, *, counts: Bools
 ) -> None:
-    """Take one request a row of the bake: no champion beside, so its record is the measure.
+    """Take one request a row of the bake: no champion beside, so its worst hour is the measure.
 
     counts: masks the rows that are not in their bake.
     """
     if not counts.any():
         return
-    limit = np.minimum(upper_rate(gates.reference) + plan.errors_margin, 0.999)
     one_sample_test.update(
-        gates.alarm_errors, failed, limit=limit, counts=counts, log_fail=bars.log_alarm
+        gates.alarm_errors,
+        seen.failed,
+        limit=errors_limit(gates, plan),
+        counts=counts,
+        log_fail=bars.log_alarm,
     )
-    slow = log_ms > gates.latency.log_tau + np.log(plan.latency_p95_ratio)
-    known = counts & ~failed & (gates.latency.seen >= latency_gate.WARM_UP)
-    limit = np.full(len(failed), SLOW)
+    slow = seen.log_ms > gates.tail.worst + np.log(plan.latency_p95_ratio)
+    known = counts & ~seen.failed & ~seen.refused & tail_threshold.ready(gates.tail)
     one_sample_test.update(
-        gates.alarm_latency, slow, limit=limit, counts=known, log_fail=bars.log_alarm
+        gates.alarm_latency,
+        slow,
+        limit=np.full(len(slow), SLOW),
+        counts=known & (~seen.gone | slow),
+        log_fail=bars.log_alarm,
     )
+
+
+def errors_limit(gates: Gates, plan: RolloutPlan) -> Floats:
+    """Return the share of errors above which a release that serves alone raises an alarm."""
+    worst = np.maximum(upper_rate(gates.reference), gates.error_clusters.worst)
+    limit: Floats = np.minimum(worst + plan.errors_margin, 0.999)
+    return limit
 
 
 def upper_rate(record: Floats) -> Floats:
@@ -238,43 +278,20 @@ def upper_rate(record: Floats) -> Floats:
     return upper
 
 
-def code_of_step(gates: Gates, bars: Thresholds, step: Ints) -> Ints:
-    """Fold the gates of a step into one code a row: any failure, else every pass that is asked."""
-    failed = gates.errors.failed | gates.latency.failed | gates.labels.failed
-    passed = np.ones(len(step), bool)
-    for name, one in (
-        ("errors", gates.errors),
-        ("latency", gates.latency),
-        ("accuracy", gates.labels),
-    ):
-        passed &= one.passed | ~bars.needs[name][step]
-    code = np.where(failed, Code.FAIL, np.where(passed, Code.PASS, Code.INCONCLUSIVE))
-    return np.where(gates.split.alarm & ~failed, Code.ERROR, code)
-
-
-def code_of_shadow(gates: Gates, plan: RolloutPlan) -> Ints:
-    """Fold the gates of the shadow into one code a row."""
-    failed = gates.accuracy.failed | gates.disagreement.failed
-    passed = gates.disagreement.n >= plan.shadow_requests
-    if "accuracy" in plan.shadow_gates:
-        passed &= gates.accuracy.passed
-    if "disagreement" in plan.shadow_gates:
-        passed &= gates.disagreement.passed
-    return np.where(failed, Code.FAIL, np.where(passed, Code.PASS, Code.INCONCLUSIVE))
-
-
-def code_of_bake(gates: Gates) -> Ints:
-    """Return FAIL where an alarm was raised, else PASS: the rollout counts time and requests."""
-    alarms = (gates.alarm_errors, gates.alarm_latency, gates.alarm_labels)
-    failed = gates.labels.failed | np.any([alarm.failed for alarm in alarms], axis=0)
-    return np.where(failed, Code.FAIL, np.where(gates.alarm_errors.n > 0, Code.PASS, 0))
+def exhausted(gates: Gates) -> Bools:
+    """Say where a step has used up its blocks: what comes after is evidence for nothing."""
+    spent: Bools = gates.blocks.blocks >= block_series.BLOCKS
+    return spent
 
 
 def renew_step(gates: Gates, rows: Bools) -> None:
-    """Begin a step anew in these rows."""
+    """Begin a step anew in these rows; what is known of the champion goes on."""
     srm.renew(gates.split, rows)
     two_sample_test.renew(gates.errors, rows)
-    latency_gate.renew(gates.latency, rows)
+    two_sample_test.renew(gates.refused, rows)
+    block_series.renew(gates.blocks, rows)
+    for gate in gates.spans.values():
+        span_gates.renew(gate, rows)
     one_sample_test.renew(gates.alarm_errors, rows)
     one_sample_test.renew(gates.alarm_latency, rows)
     one_sample_test.renew(gates.alarm_labels, rows)

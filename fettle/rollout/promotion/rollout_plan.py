@@ -11,10 +11,15 @@ from typing import Any, Self, TypeAlias
 from fettle.json_values import JsonObject
 from fettle.params_schema import OnDrift, Promote
 
-# How alpha_rollback is shared out (Bonferroni). Errors have half: they harm at once, and the goal
+# How alpha_rollback is shared out (Bonferroni). Errors have most: they harm at once, and the goal
 # "5x the errors within 500 requests" needs it. Promotion shares nothing out: it needs every gate,
 # so that alpha_promote bounds each and all of them (an intersection-union test, Berger 1982).
-SHARES = {"errors": 0.5, "latency": 0.3, "accuracy": 0.15, "disagreement": 0.05}
+SHARES = {"errors": 0.45, "refused": 0.1, "latency": 0.25, "accuracy": 0.15, "disagreement": 0.05}
+# Of a rate's share so much goes to the fast path (two_sample_test.py), the rest to span_test.py.
+FAST_SHARE = {"errors": 0.9, "refused": 0.9, "latency": 0.0}
+# A step with a wide margin only lets in more traffic; a false promotion has to pass the last one
+# at alpha_promote itself. So it may err this many times as often, at most in 1 of 20.
+WIDE_STEP_TIMES, WIDE_STEP_MOST = 5, 0.05
 
 
 # of any version; the dataclass that it fills checks its keys
@@ -112,8 +117,13 @@ class RolloutPlan:
         may leak by now: their share is split over the steps, and over one comparison after an
         alarm in the bake. Accuracy is judged once in shadow, and once by late labels.
         """
-        parts = {"errors": len(self.steps) + 1, "latency": len(self.steps) + 1, "accuracy": 2}
-        return self.alpha_rollback * SHARES[gate] / parts.get(gate, 1)
+        parts = {"accuracy": 2, "disagreement": 1}
+        return self.alpha_rollback * SHARES[gate] / parts.get(gate, len(self.steps) + 1)
+
+    @property
+    def alpha_wide(self) -> float:
+        """Return the error of a pass at a step whose margins are wider than the plan's."""
+        return min(WIDE_STEP_MOST, WIDE_STEP_TIMES * self.alpha_promote)
 
     def to_json(self) -> dict[str, object]:
         """Return the plan as a journal stores it."""

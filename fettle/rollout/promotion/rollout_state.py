@@ -7,11 +7,14 @@
 
 - A weight rises after a PASS, or on a person's word (resume, promote), never otherwise.
 - FAIL rolls back. ERROR sets the weight to 0 and pauses: nobody watches the challenger.
-- INCONCLUSIVE holds; past the step's budget it pauses at the weight it has, and asks a person.
+- INCONCLUSIVE holds; past the step's budget it pauses at the weight it has, and asks a person. So
+  does a shadow whose images are all answered; there a resume goes on at the first step.
 - In the bake (100 %) no champion is there to compare with, so a FAIL there is only an alarm: the
   weight goes back to the last step with a control, and its gates decide.
-- rolled_back and aborted absorb. promoted leads only to rolled_back (late labels, `undo`); drift
-  or late labels beyond their bound may begin the release flow again there (promote.on_drift).
+- rolled_back and aborted absorb. promoted leads only to rolled_back (late labels of requests that
+  were drawn, `undo`). An alarm there, with no champion beside, may be a busy hour: it pages a
+  person, once, and moves nothing. Drift or late labels beyond their bound may begin the release
+  flow again (promote.on_drift).
 """
 
 from __future__ import annotations
@@ -68,6 +71,7 @@ class ActionKind(StrEnum):
     MOVE_ALIASES = "move_aliases"  # challenger → champion, champion → previous_champion
     RESTORE_ALIASES = "restore_aliases"  # back to what they were before the rollout
     RUN_AGAIN = "run_again"  # the release flow, on the data as it is now
+    PAGE = "page"  # a person: something is to be decided that evidence does not decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class RolloutState:
     paused_from: Phase | None = None
     alarms: int = 0  # in the bake; the plan's alpha pays for one more comparison, not for two
     ran_again: bool = False  # whether the watch after the promotion began the release flow again
+    paged: bool = False  # whether the watch asked for a person
 
     @property
     def over(self) -> bool:
@@ -100,6 +105,21 @@ class RolloutState:
         return self.phase in FINAL
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """What is no verdict, but moves a rollout.
+
+    spent: whether the shadow has no image left. stale: whether inputs or late labels have left
+    what the release was made of, beyond their bound. alarm: whether a release that serves alone is
+    worse than the champion was in its worst hour.
+    """
+
+    spent: bool = False
+    stale: bool = False
+    alarm: bool = False
+
+
+NO_SIGNS = Signs()
 STILL_PAUSED = "paused"  # says nothing new: the reason is that of the pause
 Outcome = tuple[RolloutState, tuple[Action, ...], str]
 
@@ -111,12 +131,11 @@ def step(
     now_s: float,
     *,
     requests: int = 0,
-    stale: bool = False,
+    signs: Signs = NO_SIGNS,
 ) -> Outcome:
     """Return the state after one verdict, what to do, and why.
 
-    `requests`: user requests (pairs, in shadow) judged since the phase or step began. `stale`:
-    whether inputs or late labels have left what the release was made of, beyond their bound.
+    `requests`: user requests (pairs, in shadow) judged since the phase or step began.
     """
     state = replace(state, requests=requests)
     match state.phase:
@@ -127,6 +146,8 @@ def step(
         case Phase.PENDING:
             return _pending(state, verdict, now_s)
         case Phase.SHADOW:
+            if signs.spent and verdict is Verdict.INCONCLUSIVE:
+                return _shadow_spent(state, now_s)
             return _watched(state, verdict, plan, now_s, "shadow")
         case Phase.STEP:
             name = f"{plan.steps[state.step_index].weight_percent:g} %"
@@ -134,7 +155,7 @@ def step(
         case Phase.BAKE:
             return _bake(state, verdict, plan, now_s)
         case Phase.PROMOTED:
-            return _promoted(state, verdict, plan, now_s, stale=stale)
+            return _promoted(state, verdict, plan, now_s, signs)
         case _:
             assert_never(state.phase)
 
@@ -199,6 +220,13 @@ def _watched(
             assert_never(verdict)
 
 
+def _shadow_spent(state: RolloutState, now_s: float) -> Outcome:
+    """Pause: no image is left to ask, so a resume goes on where users' requests may tell."""
+    why = "shadow: its images are all answered and do not decide; resume goes on at the first step"
+    held = replace(state, phase=Phase.PAUSED, paused_from=Phase.STEP, step_index=0, entered_s=now_s)
+    return held, (), why
+
+
 def _bake(state: RolloutState, verdict: Verdict, plan: RolloutPlan, now_s: float) -> Outcome:
     """Judge the bake: long enough and well, an alarm, or more patience."""
     match verdict:
@@ -221,13 +249,17 @@ def _bake(state: RolloutState, verdict: Verdict, plan: RolloutPlan, now_s: float
 
 
 def _promoted(
-    state: RolloutState, verdict: Verdict, plan: RolloutPlan, now_s: float, *, stale: bool
+    state: RolloutState, verdict: Verdict, plan: RolloutPlan, now_s: float, signs: Signs
 ) -> Outcome:
     """Go on watching: take back what fails, and where the plan says so make a new release, once."""
     new, actions, why = state, tuple[Action, ...](), "promoted; the watch goes on"
+    if state.paged or signs.alarm:
+        why = "promoted; an alarm: a person decides (fettle canary undo)"
     if verdict is Verdict.FAIL and state.champion is not None:
         new, actions, why = _undo(state, now_s, "a gate failed after promotion")
-    if stale and plan.on_drift == "rerun" and not state.ran_again:
+    elif signs.alarm and not state.paged:
+        new, actions = replace(state, paged=True), (Action(ActionKind.PAGE),)
+    if signs.stale and plan.on_drift == "rerun" and not state.ran_again:
         again = (*actions, Action(ActionKind.RUN_AGAIN))
         return replace(new, ran_again=True), again, f"{why}; the release flow runs again"
     return new, actions, why

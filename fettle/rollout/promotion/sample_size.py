@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fettle.rollout.promotion import shadow_gate, student_t
+from fettle.rollout.promotion.block_series import BLOCKS
 from fettle.rollout.promotion.e_process import (
-    BETTER,
     EQUAL_PRIOR,
     PSI,
     STAKES,
@@ -24,12 +25,16 @@ from fettle.rollout.promotion.e_process import (
     Floats,
     origin,
 )
-from fettle.rollout.promotion.latency_gate import BLOCKS, PRIOR_BLOCKS, PRIOR_EFFECT, SLOW, WARM_UP
-from fettle.rollout.promotion.latency_gate import WIDER as WIDER_EFFECT
-from fettle.rollout.promotion.rollout_plan import RolloutPlan, Step
+from fettle.rollout.promotion.gate_thresholds import LAST_LOOKS, WIDE_LOOKS
+from fettle.rollout.promotion.rollout_plan import FAST_SHARE, RolloutPlan, Step
+from fettle.rollout.promotion.span_test import SPANS_MOST
+from fettle.rollout.promotion.tail_threshold import SLOW
 
 Z_95 = 1.645  # normal quantile: 95 % of equal challengers pass within the printed n
-CLUSTERED = 1.5  # independent requests show 1.1 at most over 12,000 (95 %)
+RATE_LEAST = 1e-4  # of errors: none at all in the log is not none for ever
+# Worlds that no step of the budget decides (`make sim-canary`): clusters must come some twenty
+# times in a step, and a margin of one point drowns in more errors than that.
+CLUSTERS_LEAST, ERRORS_MOST = 20, 0.1
 WIDER = (1.5, 2.0, 3.0, 5.0, 10.0)  # margins offered where the wanted one needs too much
 
 
@@ -37,15 +42,17 @@ WIDER = (1.5, 2.0, 3.0, 5.0, 10.0)  # margins offered where the wanted one needs
 class Traffic:
     """What is known or assumed of the champion: shares of requests, and its latencies in ms.
 
-    `latency_spread` is the standard deviation of the log latency; `design_effect` how slow requests
-    cluster (latency_gate.py), 1 where they do not.
+    `latency_spread` is the standard deviation of the log latency; `cluster_requests` for how many
+    requests bad or slow ones stay alike, 0 where they do not. `users`: sticky keys seen, None where
+    requests are drawn each by itself. `images`: held out for the shadow, None where not known.
     """
 
     requests_per_s: float
     errors: float = 0.01
     latency_spread: float = 0.5
-    design_effect: float = 1.0
-    disagreement: float = 0.02
+    cluster_requests: float = 0.0
+    users: int | None = None
+    images: int | None = None
     one_wrong: float = 0.01  # pairs that only the one, and as many that only the other gets wrong
     labelled: float = 0.0  # share of live requests whose label comes
 
@@ -54,7 +61,7 @@ class Traffic:
 class SampleSize:
     """What one gate needs at one step: requests by which half, and 95 %, of equal ones pass.
 
-    With a sticky key they are users, not requests. None: never.
+    Of the shadow: its images. With a sticky key they are users, not requests. None: never.
     """
 
     step: str
@@ -70,6 +77,8 @@ class Forecast:
 
     `at_stake_percent`: the largest share of all requests that a step may cost in excess.
     `until_dead`: challenger requests that a dead one gets before the rollback, by step.
+    `accuracy_margin`, `disagreement_limit`: what the shadow asks with its images, the plan's or the
+    least that so many decide.
     """
 
     needs: tuple[SampleSize, ...]
@@ -77,6 +86,8 @@ class Forecast:
     eta_s: float | None
     at_stake_percent: float
     until_dead: dict[str, int]
+    accuracy_margin: float
+    disagreement_limit: float
     refusals: tuple[str, ...]
     advice: tuple[str, ...]
 
@@ -87,7 +98,8 @@ def forecast(plan: RolloutPlan, traffic: Traffic) -> Forecast:
     live = _live_needs(plan, traffic)
     total = _total(plan, live)
     seconds = None if total is None else _seconds(plan, traffic, total)
-    refusals = tuple(_refusals(plan, traffic, [*shadow, *live]))
+    images = plan.shadow_requests if traffic.images is None else traffic.images
+    refusals = (*_refused_worlds(plan, traffic, live), *_refusals(plan, [*shadow, *live]))
     return Forecast(
         needs=(*shadow, *live),
         requests=total,
@@ -97,38 +109,34 @@ def forecast(plan: RolloutPlan, traffic: Traffic) -> Forecast:
             step.weight * min(1, step.margin_multiplier * plan.errors_margin) for step in plan.steps
         ),
         until_dead={_name(step): _until_dead(plan, step) for step in plan.steps},
+        accuracy_margin=shadow_gate.accuracy_margin(plan, images),
+        disagreement_limit=shadow_gate.disagreement_limit(plan, images),
         refusals=refusals,
         advice=tuple(_advice(plan, traffic, seconds, refused=bool(refusals))),
     )
 
 
 def _live_needs(plan: RolloutPlan, traffic: Traffic) -> list[SampleSize]:
-    """Go through the steps; the champion's requests so far tell how its slow ones cluster."""
-    needs: list[SampleSize] = []
-    known = 0.0
-    for step in plan.steps:
-        of_step = [_live_need(plan, traffic, step, gate, known) for gate in step.gates]
-        known += (1 - step.weight) * max(need.half or 0 for need in of_step)
-        needs += of_step
-    return needs
+    """Go through the steps."""
+    return [_live_need(plan, traffic, step, gate) for step in plan.steps for gate in step.gates]
 
 
-def _live_need(
-    plan: RolloutPlan, traffic: Traffic, step: Step, gate: str, known: float
-) -> SampleSize:
-    w = step.weight
+def _live_need(plan: RolloutPlan, traffic: Traffic, step: Step, gate: str) -> SampleSize:
+    w, times = step.weight, step.margin_multiplier
     if gate == "latency":
-        ratio = 1 + step.margin_multiplier * (plan.latency_p95_ratio - 1)
-        half, most = _latency_need(plan, traffic, w, ratio, known)
+        ratio = 1 + times * (plan.latency_p95_ratio - 1)
+        half, most = _span_need(plan, step, _latency_effect(traffic, w, ratio))
+    elif gate == "errors" and times == 1:
+        effect = plan.errors_margin * math.sqrt(w * (1 - w) / max(traffic.errors, RATE_LEAST))
+        half, most = _span_need(plan, step, effect)
+    elif gate == "errors":
+        margin = min(1.0, times * plan.errors_margin)
+        half, most = _excess_need(traffic.errors, w, margin, -math.log(plan.alpha_wide))
     else:
-        rate = traffic.errors if gate == "errors" else traffic.one_wrong * 2
-        times = step.margin_multiplier if gate == "errors" else 1.0
-        margin = plan.errors_margin if gate == "errors" else plan.accuracy_margin
-        half, most = _excess_need(plan, rate, w, min(1.0, times * margin))
-        if gate == "accuracy":  # only labelled requests count
-            half, most = (
-                n / traffic.labelled if traffic.labelled else math.inf for n in (half, most)
-            )
+        bar = -math.log(plan.alpha_promote)
+        found = _excess_need(2 * traffic.one_wrong, w, plan.accuracy_margin, bar)
+        # only labelled requests count
+        half, most = (n / traffic.labelled if traffic.labelled else math.inf for n in found)
     return SampleSize(
         step=_name(step),
         weight_percent=step.weight_percent,
@@ -139,72 +147,59 @@ def _live_need(
 
 
 def _shadow_need(plan: RolloutPlan, traffic: Traffic, gate: str) -> SampleSize:
-    if gate == "accuracy":
-        # a pair is two requests at w = 1/2, one on each arm, and only one of them may be wrong
-        p = traffic.one_wrong
-        outcomes = [(p, -STAKES - PSI), (p, STAKES - PSI)]
-        half, most = _walk(outcomes, STAKES * plan.accuracy_margin, EQUAL_PRIOR, _pass_bar(plan))
-    else:
-        outcomes = [(traffic.disagreement, -STAKES - PSI)]
-        drift = STAKES * plan.disagreement_max
-        half, most = _walk(outcomes, drift, EQUAL_PRIOR, _pass_bar(plan))
-    floor = plan.shadow_requests
-    return SampleSize(
-        step="shadow",
-        weight_percent=0.0,
-        gate=gate,
-        half=_whole(max(half, floor)),
-        most=_whole(max(most, floor)),
-    )
+    """Return how many images the shadow asks: it is judged once, when all are answered."""
+    images = plan.shadow_requests if traffic.images is None else traffic.images
+    need = images or None
+    return SampleSize(step="shadow", weight_percent=0.0, gate=gate, half=need, most=need)
 
 
-def _excess_need(plan: RolloutPlan, rate: float, w: float, margin: float) -> tuple[float, float]:
+def _excess_need(rate: float, w: float, margin: float, bar: float) -> tuple[float, float]:
     odds = w / (1 - w)
     outcomes = [
         (w * rate, -STAKES - PSI),
         ((1 - w) * rate, STAKES * odds - PSI * odds * odds),
     ]
-    return _walk(outcomes, STAKES * margin * w, EQUAL_PRIOR, _pass_bar(plan))
+    return _walk(outcomes, STAKES * margin * w, EQUAL_PRIOR, bar)
 
 
-def _latency_need(
-    plan: RolloutPlan, traffic: Traffic, w: float, ratio: float, known: float
-) -> tuple[float, float]:
-    """Take log-normal latencies: an equal challenger exceeds ratio x p95 so often.
+def _latency_effect(traffic: Traffic, w: float, ratio: float) -> float:
+    """Return the difference of an equal challenger over its standard error, of one request.
 
-    Each gain is divided by the design effect, which falls as the champion's requests are seen.
+    Log-normal latencies: it exceeds ratio x p95 in the share `beyond`, the champion its p95 in 5 %.
     """
     z = 1.6449 + math.log(ratio) / traffic.latency_spread
     beyond = 0.5 * math.erfc(z / math.sqrt(2))
-    gains = [origin(BETTER, np.array([w]), np.array([arm]))[0] for arm in (True, False)]
-    found = [0.0, 0.0]
-    for index, scatter in enumerate((0.0, Z_95)):
-        for _ in range(20):  # settles within ten: the effect falls ever more slowly
-            effect = _mean_effect(known, (1 - w) * found[index], traffic.design_effect, scatter)
-            outcomes = [(w * beyond, gains[0] / effect), ((1 - w) * SLOW, gains[1] / effect)]
-            found[index] = _walk(outcomes, np.zeros(len(BETTER)), EQUAL_PRIOR, _pass_bar(plan))[
-                index
-            ]
-    warm_up = max(0.0, WARM_UP - known) / (1 - w)
-    return found[0] + warm_up, found[1] + warm_up
+    return (SLOW - beyond) / math.sqrt(beyond / w + SLOW / (1 - w))
 
 
-def _mean_effect(known: float, more: float, effect: float, scatter: float) -> float:
-    """Return the harmonic mean over the step: gains are divided by it."""
-    points = [known + more * (at + 0.5) / 16 for at in range(16)]
-    return 16 / sum(1 / _expected_effect(seen, effect, scatter) for seen in points)
+def _enough(alpha: float, z: float) -> float:
+    """Return the mean of t that passes a look with the chance of z.
 
-
-def _expected_effect(champion_requests: float, effect: float, scatter: float) -> float:
-    """Return what latency.design_effect will say after so many, from the slower of its scales.
-
-    scatter: how many standard errors of a variance, sqrt(2/n), above its mean.
+    Student's t of SPANS_MOST spans, as a normal (Abramowitz and Stegun 1964, 26.7.10).
     """
-    real = champion_requests / float(BLOCKS.max())
-    n = real + PRIOR_BLOCKS
-    error = math.sqrt(2 / n)
-    mean = (real * effect * (1 + scatter * error) + PRIOR_BLOCKS * PRIOR_EFFECT) / n
-    return 1 + WIDER_EFFECT * max(0.0, mean * (1 + error) - 1)
+    degrees = SPANS_MOST - 1
+    bar = student_t.critical(degrees, alpha)
+    return bar * (1 - 1 / (4 * degrees)) + z * math.sqrt(1 + bar * bar / (2 * degrees))
+
+
+def _span_need(plan: RolloutPlan, step: Step, effect: float) -> tuple[float, float]:
+    """Return the looks by which half, and 95 %, of equal ones pass by their spans.
+
+    Beyond the budget: what a last look would need.
+    """
+    last = step.margin_multiplier == 1
+    alpha = plan.alpha_promote if last else plan.alpha_wide
+    block = max(1, plan.step_budget_requests // BLOCKS)
+    found = []
+    for z in (0.0, Z_95):
+        for blocks, share in (LAST_LOOKS if last else WIDE_LOOKS).items():
+            enough = _enough(alpha * share, z)
+            if effect * math.sqrt(blocks * block) >= enough:
+                found.append(float(blocks * block))
+                break
+        else:
+            found.append((enough / effect) ** 2)
+    return found[0], found[1]
 
 
 def _walk(
@@ -229,7 +224,7 @@ def _walk(
 def _until_dead(plan: RolloutPlan, step: Step) -> int:
     """Return how many failures in a row roll back at this step."""
     gain = origin(WORSE, np.array([step.weight]), np.array([True]))[0]
-    bar = -math.log(plan.alpha_fail("errors"))
+    bar = -math.log(FAST_SHARE["errors"] * plan.alpha_fail("errors"))
     return math.ceil(float(((bar - WORSE_PRIOR) / gain).min()))
 
 
@@ -254,20 +249,45 @@ def _seconds(plan: RolloutPlan, traffic: Traffic, total: int) -> float | None:
     return max(waits, total / traffic.requests_per_s)
 
 
-def _refusals(plan: RolloutPlan, traffic: Traffic, needs: list[SampleSize]) -> list[str]:
+def _refused_worlds(plan: RolloutPlan, traffic: Traffic, live: list[SampleSize]) -> list[str]:
+    """Name the kinds of traffic in which the error rates do not hold, or nothing is decided."""
+    found = []
+    least = plan.step_budget_requests / CLUSTERS_LEAST
+    if traffic.cluster_requests > least:
+        found.append(
+            f"clusters: bad or slow requests stay alike over {traffic.cluster_requests:.0f} "
+            f"requests, more than a twentieth of the step's budget ({least:.0f}): raise "
+            "promote.step_budget_requests"
+        )
+    if traffic.errors > ERRORS_MOST:
+        found.append(
+            f"errors: the champion fails {traffic.errors:.1%}, more than {ERRORS_MOST:.0%}: mend "
+            "it first, or widen promote.errors_margin"
+        )
+    needs = [need.most for need in live if need.step == _name(plan.steps[-1])]
+    if traffic.users is not None and all(needs):
+        most = max(need or 0 for need in needs)
+        if traffic.users < most:
+            found.append(
+                f"sticky users: the log shows {traffic.users}, the last step needs {most}, each of "
+                "whom is drawn once: drop promote.sticky_key, or widen the margins"
+            )
+    return found
+
+
+def _refusals(plan: RolloutPlan, needs: list[SampleSize]) -> list[str]:
     """Name every gate that would not decide within the step's budget in 95 of 100 rollouts."""
     budget = plan.step_budget_requests
     found = []
-    clusters = f": slow requests come in clusters (design effect {traffic.design_effect:.1f})"
     for one in needs:
-        clustered = one.gate == "latency" and traffic.design_effect > CLUSTERED
-        why = clusters if clustered else ""
-        if one.most is None:
-            found.append(f"{one.step}: {one.gate} can never pass with this traffic{why}")
-        elif one.most > budget:
+        if one.step == "shadow" and one.most is None:
+            found.append("shadow: no held-out image is there to ask")
+        elif one.most is None:
+            found.append(f"{one.step}: {one.gate} can never pass with this traffic")
+        elif one.step != "shadow" and one.most > budget:
             found.append(
                 f"{one.step}: {one.gate} needs {one.most} requests for 95 of 100 equal challengers "
-                f"to pass, the budget is {budget} (promote.step_budget_requests){why}"
+                f"to pass, the budget is {budget} (promote.step_budget_requests)"
             )
     return found
 
@@ -282,19 +302,19 @@ def _advice(
     found = ["replay captured or held-out requests in shadow: pairs need far fewer than two arms"]
     last = plan.steps[-1]
     for times in WIDER:
-        margin = times * plan.errors_margin
-        _, most = _excess_need(plan, traffic.errors, last.weight, min(1.0, margin))
+        margin = min(1.0, times * plan.errors_margin)
+        rate = max(traffic.errors, RATE_LEAST)
+        effect = margin * math.sqrt(last.weight * (1 - last.weight) / rate)
+        first, share = next(iter(LAST_LOOKS.items()))
+        most = (_enough(plan.alpha_promote * share, Z_95) / effect) ** 2
+        budget = math.ceil(most * BLOCKS / first)
         if most <= min(plan.step_budget_requests, traffic.requests_per_s * day_s):
             found.append(
-                f"promote.errors_margin {margin:g} needs {math.ceil(most)} requests at "
-                f"{last.weight_percent:g} %"
+                f"promote.errors_margin {margin:g} with promote.step_budget_requests {budget} "
+                f"needs {math.ceil(most)} requests at {last.weight_percent:g} %"
             )
             break
     return found
-
-
-def _pass_bar(plan: RolloutPlan) -> float:
-    return -math.log(plan.alpha_promote)
 
 
 def _name(step: Step) -> str:

@@ -1,8 +1,8 @@
 """Traffic statistics of the champion's recent requests: what a plan must expect.
 
-The latencies go through the controller's own update (latency_gate.py), so the plan knows of the
-same clusters of slow requests that will hold the latency gate. What too few requests cannot tell is
-assumed, and said so: `Learnt.assumed` names the fields of Traffic that the log did not give.
+How long bad and slow requests stay alike says whether a step is long enough (span_test.py). What
+too few requests cannot tell is assumed, and said so: `Learnt.assumed` names the fields of Traffic
+that the log did not give.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fettle.rollout.promotion import latency_gate
 from fettle.rollout.promotion.e_process import Bools, Floats
 from fettle.rollout.promotion.sample_size import Z_95, Traffic
+from fettle.rollout.promotion.tail_threshold import SLOW
 
-# Standard error of the clusters' variance: sqrt(2 / 16), a third. With the warm-up 2,148 requests.
-BLOCKS_LEAST = 16
-REQUESTS_LEAST = latency_gate.WARM_UP + BLOCKS_LEAST * int(latency_gate.BLOCKS.max())
+BLOCK, BLOCKS_LEAST = 64, 32
+REQUESTS_LEAST = BLOCK * BLOCKS_LEAST
+CHANCE = 3.0  # standard errors of an autocorrelation, 1/sqrt(blocks)
 SPREAD_LEAST = 0.05  # nginx writes whole milliseconds: a narrower log spread is its rounding
 
 
@@ -46,32 +46,39 @@ def estimate(
     if per_s is not None:
         traffic, rate = replace(assumed, requests_per_s=per_s), ()
     if n < REQUESTS_LEAST:
-        return TrafficStatistics(traffic, n, (*rate, "errors", "latency_spread", "design_effect"))
+        return TrafficStatistics(
+            traffic, n, (*rate, "errors", "latency_spread", "cluster_requests")
+        )
     low, high = np.quantile(np.log(np.maximum(latency_ms[~failed], 0.5)), [0.5, 0.95])
     found = replace(
         traffic,
         errors=(float(failed.sum()) + 1) / (n + 2),  # Laplace: no error seen is not none at all
         latency_spread=max(SPREAD_LEAST, float(high - low) / Z_95),
-        design_effect=clusters(failed=failed, latency_ms=latency_ms),
+        cluster_requests=cluster_requests(failed=failed, latency_ms=latency_ms),
     )
     return TrafficStatistics(found, n, rate)
 
 
-def clusters(*, failed: Bools, latency_ms: Floats) -> float:
-    """Return the design effect of the champion's slow requests, 1 or more, from the worst scale."""
-    state = latency_gate.start()
-    champion, nobody = np.array([False]), np.array([0.0])  # no draw: only tau and blocks move
-    for lost, ms in zip(failed, latency_ms, strict=True):
-        latency_gate.update(
-            state,
-            champion,
-            np.log([max(float(ms), 1e-3)]),
-            propensity=nobody,
-            log_ratio=0.0,
-            counts=np.array([not lost]),
-            log_fail=np.inf,
-            log_pass=np.inf,
-        )
-    enough = state.blocks[0] >= BLOCKS_LEAST
-    effects = state.spread[0][enough] / state.blocks[0][enough]
-    return max(1.0, float(effects.max(initial=1.0)))
+def cluster_requests(*, failed: Bools, latency_ms: Floats) -> float:
+    """Return for how many requests failures, or slow answers, stay alike; 0 where they do not.
+
+    The lag at which the autocorrelation of the shares of blocks has fallen to a third of its first,
+    where that is more than chance.
+    """
+    tau = float(np.quantile(latency_ms[~failed], 1 - SLOW)) if (~failed).any() else 0.0
+    return max(_alike(failed), _alike(~failed & (latency_ms > tau)))
+
+
+def _alike(bad: Bools) -> float:
+    blocks = len(bad) // BLOCK
+    shares = bad[: blocks * BLOCK].reshape(blocks, BLOCK).mean(axis=1)
+    off = shares - shares.mean()
+    power = float((off * off).sum())
+    if blocks < BLOCKS_LEAST or power == 0:
+        return 0.0
+    most = blocks // 3
+    alike = [float((off[lag:] * off[:-lag]).sum()) / power for lag in range(1, most)]
+    if alike[0] <= CHANCE / np.sqrt(blocks):
+        return 0.0
+    fallen = (lag for lag, one in enumerate(alike, start=1) if one < alike[0] / 3)
+    return float(BLOCK * next(fallen, most))

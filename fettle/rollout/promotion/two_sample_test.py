@@ -19,6 +19,7 @@ from fettle.rollout.promotion.e_process import (
     Rows,
     excess,
     fresh,
+    log_e,
     origin,
     reaches,
     sizes,
@@ -67,8 +68,13 @@ def update(
     propensity: Floats,
     margin: float | Floats,
     log_fail: float,
+    effect: Floats | None = None,
 ) -> None:
-    """Take one request a row, arrays [rows], and set `failed` where the evidence reaches it."""
+    """Take one request a row, arrays [rows], and set `failed` where the evidence reaches it.
+
+    effect: [rows], by which each gain is divided (cluster_effect.py); None where requests are
+    independent.
+    """
     tells = (propensity > 0) & (propensity < 1)
     exposure = np.where(tells, propensity, 0.0)
     _tally(state, challenger, bad, tells)
@@ -78,46 +84,31 @@ def update(
     at = np.flatnonzero(bad & tells)
     if at.size:
         w, c = propensity[at], challenger[at]
-        _bet(state, at, w, c, log_fail)
+        _bet(state, at, w, c, log_fail, effect)
         _add(state, at, np.where(c, 1.0, -w / (1 - w)))
 
 
-def update_pairs(
+def look(
     state: TwoSampleTest,
-    champion_bad: Bools,
-    challenger_bad: Bools,
     *,
-    margin: float,
-    log_fail: float,
+    log_pass: float | Floats,
+    hold_above: float = 1.0,
+    rows: Bools | None = None,
 ) -> None:
-    """Take one request a row that both arms answered: only a discordant pair tells.
-
-    Given that one arm alone is wrong, it is the challenger with a chance of one half at most
-    while it is not worse: McNemar's test (1947), made sequential by `origin` at w = 1/2.
-    """
-    state.n += 1
-    state.bad += np.stack([champion_bad, challenger_bad], axis=1)
-    state.expected += margin
-    at = np.flatnonzero(champion_bad != challenger_bad)
-    if at.size:
-        c = challenger_bad[at]
-        _bet(state, at, np.full(at.size, 0.5), c, log_fail)
-        _add(state, at, np.where(c, 1.0, -1.0))
-
-
-def look(state: TwoSampleTest, *, log_pass: float, hold_above: float = 1.0) -> None:
-    """Set `passed` where the evidence reaches the threshold.
+    """Set `passed` where the evidence reaches the threshold, in these rows (None: all).
 
     A pass stays: an e-process is valid at the first moment it crosses. Where the champion's own
     recent rate lies above `hold_above`, both may be failing together, and nothing passes.
     """
     # no bet can be worth more than its whole stake on the gap: spares most looks
-    near = ~state.passed & ((state.expected - state.surplus) * STAKES[-1] >= log_pass)
+    near = ~state.passed if rows is None else rows & ~state.passed
+    near = near & ((state.expected - state.surplus) * STAKES[-1] >= log_pass)
     near &= state.recent <= hold_above
     at = np.flatnonzero(near)
     if at.size:
         wealth = excess(state.expected[at], state.surplus[at], state.squared[at])
-        state.passed[at] = reaches(wealth, log_pass)
+        bar = np.broadcast_to(log_pass, near.shape)[at]
+        state.passed[at] = log_e(wealth) >= bar
 
 
 def _tally(state: TwoSampleTest, challenger: Bools, bad: Bools, tells: Bools) -> None:
@@ -128,9 +119,15 @@ def _tally(state: TwoSampleTest, challenger: Bools, bad: Bools, tells: Bools) ->
 
 
 def _bet(
-    state: TwoSampleTest, at: Rows, propensity: Floats, challenger: Bools, log_fail: float
+    state: TwoSampleTest,
+    at: Rows,
+    propensity: Floats,
+    challenger: Bools,
+    log_fail: float,
+    effect: Floats | None,
 ) -> None:
-    state.worse[at] += origin(WORSE, propensity, challenger)
+    gain = origin(WORSE, propensity, challenger)
+    state.worse[at] += gain if effect is None else gain / effect[at][:, None]
     state.failed[at] |= reaches(state.worse[at], log_fail)
 
 

@@ -6,7 +6,8 @@ that was killed goes on where it stopped. A line is one request with one try or 
 
     {"time": s since 1970, "id": hex, "arm": who was drawn, "weight": percent, "key": sticky key,
      "status": what the user got, "addr"/"statuses"/"times": one entry a try, in order,
-     "predicted": classes answered, "inputs": measures of the input}
+     "predicted": classes answered, "inputs": measures of the input,
+     "own": ms that the last release to answer says it took, finer than the router's whole ones}
 
 What a caller sends stands in a line (the sticky key), so nginx writes every byte that is no plain
 ASCII as \xHH. A line that is no such line (torn by a full disk, glued to the next, alien bytes) is
@@ -28,7 +29,6 @@ from fettle.json_values import JsonObject
 
 Arm = Literal["champion", "challenger"]
 
-CLIENT_GONE = 499  # nginx's own: the caller closed first, so no server is to blame
 NO_ANSWER = 502  # nginx's own, also for a try that was refused, cut off or (504) too slow
 SETTLE_S = 2.0  # nginx writes into a log put aside until its workers have opened the new one
 # About 180 requests a tick: a decision follows its evidence closely. A longer line is a bad one.
@@ -57,6 +57,7 @@ class LoggedRequest:
     tries: tuple[ProxyAttempt, ...]
     predicted: tuple[int, ...]
     inputs: tuple[float, ...]
+    own_ms: float | None = None  # of the last try; None where the release does not say
 
 
 def rotated_path(log: Path) -> Path:
@@ -169,12 +170,14 @@ def parse(line: bytes, arms: Mapping[str, Arm]) -> LoggedRequest:
         tries=tries,
         predicted=tuple(int(n) for n in texts["predicted"].split(",") if _CLASS.fullmatch(n)),
         inputs=tuple(_numbers(texts["inputs"])),
+        own_ms=_own(doc.get("own")),
     )
 
 
 _LISTS = ("addr", "statuses", "times")
 NOTHING = "-"  # nginx's own, for a variable that has no value
 _PRINTABLE = re.compile(r"[!-~]{1,128}")
+_OWN = re.compile(r"[0-9]{1,9}\.[0-9]{3}")
 _CLASS = re.compile(r"[0-9]{1,9}")
 _ESCAPED = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|.)")
 
@@ -251,6 +254,11 @@ def _status(text: str) -> int:
 
 def _milliseconds(text: str) -> float:
     return float(text) * 1000 if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) else 0.0  # or "-"
+
+
+def _own(text: object) -> float | None:
+    """Read a release's own milliseconds: its header, so it may hold anything."""
+    return float(text) if isinstance(text, str) and _OWN.fullmatch(text) else None
 
 
 def _numbers(text: str) -> list[float]:

@@ -15,14 +15,16 @@ from pathlib import Path
 
 from fettle.json_values import JsonObject
 from fettle.rollout.promotion.request_records import (
+    CLIENT_GONE,
     Arm,
     Attempt,
     InputObservation,
     Record,
     ShadowPair,
+    judged_ms,
 )
 from fettle.rollout.router import access_log
-from fettle.rollout.router.access_log import CLIENT_GONE, LoggedRequest
+from fettle.rollout.router.access_log import LoggedRequest
 from fettle.rollout.supervisor import jsonl
 from fettle.rollout.supervisor.late_labels import Answered, AnsweredRequests, label
 
@@ -164,16 +166,19 @@ def _journalled(doc: JsonObject) -> list[tuple[str, str]]:
 def attempts_of(line: LoggedRequest) -> Iterable[Attempt]:
     """Turn one line of the router's log into attempts: the draw's own first, then the replays.
 
-    A try whose client left says nothing about a server. Where a promoted release serves in the
-    champion's place its requests are its own: the draw says champion, the server challenger.
+    A try whose caller left has the status 499, and the time waited. Where a promoted release serves
+    in the champion's place its requests are its own: the draw says champion, the server challenger.
     """
-    if line.status == CLIENT_GONE or not line.tries or line.tries[0].arm is None:
+    if not line.tries or line.tries[0].arm is None:
         return
     assigned = Arm(line.tries[0].arm)
     drawn_so = assigned.value == line.drawn
     weight = line.weight_percent / 100 if drawn_so else float(assigned is Arm.CHALLENGER)
     key = hashlib.sha256(line.key.encode()).hexdigest()[:16] if line.key else None
+    last = len(line.tries) - 1
     for index, one in enumerate(line.tries):
+        gone = line.status == CLIENT_GONE and index == last and one.status == access_log.NO_ANSWER
+        own_ms = line.own_ms if index == last else None
         if one.arm is not None:
             yield Attempt(
                 request_id=line.request_id,
@@ -181,8 +186,8 @@ def attempts_of(line: LoggedRequest) -> Iterable[Attempt]:
                 arm=Arm(one.arm),
                 assigned=assigned,
                 weight=weight,
-                status=one.status,
-                latency_ms=one.latency_ms,
+                status=CLIENT_GONE if gone else one.status,
+                latency_ms=judged_ms(one.latency_ms, own_ms),
                 replay=index > 0,
                 key_hash=key,
             )

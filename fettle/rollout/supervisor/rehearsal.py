@@ -41,7 +41,7 @@ PLAN: Mapping[str, object] = {
         {"weight_percent": 50.0, "margin_multiplier": 1.0, "gates": ["errors", "latency"]},
     ],
     "step_min_s": 1.0,
-    "step_budget_requests": 20000,
+    "step_budget_requests": 8000,  # a first look after 2,132
     "bake_s": 3.0,
     "bake_requests": 200,
     "alpha_rollback": 0.01,

@@ -30,12 +30,19 @@ from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
 from fettle.rollout.promotion.rollout_plan import RolloutPlan, section_from_json
 from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, RolloutState, Verb
 from fettle.rollout.router import access_log
-from fettle.rollout.supervisor import drift_reference, release_evidence, shadow_traffic
+from fettle.rollout.supervisor import (
+    drift_reference,
+    release_evidence,
+    shadow_traffic,
+    traffic_baseline,
+)
 from fettle.rollout.supervisor.evidence_collector import EvidenceCollector
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
-from fettle.rollout.supervisor.state_layout import PinnedRelease
+from fettle.rollout.supervisor.state_layout import PinnedRelease, StateLayout
 from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus
 
+# So many times promote.shadow_requests at most: 200 s at the shadow's pace by default.
+SHADOW_TIMES = 10
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
 WATCHED_REQUESTS = 100_000
 
@@ -49,14 +56,19 @@ def create(
     since: int,
     trees: Sequence[Path],
 ) -> None:
-    """Begin a rollout: its folder, its journal, the plan within."""
+    """Begin a rollout: its folder, its journal, the plan and the champion's history within."""
     edges = drift_reference.brightness_edges(trees, Path(challenger.folder))
+    plan = RolloutPlan.of(section_from_json(promote))
+    most = SHADOW_TIMES * plan.shadow_requests
+    images = shadow_traffic.images(trees, Path(challenger.folder), most) if champion else 0
     begin = Begin(
         rollout_id=folder.name,
         challenger=challenger.release,
         champion=champion.release if champion else None,
-        plan=RolloutPlan.of(section_from_json(promote)),
+        plan=plan,
         reference=drift_reference.SHARES if edges else None,
+        images=images,
+        history=traffic_baseline.history(StateLayout(folder.parents[1])) if champion else None,
     )
     pinned = {"champion": champion, "challenger": challenger}
     manifest.write_json(
@@ -213,7 +225,7 @@ class RolloutObserver:
                 shadow_traffic.held_out_requests(self._trees, self._release),
                 ports=self._ports,
                 key=self._key,
-                requests=10 * self.plan.shadow_requests,
+                requests=SHADOW_TIMES * self.plan.shadow_requests,
             )
         elif not wanted and self._shadow is not None:
             self._shadow.stop()

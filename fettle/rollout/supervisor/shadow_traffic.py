@@ -1,4 +1,4 @@
-"""Shadow traffic: held-out requests replayed on both arms; no user sees the challenger's answer.
+"""Shadow traffic: held-out requests asked of both arms, once each; no user sees the challenger's.
 
 Asks the servers themselves, not the router, so that a replay is no traffic. Needs the test split
 that the challenger was judged on; without it there are no pairs, and no pairs never promote.
@@ -46,8 +46,13 @@ def held_out_requests(trees: Sequence[Path], release: Path) -> list[HeldOutReque
     ]
 
 
+def images(trees: Sequence[Path], release: Path, most: int) -> int:
+    """Return how many held-out images the shadow asks: all, or so many at most."""
+    return min(len(held_out_requests(trees, release)), most)
+
+
 class ShadowTraffic:
-    """Replays in a thread of its own until `requests` pairs are written, or it is stopped.
+    """Asks in a thread of its own until `requests` pairs are written, each image once, or stopped.
 
     `ports` returns the loopback ports of champion and challenger as they are now.
     """
@@ -76,7 +81,7 @@ class ShadowTraffic:
     def _run(self) -> None:
         done = len(jsonl.read(self._path, 0)[0])  # a controller before this one may have begun
         batch = []
-        for number in range(done, self._requests if self._held else 0):
+        for number in range(done, min(self._requests, len(self._held))):
             if self._stop.wait(1 / self._per_s):
                 break
             batch.append(self._pair(number))
@@ -86,7 +91,7 @@ class ShadowTraffic:
         jsonl.append(self._path, batch)
 
     def _pair(self, number: int) -> dict[str, object]:
-        held = self._held[number % len(self._held)]
+        held = self._held[number]
         champion, challenger = self._ports()
         return {
             "request_id": f"shadow-{number}",

@@ -9,6 +9,7 @@ from simulated_traffic import PASSED, a_plan, agreeing_pairs, attempts
 
 from fettle.errors import BusyError, ProjectError, TamperedError, UserError
 from fettle.rollout.promotion import decision_journal, event_serialization
+from fettle.rollout.promotion.champion_history import ChampionHistory
 from fettle.rollout.promotion.decision_engine import (
     Begin,
     Engine,
@@ -27,6 +28,15 @@ BEGIN = Begin(
     champion="a" * 64,
     plan=a_plan(),
     reference=(0.5, 0.5),
+    images=300,
+    history=ChampionHistory(
+        requests=2048,
+        log_tau=3.5,
+        worst_log_tau=3.9,
+        worst_errors=0.03,
+        errors=((128.0, 20.0, 21.0), (16.0, 20.0, 40.0), (2.0, 20.0, 200.0)),
+        refused=((128.0, 0.0, 0.0), (16.0, 0.0, 0.0), (2.0, 0.0, 0.0)),
+    ),
 )
 
 
@@ -62,7 +72,7 @@ def test_a_replay_gives_every_decision_and_the_state_again(tmp_path: Path) -> No
     assert len(decisions) == len(events()) == 10
     assert again.state == engine.state
     assert again.gates.errors.worse.tobytes() == engine.gates.errors.worse.tobytes()
-    assert again.gates.latency.log_tau.tobytes() == engine.gates.latency.log_tau.tobytes()
+    assert again.gates.tail.log_tau.tobytes() == engine.gates.tail.log_tau.tobytes()
     assert again.gates.labels.expected.tobytes() == engine.gates.labels.expected.tobytes()
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fettle.rollout.promotion import drift, latency_gate, one_sample_test, srm, two_sample_test
+from fettle.rollout.promotion import drift, one_sample_test, srm, two_sample_test
 from fettle.rollout.promotion import e_process as e
 
 shares = st.floats(0.001, 0.999)
@@ -117,32 +117,6 @@ def test_drift_beyond_the_tolerance_is_seen_and_within_it_is_not() -> None:
         drift.update(state, Arm.CHAMPION, int(rng.choice(4, p=[0.32, 0.2, 0.24, 0.24])))
         drift.update(state, Arm.CHALLENGER, int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])))
     assert state.alarm == {Arm.CHAMPION: False, Arm.CHALLENGER: True}
-
-
-def test_clusters_of_slow_requests_weigh_less() -> None:
-    rng = np.random.default_rng(6)
-    rows, requests = 20, 6000
-    calm, stalls = latency_gate.start(rows), latency_gate.start(rows)
-    everywhere, none = np.ones(rows, bool), np.zeros(rows, bool)
-    on = np.zeros(rows, bool)
-    for _ in range(requests):
-        noise = 0.3 * rng.standard_normal(rows)
-        on = np.where(on, rng.random(rows) > 1 / 40, rng.random(rows) < 1 / 800)
-        for state, log_ms in ((calm, noise), (stalls, noise + on)):
-            latency_gate.update(
-                state,
-                none,
-                log_ms,
-                propensity=np.full(rows, 0.1),
-                log_ratio=0.2,
-                counts=everywhere,
-                log_fail=9.0,
-                log_pass=9.0,
-            )
-    at = np.arange(rows)
-    assert np.abs(np.exp(calm.log_tau) / np.exp(0.3 * 1.645) - 1).max() < 0.15
-    assert np.median(latency_gate.design_effect(calm, at)) < 2.5
-    assert np.median(latency_gate.design_effect(stalls, at)) > 10
 
 
 def test_a_share_above_its_limit_fails_and_one_below_passes() -> None:

@@ -14,6 +14,7 @@ from fettle.rollout.promotion.rollout_state import (
     Outcome,
     Phase,
     RolloutState,
+    Signs,
     Verb,
     order,
     step,
@@ -32,7 +33,7 @@ def move(state: RolloutState, what: Verdict | Verb, requests: int, now_s: float)
     if isinstance(what, Verb):
         return order(state, what, PLAN, now_s)
     plan = replace(PLAN, on_drift="rerun")
-    return step(state, what, plan, now_s, requests=requests, stale=requests % 2 == 1)
+    return step(state, what, plan, now_s, requests=requests, signs=Signs(stale=requests % 2 == 1))
 
 
 @given(moves, st.sampled_from(["a", None]))
@@ -99,17 +100,19 @@ AGAIN = Action(ActionKind.RUN_AGAIN)
 
 def test_drift_after_the_promotion_makes_a_new_release_once_where_the_plan_says_so() -> None:
     plan = replace(PLAN, on_drift="rerun")
-    new, actions, reason = step(PROMOTED, Verdict.INCONCLUSIVE, plan, 1.0, stale=True)
+    new, actions, reason = step(PROMOTED, Verdict.INCONCLUSIVE, plan, 1.0, signs=Signs(stale=True))
     assert (new.phase, actions) == (Phase.PROMOTED, (AGAIN,))
     assert reason == "promoted; the watch goes on; the release flow runs again"
-    assert step(new, Verdict.INCONCLUSIVE, plan, 2.0, stale=True)[1] == ()
+    assert step(new, Verdict.INCONCLUSIVE, plan, 2.0, signs=Signs(stale=True))[1] == ()
     assert step(PROMOTED, Verdict.INCONCLUSIVE, plan, 1.0)[1] == ()
-    assert step(PROMOTED, Verdict.INCONCLUSIVE, PLAN, 1.0, stale=True)[1] == ()  # it holds
+    assert (
+        step(PROMOTED, Verdict.INCONCLUSIVE, PLAN, 1.0, signs=Signs(stale=True))[1] == ()
+    )  # it holds
 
 
 def test_wrong_late_labels_move_the_traffic_back_before_a_new_release_is_made() -> None:
     plan = replace(PLAN, on_drift="rerun")
-    new, actions, reason = step(PROMOTED, Verdict.FAIL, plan, 1.0, stale=True)
+    new, actions, reason = step(PROMOTED, Verdict.FAIL, plan, 1.0, signs=Signs(stale=True))
     kinds = [action.kind for action in actions]
     assert (new.phase, new.weight_percent) == (Phase.ROLLED_BACK, 0.0)
     assert kinds == [

@@ -38,7 +38,8 @@ def test_little_traffic_is_said_with_its_time_and_offers_but_the_bar_stays() -> 
     assert found.eta_s == pytest.approx(20 * found.requests)
     assert found.advice == (
         "replay captured or held-out requests in shadow: pairs need far fewer than two arms",
-        "promote.errors_margin 0.02 needs 3462 requests at 50 %",
+        "promote.errors_margin 0.015 with promote.step_budget_requests 14437 needs 3910 requests "
+        "at 50 %",
     )
 
 
@@ -49,8 +50,6 @@ def test_no_traffic_has_no_time() -> None:
 def test_a_budget_too_small_is_refused_with_the_need() -> None:
     found = forecast(replace(PLAN, step_budget_requests=6000), TRAFFIC)
     assert found.refusals == (
-        "shadow: accuracy needs 6321 requests for 95 of 100 equal challengers to pass, the budget "
-        "is 6000 (promote.step_budget_requests)",
         f"50 %: errors needs {need(found, '50 %', 'errors')} requests for 95 of 100 equal "
         "challengers to pass, the budget is 6000 (promote.step_budget_requests)",
         f"50 %: latency needs {need(found, '50 %', 'latency')} requests for 95 of 100 equal "
@@ -75,6 +74,6 @@ def test_the_need_of_a_step_is_what_rollouts_really_take() -> None:
         found = forecast(plan, TRAFFIC)
         most = max(need(found, "50 %", gate) for gate in ("errors", "latency"))
         world = worlds.make("plain", Challenger(), 100, 5)
-        out = ours.roll(world, plan, requests_max=2 * most, shadow=False)
+        out = ours.roll(world, plan, ours.Length(2 * most, history=False))
         taken = np.quantile(np.where(out.whole > 0, out.whole, np.inf), 0.95)
         assert 0.4 * most <= taken <= 1.25 * most  # 100 rollouts know their p95 to some 15 %

@@ -105,3 +105,14 @@ def test_a_file_that_only_looks_like_a_log_put_aside_is_not_read(tmp_path: Path)
     (tmp_path / "attempts-000000000000copy.log").write_text("x")
     (tmp_path / "attempts-old.log").write_text("x")
     assert len(access_log.read(log, 0, {})[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "ms"), [("0.430", 0.43), ("-", None), ("", None), ("nan", None), ("1e9", None)]
+)
+def test_a_release_s_own_time_is_read_where_it_is_one(told: str, ms: float | None) -> None:
+    assert access_log.parse(line(own=told), {}).own_ms == ms
+
+
+def test_a_line_from_before_releases_told_their_time_is_read() -> None:
+    assert access_log.parse(line(), {}).own_ms is None

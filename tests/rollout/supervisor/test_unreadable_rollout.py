@@ -252,6 +252,6 @@ def test_the_plan_counts_the_lines_that_it_left_out() -> None:
         '{"requests": null, "eta_s": null, "until_dead": {}, "needs": [], "refusals": [], '
         '"advice": [], "at_stake_percent": 1, "traffic": {"requests": 0, "assumed": [], '
         '"skipped": 3, "traffic": {"requests_per_s": 1, "errors": 0, "latency_spread": 1, '
-        '"design_effect": 1}}}'
+        '"cluster_requests": 0}}, "accuracy_margin": 0.01, "disagreement_limit": 0.05}'
     )
     assert "left out: 3 lines of the router's log cannot be read" in canary_view.forecast(doc)
