@@ -10,37 +10,36 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
-from zlib import crc32
 
 import numpy as np
 from scipy.stats import beta
 
 from benchmarks import benchmark_row, row_origin, table
 from benchmarks.benchmark_row import BenchmarkRow
-from benchmarks.canary import ours, rivals, worlds
-from benchmarks.canary.ours import HELD, PROMOTED, ROLLED_BACK, Ints, Length, Outcomes
-from benchmarks.canary.worlds import Array as Floats
+from benchmarks.canary import rival_rows, worlds
+from benchmarks.canary.ours import PROMOTED, ROLLED_BACK, Length, Outcomes
+from benchmarks.canary.simulated_cell import (
+    AT_MARGIN,
+    EQUAL,
+    HORIZON,
+    POWER_REQUESTS,
+    default_plan,
+    ends_of,
+    median_to_p95,
+    seeds,
+    simulate,
+    wrong,
+)
 from benchmarks.canary.worlds import Challenger
 from fettle.params_schema import Promote, PromoteStep
 from fettle.rollout.promotion import shadow_gate
 from fettle.rollout.promotion.rollout_plan import RolloutPlan
 
-HORIZON = 30_000  # user requests; the goal's power is asked at 25,000
 WATCH_REQUESTS = 20_000  # after a promotion: two days of the daily cycle
-POWER_REQUESTS = 25_000
-WRONG_MAX, UPPER_MAX = 0.01, 0.013
 NAMED, OTHERS = 10_000, 2000  # rollouts a cell
 POWER_KINDS = ("plain", "bursts", "shared wandering latency", "daily cycle")
 POWER_LEAST = 0.9
 IMAGES = (300, 899, 2000, 10_000)  # held out for the shadow
-CHUNK = 1000  # rollouts at once: their arrays fit the cache
-CHUNK_STICKY = 250  # their users do not
-EQUAL = Challenger()
-AT_MARGIN = {
-    "errors +1 point": Challenger(plus=0.01),
-    "p95 x1.2": Challenger(slow=1.2),
-}
 BURSTING = {"+1 point by its own bursts": Challenger(bursts=0.01)}
 GIVEN_UP = {
     "hangs on 2 % of its requests": Challenger(hangs=0.02),
@@ -63,75 +62,6 @@ PARTS = (
     "rivals",
     "rivals at 6,000 a minute",
 )
-
-
-LENGTH = Length(HORIZON)
-
-
-def default_plan() -> RolloutPlan:
-    """Return the plan of params.yaml as it ships."""
-    return RolloutPlan.of(Promote())
-
-
-def chunk(kind: str) -> int:
-    """Return how many rollouts of a world are simulated at once."""
-    return CHUNK_STICKY if worlds.KINDS[kind].sticky else CHUNK
-
-
-def seeds(kind: str, challenger: Challenger, rollouts: int) -> list[int]:
-    """List the seed of each chunk of so many rollouts."""
-    starts = range(0, rollouts, chunk(kind))
-    return [crc32(f"{kind} {challenger} {start}".encode()) for start in starts]
-
-
-def simulate(
-    kind: str,
-    challenger: Challenger,
-    plan: RolloutPlan,
-    rollouts: int,
-    *,
-    length: Length = LENGTH,
-) -> Outcomes:
-    """Roll out so many times, in chunks, each with its own seed."""
-    size = chunk(kind)
-    found = []
-    for at, seed in zip(range(0, rollouts, size), seeds(kind, challenger, rollouts), strict=True):
-        world = worlds.make(kind, challenger, min(size, rollouts - at), seed)
-        found.append(ours.roll(world, plan, length))
-    names = [one.name for one in fields(Outcomes)]
-    return Outcomes(*(np.concatenate([getattr(one, name) for one in found]) for name in names))
-
-
-def upper(hits: int, n: int) -> float:
-    """Return the exact 95 % upper bound of a share (Clopper and Pearson 1934, one-sided)."""
-    return 1.0 if hits == n else float(beta.ppf(0.95, hits + 1, n - hits))
-
-
-def wrong(what: str, ends: Ints, end: int, drawn: Sequence[int], *, note: str = "") -> BenchmarkRow:
-    """Make the row of a share of wrong ends, with its exact bound; the note has the power."""
-    hits, n = int((ends == end).sum()), len(ends)
-    high = upper(hits, n)
-    return benchmark_row.measured(
-        what,
-        hits / n,
-        low=0.0,
-        high=high,
-        unit="share",
-        n=n,
-        seeds=drawn,
-        goal=f"<= {WRONG_MAX:g}, 95 % bound <= {UPPER_MAX:g}",
-        holds=hits / n <= WRONG_MAX and high <= UPPER_MAX,
-        note=note,
-    )
-
-
-def ends_of(out: Outcomes, whose: str) -> str:
-    """Say how all of them ended: held is not decided rightly."""
-    in_time = float(((out.end == PROMOTED) & (out.requests <= POWER_REQUESTS)).mean())
-    return (
-        f"of {whose}: {in_time:.1%} promoted within 25,000 requests, {out.share(PROMOTED):.1%} "
-        f"within {HORIZON:,}, {out.share(ROLLED_BACK):.1%} rolled back, {out.share(HELD):.1%} held"
-    )
 
 
 def of_world(kind: str, rollouts: int) -> Iterator[BenchmarkRow]:
@@ -174,7 +104,7 @@ def power(kind: str, equal: Outcomes, drawn: Sequence[int]) -> Iterator[Benchmar
     promoted = equal.requests[equal.end == PROMOTED]
     if promoted.size:
         what = f"{kind}: requests until an equal challenger is promoted"
-        yield _median_to_p95(what, promoted, "requests", drawn)
+        yield median_to_p95(what, promoted, "requests", drawn)
 
 
 def shadow(rollouts: int) -> Iterator[BenchmarkRow]:
@@ -210,21 +140,6 @@ def watch(rollouts: int) -> Iterator[BenchmarkRow]:
         note = f"a person was asked in {paged:.1%} of them; {ends_of(out, 'all')}"
         what = f"{kind}, watched for {WATCH_REQUESTS:,} requests: P(undo an equal challenger)"
         yield wrong(what, out.end[promoted], ROLLED_BACK, drawn, note=note)
-
-
-def _median_to_p95(
-    what: str, found: Ints | Floats, unit: str, drawn: Sequence[int]
-) -> BenchmarkRow:
-    half, p95 = (float(quantile) for quantile in np.quantile(found, [0.5, 0.95]))
-    return benchmark_row.measured(
-        f"{what}, median (high: p95)",
-        half,
-        low=float(found.min()),
-        high=p95,
-        unit=unit,
-        n=found.size,
-        seeds=drawn,
-    )
 
 
 def beyond(rollouts: int) -> Iterator[BenchmarkRow]:
@@ -273,59 +188,6 @@ def rollback(rollouts: int) -> Iterator[BenchmarkRow]:
         )
 
 
-def against(rollouts: int, per_minute: int) -> Iterator[BenchmarkRow]:
-    """Judge the same worlds by other tools' rules, at a stated traffic."""
-    kinds = list(worlds.KINDS) if per_minute <= 1000 else ["plain"]
-    cases = {"equal": EQUAL, **AT_MARGIN, "3x errors": Challenger(times=3.0)}
-    for kind in [kind for kind in kinds if not worlds.KINDS[kind].sticky]:
-        for case, challenger in cases.items():
-            prefix = f"{per_minute}/min, {kind}, {case}"
-            end = ROLLED_BACK if case == "equal" else PROMOTED
-            out = simulate(kind, challenger, default_plan(), rollouts)
-            drawn, minutes = seeds(kind, challenger, rollouts), _minutes(out, per_minute)
-            yield from _compared(f"{prefix}: fettle", end, out.end, minutes, drawn)
-            for rule, run in rivals.RULES.items():
-                for careful in (False, True) if rule != "Kayenta" else (False,):
-                    seed = crc32(prefix.encode())
-                    world = worlds.make(kind, challenger, rollouts, seed)
-                    ends = run(world, per_minute, careful=careful)
-                    name = f"{rule}{', careful bounds' if careful else ''}"
-                    yield from _compared(f"{prefix}: {name}", end, ends.end, ends.minutes, [seed])
-
-
-def _compared(
-    what: str,
-    end: int,
-    ends: Ints,
-    minutes: Floats,
-    drawn: Sequence[int],
-) -> Iterator[BenchmarkRow]:
-    verb = "rolled back" if end == ROLLED_BACK else "promoted"
-    hits, n = int((ends == end).sum()), len(ends)
-    yield benchmark_row.measured(
-        f"{what} {verb}",
-        hits / n,
-        low=0.0,
-        high=upper(hits, n),
-        unit="share",
-        n=n,
-        seeds=drawn,
-    )
-    right = minutes[(ends != end) & (ends != ours.HELD)]
-    if right.size:
-        yield _median_to_p95(f"{what}, minutes to the right decision", right, "min", drawn)
-
-
-def _minutes(out: Outcomes, per_minute: int) -> Floats:
-    """Return the minutes until the challenger had all traffic or none, least waits included."""
-    requests = np.where(out.end == PROMOTED, out.whole, out.requests)
-    least = (
-        default_plan().step_min_s / 60 * np.where(out.end == PROMOTED, len(default_plan().steps), 0)
-    )
-    minutes: Floats = np.maximum(requests / per_minute, least)
-    return minutes
-
-
 def part(name: str, rollouts: int) -> Iterator[BenchmarkRow]:
     """Return the rows of one part."""
     others: dict[str, Callable[[], Iterator[BenchmarkRow]]] = {
@@ -333,8 +195,8 @@ def part(name: str, rollouts: int) -> Iterator[BenchmarkRow]:
         "rollback": lambda: rollback(rollouts),
         "shadow": lambda: shadow(rollouts),
         "watch": lambda: watch(rollouts),
-        "rivals": lambda: against(max(50, rollouts // 20), 1000),
-        "rivals at 6,000 a minute": lambda: against(max(20, rollouts // 100), 6000),
+        "rivals": lambda: rival_rows.against(max(50, rollouts // 20), 1000),
+        "rivals at 6,000 a minute": lambda: rival_rows.against(max(20, rollouts // 100), 6000),
     }
     return others[name]() if name in others else of_world(name, rollouts)
 

@@ -2,7 +2,7 @@
 
     ingest.source: digits      →  fettle/data/sources/digits.py
     finetune.family: resnet    →  fettle/models/families/resnet.py
-    compress.recipe[].use      →  fettle/compress/<use>.py
+    compress.recipe[].use      →  fettle/compress/techniques/<use>.py
     targets[]                  →  fettle/hardware/targets/<name>.py
 
 There is no registry: adding a file adds the plug-in, its docstring is its catalogue entry.

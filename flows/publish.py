@@ -25,7 +25,7 @@ from fettle.release import release_store, signing
 from fettle.report import html_page, report_figures, report_json
 from fettle.report import report_facts as report_facts
 from fettle.report.markdown_report import markdown
-from fettle.report.report_schema import Facts
+from fettle.report.report_values import Facts
 from fettle.rollout.supervisor.state_layout import StateLayout
 
 

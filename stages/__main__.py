@@ -24,7 +24,7 @@ from typing import cast
 import psutil
 
 from fettle import manifest, params, params_scope, user_traceback
-from fettle.errors import FettleError, ModelError, OurFault, TransientError
+from fettle.errors import FettleError, ModelError, OurFault, TransientError, UserError
 from fettle.evaluation.target_refusal import is_disk_full
 from fettle.hardware.measurement_lock import machine_lock
 from fettle.process_lifetime import die_with_parent
@@ -167,8 +167,8 @@ def scratch_key(
 def explain(err: BaseException) -> FettleError:
     """Map any exception to one of ours.
 
-    A full disk may pass; what came through the user's own code is the user's; the rest is our
-    fault.
+    A full disk may pass; a file that may not be used, and what came through the user's own code,
+    are the user's to mend; the rest is our fault.
     """
     if isinstance(err, FettleError):
         return err
@@ -178,6 +178,13 @@ def explain(err: BaseException) -> FettleError:
             got=f"{type(err).__name__}: {err}",
             rule="an artefact is written whole or not at all; the last good one is kept",
             fix="free some space (`fettle doctor` says how much is left) and run again",
+        )
+    if isinstance(err, PermissionError) and err.filename:
+        return UserError(
+            f"{os.fsdecode(err.filename)} cannot be used",
+            got=f"{type(err).__name__}: {err.strerror}",
+            rule="a stage reads its inputs and writes its artefact as the user who runs it",
+            fix="make it readable and writable for this user, and run again",
         )
     line = user_traceback.line(err, [Path.cwd(), Path(os.environ.get("FETTLE_ROOT", "."))])
     if line:

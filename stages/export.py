@@ -29,7 +29,7 @@ from fettle.hardware.runtimes import Availability
 from fettle.hardware.targets import Target
 from fettle.params import Params
 from fettle.preprocessing import Floats, Pixels
-from fettle.quantize import calibration_images
+from fettle.quantize import calibration_image_checks
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -119,7 +119,7 @@ def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     normalise = split_reader.preprocess(params).normalise
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]
-    calibration_images.check(pixels, labels, predict_logits(plain, params, pixels))
+    calibration_image_checks.check(pixels, labels, predict_logits(plain, params, pixels))
     starts = range(0, len(pixels), CALIBRATION_BATCH)
     batches = [normalise(pixels[start : start + CALIBRATION_BATCH]) for start in starts]
     return Calibration(batches, normalise(held_out), len(pixels))

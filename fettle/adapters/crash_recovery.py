@@ -51,8 +51,8 @@ def recover(project: Project, *, flow_runs: Callable[[], int] | None = None) -> 
 def recover_dvc(tree: Path) -> list[str]:
     """Mend what DVC cannot go on with; return what was done, a line each.
 
-    DVC writes dvc.lock in place, so a kill may leave half of it. It is set aside: the run-cache
-    knows every finished stage by its inputs and brings it back without running it.
+    A plain `dvc repro` writes dvc.lock in place, so a kill may leave half of it. It is set aside:
+    the run-cache knows every finished stage by its inputs and brings it back without running it.
     """
     done = ["a lock of a dead process was removed"] if clear_dead_locks(tree) else []
     (tree / ".fettle").mkdir(exist_ok=True)

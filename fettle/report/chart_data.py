@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fettle.facts.compress_facts import SensitivityDocument
-from fettle.report.report_schema import Facts
+from fettle.report.report_values import Facts
 
 WEIGHTS = "model.safetensors"
 LAYERS_MAX = 24  # histograms shown: the layers with most parameters

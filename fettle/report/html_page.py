@@ -21,7 +21,7 @@ from fettle.report import (
 )
 from fettle.report.markdown_report import markdown
 from fettle.report.report_figures import draw
-from fettle.report.report_schema import Facts
+from fettle.report.report_values import Facts
 
 __all__ = ["markdown", "render"]
 

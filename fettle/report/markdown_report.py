@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from fettle.report.report_schema import Facts
+from fettle.report.report_values import Facts
 from fettle.report.terminal_report import headline, quality_rows, ratio_rows, standing, target_row
 
 

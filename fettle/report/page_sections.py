@@ -12,7 +12,7 @@ from fettle.measure import Measure
 from fettle.report import number_format
 from fettle.report.report_document import Git
 from fettle.report.report_figures import phase_changes
-from fettle.report.report_schema import RECALL, Facts, StepFacts
+from fettle.report.report_values import RECALL, Facts, StepFacts
 
 CONFUSED_PAIRS = 8
 DIGEST_SHOWN = 12

@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from fettle.hardware import precisions
 from fettle.report import number_format
-from fettle.report.report_schema import TargetFacts
+from fettle.report.report_values import TargetFacts
 
 
 class Rung(TypedDict):

@@ -39,7 +39,7 @@ from fettle.report.report_document import (
     Validation,
 )
 from fettle.report.report_json import to_json
-from fettle.report.report_schema import (
+from fettle.report.report_values import (
     RECALL,
     Compression,
     Details,

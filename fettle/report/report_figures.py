@@ -19,7 +19,7 @@ from fettle.report import (
     svg,
     training_charts,
 )
-from fettle.report.report_schema import RECALL, Facts
+from fettle.report.report_values import RECALL, Facts
 from fettle.report.tradeoff_chart import Point, tradeoff
 
 

@@ -23,7 +23,7 @@ from fettle.report.report_measurements import (
     ValidationInterval,
     YardstickRow,
 )
-from fettle.report.report_schema import (
+from fettle.report.report_values import (
     Compression,
     Facts,
     Metric,

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from fettle.facts.search_document import SearchDocument, TriedRecipe
 from fettle.report import number_format
-from fettle.report.report_schema import Facts
+from fettle.report.report_values import Facts
 from fettle.report.search_chart import spoken
 
 BADGES = {"chosen": "pass", "kept": "badge", "beaten": "badge", "refused": "fail"}

@@ -7,7 +7,7 @@ from fettle.facts.export_facts import ExportFacts
 from fettle.report import number_format
 from fettle.report.artifact_reader import ArtifactTree, not_run
 from fettle.report.report_document import Gap
-from fettle.report.report_schema import TargetFacts, Yardstick
+from fettle.report.report_values import TargetFacts, Yardstick
 
 LATENCIES = ("p50", "p95", "p99")
 TARGET_OWN = ("accuracy", "speedup", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms")

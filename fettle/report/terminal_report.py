@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fettle.measure import Measure
 from fettle.report import number_format
-from fettle.report.report_schema import RECALL, Facts, Metric, TargetFacts
+from fettle.report.report_values import RECALL, Facts, Metric, TargetFacts
 
 NARROW = 80
 TITLE = "Targets on validation images: accuracy in %, p50 latency in ms, [95 % interval]"

@@ -27,7 +27,7 @@ from fettle.report import (
 )
 from fettle.report.chart_data import Bin
 from fettle.report.report_json import to_json
-from fettle.report.report_schema import Facts
+from fettle.report.report_values import Facts
 
 
 @pytest.fixture(scope="module")

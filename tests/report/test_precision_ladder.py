@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fettle.report import html_page, number_format, precision_ladder, report_facts, target_rows
-from fettle.report.report_schema import TargetFacts
+from fettle.report.report_values import TargetFacts
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from fettle.facts.search_document import SearchDocument
 from fettle.measure import Measure
 from fettle.report import report_facts, report_json
 from fettle.report.report_document import FailureFacts, Gap, GateVerdict, StageFacts
-from fettle.report.report_schema import (
+from fettle.report.report_values import (
     Compression,
     Facts,
     Metric,

@@ -13,7 +13,7 @@ from rich.console import Console
 from fettle.measure import Measure
 from fettle.report import report_facts, terminal_report
 from fettle.report.markdown_report import markdown
-from fettle.report.report_schema import Facts
+from fettle.report.report_values import Facts
 
 
 @pytest.fixture(scope="module")

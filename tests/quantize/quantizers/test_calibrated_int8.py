@@ -7,7 +7,7 @@ import pytest
 import tiny_onnx
 
 from fettle.errors import DataError, ModelError
-from fettle.quantize import calibration_images, float_fallback
+from fettle.quantize import calibration_image_checks, float_fallback
 from fettle.quantize.quantizers import calibrated_int8
 
 FIX = (
@@ -21,7 +21,7 @@ LOGITS = np.eye(3, dtype=np.float32)[LABELS]
 
 
 def test_sound_calibration_images_pass() -> None:
-    calibration_images.check(IMAGES, LABELS, LOGITS)
+    calibration_image_checks.check(IMAGES, LABELS, LOGITS)
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_images_that_say_nothing_are_refused(
     text: str,
 ) -> None:
     with pytest.raises(DataError) as caught:
-        calibration_images.check(pixels, labels, logits)
+        calibration_image_checks.check(pixels, labels, logits)
     assert str(caught.value) == f"the calibration images cannot give int8 ranges: {text}{FIX}"
 
 
 def test_a_weak_model_of_hard_data_is_calibrated() -> None:
     labels = np.where(np.arange(12) < 5, LABELS, (LABELS + 1) % 3)  # right on 42 %
-    calibration_images.check(IMAGES, labels, LOGITS)
+    calibration_image_checks.check(IMAGES, labels, LOGITS)
 
 
 def between() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -7,8 +7,8 @@ import pytest
 from simulated_traffic import a_plan, agreeing_pairs, an_engine
 
 from benchmarks.canary import ours, rivals, worlds
+from benchmarks.canary.simulated_cell import upper
 from benchmarks.canary.worlds import Challenger
-from benchmarks.sim_canary import upper
 from fettle.rollout.promotion import gates as g
 from fettle.rollout.promotion import verdict_fold
 from fettle.rollout.promotion.decision_engine import Observed
