@@ -74,7 +74,9 @@ def inside(name: str) -> Change:
         lines = text.splitlines(keepends=True)
         first = node.body[-1]  # type: ignore[attr-defined]  # a function or a class
         heads = [first, *getattr(first, "decorator_list", ())]
-        lines.insert(min(head.lineno for head in heads) - 1, " " * first.col_offset + "assert True\n")
+        lines.insert(
+            min(head.lineno for head in heads) - 1, " " * first.col_offset + "assert True\n"
+        )
         return "".join(lines)
 
     return change
