@@ -2,7 +2,7 @@
 
     PLACE/bin/python   a wrapper that runs it; it takes the words that any Python takes
     PLACE/qemu/…       the emulator, for this machine
-    PLACE/root/…       the other machine's Python, its C library, and the locked wheels
+    PLACE/sysroot/…       the other machine's Python, its C library, and the locked wheels
 
 Answers are the other machine's own, bit for bit as far as qemu is right; times are not, so nothing
 that runs here is ever timed.
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from fettle.hardware.isolated.toolchain import EmulatedPython
 
-SITE = "root/usr/lib/python3/dist-packages"  # Debian's own Python looks there, with -I too
+SITE = "sysroot/usr/lib/python3/dist-packages"  # Debian's own Python looks there, with -I too
 WRAPPER = """\
 #!/bin/sh
 here=$(dirname "$(readlink -f "$0")")/..
-exec "$here/qemu/usr/bin/qemu-{machine}-static" -L "$here/root" "$here/root/usr/bin/{python}" "$@"
+exec "$here/qemu/usr/bin/qemu-{machine}-static" -L "$here/sysroot" "$here/sysroot/usr/bin/{python}" "$@"
 """
 
 

@@ -51,7 +51,7 @@ TOOLCHAIN = Toolchain(
                 "libbz2-1.0",
                 "liblzma5",
             ),
-            folder="root",
+            folder="sysroot",
             architecture="arm64",
         ),
     ),

@@ -22,12 +22,12 @@ def toolkit() -> None:
 
 def compile(model: str, out: str, entry: str) -> dict[str, str]:
     """Copy an ONNX that loads here to `out`."""
-    Model(model, 1)
+    EmulatedModel(model, 1)
     shutil.copyfile(model, Path(out) / entry)
     return {}
 
 
-class Model:
+class EmulatedModel:
     """A loaded model: float32 [N, C, H, W] → logits [N, classes]."""
 
     def __init__(self, entry: str, threads: int) -> None:
@@ -50,6 +50,6 @@ class Model:
         return logits
 
 
-def open(entry: str, threads: int) -> Model:
+def open(entry: str, threads: int) -> EmulatedModel:
     """Load an ONNX file."""
-    return Model(entry, threads)
+    return EmulatedModel(entry, threads)
