@@ -18,7 +18,8 @@ SITE = "sysroot/usr/lib/python3/dist-packages"  # Debian's own Python looks ther
 WRAPPER = """\
 #!/bin/sh
 here=$(dirname "$(readlink -f "$0")")/..
-exec "$here/qemu/usr/bin/qemu-{machine}-static" -L "$here/sysroot" "$here/sysroot/usr/bin/{python}" "$@"
+root=$here/sysroot
+exec "$here/qemu/usr/bin/qemu-{machine}-static" -L "$root" "$root/usr/bin/{python}" "$@"
 """
 
 

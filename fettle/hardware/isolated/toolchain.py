@@ -75,8 +75,8 @@ class Toolchain:
 
     `pythons` are the oldest and the newest Python its packages have wheels for. `debian` are
     packages that it needs beside them; with `emulated` its Python is another machine's, of
-    packages in the folder "sysroot", run by the qemu-user-static in the folder "qemu". What it costs
-    is measured with a cold cache on Linux x86, and said before anything is installed.
+    packages in the folder "sysroot", run by the qemu-user-static in the folder "qemu". What it
+    costs is measured with a cold cache on Linux x86, and said before anything is installed.
     """
 
     name: str
