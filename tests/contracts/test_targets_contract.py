@@ -21,7 +21,13 @@ def record(name: str) -> Target:
 
 def test_all_targets_are_found() -> None:
     assert set(NAMES) == {
+        "android_litert_int8",
+        "ethos_u55_128",
+        "ethos_u65_512",
+        "ethos_u85_256",
         "x86_iree_fp32",
+        "x86_litert_fp32",
+        "x86_litert_int8",
         "x86_openvino_bf16",
         "x86_openvino_fp32",
         "x86_openvino_int8",
@@ -47,8 +53,11 @@ def test_int8_has_a_dialect_and_what_computes_in_float_has_none(name: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_target_is_named_after_its_runtime_and_precision(name: str) -> None:
+def test_a_target_is_named_after_its_runtime_and_precision_or_after_its_device(name: str) -> None:
     target = record(name)
+    if target.device:
+        assert name.replace("_", "-") in target.device
+        return
     assert name.endswith(f"_{target.runtime}_{target.precision}")
 
 

@@ -1,6 +1,6 @@
 """LiteRT (TensorFlow Lite's runtime) on this CPU, in an environment of its own: float and int8.
 
-The ONNX is converted operator by operator (ADR 0052), the int8 form calibrated by ai-edge-quantizer.
+The ONNX is converted operator by operator (ADR 0052), the int8 form is ai-edge-quantizer's.
 The file is what Android and iOS apps load; XNNPACK, which runs it here, runs it there too.
 """
 
@@ -28,7 +28,7 @@ TOOLCHAIN = Toolchain(
         "ai-edge-litert==2.3.0",
         "ai-edge-quantizer==0.10.0",
         "onnx==1.23.2",
-        "backports-strenum==1.2.8",  # the next ones are for Python 3.10 and older, which uv overlooks
+        "backports-strenum==1.2.8",  # uv overlooks that the next is for Pythons below 3.11
     ),
     pythons=((3, 11), (3, 14)),
     download_mb=90,

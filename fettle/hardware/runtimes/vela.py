@@ -13,6 +13,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -53,6 +54,14 @@ ESTIMATES = (
     ("off_chip_flash_memory_used", "flash in use", "KiB", 1.0),
     ("dram_memory_used", "DRAM in use", "KiB", 1.0),
 )
+
+
+class _VelaFacts(TypedDict):
+    """What vela.json holds: the script of this toolchain writes it."""
+
+    figures: dict[str, float]
+    fallback: list[str]
+    operators: int
 
 
 def available() -> Availability:
@@ -103,15 +112,15 @@ def open(entry: Path, *, threads: int) -> IsolatedSession:
 
 
 def peak_bytes(entry: Path, *, threads: int, shape: Sequence[int]) -> int:
-    """Return the bytes that answering adds to the toolchain's own at the peak, in a fresh worker."""
+    """Return the bytes that an entry adds to the toolchain's own at the peak, in a fresh worker."""
     return isolated_session.peak_bytes(TOOLCHAIN, entry, threads=threads, shape=shape)
 
 
 def placement(entry: Path) -> Placement:
     """Tell which operators the NPU runs, and name those that Vela left to the CPU."""
     stated = _stated(entry)
-    fallback = tuple(map(str, stated["fallback"]))
-    total = max(int(stated["operators"]), 1)
+    fallback = tuple(stated["fallback"])
+    total = max(stated["operators"], 1)
     return Placement(share=max(0.0, 1 - len(fallback) / total), fallback=fallback)
 
 
@@ -141,5 +150,6 @@ def _check_sram(entry: Path, device: str) -> None:
         )
 
 
-def _stated(entry: Path):  # type: ignore[no-untyped-def]
-    return json.loads(entry.with_name(FIGURES).read_text())
+def _stated(entry: Path) -> _VelaFacts:
+    stated: _VelaFacts = json.loads(entry.with_name(FIGURES).read_text())
+    return stated

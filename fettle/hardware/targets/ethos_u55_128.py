@@ -1,4 +1,4 @@
-"""Arm Ethos-U55 of 128 MACs beside a Cortex-M55, 2 MiB of SRAM as Corstone-300 has; weights in flash."""
+"""Arm Ethos-U55, 128 MACs, 2 MiB of SRAM as Corstone-300 has, weights in flash: estimated."""
 
 from fettle.hardware.targets import Target
 
@@ -11,8 +11,9 @@ TARGET = Target(
     dialect="litert",
     channel_multiple=16,
     evidence="estimated",
-    device="--accelerator-config ethos-u55-128 --config Arm/vela.ini --system-config Ethos_U55_High_End_Embedded "
+    device="--accelerator-config ethos-u55-128 --config Arm/vela.ini "
+    "--system-config Ethos_U55_High_End_Embedded "
     "--memory-mode Shared_Sram --arena-cache-size 2097152",
-    next_command="link model_vela.tflite into your firmware with Arm's ethos-u-core-driver, or run "
-    "it in the Corstone-300 simulator with ml-inference-runner",
+    next_command="link model_vela.tflite into your firmware with Arm's ethos-u-core-driver, or "
+    "run it in the Corstone-300 simulator with ml-inference-runner",
 )

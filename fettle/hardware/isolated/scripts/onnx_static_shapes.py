@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-Array = npt.NDArray[Any]  # constants come in every type that ONNX has
+Array = npt.NDArray[Any]  # type: ignore[explicit-any]  # constants come in every type of ONNX
 Shape = tuple[int, ...]
 
 SMALL = 4096  # elements of a constant that a shape may follow from: sizes, axes, pads

@@ -1,7 +1,8 @@
-"""ONNX to TFLite: an image classifier in float32, its input [N, H, W, C], by ai-edge-litert's schema.
+"""ONNX to TFLite: an image classifier in float32, its input [N, H, W, C].
 
 Operator by operator, without TensorFlow or torch: onnx works the shapes out, a table says each
-operator's TFLite form. What that table lacks is refused, all of it in one sentence.
+operator's TFLite form, ai-edge-litert's schema writes it. What the table lacks is refused, all of
+it in one sentence.
 """
 
 from __future__ import annotations

@@ -26,9 +26,7 @@ def toolkit() -> None:
     import ai_edge_litert.interpreter  # noqa: F401  its memory counts as the toolchain's
 
 
-def compile(
-    model: str, out: str, calibration: str = "", free_batch: bool = True
-) -> dict[str, str]:
+def compile(model: str, out: str, calibration: str = "", free_batch: bool = True) -> dict[str, str]:
     """Write the TFLite file of an ONNX to `out`, int8 where `calibration` names a file of images.
 
     With `free_batch` its batch is free where all its operators allow that, else it takes one image.

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from .run_litert import Model
 
 SOURCE = "int8.tflite"  # beside the entry: what Vela compiled
@@ -98,7 +100,7 @@ def _vela(*words: str) -> None:
         raise RuntimeError(f"vela: {last[:300]}")
 
 
-def _beside(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  a module of this folder
+def _beside(name: str) -> ModuleType:
     """Import a script of this folder; the harness loads this one as a lone file."""
     folder = str(Path(__file__).resolve().parents[1])
     if folder not in sys.path:

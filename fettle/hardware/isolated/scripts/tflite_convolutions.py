@@ -34,7 +34,7 @@ def convolution(layout: TfliteLayout, node: NodeProto) -> None:
     groups = int(given.get("group", 1))
     depthwise = groups > 1 and inside == 1
     options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
-    source, options.padding = _padded(layout, node, given, kernel)
+    source, options.padding = _padded(layout, node, given, tuple(kernel))
     options.strideH, options.strideW = given.get("strides", (1, 1))
     options.dilationHFactor, options.dilationWFactor = given.get("dilations", (1, 1))
     if depthwise:
@@ -184,9 +184,9 @@ def _padded(
     source = layout.last(name)
     if ends == [(0, 0), (0, 0)]:
         return source, VALID
-    if ends == _same(given, kernel, before) and after == tuple(
-        -(-size // stride) for size, stride in zip(before, given.get("strides", (1, 1)), strict=True)
-    ):
+    strides = given.get("strides", (1, 1))
+    steps = tuple(-(-size // stride) for size, stride in zip(before, strides, strict=True))
+    if ends == _same(given, kernel, before) and after == steps:
         return source, SAME
     table = layout.file.constant("pads", np.array([(0, 0), *ends, (0, 0)], np.int32))
     sizes = [size + sum(end) for size, end in zip(before, ends, strict=True)]

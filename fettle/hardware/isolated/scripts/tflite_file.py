@@ -15,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-Array = npt.NDArray[Any]  # constants come in several types
-Options = Any  # one of the schema's classes, which are not typed
+Array = npt.NDArray[Any]  # type: ignore[explicit-any]  # constants come in several types
+SchemaObject = Any  # type: ignore[explicit-any]  # its classes are made, and not typed
 
 SIGNATURE = "serving_default"
 TYPES = {np.dtype(np.float32): "FLOAT32", np.dtype(np.int32): "INT32", np.dtype(bool): "BOOL"}
-# An operator's version in the file: the first one that can do what is asked of it here.
-VERSIONS = {"FULLY_CONNECTED": 1, "BATCH_MATMUL": 1, "GELU": 1}
 CODES = vars(schema.BuiltinOperator)
 
 
@@ -30,7 +28,7 @@ class TfliteOperator:
     """An operator of the file: its code's name, its options and the tensors it reads and makes."""
 
     code: str
-    options: Options
+    options: SchemaObject
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -40,7 +38,7 @@ class TfliteFile:
 
     def __init__(self) -> None:
         self.operators: list[TfliteOperator] = []
-        self._tensors: list[Any] = []
+        self._tensors: list[SchemaObject] = []
         self._buffers = [schema.BufferT()]  # the first one is empty, by the format
         self._names: set[str] = set()
         self._known: dict[tuple[str, tuple[int, ...], bytes], int] = {}
@@ -77,9 +75,13 @@ class TfliteFile:
         return str(self._tensors[tensor].name)
 
     def operator(
-        self, code: str, inputs: tuple[int, ...], outputs: tuple[int, ...], options: Options = None
+        self,
+        code: str,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        options: SchemaObject = None,
     ) -> TfliteOperator:
-        """Append an operator; -1 among the inputs stands for one that is left out."""
+        """Append an operator."""
         added = TfliteOperator(code, options, inputs, outputs)
         self.operators.append(added)
         return added
@@ -122,16 +124,16 @@ class TfliteFile:
         return len(self._tensors) - 1
 
 
-def _code(name: str) -> Any:
+def _code(name: str) -> SchemaObject:
     """Return an operator's code; those above 127 have a place of their own in the format."""
     code = schema.OperatorCodeT()
     code.builtinCode = CODES[name]
     code.deprecatedBuiltinCode = min(CODES[name], 127)
-    code.version = VERSIONS.get(name, 1)
+    code.version = 1  # of a float operator; the quantizer sets those of an int8 one
     return code
 
 
-def _packed(one: TfliteOperator, index: int) -> Any:
+def _packed(one: TfliteOperator, index: int) -> SchemaObject:
     packed = schema.OperatorT()
     packed.opcodeIndex = index
     packed.inputs, packed.outputs = list(one.inputs), list(one.outputs)
@@ -142,7 +144,7 @@ def _packed(one: TfliteOperator, index: int) -> Any:
     return packed
 
 
-def _signature(source: int, answer: int) -> Any:
+def _signature(source: int, answer: int) -> SchemaObject:
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
     ends = {"input": source, "logits": answer}

@@ -11,7 +11,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from .tflite_file import TfliteFile, TfliteOperator
@@ -19,8 +18,9 @@ from .tflite_file import TfliteFile, TfliteOperator
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from .onnx_static_shapes import Shape, StaticGraph
+    from .onnx_static_shapes import Array, Shape, StaticGraph
 
+FUSED_NONE = schema.ActivationFunctionType.NONE
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # to channels last, and back
 
 
@@ -46,7 +46,7 @@ class TfliteLayout:
         pairs = zip(self.graph.shapes[name], self._twice[name], strict=True)
         return tuple(one if one == two else -1 for one, two in pairs)
 
-    def constant(self, name: str) -> npt.NDArray[np.generic] | None:
+    def constant(self, name: str) -> Array | None:
         """Return a constant of the graph, None for what is computed or left out."""
         return self.graph.constants.get(name)
 
@@ -124,11 +124,11 @@ class TfliteLayout:
         """Fuse an activation into the operator before it; False where that is not possible."""
         source = node.input[0]
         maker = self._makers.get(source)
-        options = getattr(maker, "options", None)
-        free = getattr(options, "fusedActivationFunction", None) == 0  # None of them is fused yet
-        if not free or self._readers[source] != 1:
+        if maker is None or self._readers[source] != 1:
             return False
-        options.fusedActivationFunction = activation
+        if getattr(maker.options, "fusedActivationFunction", None) != FUSED_NONE:
+            return False
+        maker.options.fusedActivationFunction = activation
         self.same(node)
         return True
 

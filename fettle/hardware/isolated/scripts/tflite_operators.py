@@ -19,7 +19,6 @@ from .tflite_convolutions import convolution, pad, pool, transposed_convolution
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from .onnx_static_shapes import Shape
     from .tflite_layout import TfliteLayout
 
 Translate = Callable[["TfliteLayout", "NodeProto"], None]
@@ -44,7 +43,7 @@ def elementwise(code: str, options: str | None = None) -> Translate:
 
 
 def activation(layout: TfliteLayout, node: NodeProto) -> None:
-    """Translate Relu and Clip: fused into what is before, or alone, or as a maximum of a minimum."""
+    """Translate Relu and Clip: fused, alone, or as a minimum of a maximum."""
     low, high = 0.0, math.inf
     if node.op_type == "Clip":
         given = attributes(node)
@@ -130,8 +129,9 @@ def dense(layout: TfliteLayout, node: NodeProto) -> None:
     if weight is None:
         if node.op_type != "MatMul" or len(layout.shape(node.input[0])) < 3:
             raise Untranslatable("weights that are computed")
-        inputs = (layout.plain(node.input[0]), layout.plain(node.input[1]))
-        layout.emit("BATCH_MATMUL", inputs, node.output[0], schema.BatchMatMulOptionsT(), last=False)
+        both = (layout.plain(node.input[0]), layout.plain(node.input[1]))
+        made = schema.BatchMatMulOptionsT()
+        layout.emit("BATCH_MATMUL", both, node.output[0], made, last=False)
         return
     if weight.ndim != 2 or given.get("transA"):
         raise Untranslatable("weights of another rank than two, or a transposed input")
@@ -163,7 +163,8 @@ def batch_normalization(layout: TfliteLayout, node: NodeProto) -> None:
     if not last and len(layout.shape(node.input[0])) != 2:
         raise Untranslatable("another rank than two or four")
     source = layout.last(node.input[0]) if last else layout.plain(node.input[0])
-    by, plus = layout.file.constant(node.input[1], factor), layout.file.constant(node.input[2], added)
+    by = layout.file.constant(node.input[1], factor)
+    plus = layout.file.constant(node.input[2], added)
     shape = layout.file.shape(source)
     product = layout.between("MUL", (source, by), source, shape, schema.MulOptionsT())
     layout.emit("ADD", (product, plus), node.output[0], schema.AddOptionsT(), last=last)
@@ -219,8 +220,8 @@ def reduce(code: str) -> Translate:
         source = layout.last(node.input[0]) if last else layout.plain(node.input[0])
         options = schema.ReducerOptionsT()
         options.keepDims = keeps
-        table = layout.file.constant("axes", np.array(axes, np.int32))
-        layout.emit(code, (source, table), node.output[0], options, last=last and keeps)
+        constant = layout.file.constant("axes", np.array(axes, np.int32))
+        layout.emit(code, (source, constant), node.output[0], options, last=last and keeps)
 
     return translate
 

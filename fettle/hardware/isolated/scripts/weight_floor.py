@@ -1,8 +1,8 @@
 """Weight floor: no output channel's weights so small that its bias has no int32 at their scale.
 
-An int8 layer's bias is a 32-bit integer in steps of the input's scale times the channel's. A channel
-of zeros has the scale 0, and loses its bias, which is all that it answers; EfficientNet-Lite0 as
-pretrained has 98 such channels. One weight of such a channel is raised to the floor.
+An int8 layer's bias is a 32-bit integer in steps of the input's scale times the channel's. One
+channel of zeros has the scale 0, and loses its bias, which is all that it answers;
+EfficientNet-Lite0 as pretrained has 98 such channels. One of their weights is raised to the floor.
 """
 
 from __future__ import annotations
