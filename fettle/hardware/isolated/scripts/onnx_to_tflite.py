@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import version_converter
 
-from . import onnx_static_shapes
+from . import onnx_static_shapes, weight_floor
 from .onnx_attributes import Untranslatable
 from .tflite_layout import TfliteLayout
 from .tflite_operators import OPERATORS
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 OPSET = 20  # of the models that fettle exports; an older file is raised to it
 
 
-def convert(model: Path, out: Path, *, free_batch: bool) -> None:
+def convert(model: Path, out: Path, *, free_batch: bool, for_int8: bool = False) -> None:
     """Write the float TFLite file of an ONNX to `out`; without `free_batch` it takes one image.
+
+    With `for_int8`, weights whose int8 scale would be too small for their bias are raised to it.
     Raises ValueError with every operator that has no TFLite form here.
     """
     proto = _read(model)
+    if for_int8:
+        weight_floor.raise_weights(proto)
     graph = onnx_static_shapes.infer(proto, 1)
     twice = onnx_static_shapes.infer(proto, 2) if free_batch else graph
     answer = proto.graph.output[0].name

@@ -38,9 +38,9 @@ def compile(model: str, out: str, calibration: str = "", free_batch: bool = True
     convert = importlib.import_module("scripts.onnx_to_tflite").convert
     written = Path("float.tflite") if calibration else Path(out)
     try:
-        convert(Path(model), written, free_batch=free_batch)
+        convert(Path(model), written, free_batch=free_batch, for_int8=bool(calibration))
     except ValueError:
-        convert(Path(model), written, free_batch=False)
+        convert(Path(model), written, free_batch=False, for_int8=bool(calibration))
     if calibration:
         images = np.load(calibration).transpose(0, 2, 3, 1)
         quantize = importlib.import_module("scripts.tflite_quantization").quantize
