@@ -90,8 +90,12 @@ def test_a_misspelt_precision_is_told_its_neighbour() -> None:
 @pytest.mark.parametrize(
     ("precision", "dialect", "told"),
     [
-        ("int8", None, "got None; int8 files are in qdq_u8s8. Fix: set dialect to 'qdq_u"),
-        ("int8", "qdq_s8s8", "got 'qdq_s8s8'; int8 files are in qdq_u8s8."),
+        (
+            "int8",
+            None,
+            "got None; int8 files are in qdq_u8s8 or litert. Fix: set dialect to 'qdq_u",
+        ),
+        ("int8", "qdq_s8s8", "got 'qdq_s8s8'; int8 files are in qdq_u8s8 or litert. Fix"),
         (
             "w8",
             "qdq_u8s8",

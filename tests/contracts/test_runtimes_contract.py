@@ -40,6 +40,8 @@ def runtime(request: pytest.FixtureRequest) -> ModuleType:
     found = plugins.resolve("runtimes", request.param, where="")
     if not found.available().ok:
         pytest.skip(f"needs {request.param}: {found.available().reason}")
+    if getattr(found, "INT8_ONLY", False):
+        pytest.skip(f"needs a runtime of float models, and {request.param} has int8 alone")
     return found
 
 
@@ -49,7 +51,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_all_runtimes_are_found() -> None:
-    assert NAMES == ["iree", "openvino", "ort", "ort_arm64"]
+    assert NAMES == ["iree", "litert", "openvino", "ort", "ort_arm64", "vela"]
 
 
 @pytest.mark.parametrize("name", NAMES)

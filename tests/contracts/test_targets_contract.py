@@ -23,7 +23,13 @@ def test_all_targets_are_found() -> None:
     assert set(NAMES) == {
         "arm64_ort_fp32",
         "arm64_ort_int8",
+        "android_litert_int8",
+        "ethos_u55_128",
+        "ethos_u65_512",
+        "ethos_u85_256",
         "x86_iree_fp32",
+        "x86_litert_fp32",
+        "x86_litert_int8",
         "x86_openvino_bf16",
         "x86_openvino_fp32",
         "x86_openvino_int8",
