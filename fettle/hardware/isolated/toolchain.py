@@ -42,7 +42,8 @@ class Limits:
 class Toolchain:
     """A toolchain with an environment of its own. `requirements` is what its lock is made of.
 
-    `pythons` are the oldest and the newest Python its packages have wheels for. What it costs is
+    `pythons` are the oldest and the newest Python its packages have wheels for, `platforms` the
+    machines as (sys.platform, platform.machine()) pairs, empty where any will do. What it costs is
     measured with a cold cache on Linux x86, and said before anything is installed.
     """
 
@@ -53,6 +54,7 @@ class Toolchain:
     download_mb: int
     disk_mb: int
     minutes: int
+    platforms: tuple[tuple[str, str], ...] = ()
     limits: Limits = Limits()
     folder: Path = HERE
 

@@ -111,9 +111,17 @@ def availability(toolchain: Toolchain) -> Availability:
         environment, reason = find(toolchain), f"the toolchain {toolchain.name} is not installed"
     except TargetError as err:
         environment, reason = None, f"{err.what}: {err.got}"
+    if environment is None and not fits_machine(toolchain):
+        system = f"{sys.platform} {platform.machine()}"
+        return Availability(False, None, f"{toolchain.title} has no packages for {system}", None)
     if environment is None:
         return Availability(False, None, reason, f"fettle targets install {toolchain.name}")
     return Availability(True, environment.packages.get(named(toolchain)[0], "unknown"), None, None)
+
+
+def fits_machine(toolchain: Toolchain) -> bool:
+    """Say whether its packages are made for this machine."""
+    return not toolchain.platforms or (sys.platform, platform.machine()) in toolchain.platforms
 
 
 def named(toolchain: Toolchain) -> tuple[str, ...]:
@@ -245,6 +253,14 @@ def _check_python(toolchain: Toolchain) -> None:
             rule=f"its lock is for Python {'.'.join(map(str, oldest))} to "
             f"{'.'.join(map(str, newest))}",
             fix="install fettle with such a Python, or drop its targets (params.yaml: targets)",
+        )
+
+    if not fits_machine(toolchain):
+        raise TargetError(
+            f"{toolchain.title} has no packages for this machine",
+            got=f"{sys.platform} {platform.machine()}",
+            rule=f"it is made for {' and '.join(map(' '.join, toolchain.platforms))}",
+            fix="drop its targets (params.yaml: targets), or run on such a machine",
         )
 
 
