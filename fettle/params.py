@@ -191,6 +191,12 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
         if isinstance(targets, list) and target in targets[:at]:
             text = f"targets[{at}]: '{target}' is listed twice; take one out"
             problems.append((params_text.line(doc, ("targets", at)), text))
+    own = _get(doc, ("evaluate", "drop_max_of_target"))
+    for name in own if isinstance(own, Mapping) else ():
+        if isinstance(targets, list) and name not in targets:
+            at_own: Where = ("evaluate", "drop_max_of_target", str(name))
+            text = f"{_dotted(at_own)}: '{name}' is not among targets: {list(targets)}"
+            problems.append((params_text.line(doc, at_own), text))
     aim = _get(doc, ("compress", "objective", "target"))
     if isinstance(aim, str) and isinstance(targets, list) and aim not in targets:
         problems.append(

@@ -172,12 +172,19 @@ class Export(Strict):
 
 
 class Evaluate(Strict):
-    """How a target is measured on validation images."""
+    """How a target is measured on validation images.
+
+    The last two are of targets that are not timed here (emulated or estimated): fewer images than
+    `accuracy_images_min` ship none of them, unless `drop_max_of_target` states a budget for it,
+    {TARGET: largest drop}, that is wider than compress.budget's.
+    """
 
     threads: Threads
     batch_images: Annotated[int, Field(ge=1, le=BATCH_IMAGES_MAX)]
     rounds: Annotated[int, Field(ge=20, le=ROUNDS_MAX)]
     parity_images: Positive
+    accuracy_images_min: Positive = 700
+    drop_max_of_target: dict[str, Fraction] = {}
 
 
 class Limit(Strict):

@@ -5,7 +5,8 @@ reads     ingest, validate, finetune (labels, data, family), export of every tar
           bentos/SERVICE and requirements.lock
 writes    release/, which is also a Bento's `src`: service.py and the sources it imports, model/,
           preprocess.json, labels.json, gate.json, validation.json, card.md, sbom.cdx.json,
-          requirements.txt, bentofile.yaml, and release.json with the digests of all the others
+          requirements.txt, bentofile.yaml, targets/NAME/ of each target that ships beside the
+          chosen one, and release.json with the digests of all the others
 params    preprocess, release, targets
 refuses   a service that does not exist; a package that is missing, or is not the locked version;
           a release that, loaded again, answers otherwise than the file that was chosen
@@ -51,7 +52,7 @@ from fettle.params import Params
 from fettle.params_schema import METRICS
 from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
-from fettle.release import locked_requirements, sbom, source_closure
+from fettle.release import additional_targets, locked_requirements, sbom, source_closure
 from fettle.release.locked_requirements import Package
 from fettle.report import model_card
 from fettle.serving import release_bundle
@@ -102,8 +103,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     code, packages, direct = copy_sources(inputs.project, params, read.exported.facts, release)
     logits = predict_logits(read, params, images)
     versions = {p.name: p.version for p in packages if p.name in {*direct, *STATED}}
+    more: dict[str, object] = {"code": code, "versions": versions}
+    beside = additional_targets.copy(release, read.choice, inputs.matrix("export"), read.evaluated)
     stated = describe(params, read, images.classes, logits).model_copy(
-        update={"code": code, "versions": versions}
+        update=more | ({"targets": beside} if beside else {})
     )
 
     write_facts(release, params, read, images.classes)
@@ -259,12 +262,13 @@ def _object(sealed: Manifest[TypedDocument]) -> dict[str, object]:
 def model_card_facts(params: Params, read: ReleasedRun, stated: ReleaseDocument) -> model_card.Card:
     """Model card: its facts."""
     ingest, verdict = read.ingest.facts, read.verdict
+    judged = {row.target: row for row in read.choice.candidates}
     rows = [
         model_card.Row(
             target=name,
-            verdict=read.evaluated[name].facts.verdict,
-            reason=read.evaluated[name].facts.reason,
-            size_bytes=read.evaluated[name].facts.size_bytes,
+            verdict=judged[name].verdict,
+            reason=judged[name].reason,
+            size_bytes=judged[name].size_bytes,
             measures=read.evaluated[name].measures,
         )
         for name in params.targets

@@ -3,7 +3,7 @@
 reads     evaluate of every target, compress (parameters and MACs), validate (the number of test
           images)
 writes    choice.json: what was asked, every target and how it stands
-params    compress.objective, compress.budget, compress.constraints, targets
+params    compress.objective, compress.budget, compress.constraints, evaluate, targets
 refuses   when no target may ship, or the one that objective.target names may not: with every reason
 
 A target is inside the budget when its answers to the validation images make it likely enough that
@@ -11,7 +11,8 @@ the verdict will pass on test: by the rule that the search goes by
 (fettle/evaluation/passing_probability.py). The verdict comes once, later. Latencies of different
 targets were taken at different times, so they are compared by their speed-up over the float model,
 which ran in the same rounds. Where the speed-up intervals of two targets overlap they are a tie,
-and the smaller file wins.
+and the smaller file wins. A target that was never timed is not chosen: its answers are held to the
+budget here (fettle/evaluation/answer_gate.py), and one that passes ships beside the chosen file.
 
 Precisions of one model have the same MACs, so the objective macs falls back to the speed. When none
 is inside the budget and every limit, the one with fewest limits broken and the best chance is
@@ -31,7 +32,8 @@ from safetensors.numpy import load_file
 
 from fettle import manifest
 from fettle.errors import TargetError
-from fettle.evaluation import passing_probability
+from fettle.evaluation import answer_gate, passing_probability
+from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
 from fettle.facts.asked_goal import AskedBudget, AskedObjective
 from fettle.facts.evaluate_facts import EvaluateFacts
@@ -44,9 +46,10 @@ from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
 READS = ("evaluate@*", "compress", "validate")
-SECTIONS = ("compress.objective", "compress.budget", "compress.constraints", "targets")
+SECTIONS = ("compress.objective", "compress.budget", "compress.constraints", "evaluate", "targets")
 MEASURES = False
 
+UNTIMED = ("emulated", "estimated", "compile-only")
 PLAIN = "x86_ort_fp32"  # needs no other runtime and no calibration
 
 
@@ -92,6 +95,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     else:
         chosen, why = nearest_miss(candidates, budget)
     recorder.note("chosen", f"{chosen.target}: {why}")
+    judged = {
+        name: judge_answers(rows[name].facts, path, params, over=broken[name])
+        for name, path in folders.items()
+    }
     doc = ChoiceDocument(
         target=chosen.target,
         objective=AskedObjective.model_validate(objective.recorded()),
@@ -101,7 +108,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         goal_met=bool(inside),
         why=why,
         candidates=tuple(
-            describe(sealed, params, foreseen[name], over=tuple(broken[name]))
+            describe(sealed, params, foreseen[name], judged[name], over=tuple(broken[name]))
             for name, sealed in rows.items()
         ),
     )
@@ -120,6 +127,26 @@ def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingF
     )
 
 
+def judge_answers(
+    facts: EvaluateFacts, evaluated: Path, params: Params, *, over: list[str]
+) -> AnswerVerdict:
+    """Judge a target that was never timed by its answers; leave what evaluate said of others."""
+    said = AnswerVerdict(facts.verdict, facts.reason)
+    if facts.evidence not in ("emulated", "estimated") or facts.verdict != "ship":
+        return said
+    if over:
+        return AnswerVerdict("refused", "; ".join(over))
+    kept = load_file(evaluated / "answers.safetensors")
+    return answer_gate.judge(
+        params.compress.budget,
+        kept["baseline"],
+        kept["candidate"],
+        kept["labels"],
+        stated=params.evaluate.drop_max_of_target.get(facts.target),
+        images_min=params.evaluate.accuracy_images_min,
+    )
+
+
 def shippable(
     rows: Mapping[str, Manifest[EvaluateFacts]],
     foreseen: Mapping[str, PassingForecast | None],
@@ -130,7 +157,10 @@ def shippable(
 
     Raises TargetError when there is none.
     """
-    asked = {name: sealed for name, sealed in rows.items() if on in (None, name)}
+    timed = {name: row for name, row in rows.items() if row.facts.evidence not in UNTIMED}
+    asked = {name: sealed for name, sealed in timed.items() if on in (None, name)}
+    if on is not None and on not in timed:
+        refuse_untimed(on, rows[on].facts, list(timed))
     candidates = [
         Candidate(
             name,
@@ -147,7 +177,7 @@ def shippable(
     reasons = "; ".join(
         f"{name} is refused ({sealed.facts.reason.rstrip('.')})" for name, sealed in asked.items()
     )
-    others = [name for name, sealed in rows.items() if sealed.facts.verdict == "ship"]
+    others = [name for name, sealed in timed.items() if sealed.facts.verdict == "ship"]
     if on is not None:
         raise TargetError(
             "the target that compress.objective.target names may not ship",
@@ -165,6 +195,16 @@ def shippable(
             if PLAIN in rows
             else f"add {PLAIN} to targets (params.yaml), or mend a cause"
         ),
+    )
+
+
+def refuse_untimed(name: str, facts: EvaluateFacts, timed: list[str]) -> None:
+    """Refuse to serve a file that was never timed; raises TargetError with those that were."""
+    raise TargetError(
+        "the target that compress.objective.target names is not timed here",
+        got=f"{name}, {facts.evidence}",
+        rule=f"the served file is chosen among what is measured: {', '.join(timed) or 'nothing'}",
+        fix=f"set compress.objective.target to one of them or to null; {name} ships beside it",
     )
 
 
@@ -243,6 +283,7 @@ def describe(
     sealed: Manifest[EvaluateFacts],
     params: Params,
     foreseen: PassingForecast | None,
+    judged: AnswerVerdict,
     *,
     over: tuple[str, ...],
 ) -> ChoiceRow:
@@ -250,9 +291,9 @@ def describe(
     asked, facts, measures = params.compress, sealed.facts, sealed.measures
     return ChoiceRow(
         target=facts.target,
-        verdict=facts.verdict,
+        verdict=judged.verdict,
         evidence=facts.evidence,
-        reason=facts.reason,
+        reason=judged.reason,
         size_bytes=facts.size_bytes,
         value=measures.get(asked.objective.minimise),
         drop=measures.get(f"{asked.budget.metric}_drop"),

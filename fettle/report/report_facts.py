@@ -64,7 +64,7 @@ def collect(project: Path) -> Facts:
     gaps: list[Gap] = []
     choice = tree.document("select", "choice.json", ChoiceDocument)
     verdict = _verdict(tree, choice)
-    targets = target_rows.targets(tree, verdict.chosen, gaps)
+    targets = target_rows.targets(tree, choice, gaps)
     baseline, plain = target_rows.yardsticks(tree, verdict.chosen)
     return Facts(
         project=project,
