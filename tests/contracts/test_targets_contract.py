@@ -21,6 +21,12 @@ def record(name: str) -> Target:
 
 def test_all_targets_are_found() -> None:
     assert set(NAMES) == {
+        "amd_iree_fp32",
+        "arm64_iree_fp32",
+        "hexagon_qnn_int8",
+        "nvidia_iree_fp32",
+        "riscv64_iree_fp32",
+        "vulkan_iree_fp32",
         "x86_iree_fp32",
         "x86_openvino_bf16",
         "x86_openvino_fp32",

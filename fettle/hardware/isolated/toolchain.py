@@ -39,6 +39,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignPackages:
+    """Packages of the lock that are also unpacked as built for another machine, for an emulator.
+
+    `platforms` are the wheels' tags, the newest first. They lie in the environment's `foreign`.
+    """
+
+    packages: tuple[str, ...]
+    platforms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
     """A toolchain with an environment of its own. `requirements` is what its lock is made of.
 
@@ -55,6 +66,7 @@ class Toolchain:
     disk_mb: int
     minutes: int
     platforms: tuple[tuple[str, str], ...] = ()
+    foreign: ForeignPackages | None = None
     limits: Limits = Limits()
     folder: Path = HERE
 

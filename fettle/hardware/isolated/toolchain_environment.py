@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,8 @@ def lock_digest(toolchain: Toolchain) -> str:
 def folder(toolchain: Toolchain) -> Path:
     """Return where the environment for this lock, Python and platform lies, made or not."""
     parts = [lock_digest(toolchain), platform.python_version(), sys.platform, platform.machine()]
+    if toolchain.foreign:
+        parts += [*toolchain.foreign.packages, *toolchain.foreign.platforms]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return root() / f"{toolchain.name}-{digest[:12]}"
 
@@ -192,10 +195,22 @@ def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
     pip = [str(place / "bin" / "python"), "-I", "-m", "pip", "--no-input", "install", "--quiet"]
     locked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r"]
     _run(toolchain, [*pip, *locked, str(toolchain.lock)], handle)
+    if toolchain.foreign:
+        subset = place / "foreign.txt"
+        subset.write_text(_lock_lines(toolchain.lock.read_text(), toolchain.foreign.packages))
+        machine = [word for tag in toolchain.foreign.platforms for word in ("--platform", tag)]
+        into = ["--target", str(place / "foreign")]
+        _run(toolchain, [*pip, *locked[:-1], "-r", str(subset), *machine, *into], handle)
     stamp = {"python": platform.python_version(), "packages": _packages(place)}
     half = place / f"{STAMP}.half"
     half.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
     half.replace(place / STAMP)
+
+
+def _lock_lines(lock: str, packages: tuple[str, ...]) -> str:
+    """Pick the lines of some packages from a lock's text."""
+    blocks = re.split(r"\n(?=[a-z])", lock)
+    return "\n".join(b for b in blocks if b.partition("==")[0] in packages) + "\n"
 
 
 def _packages(place: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ says no word (EfficientNet-Lite0: cosine -0.65, one answer in ten kept).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from fettle.errors import ModelError
 from fettle.hardware.isolated import isolated_session, toolchain_environment
 from fettle.hardware.isolated.isolated_session import IsolatedSession
 from fettle.hardware.isolated.toolchain import GIB, Limits, Toolchain
-from fettle.hardware.runtimes import Availability, check_entry
+from fettle.hardware.runtimes import Availability, Placement, check_entry
 
 ENTRY = "model.onnx"  # one EPContext node; the context binary lies beside it
+PLACED = "placement.json"  # which nodes ONNX Runtime gave to the NPU, and which not
+ANSWERED_BY = "QNN's emulator of Hexagon on x86"
 PACKAGES = ("onnxruntime-qnn", "onnxruntime")
 DIALECTS = ("qdq_u8s8_whole",)
 TOOLCHAIN = Toolchain(
@@ -82,6 +85,14 @@ def open(entry: Path, *, threads: int) -> IsolatedSession:
     Raises ModelError when it cannot be loaded, TargetError when QNN is not installed.
     """
     return isolated_session.open_session(TOOLCHAIN, entry, threads=threads)
+
+
+def placement(entry: Path) -> Placement:
+    """Say that all of it runs on the NPU: with the fallback off, the rest would not load."""
+    check_entry(entry)
+    counts = json.loads(entry.with_name(PLACED).read_text())
+    share = counts["accelerator"] / max(1, counts["accelerator"] + len(counts["other"]))
+    return Placement(share=share, fallback=tuple(counts["other"]))
 
 
 def peak_bytes(entry: Path, *, threads: int, shape: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ running anything on the CPU, both when the context is made and when it is run.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 PROVIDER = "QNNExecutionProvider"
 CHIP = {"soc_model": "60", "htp_arch": "75"}  # Snapdragon X Elite
-LAST = 6  # of a log's lines, of those that name an operator
+PLACED = "placement.json"
 
 
 def toolkit() -> None:
@@ -42,7 +43,7 @@ def dialect(model: str) -> dict[str, str]:
         zero = constants.get(node.input[2]) if len(node.input) > 2 else None
         kind = "uint8" if zero is None else str(numpy_helper.to_array(zero).dtype)
         if kind not in ("uint8", "uint16"):
-            return {"refused": f"activations in {kind} ({node.input[0]})"}
+            return {"refused": f"activations in {kind}"}
     makers = {name: node.op_type for node in graph.node for name in node.output}
     answer = graph.output[0].name
     if pairs and makers.get(answer) != "DequantizeLinear":
@@ -50,8 +51,8 @@ def dialect(model: str) -> dict[str, str]:
     return {"refused": ""}
 
 
-def compile(model: str, out: str, entry: str) -> dict[str, int]:
-    """Write `entry` and the context binary of an ONNX to `out`; return how many nodes run where."""
+def compile(model: str, out: str, entry: str) -> dict[str, str]:
+    """Write `entry`, the context binary and placement.json of an ONNX to `out`."""
     import onnx
 
     proto = onnx.load(model)
@@ -65,10 +66,16 @@ def compile(model: str, out: str, entry: str) -> dict[str, int]:
         options.add_session_config_entry("ep.context_enable", "1")
         options.add_session_config_entry("ep.context_file_path", str(Path(out) / entry))
         session = load(str(fixed), options)
-    counts = {"accelerator": 0, "other": 0}
+    placed, others = 0, []
     for part in session.get_provider_graph_assignment_info():
-        counts["accelerator" if part.ep_name == PROVIDER else "other"] += len(part.get_nodes())
-    return counts
+        nodes = part.get_nodes()
+        if part.ep_name == PROVIDER:
+            placed += len(nodes)
+        else:
+            others += [f"{node.op_type} {node.name}".strip() for node in nodes]
+    counts = {"accelerator": placed, "other": sorted(others)}
+    (Path(out) / PLACED).write_text(json.dumps(counts) + "\n")
+    return {}
 
 
 def session_options(chip: dict[str, str]) -> ort.SessionOptions:
