@@ -49,7 +49,12 @@ def lock_toolchain(name: str, *more: str) -> None:
     toolchain = importlib.import_module(f"fettle.hardware.runtimes.{name}").TOOLCHAIN
     oldest = ".".join(map(str, toolchain.pythons[0]))
     # the worker's harness needs numpy, whatever the toolchain itself requires
-    asked = "\n".join([*toolchain.requirements, "numpy"]) + "\n"
+    only = " or ".join(
+        f"(sys_platform == '{system}' and platform_machine == '{machine}')"
+        for system, machine in toolchain.platforms
+    )
+    ends = f" ; {only}\n" if only else "\n"
+    asked = "".join(f"{requirement}{ends}" for requirement in [*toolchain.requirements, "numpy"])
     where, python = ["--universal", "--python-version", oldest], f"Python >= {oldest}"
     if toolchain.emulated:  # pip reads a marker by the Python that runs it, not by the emulated one
         machine = f"{toolchain.emulated.machine}-{toolchain.emulated.wheel_tags[0]}"

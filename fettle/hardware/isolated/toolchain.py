@@ -70,10 +70,22 @@ class EmulatedPython:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignPackages:
+    """Packages of the lock that are also unpacked as built for another machine, for an emulator.
+
+    `platforms` are the wheels' tags, the newest first. They lie in the environment's `foreign`.
+    """
+
+    packages: tuple[str, ...]
+    platforms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
     """A toolchain with an environment of its own. `requirements` is what its lock is made of.
 
-    `pythons` are the oldest and the newest Python its packages have wheels for. `debian` are
+    `pythons` are the oldest and the newest Python its packages have wheels for, `platforms` the
+    machines as (sys.platform, platform.machine()) pairs, empty where any will do. `debian` are
     packages that it needs beside them; with `emulated` its Python is another machine's, of
     packages in the folder "sysroot", run by the qemu-user-static in the folder "qemu". What it
     costs is measured with a cold cache on Linux x86, and said before anything is installed.
@@ -86,6 +98,8 @@ class Toolchain:
     download_mb: int
     disk_mb: int
     minutes: int
+    platforms: tuple[tuple[str, str], ...] = ()
+    foreign: ForeignPackages | None = None
     limits: Limits = Limits()
     debian: tuple[DebianPackages, ...] = ()
     emulated: EmulatedPython | None = None

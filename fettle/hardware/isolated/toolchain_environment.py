@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,8 @@ def folder(toolchain: Toolchain) -> Path:
     parts = [lock_digest(toolchain), platform.python_version(), sys.platform, platform.machine()]
     if toolchain.debian:
         parts.append(repr((toolchain.debian, toolchain.emulated)))
+    if toolchain.foreign:
+        parts += [*toolchain.foreign.packages, *toolchain.foreign.platforms]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return root() / f"{toolchain.name}-{digest[:12]}"
 
@@ -114,9 +117,17 @@ def availability(toolchain: Toolchain) -> Availability:
         environment, reason = find(toolchain), f"the toolchain {toolchain.name} is not installed"
     except TargetError as err:
         environment, reason = None, f"{err.what}: {err.got}"
+    if environment is None and not fits_machine(toolchain):
+        system = f"{sys.platform} {platform.machine()}"
+        return Availability(False, None, f"{toolchain.title} has no packages for {system}", None)
     if environment is None:
         return Availability(False, None, reason, f"fettle targets install {toolchain.name}")
     return Availability(True, environment.packages.get(named(toolchain)[0], "unknown"), None, None)
+
+
+def fits_machine(toolchain: Toolchain) -> bool:
+    """Say whether its packages are made for this machine."""
+    return not toolchain.platforms or (sys.platform, platform.machine()) in toolchain.platforms
 
 
 def named(toolchain: Toolchain) -> tuple[str, ...]:
@@ -204,12 +215,25 @@ def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
     locked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(toolchain.lock)]
     quiet = ["--no-input", "install", "--quiet"]
     run([pip, "-I", "-m", "pip", *quiet, *words, *locked], place)
+    if toolchain.foreign:
+        subset = place / "foreign.txt"
+        subset.write_text(_lock_lines(toolchain.lock.read_text(), toolchain.foreign.packages))
+        machine = [word for tag in toolchain.foreign.platforms for word in ("--platform", tag)]
+        into = ["--target", str(place / "foreign")]
+        chosen = [*locked[:-1], str(subset), *machine, *into]
+        run([pip, "-I", "-m", "pip", *quiet, *chosen], place)
     other = toolchain.emulated
     python = f"{other.version} ({other.machine})" if other else platform.python_version()
     stamp = {"python": python, "packages": debs | _packages(site)}
     half = place / f"{STAMP}.half"
     half.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
     half.replace(place / STAMP)
+
+
+def _lock_lines(lock: str, packages: tuple[str, ...]) -> str:
+    """Pick the lines of some packages from a lock's text."""
+    blocks = re.split(r"\n(?=[a-z])", lock)
+    return "\n".join(b for b in blocks if b.partition("==")[0] in packages) + "\n"
 
 
 def _site(place: Path) -> Path:
@@ -272,6 +296,14 @@ def _check_python(toolchain: Toolchain) -> None:
             rule=f"its lock is for Python {'.'.join(map(str, oldest))} to "
             f"{'.'.join(map(str, newest))}",
             fix="install fettle with such a Python, or drop its targets (params.yaml: targets)",
+        )
+
+    if not fits_machine(toolchain):
+        raise TargetError(
+            f"{toolchain.title} has no packages for this machine",
+            got=f"{sys.platform} {platform.machine()}",
+            rule=f"it is made for {' and '.join(map(' '.join, toolchain.platforms))}",
+            fix="drop its targets (params.yaml: targets), or run on such a machine",
         )
 
 
