@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 # The functions lie above every room, and no room may be taken to depend on them.
 IMPORTS_BY_NAME: tuple[str, ...] = ()
-_API = {"evaluate": "fettle.api.release_evaluation", "load": "fettle.api.loaded_release"}
+_API = {"evaluate": "release_evaluation", "load": "loaded_release"}  # files of fettle/api
 
 
 def __getattr__(name: str) -> object:
     if name == "compress":  # the room of that name, which is called as a function (ADR 0056)
-        return importlib.import_module("fettle.compress")
+        return importlib.import_module(f"{__name__}.compress")
     if name in _API:
-        return getattr(importlib.import_module(_API[name]), name)
+        return getattr(importlib.import_module(f"{__name__}.api.{_API[name]}"), name)
     raise AttributeError(f"module 'fettle' has no attribute '{name}'")
 
 

@@ -25,7 +25,9 @@ class _CallableModule(ModuleType):
     """Module that is a function too: `fettle.compress` (docs/decisions/0056)."""
 
     def __call__(self, *given: object, **named: object) -> object:
-        return importlib.import_module("fettle.api.compression_project").compress(*given, **named)
+        room = __name__.rpartition(".")[0]
+        api = importlib.import_module(f"{room}.api.compression_project")
+        return api.compress(*given, **named)
 
 
 sys.modules[__name__].__class__ = _CallableModule
