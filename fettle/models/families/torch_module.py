@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field
 
-from fettle import import_isolation, user_traceback
+from fettle import import_isolation, licences, user_traceback
 from fettle.errors import ModelError
 from fettle.models import module_probe, pretrained_weights, user_code
 from fettle.models.input_record import InputRecord
@@ -69,6 +69,15 @@ def input_record(options: Params, project: Path) -> InputRecord:
     return InputRecord(native=False, pretrained=options.weights is not None)
 
 
+def licence(options: Params, project: Path) -> str | None:
+    """State what a file LICENSE beside the weights says; without weights, one in the project."""
+    return licences.beside(_licensed(options, project))
+
+
+def _licensed(options: Params, project: Path) -> Path:
+    return user_code.resolve(project, options.weights or ".")
+
+
 def build(
     options: Params, *, classes: int, channels: int, size_px: int, project: Path
 ) -> nn.Module:
@@ -110,10 +119,12 @@ def build(
 
 
 def files(options: Params, project: Path) -> list[Path]:
-    """List the user's files that the model depends on: its sources and its weights."""
+    """List the user's files that the model depends on: its sources, its weights, their licence."""
     sources = user_code.source_closure(project, options.entry.partition(":")[0])
     weights = user_code.resolve(project, options.weights) if options.weights else None
-    return sources + ([weights] if weights is not None and weights.is_file() else [])
+    stated = licences.file_beside(_licensed(options, project))
+    given = [weights, stated]
+    return sources + [file for file in given if file is not None and file.is_file()]
 
 
 def groups(model: nn.Module) -> list[list[nn.Module]]:
