@@ -8,7 +8,7 @@ nobody took is null, and `missing` says why, by its path.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from fettle.facts.evaluate_facts import ProfileDocument
@@ -234,7 +234,7 @@ class ReportDocument:
     """What was made of the run."""
     data: IngestedData | DataSource
     """Where the images come from."""
-    licences: Mapping[str, str | None] = field(default_factory=dict)
+    licences: Mapping[str, str | None]
     """Licences of the data and the model, SPDX where it is one; null where nobody states it."""
     environment: RunEnvironment
     """The machine and the packages."""
