@@ -292,7 +292,7 @@ def model_card_facts(params: Params, read: ReleasedRun, stated: ReleaseDocument)
         quarantined=read.validate.facts.quarantined,
         measures=verdict.measures,
         rows=rows,
-        licences={"model": read.finetune.facts.licence, "data": ingest.licence},
+        licences=verdict.facts.licences,
     )
 
 
@@ -308,7 +308,7 @@ def bill_of_materials_facts(
         target=stated.target,
         files=model_files,
         digest=manifest.digest_of(model_files),
-        licence=read.finetune.facts.licence,
+        licence=verdict.facts.licences.get("model"),
         inputs=_typed(stated.input),
         outputs=f"{stated.output.kind} {_typed(stated.output)}",
         measures={name: verdict.measures[name] for name in named if name in verdict.measures},
@@ -317,7 +317,7 @@ def bill_of_materials_facts(
         source=ingest.source,
         digest=ingest.digest,
         rows=ingest.rows,
-        licence=ingest.licence,
+        licence=verdict.facts.licences.get("data"),
     )
     return model, data
 

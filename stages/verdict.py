@@ -29,9 +29,16 @@ from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import OurFault
-from fettle.evaluation import accuracy_budget, accuracy_statistics, per_class_accuracy
+from fettle.evaluation import (
+    accuracy_budget,
+    accuracy_statistics,
+    licence_check,
+    per_class_accuracy,
+)
 from fettle.evaluation.batch_scoring import predict_logits
 from fettle.facts.export_facts import ExportFacts
+from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.ingest_facts import IngestFacts
 from fettle.facts.select_facts import CHOICE, ChoiceDocument
 from fettle.facts.verdict_facts import (
     VERDICT,
@@ -74,7 +81,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
     before, after = score(params, inputs, shipped, images)
     measures = compare(before, after, images) | size_and_speed_ratios(params, inputs, shipped)
-    asked = params.compress.budget
+    asked, stated = params.compress.budget, licences(params, inputs)
     judgement = accuracy_budget.judge(
         asked.metric,
         before,
@@ -90,6 +97,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         *((False, text) for text in shipped.over),
         *check_limits(measures, params.verdict.limits),
         *check_classes(drops, params.verdict.class_drop_max),
+        *licence_check.check(params.verdict.licences, stated),
     ]
     facts = VerdictFacts(
         passed=all(holds for holds, _ in checks),
@@ -103,6 +111,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         split=SPLIT,
         classes=tuple(images.classes),
         n=len(images.ids),
+        licences=stated,
     )
     for name, measure in measures.items():
         recorder.scalar(f"{SPLIT}_{name}", measure.value)
@@ -110,6 +119,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     write_confusion(out, images, before, after)
     write_predictions(out, images, before, after)
     return Outputs(measures=measures, facts=facts)
+
+
+def licences(params: Params, inputs: Inputs) -> dict[str, str | None]:
+    """Take the licences of the data and the model: as the params state them, else their stages."""
+    data = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts.licence
+    model = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts.licence
+    return licence_check.resolve(params.verdict.licences, data=data, model=model)
 
 
 def find_shipped(inputs: Inputs) -> ShippedTarget:

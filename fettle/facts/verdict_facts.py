@@ -33,6 +33,7 @@ class VerdictFacts(TypedDocument):
     split: str
     classes: tuple[str, ...]
     n: int
+    licences: Mapping[str, str | None] = {}  # of the data and the model; None: nobody states it
 
 
 class VerdictDocument(VerdictFacts):
