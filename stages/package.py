@@ -1,11 +1,12 @@
 """Write the release folder: all that serving needs, what it was measured to be, and its digests.
 
-reads     ingest, validate, finetune (labels, data, family), export of every target (the chosen
-          file is carried), evaluate of every target, select, verdict (for the card); the project's
-          bentos/SERVICE and requirements.lock
+reads     ingest, validate, finetune (labels, data, family), compress, export of every target (the
+          chosen file is carried), evaluate of every target, select, verdict (for the card); the
+          project's bentos/SERVICE and requirements.lock
 writes    release/, which is also a Bento's `src`: service.py and the sources it imports, model/,
           preprocess.json, labels.json, gate.json, validation.json, card.md, sbom.cdx.json,
-          requirements.txt, bentofile.yaml, and release.json with the digests of all the others
+          requirements.txt, bentofile.yaml, evidence/ (fettle/release/carried_evidence.py), and
+          release.json with the digests of all the others
 params    preprocess, release, targets
 refuses   a service that does not exist; a package that is missing, or is not the locked version;
           a release that, loaded again, answers otherwise than the file that was chosen
@@ -51,13 +52,22 @@ from fettle.params import Params
 from fettle.params_schema import METRICS
 from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
-from fettle.release import locked_requirements, sbom, source_closure
+from fettle.release import carried_evidence, locked_requirements, sbom, source_closure
 from fettle.release.locked_requirements import Package
 from fettle.report import model_card
 from fettle.serving import release_bundle
 from fettle.stage_contract import Inputs, Outputs
 
-READS = ("ingest", "validate", "finetune", "export@*", "evaluate@*", "select", "verdict")
+READS = (
+    "ingest",
+    "validate",
+    "finetune",
+    "compress",
+    "export@*",
+    "evaluate@*",
+    "select",
+    "verdict",
+)
 SECTIONS = ("preprocess", "release", "targets")
 MEASURES = False
 CARRIES_SOURCES = True  # a release holds the text of its service, and what that imports
@@ -107,6 +117,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
     write_facts(release, params, read, images.classes)
+    carried_evidence.write(release, inputs.folders)
     manifest.write_text(
         release / "card.md", model_card.text(model_card_facts(params, read, stated))
     )
