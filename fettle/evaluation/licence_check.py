@@ -6,7 +6,7 @@ Asked before a run, where nothing has been trained yet, and again by the verdict
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fettle import licences, local_settings, plugins
@@ -28,14 +28,14 @@ def resolve(section: Licences, *, data: str | None, model: str | None) -> dict[s
     return {"data": section.data or data, "model": section.model or model}
 
 
-def check(section: Licences, found: Mapping[str, str | None]) -> list[tuple[bool, str]]:
+def check(allow: Sequence[str] | None, found: Mapping[str, str | None]) -> list[tuple[bool, str]]:
     """Return, for each part, whether its licence is allowed, in a sentence; none without a list."""
-    if section.allow is None:
+    if allow is None:
         return []
-    rule = f"in verdict.licences.allow ({', '.join(section.allow) or 'which is empty'})"
+    rule = f"in verdict.licences.allow ({', '.join(allow) or 'which is empty'})"
     return [
         (True, f"the {part}'s licence {licence} is {rule}")
-        if licence is not None and licences.is_allowed(licence, section.allow)
+        if licence is not None and licences.is_allowed(licence, allow)
         else (False, f"the {part}'s licence is {licence or NOT_STATED}, which is not {rule}")
         for part, licence in found.items()
     ]
@@ -58,7 +58,7 @@ def refuse(tree: Path, params: Params) -> None:
         data=licences.stated(source, options, local_settings.location(tree, options)),
         model=licences.stated(family, wanted, tree),
     )
-    for (part, licence), (holds, _) in zip(found.items(), check(section, found), strict=True):
+    for (part, licence), (holds, _) in zip(found.items(), check(section.allow, found), strict=True):
         if not holds:
             raise _WRONG[part](
                 f"the {part}'s licence is not in verdict.licences.allow",

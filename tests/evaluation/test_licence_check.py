@@ -21,7 +21,7 @@ def settings(*overrides: str) -> params.Params:
 
 
 def test_without_a_list_every_licence_is_taken_and_nothing_is_said(tmp_path: Path) -> None:
-    assert licence_check.check(Licences(), {"data": None, "model": "GPL-3.0-only"}) == []
+    assert licence_check.check(None, {"data": None, "model": "GPL-3.0-only"}) == []
     licence_check.refuse(tmp_path, settings())
 
 
