@@ -19,6 +19,7 @@ from fettle.cli import (
     stage,
     targets,
     ui,
+    verify,
     why,
 )
 
@@ -37,6 +38,7 @@ for command in (
     ui.ui,
     why.why,
     lineage.lineage,
+    verify.verify,
     crossfit.crossfit,
     catalog.catalog,
     doctor.doctor,

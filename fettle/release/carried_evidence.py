@@ -15,10 +15,12 @@ No figure of a release needs more: one of a thousand classes carries no more tha
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +32,18 @@ from fettle.errors import UserError
 from fettle.evaluation import accuracy_statistics
 from fettle.evaluation.accuracy_statistics import Doubles, Labels
 from fettle.facts.select_facts import CHOICE
+from fettle.facts.typed_document import TypedDocument
+from fettle.manifest import File, Manifest
+from fettle.measure import Measure
+
+Model = TypeVar("Model", bound=TypedDocument)
 
 FOLDER = "evidence"
 TEST = "test_answers.parquet"
 VALIDATION = "validation_answers.parquet"
 FLOAT = "float"  # the model's name in test answers
 SHIPPED = "shipped"
+FIX = "take the release from where it was published, or make it again with `fettle run`"
 BASELINE = "baseline"  # the float model's in validation answers
 
 
@@ -88,6 +96,41 @@ def _write_validation_answers(measured: Mapping[str, Path], file: Path) -> None:
     pq.write_table(pa.table(columns), file)
 
 
+def read_manifest(release: Path, address: str, facts: type[Model]) -> Manifest[Model]:
+    """Read a carried manifest, its facts as the model `facts`.
+
+    Raises ProjectError when the facts do not fit, UserError when there is no such manifest or its
+    text is not as a stage writes it, which its digest is of.
+    """
+    path = release / FOLDER / f"{address}.json"
+    try:
+        text = path.read_text()
+        doc = json.loads(text)
+        sealed = Manifest(
+            stage=doc["stage"],
+            files=tuple(File(**file) for file in doc["files"]),
+            inputs=doc["inputs"],
+            measures={name: Measure.from_dict(m) for name, m in doc["measures"].items()},
+            facts=facts.from_json(doc["facts"], path, key="facts"),
+        )
+        if sealed.to_json() != text:
+            raise ValueError("it is not written as a stage writes it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise UserError(
+            f"{FOLDER}/{address}.json of the release cannot be read",
+            got=f"{type(err).__name__}: {err}",
+            rule="it is the manifest of an artefact, byte for byte",
+            fix=FIX,
+        ) from err
+    return sealed
+
+
+def file_digest(release: Path, address: str, path: str) -> str | None:
+    """Return the sha256 by which a carried manifest lists a file, None where it lists none."""
+    doc = json.loads((release / FOLDER / f"{address}.json").read_text())
+    return next((str(file["sha256"]) for file in doc["files"] if file["path"] == path), None)
+
+
 def read_test(release: Path, classes: tuple[str, ...]) -> RecordedAnswers:
     """Read the answers to the test images. Raises UserError when there are none, or no such."""
     number = {name: index for index, name in enumerate(classes)}
@@ -117,14 +160,17 @@ def _read(
             )
             for model in models
         }
+        labels = numbers("label")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError("a label is no class's number")
         rows = tuple(str(row) for row in columns.get("row", ()))
-        return RecordedAnswers(rows, numbers("label"), answers)
+        return RecordedAnswers(rows, labels, answers)
     except (OSError, KeyError, ValueError, TypeError, IndexError, pa.ArrowException) as err:
         raise UserError(
             f"{FOLDER}/{file.name} of the release cannot be read",
             got=f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else 'no text'}",
             rule="it has the answers of each model, a class and its probability an image",
-            fix="take the release from where it was published, or make it again with `fettle run`",
+            fix=FIX,
         ) from err
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import sample_facts
 from safetensors.numpy import save_file
 from tiny_project import CLASSES, COUNTS, ROOT, TinyProject, settings
 
@@ -13,12 +12,11 @@ from fettle import manifest
 from fettle.data import split_reader
 from fettle.evaluation import accuracy_statistics
 from fettle.facts.compress_facts import CompressFacts
-from fettle.facts.evaluate_facts import EvaluateFacts
 from fettle.hardware.runtimes import ort
 from fettle.measure import Measure
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Outputs
-from stages import export, package, verdict
+from stages import export, package, select, verdict
 
 TARGETS = ("x86_ort_fp32", "x86_ort_int8")
 EXPORTS = tuple(f"export@{target}" for target in TARGETS)
@@ -132,21 +130,9 @@ class TinyRelease:
         }
 
     def _seal_choice(self) -> None:
-        rows = []
-        for target in TARGETS:
-            sealed = manifest.read(self.project.folder(f"evaluate@{target}"), EvaluateFacts)
-            rows.append(
-                {
-                    "target": target,
-                    "size_bytes": sealed.facts.size_bytes,
-                    "accuracy": sealed.measures["accuracy"].to_dict(),
-                    "drop": sealed.measures["accuracy_drop"].to_dict(),
-                    "speedup": SPEEDUP.to_dict(),
-                }
-            )
-        folder = self.project.folder("select")
-        why = "the fastest of 2"
-        sample_facts.write_choice(folder, self.chosen, *rows, why=why)
-        facts = {"target": self.chosen, "why": why}
         evaluated = tuple(f"evaluate@{target}" for target in TARGETS)
-        self.project.seal("select", facts=facts, made_of=(*evaluated, "compress", "validate"))
+        above = (*evaluated, "compress", "validate")
+        asked = settings(*SETTINGS, f"compress.objective.target={self.chosen}")
+        folder = self.project.folder("select")
+        made = select.run(asked, self.project.inputs(*above), folder, MemoryRecorder())
+        self.project.seal("select", facts=made.facts, made_of=above)
