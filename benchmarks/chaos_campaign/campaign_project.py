@@ -19,7 +19,7 @@ from fettle.project import Project
 from fettle.release import release_store, signing
 from fettle.rollout.promotion.rollout_plan import section_to_json
 from fettle.rollout.router import model_servers
-from fettle.rollout.supervisor import load_generator, shadow_traffic, state_layout
+from fettle.rollout.supervisor import load_generator, order_queue, shadow_traffic
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file
 
@@ -141,8 +141,8 @@ class CampaignProject:
         now = serving.challenger if serving.promoted else serving.champion
         other = next(one for one in self.pair if now is None or one.release != now.release)
         order = {"verb": "start", "challenger": asdict(other), "champion": None, "plan": self.plan}
-        name = state_layout.submit_order(self.place, order, timeout_s=ORDER_S)
-        answer = state_layout.await_answer(self.place, name, timeout_s=ORDER_S)
+        name = order_queue.submit_order(self.place, order, timeout_s=ORDER_S)
+        answer = order_queue.await_answer(self.place, name, timeout_s=ORDER_S)
         return answer or {"error": f"no answer within {ORDER_S:g} s"}
 
     def open(self) -> None:

@@ -47,6 +47,7 @@ ANSWERED_IN_S = 30.0  # a release of one worker a core is up again in 3 to 8 s
 ANSWERS_IN_A_ROW = 3
 TRUE_IN_S = 30.0
 SHARE_S = 1.5  # over so long the log must show what the status says
+PASSING = ("controller", "rollout ")  # it failed within the last minute; a journal was damaged
 SEEN_PERCENT = 25.0  # at less the load may well draw nobody in SHARE_S
 END_S = 90.0
 
@@ -195,7 +196,11 @@ class FaultCampaign:
             return f"nobody met the challenger at {weight:g} %, state {state}"
         if doc.get("supervisor", "running") != "running":
             return "the supervisor is stopped"
-        return ""
+        lasting = sorted(name for name in self._problems() if not name.startswith(PASSING))
+        return f"problems that do not pass: {', '.join(lasting)}" if lasting else ""
+
+    def _problems(self) -> Mapping[str, str]:
+        return self._project.place.problems()
 
     def _command(self) -> tuple[str, ...]:
         """Give the next order; it is obeyed, or refused in words."""

@@ -33,6 +33,7 @@ ORPHAN_S = 5.0  # a worker without a master ends within milliseconds of SIGTERM
 KILL_SWITCH = (
     "switch"  # a file that names the present routes' kill switch: the watchdog engages it too
 )
+SWITCH_NAME = r"stop-[A-Za-z0-9_.:-]{0,80}"
 LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
 
 
@@ -243,22 +244,51 @@ def _accepts(worker: psutil.Process) -> bool:
 
 
 def engage_kill_switch(folder: Path) -> None:
-    """Engage the kill switch of the challenger in `folder`; where none is routed to, do nothing."""
-    named = folder / KILL_SWITCH
-    if named.is_file() and (name := named.read_text()):
-        (folder / name).touch()
+    """Engage the kill switch of the challenger in `folder`; where none is routed to, do nothing.
+
+    Both the file that names it and the configuration are asked: either may be damaged.
+    """
+    conf = _text(folder / "nginx.conf")
+    named = {_text(folder / KILL_SWITCH)}
+    if "upstream challenger " in conf:
+        named |= {Path(path).name for path in re.findall(r"if \(-f (\S+)\)", conf)}
+    for name in named:
+        if re.fullmatch(SWITCH_NAME, name):
+            (folder / name).touch()
+
+
+def _text(path: Path) -> str:
+    """Return a file's text; "" where there is none or it is no text."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
 
 
 def running(folder: Path) -> int | None:
-    """Return the process id of the router in `folder`, None when it does not run."""
+    """Return the process id of the router in `folder`, None when it does not run.
+
+    By its pid file, and where that is damaged or names a stranger, by the masters' titles.
+    """
+    conf = str(folder.resolve() / "nginx.conf")
     try:
         pid = int((folder / "nginx.pid").read_text())
-        process = psutil.Process(pid)
-        # after a reboot the number may be a stranger's; one that nobody has waited for is dead
-        lives = "nginx" in process.name() and process.status() != psutil.STATUS_ZOMBIE
-        return pid if lives else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+        if _is_master(psutil.Process(pid), conf):
+            return pid
+    except (OSError, ValueError, OverflowError, psutil.Error):
+        if not (folder / "nginx.conf").is_file():
+            return None  # it was never started
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if _is_master(process, conf):
+                return int(process.pid)
+    return None
+
+
+def _is_master(process: psutil.Process, conf: str) -> bool:
+    """Tell whether it is the master that serves by this configuration; a dead one has no title."""
+    title = " ".join(process.cmdline())
+    return title.startswith("nginx: master process ") and title.endswith(f" {conf}")
 
 
 def terminate(folder: Path, *, timeout_s: float = 10.0) -> None:

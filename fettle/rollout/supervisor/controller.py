@@ -25,12 +25,12 @@ from fettle.rollout.router import access_log, model_servers
 from fettle.rollout.supervisor import (
     actuator,
     fault_backoff,
+    order_queue,
     rollout_observer,
     service_upkeep,
     start_order,
     unreadable_rollout,
 )
-from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.late_labels import FeedbackRoute
 from fettle.rollout.supervisor.rollout_observer import RolloutObserver
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
@@ -173,7 +173,7 @@ class Controller:
         self._actuator.route(self.serving, self._state(), sticky, judged=self._judged)
 
     def _obey(self) -> None:
-        for name, order in places.pending_orders(self._place):
+        for name, order in order_queue.pending_orders(self._place):
             try:
                 answer = self.obey(order)
             except FettleError as err:
@@ -181,9 +181,9 @@ class Controller:
             except Exception as err:
                 # answered first, so that the order is not obeyed to the same end at the next start
                 why = f"the supervisor failed while it obeyed: {type(err).__name__}: {err}"
-                places.answer_order(self._place, name, {"error": why, "kind": "ours"})
+                order_queue.answer_order(self._place, name, {"error": why, "kind": "ours"})
                 raise
-            places.answer_order(self._place, name, answer)
+            order_queue.answer_order(self._place, name, answer)
 
     def obey(self, order: Mapping[str, object]) -> dict[str, object]:
         """Obey one order; raises UserError when it does not fit."""

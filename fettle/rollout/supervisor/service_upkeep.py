@@ -40,6 +40,7 @@ class ServiceUpkeep:
     ) -> None:
         self._place, self._router, self._actuator = place, router, acting
         self._set_routes, self._root = route, root
+        self._me = process_identity.me()
         self._router_error = ""
         self._told: dict[str, str] | None = None
         self._next = self._next_router = 0.0
@@ -67,6 +68,10 @@ class ServiceUpkeep:
                 str(self._root),
             ]
             process_identity.spawn(command, self._place.folder / watchdog.LOG, cwd=self._root)
+        if self._place.keep_serving(serving):
+            SAY.warning("restored file=serving.json")
+        if self._root is not None and process_identity.read(self._place.controller) != self._me:
+            process_identity.write(self._place.controller, self._me)  # else a second one is tried
         self._router.rotate()
         self.tell(serving, unread)
 
