@@ -95,6 +95,7 @@ class FaultCampaign:
         self._project, self._say = project, say
         self._rng = random.Random(seed)
         self._result = CampaignResult()
+        self._alone = False  # whether nothing is left that could start anything again
 
     def run(self, faults: int) -> CampaignResult:
         """Run the campaign under load; raises RuntimeError where nothing serves to begin with."""
@@ -126,8 +127,12 @@ class FaultCampaign:
         answered_s = self._answered(probe, ended)
         if answered_s > ANSWERED_IN_S:
             broken += (f"nobody answered within {ANSWERED_IN_S:g} s",)
+        self._alone = "controller, watchdog" in fault.target
         broken += self._truth()
         broken += self._command()
+        if self._alone:
+            self._alone = False
+            broken += self._truth()
         result = FaultResult(number, stage, kind, fault.target, round(answered_s, 1), broken)
         said = "; ".join(broken) or "held"
         self._say(f"{number:>3} {kind}: {fault.target} ({stage}): {answered_s:.1f} s, {said}")
@@ -180,7 +185,7 @@ class FaultCampaign:
                     wrong = self._untrue(doc, since)
             except (FettleError, OSError, ValueError) as err:
                 wrong = f"`canary status` ends in {type(err).__name__}: {err}"
-            if not wrong and not (wrong := stray_processes.found(self._project)):
+            if not wrong and (self._alone or not (wrong := stray_processes.found(self._project))):
                 return ()
             time.sleep(0.5)
         return (f"not true within {TRUE_IN_S:g} s: {wrong}",)
@@ -194,6 +199,8 @@ class FaultCampaign:
             return f"{met} requests met a challenger of weight 0, state {state}"
         if weight >= SEEN_PERCENT and not met and state != "promoted":
             return f"nobody met the challenger at {weight:g} %, state {state}"
+        if self._alone and doc.get("supervisor") == "stopped":
+            return ""  # it is said, and the next order starts it again
         if doc.get("supervisor", "running") != "running":
             return "the supervisor is stopped"
         lasting = sorted(name for name in self._problems() if not name.startswith(PASSING))

@@ -32,7 +32,8 @@ def found(project: CampaignProject) -> str:
 
 def _names(project: CampaignProject) -> Iterator[str]:
     """Name every head of a family of processes that belongs to the project."""
-    arms, root = project.place.arms.resolve(), str(project.root)
+    place, root = project.place, str(project.root)
+    arms = place.arms.resolve()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             words = process.cmdline() or [""]

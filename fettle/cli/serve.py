@@ -32,6 +32,7 @@ def serve(
     from fettle import project as projects
     from fettle.adapters import bento_store
     from fettle.release import signing
+    from fettle.rollout.router import guarded_server
     from fettle.serving import api_key_file, authentication
 
     home = projects.find()
@@ -57,8 +58,11 @@ def serve(
     own.mkdir(parents=True, exist_ok=True)
     line = bento_store.curl_line(host=host, port=port)
     print(f"serving {chosen}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
-    # the server takes this process over, so that Ctrl-C and signals reach it directly
-    os.execvpe(command[0], command, bento_store.serve_environment(os.environ, own))
+    code = guarded_server.serve(
+        lambda inner: bento_store.serve_command(chosen, port=inner), own, host=host, port=port
+    )
+    if code:
+        raise typer.Exit(code)
 
 
 def champion_alone(home: Project, host: str, port: int) -> bool:

@@ -62,7 +62,7 @@ class Controller:
         key = api_key_file.read(os.environ)
         self._project, self._place, self._key = project, place, key
         self.serving = serving
-        self._router = service_upkeep.router(place, serving)
+        self._router = service_upkeep.router(place, serving, key)
         self._arms = model_servers.ModelServers(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
         self._actuator = actuator.Actuator(

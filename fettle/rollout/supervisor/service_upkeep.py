@@ -16,7 +16,7 @@ from pathlib import Path
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.promotion.rollout_state import RolloutState
-from fettle.rollout.router import nginx_process
+from fettle.rollout.router import nginx_process, router_key
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor import actuator, fault_backoff, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
@@ -59,7 +59,10 @@ class ServiceUpkeep:
             SAY.warning("restart router=%s", self._place.router)
             self._next_router = now + ROUTER_AGAIN_S
             self.route()
-        if self._root is not None and watchdog.running(self._place) is None:
+        watcher = watchdog.running(self._place) if self._root is not None else None
+        if watcher is not None or self._root is None:
+            self._router.watch(watcher.pid if watcher else None)
+        if self._root is not None and watcher is None:
             command = [
                 sys.executable,
                 "-P",
@@ -99,14 +102,15 @@ class ServiceUpkeep:
             self._place.write_problems(found)
 
 
-def router(place: StateLayout, serving: ServingState) -> Nginx:
+def router(place: StateLayout, serving: ServingState, api_key: str | None) -> Nginx:
     """Return the router of a project, at the address that serving.json states."""
     config = nginx_process.place(
         place.router, host=serving.host, port=serving.port, control=serving.control
     )
+    key_file = router_key.write(config.folder, api_key) if api_key else None
     certificate = Path(serving.certificate) if serving.certificate else None
     key = Path(serving.certificate_key) if serving.certificate_key else None
-    return Nginx(replace(config, certificate=certificate, certificate_key=key))
+    return Nginx(replace(config, certificate=certificate, certificate_key=key, key_file=key_file))
 
 
 def serving_releases(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:
