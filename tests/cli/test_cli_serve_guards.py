@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
 
 import psutil
 import pytest
@@ -43,4 +42,3 @@ def test_a_release_served_directly_takes_no_body_without_a_key_and_ends_whole(
         assert server.process.wait(served.STOP_S) == 0, server.log.read_text()
     assert nginx_process.running(router) is None
     assert [one for one in family if one.is_running()] == []
-    assert not Path(f"/proc/{master}").exists()
