@@ -71,6 +71,7 @@ serve: setup  ## serve the last release on loopback
 lock: setup  ## resolve pyproject.toml again into requirements.lock
 	@python tools/lock.py
 
-clean:  ## stop the servers and delete everything that a run made
+clean:  ## stop the servers and delete everything that a run made; not while something serves
+	@if [ -x $(BIN)/python ]; then python tools/refuse_while_serving.py; fi
 	@-fettle ui --stop
 	@rm -rf artifacts inputs records report .fettle dvc.lock .dvc/cache .dvc/tmp
