@@ -160,6 +160,15 @@ def undo(json_: JsonOption = False) -> None:
 
 
 @app.command()
+def forget(json_: JsonOption = False) -> None:
+    """Watch a finished rollout no more, or one that cannot be read; its files stay.
+
+    Example: fettle canary forget
+    """
+    _verb("forget", json_)
+
+
+@app.command()
 def retry(json_: JsonOption = False) -> None:
     """Start a new rollout of the challenger of the last one, which is over.
 

@@ -11,18 +11,19 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from fettle import manifest
-from fettle.errors import UserError
+from fettle.errors import FettleError, UserError
 from fettle.json_values import JsonObject
 from fettle.rollout.promotion.rollout_state import Verb
 from fettle.rollout.supervisor.state_layout import VERSION, StateLayout
 
 ORDER_S = 60.0  # an order older than this is not obeyed, unless it says otherwise
-VERBS = ("start", *(verb.value for verb in Verb))
+FORGET = "forget"
+VERBS = ("start", FORGET, *(verb.value for verb in Verb))
 
 
 def submit_order(
@@ -97,6 +98,23 @@ def _order(path: Path) -> JsonObject | None:
             fix="give it again",
         )
     return doc
+
+
+def obey_pending(
+    place: StateLayout, obey: Callable[[Mapping[str, object]], Mapping[str, object]]
+) -> None:
+    """Obey the orders in the inbox and answer each; what `obey` did not foresee is raised again."""
+    for name, order in pending_orders(place):
+        try:
+            answer = obey(order)
+        except FettleError as err:
+            answer = {"error": str(err), "kind": err.kind}
+        except Exception as err:
+            # answered first, so that the order is not obeyed to the same end at the next start
+            why = f"the supervisor failed while it obeyed: {type(err).__name__}: {err}"
+            answer_order(place, name, {"error": why, "kind": "ours"})
+            raise
+        answer_order(place, name, answer)
 
 
 def answer_order(place: StateLayout, name: str, answer: Mapping[str, object]) -> None:
