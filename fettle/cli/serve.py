@@ -50,9 +50,8 @@ def serve(
         return
     host, port = host or bento_store.LOOPBACK, port or bento_store.PORT
     chosen = tag or last_tag(home)
-    host = (
-        bento_store.LOOPBACK if host == authentication.LOCAL_NAME else host
-    )  # BentoML takes addresses only
+    if host == authentication.LOCAL_NAME:
+        host = bento_store.LOOPBACK  # BentoML takes addresses only
     command = bento_store.serve_command(chosen, host=host, port=port)
     authentication.check_bind(host, api_key_file.read(os.environ))
     own = bento_store.serve_home(home.state, host=host, port=port)
@@ -68,8 +67,7 @@ def serve(
     if api_key_file.read(os.environ) is None:
         bento_store.make_key()
     own.mkdir(parents=True, exist_ok=True)
-    line = bento_store.curl_line(host=host, port=port)
-    print(f"serving {chosen}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
+    say(chosen, bento_store.curl_line(host=host, port=port))
     code = guarded_server.serve(
         lambda inner: bento_store.serve_command(chosen, port=inner), own, host=host, port=port
     )
@@ -99,10 +97,14 @@ def champion_alone(home: Project, host: str | None, port: int | None, *, insecur
         home, host=host, port=port, champion=None, insecure=insecure
     )
     line = bento_store.curl_line(host=made.host, port=made.port, certificate=made.certificate)
-    tag = named.tag if named else ""
-    print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
+    say(named.tag if named else "", line)
     supervisor_launch.foreground(home, made)
     return True
+
+
+def say(tag: str, line: str) -> None:
+    """Say what is served, and how to ask it."""
+    print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
 
 
 def last_tag(home: Project) -> str:

@@ -100,6 +100,8 @@ def render(place: RouterConfig, routes: Routes) -> tuple[str, str]:
         "log": place.log.name,
         "stop": place.stop(routes).name,
         "watched": WATCHED,
+        "read_s": place.read_s,
+        "feedback_max_bytes": place.feedback_max_bytes,
         "refusal": api_key_file.REFUSAL,
         "listen": listen,
         "weight": f"{routes.weight_percent:.2f}",

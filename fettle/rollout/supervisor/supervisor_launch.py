@@ -112,24 +112,9 @@ def begin_serving(
     if not insecure and certificate is None and asked is not None:
         check_tls(asked)
     if before is not None and (nginx_alive(place) or running(place)):
-        if (before.host, before.port) != (host, port):
-            raise BusyError(
-                "this project is served already, at another address",
-                got=f"{host} port {port}",
-                rule=f"one address a project: {before.host} port {before.port}",
-                fix="leave --host and --port out, or stop it first: `fettle canary stop`",
-            )
-        if certificate not in (None, before.certificate):
-            raise BusyError(
-                "this project is served already, with another certificate",
-                got=str(certificate),
-                rule=f"one address a project: {before.url}, {before.certificate or 'no TLS'}",
-                fix="leave --certificate and --key out, or stop it first: `fettle canary stop`",
-            )
+        _check_same(before, host, port, certificate)
         return before
-    nginx_process.end_orphans(
-        place.router
-    )  # of a router whose master was killed: they hold the port
+    nginx_process.end_orphans(place.router)  # of a killed master: they hold the port
     bento_store.check_port(host, port)
     if api_key_file.read(os.environ) is None:
         bento_store.make_key()
@@ -148,6 +133,24 @@ def begin_serving(
     check_routes(place, made)
     place.write_serving(made)
     return made
+
+
+def _check_same(before: ServingState, host: str, port: int, certificate: str | None) -> None:
+    """Raise BusyError where what serves already has another address or certificate."""
+    if (before.host, before.port) != (host, port):
+        raise BusyError(
+            "this project is served already, at another address",
+            got=f"{host} port {port}",
+            rule=f"one address a project: {before.host} port {before.port}",
+            fix="leave --host and --port out, or stop it first: `fettle canary stop`",
+        )
+    if certificate not in (None, before.certificate):
+        raise BusyError(
+            "this project is served already, with another certificate",
+            got=str(certificate),
+            rule=f"one address a project: {before.url}, {before.certificate or 'no TLS'}",
+            fix="leave --certificate and --key out, or stop it first: `fettle canary stop`",
+        )
 
 
 def check_tls(host: str) -> None:
