@@ -153,6 +153,8 @@ def to_precision(
     inputs.scratch.mkdir(parents=True, exist_ok=True)
     out = inputs.scratch / "model.onnx"
     settings = {name: getattr(params.export, name) for name in precision.settings}
+    if len(precision.dialects) > 1:
+        settings["dialect"] = target.dialect
     if not precision.needs_calibration:
         return out, dict(quantize(model, out, **settings).facts())
     recorder.progress(0.1, f"fitting {precision.name} to training images")

@@ -49,15 +49,25 @@ def lock_toolchain(name: str, *more: str) -> None:
     toolchain = importlib.import_module(f"fettle.hardware.runtimes.{name}").TOOLCHAIN
     oldest = ".".join(map(str, toolchain.pythons[0]))
     # the worker's harness needs numpy, whatever the toolchain itself requires
-    asked = "\n".join([*toolchain.requirements, "numpy"]) + "\n"
+    only = " or ".join(
+        f"(sys_platform == '{system}' and platform_machine == '{machine}')"
+        for system, machine in toolchain.platforms
+    )
+    ends = f" ; {only}\n" if only else "\n"
+    asked = "".join(f"{requirement}{ends}" for requirement in [*toolchain.requirements, "numpy"])
+    where, python = ["--universal", "--python-version", oldest], f"Python >= {oldest}"
+    if toolchain.emulated:  # pip reads a marker by the Python that runs it, not by the emulated one
+        machine = f"{toolchain.emulated.machine}-{toolchain.emulated.wheel_tags[0]}"
+        where = ["--python-platform", machine, "--python-version", toolchain.emulated.version]
+        python = f"Python {toolchain.emulated.version}, {toolchain.emulated.machine}"
     command = [
-        *(sys.executable, "-m", "uv", "pip", "compile", "-", "--universal", "--python-version"),
-        *(oldest, "--generate-hashes", "--no-header", "--no-annotate", "--quiet", *more),
+        *(sys.executable, "-m", "uv", "pip", "compile", "-", *where),
+        *("--generate-hashes", "--no-header", "--no-annotate", "--quiet", *more),
     ]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
     head = (
         f"# Made by `python tools/lock.py --toolchain {name}`; edit TOOLCHAIN in\n"
-        f"# fettle/hardware/runtimes/{name}.py instead. Python >= {oldest}.\n"
+        f"# fettle/hardware/runtimes/{name}.py instead. {python}.\n"
     )
     toolchain.lock.write_text(head + shorten(done.stdout))
 
@@ -69,8 +79,10 @@ def lock_stack() -> None:
         out = Path(folder) / "requirements.lock"
         if lock.is_file():
             shutil.copyfile(lock, out)  # uv keeps what it finds in its output file
+        # not the libraries of networks, which follow torch
         command = [
-            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
+            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"),
+            *(f"--extra={extra}" for extra in ("train", "openvino", "dev")),
             *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),
             *("--no-annotate", "--quiet", "--output-file", str(out), *sys.argv[1:]),
         ]

@@ -10,6 +10,7 @@ from fettle.cli import (
     crossfit,
     doctor,
     init,
+    lineage,
     migrate,
     predict,
     report,
@@ -18,6 +19,7 @@ from fettle.cli import (
     stage,
     targets,
     ui,
+    verify,
     why,
 )
 
@@ -35,6 +37,8 @@ for command in (
     predict.predict,
     ui.ui,
     why.why,
+    lineage.lineage,
+    verify.verify,
     crossfit.crossfit,
     catalog.catalog,
     doctor.doctor,

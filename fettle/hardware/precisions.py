@@ -34,11 +34,12 @@ class Precision:
     taken as it is. `needs_calibration`: it is fitted to training images; `settings` are the keys of
     params.yaml's `export` that it takes. `in_bfloat16`: the runtime computes what is float in
     bfloat16. `dialects` are the integer dialects that such files are written in, of which a target
-    names one; those that are `toolchain_dialects` too are made by the target's own toolchain, from
-    the float model and calibration images. `timed_as_int8`: the latency table times kernels of a
-    static int8 form, made from noise, in place of the float form's. `saturates_without_vnni`: an
-    ONNX file of it answers otherwise on x86 without VNNI, so evaluate emulates that. `side_step`:
-    what is below it in the list isn't held against it in the report.
+    names one; with several, its quantizer is told which. Those that are `toolchain_dialects` too
+    are made by the target's own toolchain, from the float model and calibration images.
+    `timed_as_int8`: the latency table times kernels of a static int8 form, made from noise, in
+    place of the float form's. `saturates_without_vnni`: an ONNX file of it answers otherwise on x86
+    without VNNI, so evaluate emulates that. `side_step`: what is below it in the list isn't held
+    against it in the report.
     """
 
     name: str
@@ -101,7 +102,7 @@ PRECISIONS = (
         quantizer="calibrated_int8",
         needs_calibration=True,
         settings=("calibrate", "weight_bits", "disagreement_max"),
-        dialects=("qdq_u8s8", "litert"),
+        dialects=("qdq_u8s8", "qdq_u8s8_whole", "qdq_s8s8_symmetric", "litert"),
         toolchain_dialects=("litert",),
         timed_as_int8=True,
         saturates_without_vnni=True,

@@ -48,6 +48,7 @@ class WorkerAnswer(TypedDict, total=False):
     ms: float
     bytes: int
     seconds: float
+    refused: str  # why the toolchain would misread a file, "" where it would not
 
 
 class Worker:

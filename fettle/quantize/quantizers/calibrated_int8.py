@@ -15,7 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import ModelError
-from fettle.quantize import float_fallback, float_fallback_rewrite, static_int8
+from fettle.quantize import (
+    float_fallback,
+    float_fallback_rewrite,
+    int8_dialects,
+    static_int8,
+)
 from fettle.quantize.activation_ranges import Calibrate
 from fettle.quantize.ort_quantizer import WeightBits
 from fettle.quantize.qdq_graph import Coverage, CoverageFacts
@@ -73,6 +78,7 @@ def apply(
     calibrate: Calibrate | Literal["auto"],
     weight_bits: WeightBits,
     disagreement_max: float,
+    dialect: str = int8_dialects.CPU.name,
 ) -> CalibratedModel:
     """Write the int8 form of `model` to `out`: the best method, as many int8 layers as may be.
 
@@ -81,7 +87,13 @@ def apply(
     raises.
     """
     methods = METHODS if calibrate == "auto" else (calibrate,)
-    drafts = static_int8.drafts(model, batches=batches, methods=methods, weight_bits=weight_bits)
+    drafts = static_int8.drafts(
+        model,
+        batches=batches,
+        methods=methods,
+        weight_bits=weight_bits,
+        dialect=int8_dialects.named(dialect),
+    )
     wanted = float_fallback.run(drafts[methods[0]].prepared, held_out)
     answers = {
         name: float_fallback.run(draft.quantized, held_out) for name, draft in drafts.items()
