@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-chaos test-flows test-toolchains test-wheel check map schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
+.PHONY: help setup run test test-chaos test-flows test-targets test-toolchains test-wheel check map schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ test-chaos: setup  ## inject 30 random faults into a served release (FETTLE_CHAO
 
 test-toolchains: setup  ## install each isolated toolchain (hundreds of MB) and run a model in it
 	@pytest -m toolchain
+
+test-targets: setup  ## seed faults into every target's file that runs here; which check caught each
+	@python -m benchmarks.target_faults
 
 test-wheel: setup  ## build the wheel, install it where no checkout is, run the line there
 	@pytest -m wheel tests/e2e/test_e2e_wheel.py
