@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-chaos test-flows test-targets test-toolchains test-wheel check map schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
+.PHONY: help setup run test test-chaos test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ check: setup  ## lint, types, import contracts, dead names and the tests without
 
 map: setup  ## draw the layers of docs/map.md from the import contract
 	@python tools/map.py
+
+params: setup  ## write docs/params.md, the reference of params.yaml, from its models
+	@python tools/params_reference.py
 
 schema: setup  ## write the JSON schema of `fettle report --json` from its types
 	@python tools/schema.py
