@@ -7,6 +7,7 @@ import typer
 from fettle.cli import (
     canary,
     catalog,
+    compare,
     crossfit,
     doctor,
     init,
@@ -39,6 +40,7 @@ for command in (
     why.why,
     lineage.lineage,
     verify.verify,
+    compare.compare,
     crossfit.crossfit,
     catalog.catalog,
     doctor.doctor,
