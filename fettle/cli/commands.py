@@ -7,6 +7,7 @@ import typer
 from fettle.cli import (
     canary,
     catalog,
+    ci,
     compare,
     crossfit,
     doctor,
@@ -51,3 +52,4 @@ for command in (
 app.command(hidden=True)(stage.stage)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
+app.add_typer(ci.app, name="ci")
