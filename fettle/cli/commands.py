@@ -7,6 +7,8 @@ import typer
 from fettle.cli import (
     canary,
     catalog,
+    ci,
+    compare,
     crossfit,
     doctor,
     init,
@@ -39,6 +41,7 @@ for command in (
     why.why,
     lineage.lineage,
     verify.verify,
+    compare.compare,
     crossfit.crossfit,
     catalog.catalog,
     doctor.doctor,
@@ -49,3 +52,4 @@ for command in (
 app.command(hidden=True)(stage.stage)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
+app.add_typer(ci.app, name="ci")

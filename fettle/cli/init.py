@@ -14,7 +14,7 @@ def init(
         Path | None, typer.Option(help="A folder of photos, one folder a class, or a manifest.")
     ] = None,
 ) -> None:
-    """Write a new project: params.yaml, dvc.yaml, a service and a CI file.
+    """Write a new project: params.yaml, dvc.yaml and a service; `fettle ci init` adds CI.
 
     Example: fettle init fruit --data ~/photos/fruit
     """

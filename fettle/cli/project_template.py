@@ -22,6 +22,7 @@ IN_CHECKOUT = {
     "photos.yaml": "examples/photos.yaml",
     "bentos": "bentos",
     "ci.yml": "fettle/cli/template/ci.yml",
+    "gitlab.yml": "fettle/cli/template/gitlab.yml",
 }
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
 # dvc.lock is the user's to commit: with a DVC remote, a clone then restores the model
@@ -63,7 +64,7 @@ def make_project(folder: Path, *, data: Path | None) -> str:
 
 
 def write_project(folder: Path, *, photos: bool) -> None:
-    """Write params.yaml, dvc.yaml, bentos and the CI file into `folder`.
+    """Write params.yaml, dvc.yaml and bentos into `folder`.
 
     `photos` takes the params for a folder of photos, else the digits default.
     """
@@ -73,9 +74,6 @@ def write_project(folder: Path, *, photos: bool) -> None:
     shutil.copytree(
         template("bentos"), folder / "bentos", ignore=shutil.ignore_patterns("__pycache__")
     )
-    workflow = folder / ".github" / "workflows" / "fettle.yml"
-    workflow.parent.mkdir(parents=True)
-    shutil.copyfile(template("ci.yml"), workflow)
 
 
 def name_release(folder: Path) -> str:
