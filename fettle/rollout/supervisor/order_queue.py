@@ -23,7 +23,7 @@ from fettle.rollout.supervisor.state_layout import VERSION, StateLayout
 
 ORDER_S = 60.0  # an order older than this is not obeyed, unless it says otherwise
 FORGET = "forget"
-VERBS = ("start", FORGET, *(verb.value for verb in Verb))
+VERBS = ("start", *(verb.value for verb in Verb), FORGET)
 
 
 def submit_order(
