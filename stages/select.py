@@ -38,7 +38,13 @@ from fettle.errors import TargetError
 from fettle.evaluation import answer_gate, passing_probability
 from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
-from fettle.evaluation.target_choice import Candidate, best_candidate, nearest_miss, prefer_faster
+from fettle.evaluation.target_choice import (
+    ANSWERS,
+    Candidate,
+    best_candidate,
+    nearest_miss,
+    prefer_faster,
+)
 from fettle.facts.asked_goal import AskedBudget, AskedObjective
 from fettle.facts.evaluate_facts import EvaluateFacts
 from fettle.facts.select_facts import CHOICE, ChoiceDocument, ChoiceRow, SelectFacts
@@ -129,7 +135,7 @@ def judge_answers(
         return said
     if over:
         return AnswerVerdict("refused", "; ".join(over))
-    kept = load_file(evaluated / "answers.safetensors")
+    kept = load_file(evaluated / ANSWERS)
     return answer_gate.judge(
         params.compress.budget,
         kept["baseline"],
