@@ -36,6 +36,7 @@ from safetensors.numpy import load_file
 from fettle import manifest
 from fettle.errors import TargetError
 from fettle.evaluation import answer_gate, passing_probability
+from fettle.evaluation.answer_comparison import ANSWERS
 from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
 from fettle.evaluation.target_choice import Candidate, best_candidate, nearest_miss, prefer_faster
@@ -129,7 +130,7 @@ def judge_answers(
         return said
     if over:
         return AnswerVerdict("refused", "; ".join(over))
-    kept = load_file(evaluated / "answers.safetensors")
+    kept = load_file(evaluated / ANSWERS)
     return answer_gate.judge(
         params.compress.budget,
         kept["baseline"],
