@@ -36,6 +36,7 @@ from safetensors.numpy import load_file
 from fettle import manifest
 from fettle.errors import TargetError
 from fettle.evaluation import answer_gate, passing_probability
+from fettle.evaluation.answer_comparison import ANSWERS
 from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
 from fettle.evaluation.target_choice import (

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fettle.evaluation import paired_evidence
+from fettle.evaluation.answer_comparison import ANSWERS
 from fettle.evaluation.passing_probability import PassingForecast
 from fettle.measure import Measure
 from fettle.params_schema import Budget
 
-ANSWERS = "answers.safetensors"  # of evaluate's artefact
 ROUNDING = 1e-9  # 2 of 100 images are 2 points
 
 
