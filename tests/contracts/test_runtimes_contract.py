@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -38,6 +39,7 @@ BESIDE = [
             "isolated_session",
             "isolated_worker",
             "iree_devices",
+            "node_packages",
         )
     ),
 ]
@@ -61,7 +63,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_all_runtimes_are_found() -> None:
-    assert NAMES == ["iree", "openvino", "ort", "qnn"]
+    assert NAMES == ["iree", "openvino", "ort", "ort_node", "ort_web", "qnn", "tensorrt"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,10 +101,18 @@ def test_it_offers_all_that_the_protocol_names(name: str) -> None:
 def test_an_isolated_toolchain_has_a_lock_with_hashes_for_all_it_requires(name: str) -> None:
     module = plugins.resolve("runtimes", name, where="")
     toolchain: Toolchain = module.TOOLCHAIN
-    blocks = re.split(r"\n(?=[a-z])", toolchain.lock.read_text())[1:]
-    pinned = {block.partition("==")[0]: block for block in blocks}
-    assert {*toolchain_environment.named(toolchain), *module.PACKAGES, "numpy"} <= pinned.keys()
-    assert [package for package, block in pinned.items() if "--hash=sha256:" not in block] == []
+    if toolchain.interpreter == "node":
+        packages = json.loads(toolchain.lock.read_text())["packages"]
+        pinned = {path.rpartition("node_modules/")[2]: str(one) for path, one in packages.items()}
+        needed, mark = {*toolchain_environment.named(toolchain), *module.PACKAGES}, "sha512-"
+        del pinned[""]  # the project itself
+    else:
+        blocks = re.split(r"\n(?=[a-z])", toolchain.lock.read_text())[1:]
+        pinned = {block.partition("==")[0]: block for block in blocks}
+        needed = {*toolchain_environment.named(toolchain), *module.PACKAGES, "numpy"}
+        mark = "--hash=sha256:"
+    assert needed <= pinned.keys()
+    assert [package for package, block in pinned.items() if mark not in block] == []
     assert name == toolchain.name
     assert min(toolchain.download_mb, toolchain.disk_mb, toolchain.minutes) > 0
     assert toolchain.pythons[0] <= sys.version_info[:2] <= toolchain.pythons[1]
@@ -111,7 +121,14 @@ def test_an_isolated_toolchain_has_a_lock_with_hashes_for_all_it_requires(name: 
 @pytest.mark.parametrize("name", ISOLATED)
 def test_an_isolated_toolchain_s_script_needs_nothing_of_fettle(name: str) -> None:
     toolchain: Toolchain = plugins.resolve("runtimes", name, where="").TOOLCHAIN
-    for path in (toolchain.script, toolchain.folder / "worker_harness.py"):
+    if toolchain.interpreter == "node":
+        for path in (toolchain.script, toolchain.harness):
+            modules = re.findall(r'from "([^"]+)"', path.read_text())
+            assert {module.partition(":")[0] for module in modules} == {"node"}
+        offered = re.findall(r"export async function (\w+)", toolchain.script.read_text())
+        assert {"toolkit", "compile", "open"} <= set(offered)
+        return
+    for path in (toolchain.script, toolchain.harness):
         assert "fettle" not in {
             (getattr(node, "module", None) or alias.name).partition(".")[0]
             for node in ast.walk(ast.parse(path.read_text()))

@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fettle.errors import TargetError
+from fettle.hardware.isolated import node_packages
 from fettle.hardware.isolated.toolchain import PLAIN_PATH, Toolchain
 from fettle.hardware.runtimes import Availability
 
@@ -97,7 +98,7 @@ def find(toolchain: Toolchain) -> Environment | None:
     Raises TargetError as `root` does.
     """
     place = folder(toolchain)
-    python = place / "bin" / "python"
+    python = _interpreter(toolchain, place)
     try:
         stamp = json.loads((place / STAMP).read_text())
         environment = Environment(python, str(stamp["python"]), dict(stamp["packages"]))
@@ -130,7 +131,12 @@ def fits_machine(toolchain: Toolchain) -> bool:
 def named(toolchain: Toolchain) -> tuple[str, ...]:
     """Return the names of the required packages, without extras and bounds."""
     return tuple(
-        requirement.partition("[")[0].partition("=")[0].partition(">")[0].partition("<")[0].strip()
+        requirement.partition("[")[0]
+        .partition("@")[0]
+        .partition("=")[0]
+        .partition(">")[0]
+        .partition("<")[0]
+        .strip()
         for requirement in toolchain.requirements
     )
 
@@ -164,7 +170,10 @@ def install(toolchain: Toolchain, *, say: Say) -> Environment:
     of the toolchain's, the folder cannot be written, the disk is too full, or pip fails; then
     nothing half-made is left.
     """
-    _check_python(toolchain)
+    if toolchain.interpreter == "python":
+        _check_python(toolchain)
+    else:
+        node_packages.check_node(toolchain.title)
     place = folder(toolchain)
     environment = find(toolchain)
     if environment is None:
@@ -186,11 +195,23 @@ def _remake(toolchain: Toolchain, place: Path, handle: int, say: Say) -> Environ
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    return Environment(place / "bin" / "python", platform.python_version(), _packages(place))
+    made = find(toolchain)
+    assert made is not None  # its stamp was written last
+    return made
+
+
+def _interpreter(toolchain: Toolchain, place: Path) -> Path:
+    return place / "bin" / toolchain.interpreter
 
 
 def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
-    """Run venv and pip, then write the stamp."""
+    """Run venv and pip, or npm, then write the stamp."""
+    if toolchain.interpreter == "node":
+        packages = node_packages.install(
+            toolchain.lock, place, lambda command: _run(toolchain, command, handle)
+        )
+        _stamp(place, node_packages.node_version(), packages)
+        return
     _run(toolchain, [sys.executable, "-I", "-m", "venv", str(place)], handle)
     pip = [str(place / "bin" / "python"), "-I", "-m", "pip", "--no-input", "install", "--quiet"]
     locked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r"]
@@ -201,7 +222,12 @@ def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
         machine = [word for tag in toolchain.foreign.platforms for word in ("--platform", tag)]
         into = ["--target", str(place / "foreign")]
         _run(toolchain, [*pip, *locked[:-1], "-r", str(subset), *machine, *into], handle)
-    stamp = {"python": platform.python_version(), "packages": _packages(place)}
+    _stamp(place, platform.python_version(), _packages(place))
+
+
+def _stamp(place: Path, version: str, packages: dict[str, str]) -> None:
+    """Say that the environment is whole, and what is in it."""
+    stamp = {"python": version, "packages": packages}
     half = place / f"{STAMP}.half"
     half.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
     half.replace(place / STAMP)
@@ -250,6 +276,8 @@ def _run(toolchain: Toolchain, command: list[str], handle: int) -> None:
         rule=f"its environment is made of {toolchain.lock.name}, with hashes checked",
         fix=_space_fix(toolchain)
         if full
+        else "see to what npm says, and run it again: nothing half-made was left"
+        if toolchain.interpreter == "node"
         else "see to what pip says (HTTPS_PROXY names a proxy, PIP_INDEX_URL a mirror), and run it "
         "again: nothing half-made was left",
     )
