@@ -20,8 +20,9 @@ Floats = npt.NDArray[np.float32]
 Fit = Literal["stretch", "crop", "pad"]
 
 # What ingest lets through (fettle/data/image_inspection.py), so that nothing it accepts fails here.
-# Pillow would also try formats that start other programs: EPS runs Ghostscript.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Pillow would also try formats that start other programs: EPS runs Ghostscript. JPEG includes MPO
+# (phone photos).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 PIXELS_MAX = 89_478_485  # Pillow's bound for a decompression bomb: 256 MiB of RGB samples
 
 

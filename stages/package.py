@@ -220,7 +220,10 @@ def describe(
         name=params.release.name,
         target=facts.target,
         runtime=RuntimeEntry(
-            name=facts.runtime, entry=f"model/{facts.entry}", precision=facts.precision
+            name=facts.runtime,
+            entry=f"model/{facts.entry}",
+            precision=facts.precision,
+            threads=read.evaluated[facts.target].facts.threads or 1,
         ),
         input=InputSignature(
             dtype="uint8",

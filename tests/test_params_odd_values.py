@@ -50,7 +50,7 @@ REFUSED = [
         "verdict.limits=[{metric: accuracy, min: 0.9, max: 0.1}]",
         "verdict.limits[0]: no accuracy is at least 0.9 and at most 0.1",
     ),
-    ("preprocess.std=1e-300", "preprocess.std: Input should be greater than or equal to 0.001"),
+    ("preprocess.std=1e-300", "preprocess.std: either auto, a number 0.001 to 1, or a list of"),
     ("validate.class_imbalance_max=0.5", "validate.class_imbalance_max: Input should be greater"),
 ]
 

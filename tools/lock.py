@@ -63,14 +63,19 @@ def lock_toolchain(name: str, *more: str) -> None:
     )
     ends = f" ; {only}\n" if only else "\n"
     asked = "".join(f"{requirement}{ends}" for requirement in [*toolchain.requirements, "numpy"])
+    where, python = ["--universal", "--python-version", oldest], f"Python >= {oldest}"
+    if toolchain.emulated:  # pip reads a marker by the Python that runs it, not by the emulated one
+        machine = f"{toolchain.emulated.machine}-{toolchain.emulated.wheel_tags[0]}"
+        where = ["--python-platform", machine, "--python-version", toolchain.emulated.version]
+        python = f"Python {toolchain.emulated.version}, {toolchain.emulated.machine}"
     command = [
-        *(sys.executable, "-m", "uv", "pip", "compile", "-", "--universal", "--python-version"),
-        *(oldest, "--generate-hashes", "--no-header", "--no-annotate", "--quiet", *more),
+        *(sys.executable, "-m", "uv", "pip", "compile", "-", *where),
+        *("--generate-hashes", "--no-header", "--no-annotate", "--quiet", *more),
     ]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
     head = (
         f"# Made by `python tools/lock.py --toolchain {name}`; edit TOOLCHAIN in\n"
-        f"# fettle/hardware/runtimes/{name}.py instead. Python >= {oldest}.\n"
+        f"# fettle/hardware/runtimes/{name}.py instead. {python}.\n"
     )
     toolchain.lock.write_text(head + shorten(done.stdout))
 

@@ -222,7 +222,8 @@ def _finish(
         raise GoalNotMet(
             "the release is built but its gate did not pass, so it is no challenger",
             got="; ".join(run_summary.gate_reasons(project)),
-            rule="compress.budget and verdict.limits in params.yaml are judged once, on test",
+            rule="compress.budget, compress.constraints, verdict.limits and verdict.class_drop_max "
+            "(params.yaml) are judged once, on test",
             fix="search further (compress.search), add data, or change the budget",
         )
 

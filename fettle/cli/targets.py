@@ -64,8 +64,10 @@ def row(name: str) -> Row:
     from fettle import plugins
 
     record = plugins.resolve("targets", name, where="targets").TARGET
-    runtime = plugins.resolve("runtimes", record.runtime, where=name).available()
-    here = platform.machine() in record.machine
+    module = plugins.resolve("runtimes", record.runtime, where=name)
+    ask = getattr(module, "available_for", None)
+    runtime = ask(record.device) if ask else module.available()
+    here = record.evidence != "measured" or platform.machine() in record.machine
     return {
         "target": name,
         "hardware": record.hardware,
@@ -87,7 +89,7 @@ def row(name: str) -> Row:
 def mark(one: Row) -> str:
     """Say in a word whether a target runs here, and if not, what would mend it."""
     if one["runs_here"]:
-        return "yes"
+        return "yes" if one["evidence"] == "measured" else f"yes, {one['evidence']}"
     if one["install"] and one["reason"] != "other hardware":
         return f"unavailable: run `{one['install']}`"
     return f"no: {one['reason']}"

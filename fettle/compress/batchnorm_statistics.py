@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 IMAGES_MAX = 2048
 
 
+def are_fresh(model: nn.Module) -> bool:
+    """Tell whether BatchNorm statistics are all as made, mean 0 and variance 1; no layer: False."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    return bool(norms) and all(
+        norm.running_mean is not None
+        and norm.running_var is not None
+        and not norm.running_mean.any()
+        and bool((norm.running_var == 1).all())
+        for norm in norms
+    )
+
+
 def reestimate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, images_max: int
 ) -> int:

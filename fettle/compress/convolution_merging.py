@@ -75,13 +75,25 @@ def _runs(model: nn.Module) -> Iterator[ConvolutionChain]:
         if node.op != "call_module" or not isinstance(modules[str(node.target)], nn.Conv2d):
             continue
         after, norm = next_layer(node), None
-        if after is not None and isinstance(modules[str(after.target)], nn.BatchNorm2d):
+        if after is not None and _foldable(modules[str(after.target)]):
             norm, after = str(after.target), next_layer(after)
         if after is None or not isinstance(modules[str(after.target)], nn.Conv2d):
             continue
         run = ConvolutionChain(str(node.target), norm, str(after.target))
         if _fits(_convolution(model, run.first), _convolution(model, run.second)):
             yield run
+
+
+def _foldable(layer: nn.Module) -> bool:
+    """Say whether a layer is a BatchNorm with statistics and a scale of its own."""
+    from torch import nn
+
+    return (
+        isinstance(layer, nn.BatchNorm2d)
+        and layer.running_mean is not None
+        and layer.running_var is not None
+        and bool(layer.affine)
+    )
 
 
 def height_width(setting: tuple[int, ...]) -> tuple[int, int]:

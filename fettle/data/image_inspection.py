@@ -15,10 +15,8 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fettle.preprocessing import PIXELS_MAX, sample_packing, scale_unknown
+from fettle.preprocessing import FORMATS, PIXELS_MAX, sample_packing, scale_unknown
 
-# Raster formats only: Pillow would hand an EPS to Ghostscript. JPEG includes MPO (phone photos).
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 FULL_SCALE = {"I": 65_535.0, "F": 1.0}  # I;16 as I; every other mode has 8 bits a sample
 
 

@@ -22,11 +22,14 @@ class PackageFacts(TypedDocument):
 
 
 class RuntimeEntry(TypedDocument):
-    """What runs the release's model: the runtime, the file it opens, the file's precision."""
+    """What runs the release's model: the runtime, the file it opens, the file's precision, and the
+    threads that its latency was taken with: it is served with as many.
+    """
 
     name: str
     entry: str
     precision: str
+    threads: int = 1
 
 
 class InputSignature(TypedDocument):

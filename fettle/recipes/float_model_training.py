@@ -6,7 +6,7 @@ them, a share of the training images chooses (fettle/training/fine_tuning.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fettle.training.fine_tuning import FineTuned
-    from fettle.training.training_plan import Epoch, TrainingPlan
+    from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
+
+
+BATCH_IMAGES = 64  # of a pass without a gradient: BatchNorm needs tens of images a batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +79,14 @@ def _from_choice_images(
     learnt, choice = choice_images.hold_out(
         job.train, fraction=section.choice_fraction, seed=job.params.seed
     )
+    data = training_data(job.params, train=learnt, validation=choice)
+    if section.linear_probe:
+        _settle_fresh_batchnorm(model, data)
     done = fine_tuning.fine_tune(
         model,
         job.family.protected(model)[-1],
         groups=job.family.groups(model),
-        data=training_data(job.params, train=learnt, validation=choice),
+        data=data,
         plan=fine_tuning.FineTuningPlan(
             training=plan,
             linear_probe=section.linear_probe,
@@ -92,6 +98,32 @@ def _from_choice_images(
         say=lambda text: job.recorder.note("decision", text),
     )
     return TrainedFloatModel(done.curve, done.best_epoch, _facts(done), _decided(job.params, done))
+
+
+def _settle_fresh_batchnorm(model: nn.Module, data: TrainingData) -> None:
+    """Give BatchNorm layers that never saw an image the statistics of the training images.
+
+    A probe is fitted in eval mode: on the mean 0 and variance 1 that a new network is made with,
+    the first step of training, and any cut, would change every feature that it was fitted on.
+    """
+    import torch
+
+    from fettle.compress import batchnorm_statistics
+    from fettle.training import inference
+
+    if not batchnorm_statistics.are_fresh(model):
+        return
+    device, size = inference.device(), BATCH_IMAGES
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(data.train_labels), size):
+            rows = slice(start, start + size)
+            images = torch.from_numpy(data.normalise(data.train_pixels[rows]))
+            yield images.to(device), torch.from_numpy(data.train_labels[rows])
+
+    batchnorm_statistics.reestimate(
+        model.to(device), batches(), images_max=batchnorm_statistics.IMAGES_MAX
+    )
 
 
 def _facts(done: FineTuned) -> FineTuningFacts:

@@ -159,7 +159,7 @@ def _target(target: TargetFacts) -> TargetRow:
             for name, m in sorted(target.more.items())
         },
         hardware=target.hardware,
-        accuracy_drop=_change(target.more.get("accuracy_drop")),
+        drop=_change(target.more.get("accuracy_drop")),
         accelerator_share=target.accelerator_share,
         estimates=[EstimateRow(**figure.model_dump()) for figure in target.estimates],
         next_command=target.next_command,

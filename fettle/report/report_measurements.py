@@ -243,8 +243,8 @@ class TargetRow:
     """Everything else evaluate measured, each with its unit."""
     hardware: str | None = None
     """The hardware that the file is for."""
-    accuracy_drop: ShareChangeInterval | None = None
-    """Float minus this file on the same images, paired; a positive one is a loss."""
+    drop: ShareChangeInterval | None = None
+    """Accuracy of the float model minus this file's, paired; a positive one is a loss."""
     accelerator_share: Share | None = None
     """Share of the operators that the accelerator runs; null where there is no such notion."""
     estimates: Sequence[EstimateRow] = ()

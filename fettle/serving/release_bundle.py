@@ -16,7 +16,7 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypedDict, cast
+from typing import NamedTuple, NotRequired, Protocol, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +42,11 @@ class Runs(Protocol):
 
 
 class ReleaseRuntime(TypedDict):
-    """What runs the model: a file in fettle/hardware/runtimes, and the file it opens."""
+    """What runs the model: a file in fettle/hardware/runtimes, the file it opens, its threads."""
 
     name: str
     entry: str
+    threads: NotRequired[int]  # a release made before it was stated runs with one
 
 
 class ReleaseOutput(TypedDict):
@@ -111,8 +112,8 @@ class ReleaseBundle:
         self.predict(np.zeros(one, dtype=np.uint8))
 
 
-def load(folder: Path, *, threads: int = 1) -> ReleaseBundle:
-    """Verify `folder` and load its model with `threads` threads.
+def load(folder: Path) -> ReleaseBundle:
+    """Verify `folder` and load its model with the threads that its latency was taken with.
 
     Raises ProjectError when it is no release, TamperedError when a file is missing or changed,
     UserError when it was written by a newer fettle.
@@ -121,6 +122,7 @@ def load(folder: Path, *, threads: int = 1) -> ReleaseBundle:
     preprocess = json.loads((folder / PREPROCESS).read_text())
     labels = json.loads((folder / LABELS).read_text())
     runtime = importlib.import_module(f"fettle.hardware.runtimes.{release['runtime']['name']}")
+    threads = release["runtime"].get("threads", 1)
     session = runtime.open(folder / release["runtime"]["entry"], threads=threads)
     return ReleaseBundle(digest, release, Preprocess(**preprocess), tuple(labels), session)
 

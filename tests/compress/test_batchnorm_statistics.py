@@ -61,3 +61,15 @@ def test_without_images_the_statistics_stay() -> None:
 
 def test_a_model_without_batchnorm_reads_nothing() -> None:
     assert batchnorm_statistics.reestimate(build("flat"), batches([8]), images_max=100) == 0
+
+
+def test_statistics_are_fresh_until_an_image_was_seen() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    assert batchnorm_statistics.are_fresh(model)
+    with torch.no_grad():
+        model.train()(torch.rand(8, 1, 6, 6))
+    assert not batchnorm_statistics.are_fresh(model)
+
+
+def test_a_network_without_statistics_is_not_fresh() -> None:
+    assert not batchnorm_statistics.are_fresh(nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)))

@@ -112,6 +112,7 @@ def test_a_dialect_that_is_not_the_precision_s_is_refused(
 def target(precision: str, dialect: str | None) -> Target:
     return Target(
         hardware="x86 CPU",
+        family="x86 CPU",
         machine=("x86_64",),
         runtime="ort",
         precision=precision,
@@ -158,6 +159,7 @@ from fettle.hardware.targets import Target
 
 TARGET = Target(
     hardware="CPU",
+    family="CPU",
     machine=(platform.machine(),),
     runtime="ort",
     precision="{precision}",

@@ -21,6 +21,12 @@ def record(name: str) -> Target:
 
 def test_all_targets_are_found() -> None:
     assert set(NAMES) == {
+        "arm64_ort_fp32",
+        "arm64_ort_int8",
+        "android_litert_int8",
+        "ethos_u55_128",
+        "ethos_u65_512",
+        "ethos_u85_256",
         "amd_iree_fp32",
         "arm64_iree_fp32",
         "browser_ort_web_fp32",
@@ -34,6 +40,8 @@ def test_all_targets_are_found() -> None:
         "riscv64_iree_fp32",
         "vulkan_iree_fp32",
         "x86_iree_fp32",
+        "x86_litert_fp32",
+        "x86_litert_int8",
         "x86_openvino_bf16",
         "x86_openvino_fp32",
         "x86_openvino_int8",
@@ -59,9 +67,20 @@ def test_int8_has_a_dialect_and_what_computes_in_float_has_none(name: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_target_is_named_after_its_runtime_and_precision(name: str) -> None:
+def test_a_target_of_this_cpu_is_named_after_its_runtime_and_precision(name: str) -> None:
     target = record(name)
-    assert name.endswith(f"_{target.runtime}_{target.precision}")
+    if target.family == "x86 CPU":
+        assert name.endswith(f"_{target.runtime}_{target.precision}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_never_timed_says_what_answers_it(name: str) -> None:
+    target = record(name)
+    runtime = plugins.resolve("runtimes", target.runtime, where=name)
+    if target.evidence in ("emulated", "estimated"):
+        assert runtime.ANSWERED_BY
+    if target.evidence != "measured":
+        assert target.next_command != "fettle run"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ SETTINGS = {
     "finetune.family": "small_cnn",
     "finetune.options": "{}",
     "finetune.epochs_head": "1",
-    "finetune.epochs_max": "8",
+    "finetune.epochs_max": "24",
     "finetune.learning_rate": "5e-3",
     "finetune.batch_images": "32",
     "compress.recipe": "[{use: prune, keep_fraction: 0.5, steps: 1, recover_epochs: 1}, "

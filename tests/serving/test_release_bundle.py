@@ -17,7 +17,9 @@ LABELS = ["left", "middle", "right"]
 PREPROCESS = Preprocess(size_px=8, channels=1, mean=0.5, std=0.5)
 
 
-def write_release(folder: Path, *, kind: str = "logits", labels: list[str] = LABELS) -> Path:
+def write_release(
+    folder: Path, *, kind: str = "logits", labels: list[str] = LABELS, threads: int | None = None
+) -> Path:
     """Write by hand what bundle.py says that a release is."""
     tiny_onnx.classifier(folder / "model" / "model.onnx")
     manifest.write_json(folder / "preprocess.json", PREPROCESS.to_dict())
@@ -25,7 +27,8 @@ def write_release(folder: Path, *, kind: str = "logits", labels: list[str] = LAB
     stated = {
         "schema": "fettle.release/1",
         "name": "tiny",
-        "runtime": {"name": "ort", "entry": "model/model.onnx"},
+        "runtime": {"name": "ort", "entry": "model/model.onnx"}
+        | ({} if threads is None else {"threads": threads}),
         "output": {"kind": kind},
         "files": {file.path: file.sha256 for file in manifest.list_files(folder)},
     }
@@ -161,6 +164,16 @@ def test_the_likeliest_come_first_and_only_as_many_as_asked() -> None:
     (best,) = loaded.rank(some_pixels(1), most=2)
     assert [loaded.labels[at] for at in best.classes] == ["right", "middle"]
     assert best.probabilities == [0.6, 0.3]  # without float32's tail: 0.6000000238418579
+
+
+@pytest.mark.parametrize(("stated", "opened"), [(None, 1), (3, 3)])
+def test_a_release_runs_with_the_threads_that_it_was_measured_with(
+    tmp_path: Path, stated: int | None, opened: int
+) -> None:
+    session = release_bundle.load(write_release(tmp_path / "r", threads=stated)).session
+    assert isinstance(session, ort.OrtSession)
+    options = session._session.get_session_options()  # what ONNX Runtime itself was told
+    assert options.intra_op_num_threads == opened
 
 
 def test_a_large_batch_runs_in_parts_and_keeps_its_order() -> None:

@@ -172,7 +172,12 @@ def test_the_signature_is_typed(packaged: TinyRelease) -> None:
     assert stated["name"] == "tiny"
     assert stated["input"] == {"dtype": "uint8", "shape": [None, 1, 8, 8], "low": 0, "high": 255}
     assert stated["output"] == {"kind": "logits", "dtype": "float32", "shape": [None, 3]}
-    assert stated["runtime"] == {"name": "ort", "entry": "model/model.onnx", "precision": "fp32"}
+    assert stated["runtime"] == {
+        "name": "ort",
+        "entry": "model/model.onnx",
+        "precision": "fp32",
+        "threads": 1,
+    }
     assert stated["data"]["digest"] == "ab" * 32
     assert stated["data"]["ingest"] == manifest.read(packaged.project.folder("ingest")).digest
     assert set(stated["versions"]) >= {"bentoml", "numpy", "onnxruntime", "pillow"}

@@ -40,7 +40,7 @@ EDITS: dict[str, tuple[str, Change, set[str]]] = {
         swap(r'^    """', '    """Otherwise: '),
         set(),
     ),
-    "a helper of one stage": ("stages/finetune.py", inside("training_plan"), {"finetune"}),
+    "a helper of one stage": ("stages/finetune.py", inside("_curve_row"), {"finetune"}),
     "the training loop": (
         "fettle/training/training_loop.py",
         inside("fit"),

@@ -73,7 +73,10 @@ def inside(name: str) -> Change:
         node = next(n for n in ast.parse(text).body if getattr(n, "name", "") == name)
         lines = text.splitlines(keepends=True)
         first = node.body[-1]  # type: ignore[attr-defined]  # a function or a class
-        lines.insert(first.lineno - 1, " " * first.col_offset + "assert True\n")
+        heads = [first, *getattr(first, "decorator_list", ())]
+        lines.insert(
+            min(head.lineno for head in heads) - 1, " " * first.col_offset + "assert True\n"
+        )
         return "".join(lines)
 
     return change

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fettle.errors import TargetError
@@ -20,7 +20,7 @@ OLDEST = 20  # what it was tried with
 INSTALL = "install Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)"
 
 
-def install(lock: Path, place: Path, run: Callable[[list[str]], None]) -> dict[str, str]:
+def install(lock: Path, place: Path, run: Callable[[Sequence[str], Path], None]) -> dict[str, str]:
     """Put the lock's packages into `place`, and Node.js as bin/node; return {package: version}."""
     node, npm = shutil.which("node"), shutil.which("npm")
     assert node is not None  # check_node was asked first
@@ -30,7 +30,7 @@ def install(lock: Path, place: Path, run: Callable[[list[str]], None]) -> dict[s
     document = json.loads(lock.read_text())
     (place / "package.json").write_text(json.dumps(document["packages"][""]) + "\n")
     shutil.copyfile(lock, place / "package-lock.json")
-    run([npm, "ci", "--prefix", str(place), "--ignore-scripts", "--no-audit", "--no-fund"])
+    run([npm, "ci", "--prefix", str(place), "--ignore-scripts", "--no-audit", "--no-fund"], place)
     return {
         path.rpartition("node_modules/")[2]: package["version"]
         for path, package in document["packages"].items()

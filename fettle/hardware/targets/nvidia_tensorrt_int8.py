@@ -1,4 +1,4 @@
-"""NVIDIA GPU, TensorRT, int8: an ONNX in its dialect, audited; the engine is built where a GPU is."""
+"""NVIDIA GPU, TensorRT, int8: an ONNX in its form, audited; trtexec builds the engine."""
 
 from fettle.hardware.targets import Target
 

@@ -32,7 +32,7 @@ from fettle.errors import TransientError
 
 READY_S = 60.0  # 2.5 s on an idle core, 8 s with a cold disk
 PROBE_S = 10.0
-DRAIN_S = 35.0  # the service's own time-out is 30 s: what it began it may end
+DRAIN_S = float(bento_store.DRAIN_S)  # the service's own: what it began it may end
 KILL_S = 5.0
 PROBE_PX = 8
 FIRST_PORT, LAST_PORT = 3100, 3999

@@ -61,7 +61,7 @@ class RouterConfig:
     certificate: Path | None = None
     certificate_key: Path | None = None
     workers: int = 1
-    body_max_bytes: int = 16 * 2**20  # as fettle/serving/authentication.py
+    body_max_bytes: int = 16 * 2**20  # as fettle/serving/request_body.py
     answer_s: int = 35  # the service's own limit is 30 s, and its 504 says more
     challenger_s: int = 5  # a silent challenger costs a user this much before the champion answers
 

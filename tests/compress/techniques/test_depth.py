@@ -160,7 +160,7 @@ class TestMerging:
             nn.Linear(8 * 16, 3),
         )
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias)
                 nn.init.normal_(module.running_mean)
@@ -193,6 +193,14 @@ class TestMerging:
 
     def test_a_second_convolution_with_padding_is_not_merged(self) -> None:
         assert convolution_merging.merge(self.run(second=3), CompressionPlan(), images(1)) == (
+            CompressionPlan(),
+            [],
+        )
+
+    @pytest.mark.parametrize("norm", [{"track_running_stats": False}, {"affine": False}])
+    def test_a_norm_that_cannot_be_folded_is_not_merged(self, norm: dict[str, bool]) -> None:
+        kept = self.run(nn.BatchNorm2d(6, **norm))
+        assert convolution_merging.merge(kept, CompressionPlan(), images(1)) == (
             CompressionPlan(),
             [],
         )

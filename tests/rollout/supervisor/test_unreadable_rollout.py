@@ -14,6 +14,7 @@ from rehearsed import RolloutHarness, Users
 
 from fettle.cli import canary_orders, canary_view
 from fettle.errors import UserError
+from fettle.rollout.promotion import decision_journal
 from fettle.rollout.router import nginx_process
 from fettle.rollout.supervisor import fault_backoff
 from fettle.rollout.supervisor import state_layout as places
@@ -59,7 +60,10 @@ def reword(journal: Path) -> None:
 
 
 def other_version(journal: Path) -> None:
-    journal.write_text(journal.read_text().replace('"version":2', '"version":99', 1))
+    ours = f'"version":{decision_journal.VERSION}'
+    text = journal.read_text()
+    assert ours in text
+    journal.write_text(text.replace(ours, '"version":99', 1))
 
 
 def garbage(journal: Path) -> None:
