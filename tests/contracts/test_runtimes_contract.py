@@ -27,6 +27,7 @@ ISOLATED = [
     name for name in NAMES if hasattr(plugins.resolve("runtimes", name, where=""), "TOOLCHAIN")
 ]
 IN_FLOAT16 = {"qnn"}  # Hexagon computes in float16 what is not int8
+FIXED_POINT = {"hls4ml"}
 ONE_BY_ONE = {"qnn"}  # a context binary has its batch fixed
 BESIDE = [
     "hardware/ort_profiler",
@@ -53,6 +54,8 @@ def runtime(request: pytest.FixtureRequest) -> ModuleType:
         pytest.skip(f"needs {request.param}: {found.available().reason}")
     if getattr(found, "INT8_ONLY", False):
         pytest.skip(f"needs a runtime of float models, and {request.param} has int8 alone")
+    if request.param in FIXED_POINT:
+        pytest.skip(f"needs no float: {request.param} has none, see its own test")
     return found
 
 
@@ -67,7 +70,16 @@ def model(tmp_path: Path) -> Path:
 
 def test_all_runtimes_are_found() -> None:
     assert NAMES == [
-        "iree", "litert", "openvino", "ort", "ort_arm64", "ort_node", "ort_web", "qnn", "tensorrt",
+        "hls4ml",
+        "iree",
+        "litert",
+        "openvino",
+        "ort",
+        "ort_arm64",
+        "ort_node",
+        "ort_web",
+        "qnn",
+        "tensorrt",
         "vela",
     ]  # fmt: skip
 
