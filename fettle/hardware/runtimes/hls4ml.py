@@ -19,7 +19,13 @@ from fettle.errors import ModelError
 from fettle.hardware.isolated import isolated_session, toolchain_environment
 from fettle.hardware.isolated.isolated_session import IsolatedSession
 from fettle.hardware.isolated.toolchain import GIB, Limits, Toolchain
-from fettle.hardware.runtimes import Availability, CompileRequest, Estimate, check_entry
+from fettle.hardware.runtimes import (
+    Availability,
+    CompileRequest,
+    Estimate,
+    Floats,
+    check_entry,
+)
 
 ENTRY = "model.json"
 PACKAGES = ("hls4ml", "qonnx")
@@ -105,7 +111,7 @@ def peak_bytes(entry: Path, *, threads: int, shape: Sequence[int]) -> int:
     return isolated_session.peak_bytes(TOOLCHAIN, entry, threads=threads, shape=shape)
 
 
-def _compile(model: Path, out: Path, part: str, calibration: np.ndarray | None) -> str:  # type: ignore[type-arg]
+def _compile(model: Path, out: Path, part: str, calibration: Floats | None) -> str:
     check_entry(model)
     weights = _refuse_too_large(model, part)
     with tempfile.TemporaryDirectory(prefix="fettle-calibration-") as folder:

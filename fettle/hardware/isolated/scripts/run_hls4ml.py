@@ -49,7 +49,7 @@ def compile(model: str, out: str, entry: str, part: str, images: str) -> dict[st
     tried = []
     for width, integer in attempts:
         about = build(proto, width, integer, part)
-        simulation = Model(about, LIBRARY)
+        simulation = FpgaSimulation(about, LIBRARY)
         kept, cosine = agreement(proto, simulation, batch) if batch is not None else (1.0, 1.0)
         tried.append({"width": width, "integer": integer, "kept": kept, "cosine": cosine})
         if kept >= KEPT_MIN and cosine >= COSINE_MIN:
@@ -165,7 +165,9 @@ def channels_last(proto: onnx.ModelProto) -> ModelWrapper:
     return cleanup_model(wrapped)
 
 
-def agreement(proto: onnx.ModelProto, simulation: Model, batch: Floats) -> tuple[float, float]:
+def agreement(
+    proto: onnx.ModelProto, simulation: FpgaSimulation, batch: Floats
+) -> tuple[float, float]:
     """Compare with the float answers: the share of winners that stay, the least cosine."""
     import numpy as np
     import onnxruntime as ort
@@ -189,7 +191,7 @@ def hand_over(about: dict[str, object], out: str, entry: str) -> None:
     (Path(out) / entry).write_text(json.dumps(about, indent=1) + "\n")
 
 
-class Model:
+class FpgaSimulation:
     """The compiled simulation: float32 [N, C, H, W] → logits [N, classes]."""
 
     def __init__(self, about: dict[str, object], library: str) -> None:
@@ -211,9 +213,9 @@ class Model:
         return answers
 
 
-def open(entry: str, threads: int) -> Model:
+def open(entry: str, threads: int) -> FpgaSimulation:
     """Load a compiled simulation; it runs on one thread."""
     del threads
     weights = Path("project/firmware/weights")
     shutil.copytree(Path(entry).parent / weights, weights, dirs_exist_ok=True)
-    return Model(json.loads(Path(entry).read_text()), str(Path(entry).with_name(LIBRARY)))
+    return FpgaSimulation(json.loads(Path(entry).read_text()), str(Path(entry).with_name(LIBRARY)))
