@@ -195,8 +195,8 @@ class FpgaSimulation:
     """The compiled simulation: float32 [N, C, H, W] → logits [N, classes]."""
 
     def __init__(self, about: dict[str, object], library: str) -> None:
-        self.shape = list(about["shape"])  # type: ignore[call-overload]
-        self._classes = int(about["classes"])  # type: ignore[call-overload]
+        self.shape = list(about["shape"])  # type: ignore[call-overload] # JSON
+        self._classes = int(about["classes"])  # type: ignore[call-overload] # JSON
         copy = Path(f"loaded-{about['width']}.so")  # a library is loaded once by its path
         shutil.copyfile(library, copy)
         self._run = ctypes.CDLL(str(copy.resolve())).myproject_float
