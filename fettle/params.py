@@ -58,7 +58,19 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
         )
     for override in overrides:
         _override(doc, override)
+    _expand_family(doc)
     return doc
+
+
+def _expand_family(doc: CommentedMap) -> None:
+    """Write the short form `family: torchvision:resnet18`, or module:function, out in full."""
+    section = doc.get("finetune")
+    family = section.get("family") if isinstance(section, CommentedMap) else None
+    if isinstance(section, CommentedMap) and isinstance(family, str) and ":" in family:
+        options = section.get("options")
+        if options is None or isinstance(options, Mapping):
+            section["family"] = "torch_module"
+            section["options"] = CommentedMap({"entry": family, **(options or {})})
 
 
 def _override(doc: CommentedMap, override: str) -> None:

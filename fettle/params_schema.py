@@ -23,6 +23,7 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 ROUNDS_MAX = 1_000_000
 Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+Stated = Annotated[str, Field(pattern=r"\S")]  # a licence: not blank
 SCHEMA = 2  # of params.yaml; fettle/params_migration.py knows what each number renamed
 
 
@@ -203,11 +204,22 @@ class Limit(Strict):
         return self
 
 
+class Licences(Strict):
+    """Licences that a release may be made of, SPDX ids; null: any. `data` and `model` state one
+    that nobody else does.
+    """
+
+    allow: list[Stated] | None = None
+    data: Stated | None = None
+    model: Stated | None = None
+
+
 class VerdictParams(Strict):
     """Bounds on the shipped file beside compress.budget."""
 
     limits: list[Limit] = []
     class_drop_max: Fraction | None = 0.1
+    licences: Licences = Licences()
 
 
 class ReleaseParams(Strict):

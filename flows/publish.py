@@ -17,11 +17,12 @@ from fettle import manifest
 from fettle.adapters import bento_store, git_sources
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.facts.last_run import GitSources, LastRun, PublishedRelease, StageTime
+from fettle.facts.lineage_document import BaseModelFiles, PublishingRun, StageOfRun
 from fettle.facts.verdict_facts import VerdictFacts
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.project import Project
-from fettle.release import release_store, signing
+from fettle.release import lineage_record, release_store, signing
 from fettle.report import html_page, report_figures, report_json
 from fettle.report import report_facts as report_facts
 from fettle.report.markdown_report import markdown
@@ -69,9 +70,46 @@ def publish(
         stages=tuple(stages),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    lineage_record.append(
+        folder, digest=digest, name=params.release.name, run=publishing_run(project, tracker, last)
+    )
     last.write(project.last)
     _show(project, tracker, last)
     return last
+
+
+def publishing_run(project: Project, tracker: Tracker, last: LastRun) -> PublishingRun:
+    """Return what the release's lineage keeps of this run."""
+    release = last.release
+    asked = json.loads((project.tree / "inputs" / "source.json").read_text())
+    model = json.loads((project.tree / "inputs" / "model.json").read_text())
+    return PublishingRun(
+        run_id=release.run_id,
+        finished=last.finished,
+        bento=release.bento,
+        model_version=release.model_version,
+        git=release.git,
+        source=asked["source"],
+        data=release.data,
+        model=BaseModelFiles.model_validate(model),
+        passed=release.passed,
+        stages=tuple(
+            StageOfRun(
+                name=stage.name,
+                cached=stage.cached,
+                digest=_digest(project.tree / "artifacts", stage.name),
+                run_id=tracker.stage_runs.get(stage.name),
+            )
+            for stage in last.stages
+        ),
+    )
+
+
+def _digest(artifacts: Path, stage: str) -> str | None:
+    """Digest a stage's artefact; None for one that seals none."""
+    folder = artifacts / stage.replace("@", "/")
+    sealed = (folder / manifest.NAME).is_file()
+    return manifest.read(folder, verify=False).digest if sealed else None
 
 
 def register(

@@ -24,6 +24,7 @@ import numpy as np
 
 from fettle import plugins
 from fettle.data import split_reader
+from fettle.errors import TargetError
 from fettle.evaluation import target_refusal
 from fettle.evaluation.batch_scoring import predict_logits
 from fettle.facts.export_facts import ExportFacts
@@ -71,6 +72,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         dialect=target.dialect,
     )
     try:
+        refuse_dialect(runtime, target)
         model, quantized = to_precision(params, inputs, target, recorder)
         size = params.preprocess.side_px
         cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
@@ -100,6 +102,23 @@ def availability(runtime: ModuleType, target: Target) -> Availability:
         return found
     own: Availability = runtime.available()
     return own
+
+
+def refuse_dialect(runtime: ModuleType, target: Target) -> None:
+    """Refuse a record whose runtime does not take its int8 dialect; raises TargetError.
+
+    Such a file may compile and answer nonsense, or be the float model under int8's name.
+    """
+    precision = precisions.named(target.precision)
+    others = [name for name in precision.dialects if name not in precision.toolchain_dialects]
+    taken = getattr(runtime, "DIALECTS", tuple(others))
+    if target.dialect is not None and target.dialect not in taken:
+        raise TargetError(
+            f"{target.runtime} does not take {target.precision} files of this dialect",
+            got=target.dialect,
+            rule=f"it takes {' or '.join(taken)}",
+            fix="set the dialect, or the runtime, in the target's record",
+        )
 
 
 def compile_for(params: Params, inputs: Inputs, target: Target, model: Path, out: Path) -> str:

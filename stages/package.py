@@ -1,12 +1,13 @@
 """Write the release folder: all that serving needs, what it was measured to be, and its digests.
 
-reads     ingest, validate, finetune (labels, data, family), export of every target (the chosen
-          file is carried), evaluate of every target, select, verdict (for the card); the project's
-          bentos/SERVICE and requirements.lock
+reads     ingest, validate, finetune (labels, data, family), compress, export of every target (the
+          chosen file is carried), evaluate of every target, select, verdict (for the card); the
+          project's bentos/SERVICE and requirements.lock
 writes    release/, which is also a Bento's `src`: service.py and the sources it imports, model/,
           preprocess.json, labels.json, gate.json, validation.json, card.md, sbom.cdx.json,
-          requirements.txt, bentofile.yaml, targets/NAME/ of each target that ships beside the
-          chosen one, and release.json with the digests of all the others
+          requirements.txt, bentofile.yaml, evidence/ (fettle/release/carried_evidence.py),
+          targets/NAME/ of each target that ships beside the chosen one, and release.json with the
+          digests of all the others
 params    preprocess, release, targets
 refuses   a service that does not exist; a package that is missing, or is not the locked version;
           a release that, loaded again, answers otherwise than the file that was chosen
@@ -18,8 +19,6 @@ facts and release.json: fettle/facts/package_facts.py.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -43,22 +42,36 @@ from fettle.facts.package_facts import (
     RuntimeEntry,
 )
 from fettle.facts.select_facts import CHOICE, ChoiceDocument
-from fettle.facts.typed_document import TypedDocument
 from fettle.facts.validate_facts import ValidateFacts
 from fettle.facts.verdict_facts import VerdictFacts
 from fettle.hardware.isolated import toolchain
-from fettle.manifest import Manifest
 from fettle.params import Params
-from fettle.params_schema import METRICS
 from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
-from fettle.release import additional_targets, locked_requirements, sbom, source_closure
+from fettle.release import (
+    additional_targets,
+    carried_evidence,
+    locked_requirements,
+    released_run,
+    sbom,
+    source_closure,
+)
 from fettle.release.locked_requirements import Package
+from fettle.release.released_run import ReleasedRun
 from fettle.report import model_card
 from fettle.serving import release_bundle
 from fettle.stage_contract import Inputs, Outputs
 
-READS = ("ingest", "validate", "finetune", "export@*", "evaluate@*", "select", "verdict")
+READS = (
+    "ingest",
+    "validate",
+    "finetune",
+    "compress",
+    "export@*",
+    "evaluate@*",
+    "select",
+    "verdict",
+)
 SECTIONS = ("preprocess", "release", "targets")
 MEASURES = False
 CARRIES_SOURCES = True  # a release holds the text of its service, and what that imports
@@ -76,32 +89,19 @@ python:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ReleasedRun:
-    """The artefacts that a release is made of; `export` and `exported` are the chosen target's."""
-
-    ingest: Manifest[IngestFacts]
-    validate: Manifest[ValidateFacts]
-    finetune: Manifest[FinetuneFacts]
-    evaluated: Mapping[str, Manifest[EvaluateFacts]]
-    choice: ChoiceDocument
-    verdict: Manifest[VerdictFacts]
-    export: Path
-    exported: Manifest[ExportFacts]
-
-
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[PackageFacts]:
     """Make the artefact; see the file's docstring."""
     release = out / "release"
     release.mkdir()
     read = read_artefacts(inputs)
     target = read.choice.target
+    export = inputs.matrix("export")[target]
     images = split_reader.images(inputs, params, "validation", most=CHECK_IMAGES)
     recorder.progress(0.1, f"packaging {target}")
 
-    model_files = copy_model(read, release)
+    copy_model(read, export, release)
     code, packages, direct = copy_sources(inputs.project, params, read.exported.facts, release)
-    logits = predict_logits(read, params, images)
+    logits = predict_logits(read, export, params, images)
     versions = {p.name: p.version for p in packages if p.name in {*direct, *STATED}}
     more: dict[str, object] = {"code": code, "versions": versions}
     beside = additional_targets.copy(release, read.choice, inputs.matrix("export"), read.evaluated)
@@ -110,10 +110,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     )
 
     write_facts(release, params, read, images.classes)
-    manifest.write_text(
-        release / "card.md", model_card.text(model_card_facts(params, read, stated))
-    )
-    bill = bill_of_materials_facts(params, read, stated, model_files)
+    carried_evidence.write(release, inputs.folders)
+    manifest.write_text(release / "card.md", model_card.text(released_run.card(stated, read)))
+    bill = released_run.bill_of_materials(stated, read)
     manifest.write_text(release / "sbom.cdx.json", sbom.text(*bill, packages, direct))
     manifest.write_text(release / "requirements.txt", locked_requirements.text(packages))
     manifest.write_text(release / "bentofile.yaml", BENTOFILE)
@@ -141,18 +140,16 @@ def read_artefacts(inputs: Inputs) -> ReleasedRun:
         },
         choice=choice,
         verdict=manifest.read(inputs["verdict"], VerdictFacts, verify=False),
-        export=export,
         exported=manifest.read(export, ExportFacts, verify=False),
     )
 
 
-def copy_model(read: ReleasedRun, release: Path) -> dict[str, str]:
-    """Copy the chosen target's files to model/; return {path in the release: sha256}."""
+def copy_model(read: ReleasedRun, export: Path, release: Path) -> None:
+    """Copy the chosen target's files to model/."""
     for file in read.exported.files:
         place = release / "model" / file.path
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(read.export / file.path, place)
-    return {f"model/{file.path}": file.sha256 for file in read.exported.files}
+        shutil.copyfile(export / file.path, place)
 
 
 def copy_sources(
@@ -196,11 +193,11 @@ def run_elsewhere(runtime: str) -> dict[str, Path]:
     return {(place / path.relative_to(toolchain.HERE)).as_posix(): path for path in needed}
 
 
-def predict_logits(read: ReleasedRun, params: Params, images: Images) -> Floats:
+def predict_logits(read: ReleasedRun, export: Path, params: Params, images: Images) -> Floats:
     """Run the chosen file, where export left it, on the first validation images."""
     facts = read.exported.facts
     runtime = plugins.resolve("runtimes", facts.runtime, where="targets")
-    session = runtime.open(read.export / str(facts.entry), threads=1)
+    session = runtime.open(export / str(facts.entry), threads=1)
     logits: Floats = session.run(split_reader.preprocess(params).normalise(images.pixels))
     return logits
 
@@ -251,80 +248,8 @@ def write_facts(release: Path, params: Params, read: ReleasedRun, classes: list[
     preprocess = split_reader.preprocess(params).to_dict()
     manifest.write_json(release / release_bundle.PREPROCESS, preprocess)
     manifest.write_json(release / release_bundle.LABELS, classes)
-    gate = {**_object(read.verdict), "artifact": read.verdict.digest}
-    manifest.write_json(release / "gate.json", gate)
-    validation = {**_object(read.validate), "artifact": read.validate.digest}
-    manifest.write_json(release / "validation.json", validation)
-
-
-def _object(sealed: Manifest[TypedDocument]) -> dict[str, object]:
-    measures = {key: m.to_dict() for key, m in sealed.measures.items()}
-    return {**sealed.facts.to_object(), "measures": measures}
-
-
-def model_card_facts(params: Params, read: ReleasedRun, stated: ReleaseDocument) -> model_card.Card:
-    """Model card: its facts."""
-    ingest, verdict = read.ingest.facts, read.verdict
-    judged = {row.target: row for row in read.choice.candidates}
-    rows = [
-        model_card.Row(
-            target=name,
-            verdict=judged[name].verdict,
-            reason=judged[name].reason,
-            size_bytes=judged[name].size_bytes,
-            measures=read.evaluated[name].measures,
-        )
-        for name in params.targets
-    ]
-    return model_card.Card(
-        name=params.release.name,
-        target=read.choice.target,
-        why=read.choice.why,
-        family=read.finetune.facts.family,
-        passed=stated.passed,
-        reasons=verdict.facts.reasons,
-        size_px=params.preprocess.side_px,
-        channels=params.preprocess.channels,
-        output=f"{stated.output.kind}, turned into probabilities of the classes",
-        source=ingest.source,
-        data_digest=ingest.digest,
-        counts=ingest.classes,
-        quarantined=read.validate.facts.quarantined,
-        measures=verdict.measures,
-        rows=rows,
-        licences={"model": read.finetune.facts.licence, "data": ingest.licence},
-    )
-
-
-def bill_of_materials_facts(
-    params: Params, read: ReleasedRun, stated: ReleaseDocument, model_files: Mapping[str, str]
-) -> tuple[sbom.ModelComponent, sbom.DatasetComponent]:
-    """Bill of materials (SBOM): what it says of the model and of the data."""
-    ingest, verdict = read.ingest.facts, read.verdict
-    named = [*METRICS, *(f"{name}_drop" for name in METRICS)]
-    model = sbom.ModelComponent(
-        name=params.release.name,
-        family=read.finetune.facts.family,
-        target=stated.target,
-        files=model_files,
-        digest=manifest.digest_of(model_files),
-        licence=read.finetune.facts.licence,
-        inputs=_typed(stated.input),
-        outputs=f"{stated.output.kind} {_typed(stated.output)}",
-        measures={name: verdict.measures[name] for name in named if name in verdict.measures},
-    )
-    data = sbom.DatasetComponent(
-        source=ingest.source,
-        digest=ingest.digest,
-        rows=ingest.rows,
-        licence=ingest.licence,
-    )
-    return model, data
-
-
-def _typed(part: InputSignature | OutputSignature) -> str:
-    sizes = ", ".join("N" if size is None else str(size) for size in part.shape)
-    return f"{part.dtype} [{sizes}]"
+    manifest.write_json(release / "gate.json", released_run.gate_document(read))
+    manifest.write_json(release / "validation.json", released_run.validation_document(read))
 
 
 def seal(release: Path, stated: ReleaseDocument) -> str:

@@ -14,6 +14,10 @@ which ran in the same rounds. Where the speed-up intervals of two targets overla
 and the smaller file wins. A target that was never timed is not chosen: its answers are held to the
 budget here (fettle/evaluation/answer_gate.py), and one that passes ships beside the chosen file.
 
+A file that is faster than the one so chosen, beyond both intervals, takes its place when its own
+drop on validation lies within the budget and no sign test shows that it is the worse one: few
+images put good files outside (docs/decisions/0057). So it is for accuracy and for speed alone.
+
 Precisions of one model have the same MACs, so the objective macs falls back to the speed. When none
 is inside the budget and every limit, the one with fewest limits broken and the best chance is
 chosen, and goal_met is false.
@@ -23,9 +27,8 @@ facts and choice.json: fettle/facts/select_facts.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.numpy import load_file
@@ -35,6 +38,7 @@ from fettle.errors import TargetError
 from fettle.evaluation import answer_gate, passing_probability
 from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
+from fettle.evaluation.target_choice import Candidate, best_candidate, nearest_miss, prefer_faster
 from fettle.facts.asked_goal import AskedBudget, AskedObjective
 from fettle.facts.evaluate_facts import EvaluateFacts
 from fettle.facts.select_facts import CHOICE, ChoiceDocument, ChoiceRow, SelectFacts
@@ -50,21 +54,8 @@ SECTIONS = ("compress.objective", "compress.budget", "compress.constraints", "ev
 MEASURES = False
 
 UNTIMED = ("emulated", "estimated", "compile-only")
+BY_SPEED = ("latency_p50_ms", "macs")  # all targets share the one model's multiply-accumulates
 PLAIN = "x86_ort_fp32"  # needs no other runtime and no calibration
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A target that may ship: its speed-up, bytes, how the budget will stand on test, energy an
-    image where it was measured, and the limits it breaks.
-    """
-
-    target: str
-    size_bytes: int
-    speedup: Measure
-    foreseen: PassingForecast
-    energy: Measure | None = None
-    over: tuple[str, ...] = ()
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[SelectFacts]:
@@ -92,6 +83,8 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     ]
     if inside:
         chosen, why = best_candidate(inside, objective.minimise)
+        if objective.minimise in BY_SPEED and budget.metric == "accuracy":
+            chosen, why = prefer_faster(chosen, why, candidates, folders, budget)
     else:
         chosen, why = nearest_miss(candidates, budget)
     recorder.note("chosen", f"{chosen.target}: {why}")
@@ -118,7 +111,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
     """Forecast the budget on test from evaluate's artefact; None where nothing was measured."""
-    file = evaluated / "answers.safetensors"
+    file = evaluated / ANSWERS
     if not file.is_file():
         return None
     kept = load_file(file)
@@ -228,57 +221,6 @@ def exceeded_limits(
     return exceeded
 
 
-def nearest_miss(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str]:
-    """Return the nearest miss, and what it misses."""
-    chosen = min(
-        candidates,
-        key=lambda candidate: (
-            len(candidate.over),
-            -candidate.foreseen.chance,
-            candidate.size_bytes,
-            candidate.target,
-        ),
-    )
-    if chosen.over:
-        return chosen, f"no target keeps every limit: of {chosen.target} " + "; ".join(chosen.over)
-    forecast = chosen.foreseen
-    return chosen, (
-        f"no target is likely enough to keep the drop of {budget.metric} within "
-        f"{budget.drop_max:g} on test: {chosen.target} is with probability {forecast.chance:.2f}, "
-        f"below {forecast.chance_min:.2f}, after a drop of {forecast.drop:.4f} on validation"
-    )
-
-
-def best_candidate(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
-    """Return the best candidate by the objective, and why."""
-    smallest = min(candidates, key=lambda candidate: (candidate.size_bytes, candidate.target))
-    count = f"of {len(candidates)} that may ship" if len(candidates) > 1 else "that may ship"
-    if minimise == "size_bytes":
-        return smallest, f"the smallest {count}: {smallest.size_bytes:,} bytes"
-    if minimise == "energy_j":
-        saving = min(candidates, key=lambda candidate: (_joules(candidate), candidate.target))
-        return saving, f"the least energy {count}: {_joules(saving):.3g} J an image"
-    fastest = max(candidates, key=lambda candidate: candidate.speedup.value)
-    tied = [
-        candidate for candidate in candidates if _high(candidate.speedup) >= _low(fastest.speedup)
-    ]
-    chosen = min(
-        tied,
-        key=lambda candidate: (candidate.size_bytes, -candidate.speedup.value, candidate.target),
-    )
-    speed = f"{chosen.speedup.value:.2f}x the float model's speed"
-    if chosen is fastest:
-        return chosen, f"the fastest {count}: {speed}"
-    return chosen, (
-        f"the smallest of the fastest {count}: {speed}, a tie with {fastest.target}'s "
-        f"{fastest.speedup.value:.2f}x, at {chosen.size_bytes:,} bytes"
-    )
-
-
-def _joules(candidate: Candidate) -> float:
-    return math.inf if candidate.energy is None else candidate.energy.value
-
-
 def describe(
     sealed: Manifest[EvaluateFacts],
     params: Params,
@@ -303,11 +245,3 @@ def describe(
         speedup=measures.get("speedup"),
         over=over,
     )
-
-
-def _low(measure: Measure) -> float:
-    return measure.value if measure.low is None else measure.low
-
-
-def _high(measure: Measure) -> float:
-    return measure.value if measure.high is None else measure.high

@@ -18,7 +18,7 @@ facts, verdict.json and confusion.json: fettle/facts/verdict_facts.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,30 +29,34 @@ from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import OurFault
-from fettle.evaluation import accuracy_budget, accuracy_statistics, per_class_accuracy
+from fettle.evaluation import accuracy_statistics, licence_check
 from fettle.evaluation.batch_scoring import predict_logits
+from fettle.facts.asked_goal import AskedBudget
 from fettle.facts.export_facts import ExportFacts
+from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.ingest_facts import IngestFacts
 from fettle.facts.select_facts import CHOICE, ChoiceDocument
 from fettle.facts.verdict_facts import (
     VERDICT,
-    BudgetStatus,
+    AskedBounds,
+    AskedLimit,
     ConfusionDocument,
+    ModelCounts,
     VerdictDocument,
     VerdictFacts,
 )
 from fettle.hardware import onnx_cost
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.params_schema import Budget, Limit
 from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
+from fettle.release import release_gate
+from fettle.release.release_gate import SPLIT, PairedAnswers
 from fettle.stage_contract import Inputs, Outputs
 
 READS = ("ingest", "validate", "finetune", "export@*", "select")
 SECTIONS = ("preprocess", "compress.budget", "verdict", "targets")
 MEASURES = False
-
-SPLIT = "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,36 +77,26 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     images = split_reader.images(inputs, params, SPLIT)
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
     before, after = score(params, inputs, shipped, images)
-    measures = compare(before, after, images) | size_and_speed_ratios(params, inputs, shipped)
-    asked = params.compress.budget
-    judgement = accuracy_budget.judge(
-        asked.metric,
-        before,
-        after,
-        images.labels,
-        drop_max=asked.drop_max,
-        confidence=asked.confidence,
-    )
-    drops = per_class_accuracy.recall_drops(before, after, images.labels, images.classes)
-    measures |= {f"recall_drop.{name}": measure for name, measure in drops.items()}
-    checks = [
-        check_budget(measures, asked, judgement),
-        *((False, text) for text in shipped.over),
-        *check_limits(measures, params.verdict.limits),
-        *check_classes(drops, params.verdict.class_drop_max),
-    ]
+    answers = PairedAnswers(before, after, images.labels, images.classes)
+    float_model = count_float_model(params, inputs)
+    measures = release_gate.compare(answers)
+    measures |= release_gate.size_ratios(float_model, count_shipped(shipped.facts))
+    measures["latency_ratio"] = shipped.speedup
+    bounds, stated = asked_bounds(params), licences(params, inputs)
+    judgement = release_gate.judge(answers, measures, bounds, over=shipped.over, licences=stated)
     facts = VerdictFacts(
-        passed=all(holds for holds, _ in checks),
-        reasons=tuple(text for _, text in checks),
-        failed=tuple(text for holds, text in checks if not holds),
+        passed=judgement.passed,
+        reasons=judgement.reasons,
+        failed=judgement.failed,
         target=shipped.facts.target,
-        metric=asked.metric,
-        budget=BudgetStatus(
-            status=judgement.status, bound=judgement.bound, n_needed=judgement.n_needed
-        ),
+        metric=bounds.budget.metric,
+        budget=judgement.budget,
         split=SPLIT,
         classes=tuple(images.classes),
         n=len(images.ids),
+        bounds=bounds,
+        float_model=float_model,
+        licences=stated,
     )
     for name, measure in measures.items():
         recorder.scalar(f"{SPLIT}_{name}", measure.value)
@@ -110,6 +104,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     write_confusion(out, images, before, after)
     write_predictions(out, images, before, after)
     return Outputs(measures=measures, facts=facts)
+
+
+def licences(params: Params, inputs: Inputs) -> dict[str, str | None]:
+    """Take the licences of the data and the model: as the params state them, else their stages."""
+    data = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts.licence
+    model = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts.licence
+    return licence_check.resolve(params.verdict.licences, data=data, model=model)
 
 
 def find_shipped(inputs: Inputs) -> ShippedTarget:
@@ -135,102 +136,29 @@ def score(
     )
 
 
-def compare(before: Floats, after: Floats, images: Images) -> dict[str, Measure]:
-    """Compare every metric of both models, and the paired drops."""
-    labels = images.labels
-    first = accuracy_statistics.summary(before, labels)
-    recalls = {
-        "recall": accuracy_statistics.recall_measures(after, labels, images.classes),
-        "float_recall": accuracy_statistics.recall_measures(before, labels, images.classes),
-    }
-    return {
-        **accuracy_statistics.summary(after, labels),
-        **{f"float_{name}": measure for name, measure in first.items()},
-        **{f"{name}_drop": accuracy_statistics.drop(name, before, after, labels) for name in first},
-        **{
-            f"{kind}.{name}": measure
-            for kind, per_class in recalls.items()
-            for name, measure in per_class.items()
-        },
-        "churn": accuracy_statistics.churn(before, after),
-    }
+def asked_bounds(params: Params) -> AskedBounds:
+    """Return every bound that the params hold the file to."""
+    asked, verdict = params.compress.budget, params.verdict
+    return AskedBounds(
+        budget=AskedBudget.model_validate(asked.model_dump()),
+        limits=tuple(AskedLimit.model_validate(one.model_dump()) for one in verdict.limits),
+        class_drop_max=verdict.class_drop_max,
+        licences_allow=None if verdict.licences.allow is None else tuple(verdict.licences.allow),
+    )
 
 
-def size_and_speed_ratios(
-    params: Params, inputs: Inputs, shipped: ShippedTarget
-) -> dict[str, Measure]:
-    """Compare the shipped file with the float model: how many times smaller and faster it is."""
+def count_float_model(params: Params, inputs: Inputs) -> ModelCounts:
+    """Count the float model's bytes, parameters and multiply-accumulates."""
     model, size = inputs["finetune"] / "model.onnx", params.preprocess.side_px
     cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
-    facts = shipped.facts
+    return ModelCounts(size_bytes=model.stat().st_size, parameters=cost.parameters, macs=cost.macs)
+
+
+def count_shipped(facts: ExportFacts) -> ModelCounts:
+    """Return the same of the shipped file, as export counted it."""
     if not (facts.parameters and facts.macs and facts.size_bytes):
         raise OurFault(f"{facts.target} was chosen, and its file was never counted")
-    sizes = {
-        "params_ratio": cost.parameters / facts.parameters,
-        "macs_ratio": cost.macs / facts.macs,
-        "size_ratio": model.stat().st_size / facts.size_bytes,
-    }
-    counted = {name: Measure(value=value, unit="x", n=1) for name, value in sizes.items()}
-    return counted | {"latency_ratio": shipped.speedup}
-
-
-def check_budget(
-    measures: Mapping[str, Measure], asked: Budget, judgement: accuracy_budget.BudgetJudgement
-) -> tuple[bool, str]:
-    """Budget check: whether the drop's upper bound lies within the budget, in a sentence."""
-    drop, met = measures[f"{asked.metric}_drop"], judgement.status == "met"
-    text = (
-        f"{asked.metric} drops by {_show(drop)} on {SPLIT}; the {asked.confidence:.0%} upper bound "
-        f"{judgement.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
-        "(compress.budget)"
-    )
-    if judgement.status == "undecided":
-        needs = (
-            f"about {judgement.n_needed:,} test images would show whether it holds"
-            if judgement.n_needed
-            else "no number of test images would show it to hold"
-        )
-        text += f": undecidable with n = {drop.n:,}, {needs}"
-    return met, text
-
-
-def check_limits(
-    measures: Mapping[str, Measure], limits: Sequence[Limit]
-) -> list[tuple[bool, str]]:
-    """Limit check on the test figures: whether it holds, and a sentence."""
-    checks = []
-    for index, limit in enumerate(limits):
-        taken = measures[limit.metric]
-        bounds = (
-            ("at least", limit.min, limit.min is None or taken.value >= limit.min),
-            ("at most", limit.max, limit.max is None or taken.value <= limit.max),
-        )
-        for side, bound, holds in bounds:
-            if bound is not None:
-                sentence = (
-                    f"{limit.metric} is {_show(taken)} on {SPLIT}, "
-                    f"{'' if holds else 'not '}{side} {bound:g} (verdict.limits[{index}])"
-                )
-                checks.append((holds, sentence))
-    return checks
-
-
-def check_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[tuple[bool, str]]:
-    """Class check, the recall each may lose: one sentence, about those that lost more."""
-    if drop_max is None:
-        return []
-    rule = f"{drop_max:g} (verdict.class_drop_max)"
-    gone = per_class_accuracy.classes_over_limit(drops, drop_max)
-    if not gone:
-        return [(True, f"no class is shown to lose more recall on {SPLIT} than {rule}")]
-    shown = ", ".join(f"'{name}' {_show(drops[name])}" for name in gone)
-    return [(False, f"recall drops on {SPLIT} by more than {rule}: {shown}")]
-
-
-def _show(measure: Measure) -> str:
-    if measure.low is None or measure.high is None:
-        return f"{measure.value:.4f} (n = {measure.n})"
-    return f"{measure.value:.4f} ({measure.low:.4f} to {measure.high:.4f}, n = {measure.n})"
+    return ModelCounts(size_bytes=facts.size_bytes, parameters=facts.parameters, macs=facts.macs)
 
 
 def write_documents(out: Path, facts: VerdictFacts, measures: Mapping[str, Measure]) -> None:

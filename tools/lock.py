@@ -100,8 +100,10 @@ def lock_stack() -> None:
         out = Path(folder) / "requirements.lock"
         if lock.is_file():
             shutil.copyfile(lock, out)  # uv keeps what it finds in its output file
+        # not the libraries of networks, which follow torch
         command = [
-            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
+            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"),
+            *(f"--extra={extra}" for extra in ("train", "openvino", "dev")),
             *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),
             *("--no-annotate", "--quiet", "--output-file", str(out), *sys.argv[1:]),
         ]

@@ -119,6 +119,7 @@ class Tracker:
             raise _unopened(uri, err) from err
         self._parent: str | None = None
         self._children: dict[str, str] = {}
+        self.stage_runs: dict[str, str] = {}  # by stage: of the run that made its artefact
 
     @property
     def parent_run(self) -> str:
@@ -254,6 +255,7 @@ class Tracker:
         self._client.log_artifact(run, str(folder / manifest.NAME))
 
     def _link(self, stage: str, run: str) -> None:
+        self.stage_runs[stage] = run
         self._client.set_tag(self.parent_run, allowed(f"stage.{stage}"), run)
 
     def log_files(self, files: Iterable[Path], folder: str) -> None:

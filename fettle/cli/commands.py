@@ -7,9 +7,12 @@ import typer
 from fettle.cli import (
     canary,
     catalog,
+    ci,
+    compare,
     crossfit,
     doctor,
     init,
+    lineage,
     migrate,
     predict,
     report,
@@ -18,6 +21,7 @@ from fettle.cli import (
     stage,
     targets,
     ui,
+    verify,
     why,
 )
 
@@ -35,6 +39,9 @@ for command in (
     predict.predict,
     ui.ui,
     why.why,
+    lineage.lineage,
+    verify.verify,
+    compare.compare,
     crossfit.crossfit,
     catalog.catalog,
     doctor.doctor,
@@ -45,3 +52,4 @@ for command in (
 app.command(hidden=True)(stage.stage)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
+app.add_typer(ci.app, name="ci")

@@ -22,7 +22,11 @@ IN_CHECKOUT = {
     "photos.yaml": "examples/photos.yaml",
     "bentos": "bentos",
     "ci.yml": "fettle/cli/template/ci.yml",
+    "gitlab.yml": "fettle/cli/template/gitlab.yml",
 }
+DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
+# dvc.lock is the user's to commit: with a DVC remote, a clone then restores the model
+IGNORED = ".fettle/\nartifacts/\ninputs/\nrecords/\nreleases/\nreport/\n__pycache__/\n"
 
 
 def template(name: str) -> Path:
@@ -33,8 +37,34 @@ def template(name: str) -> Path:
     raise OurFault(f"this installation of fettle has no template {name}", fix="install it again")
 
 
+def make_project(folder: Path, *, data: Path | None) -> str:
+    """Make a project in a new or empty folder, or nothing; return its release's name.
+
+    `data` is remembered as the place of its images; without, it takes the digits.
+    """
+    from fettle import project as projects
+
+    created = not folder.exists()
+    try:
+        write_project(folder, photos=data is not None)
+        name = name_release(folder)
+        (folder / ".dvc").mkdir()
+        (folder / ".dvc" / "config").write_text(DVC_CONFIG)
+        (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+        (folder / ".dvcignore").write_text("__pycache__\n.fettle\n.venv\nreleases\n")
+        (folder / ".gitignore").write_text(IGNORED)
+        projects.tell_dvc_of_git(folder)
+        if data is not None:
+            projects.set_local(folder, "data", data)
+    except BaseException:
+        if created:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return name
+
+
 def write_project(folder: Path, *, photos: bool) -> None:
-    """Write params.yaml, dvc.yaml, bentos and the CI file into `folder`.
+    """Write params.yaml, dvc.yaml and bentos into `folder`.
 
     `photos` takes the params for a folder of photos, else the digits default.
     """
@@ -44,9 +74,6 @@ def write_project(folder: Path, *, photos: bool) -> None:
     shutil.copytree(
         template("bentos"), folder / "bentos", ignore=shutil.ignore_patterns("__pycache__")
     )
-    workflow = folder / ".github" / "workflows" / "fettle.yml"
-    workflow.parent.mkdir(parents=True)
-    shutil.copyfile(template("ci.yml"), workflow)
 
 
 def name_release(folder: Path) -> str:

@@ -6,11 +6,15 @@ import json
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fettle.cli.run import JsonOption, ParamsOption, SetOption
+
+if TYPE_CHECKING:
+    from fettle.project import Project
+    from fettle.report.report_values import Facts
 
 
 def report(
@@ -18,8 +22,12 @@ def report(
     set_: SetOption = None,
     json_: JsonOption = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown, for a CI job summary.")
+        bool, typer.Option("--markdown", help="Print Markdown, for a comment or a job summary.")
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="With --markdown: a release to compare with (folder, tag or digest)."),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of --json; needs no project.")
     ] = False,
@@ -34,10 +42,16 @@ def report(
         return
     from fettle import project as projects
     from fettle import workspace
+    from fettle.errors import UserError
     from fettle.report import html_page, report_json
     from fettle.report import report_facts as report_facts
-    from fettle.report.markdown_report import markdown as as_markdown
 
+    if against is not None and not markdown:
+        raise UserError(
+            "--against compares in a comment",
+            got=against,
+            fix="add --markdown, or `fettle compare`",
+        )
     home = projects.find()
     os.environ.update(projects.environment(home))
     place = workspace.locate(home, params, list(set_ or []))
@@ -45,7 +59,7 @@ def report(
     if json_:
         print(json.dumps(report_json.to_json(facts), indent=1))
     elif markdown:
-        print(as_markdown(facts))
+        print(comment(home, facts, against), end="")
     else:
         from rich.console import Console
 
@@ -57,3 +71,18 @@ def report(
         path = out or place.tree / "report" / "index.html"
         html_page.render(facts, path)
         console.print(f"report   {os.path.relpath(path)}", soft_wrap=True)
+
+
+def comment(home: Project, facts: Facts, against: str | None) -> str:
+    """Return the report as one comment; `against` names the release that it is compared with.
+
+    Before a release there is nothing to compare: then the run's failure is what it tells.
+    """
+    from fettle.cli.verify import find_release
+    from fettle.release import release_comparison
+    from fettle.report import comparison_report
+
+    made, folder = None, facts.release.folder
+    if against is not None and folder is not None:
+        made = release_comparison.compare(find_release(against), home.root / folder)
+    return comparison_report.comment(facts, made)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fettle.facts.asked_goal import AskedBudget
 from fettle.facts.typed_document import Measured, TypedDocument
 from fettle.measure import Measure
 
@@ -21,8 +22,37 @@ class BudgetStatus(TypedDocument):
     n_needed: int | None
 
 
+class AskedLimit(TypedDocument):
+    """A bound of a figure on test: `min`, `max`, or both."""
+
+    metric: str
+    min: float | None = None
+    max: float | None = None
+
+
+class AskedBounds(TypedDocument):
+    """Every bound that the file was held to: compress.budget, and params.yaml's verdict."""
+
+    budget: AskedBudget
+    limits: tuple[AskedLimit, ...]
+    class_drop_max: float | None
+    licences_allow: tuple[str, ...] | None = None
+
+
+class ModelCounts(TypedDocument):
+    """Size of a model: its bytes, its parameters, and its multiply-accumulates an image."""
+
+    size_bytes: int
+    parameters: int
+    macs: int
+
+
 class VerdictFacts(TypedDocument):
-    """Facts of `stages/verdict.py`: every check as a sentence, those that failed again."""
+    """Facts of `stages/verdict.py`: every check as a sentence, those that failed again.
+
+    `bounds` and `float_model` are what the checks and the ratios were made with; a verdict of an
+    earlier version has neither.
+    """
 
     passed: bool
     reasons: tuple[str, ...]
@@ -33,6 +63,9 @@ class VerdictFacts(TypedDocument):
     split: str
     classes: tuple[str, ...]
     n: int
+    bounds: AskedBounds | None = None
+    float_model: ModelCounts | None = None
+    licences: Mapping[str, str | None] = {}  # of the data and the model; None: nobody states it
 
 
 class VerdictDocument(VerdictFacts):

@@ -135,11 +135,16 @@ def sign(folder: Path, signature: Path, environ: Mapping[str, str]) -> None:
     temporary.rename(signature)
 
 
-def verify(folder: Path, signature: Path, environ: Mapping[str, str]) -> None:
-    """Compare all that `folder` holds with its signature; see `verify_release`."""
+def verify(
+    folder: Path, signature: Path, environ: Mapping[str, str], *, public: Path | None = None
+) -> None:
+    """Compare all that `folder` holds with its signature; see `verify_release`.
+
+    `public` is another's public key, this user's own where it is left out.
+    """
     from model_signing import verifying
 
-    public = key_path(environ).with_suffix(".pub")
+    public = public or key_path(environ).with_suffix(".pub")
     for file, what in ((signature, "signature"), (public, "public key to verify it with")):
         if not file.is_file():
             raise UserError(

@@ -64,6 +64,7 @@ def document(facts: Facts) -> ReportDocument:
         profile=facts.details.profile,
         release=facts.release,
         data=facts.data,
+        licences=facts.licences,
         environment=facts.environment,
         missing=facts.gaps,
         warnings=facts.warnings,

@@ -161,6 +161,7 @@ class Facts:
     release: ReleaseSection
     environment: RunEnvironment
     data: IngestedData | DataSource
+    licences: Mapping[str, str | None]
     details: Details
     gaps: tuple[Gap, ...]
     warnings: tuple[str, ...]

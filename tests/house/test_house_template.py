@@ -33,8 +33,8 @@ def test_a_project_of_photos_starts_from_the_example(tmp_path: Path) -> None:
 
 
 def test_no_copy_and_no_link_of_them_lies_in_the_tree() -> None:
-    found = [path.name for path in (ROOT / "fettle" / "cli" / "template").iterdir()]
-    assert found == ["ci.yml"]
+    found = {path.name for path in (ROOT / "fettle" / "cli" / "template").iterdir()}
+    assert found == {"ci.yml", "gitlab.yml"}
 
 
 def test_what_a_checkout_finds_is_what_a_wheel_carries(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_a_checkout_finds_is_what_a_wheel_carries(tmp_path: Path) -> None:
         target.relative_to(tmp_path / "fettle/cli/template") for _, target in command._copies()
     }
     names = {path.parts[0] for path in copies}
-    assert names | {"ci.yml"} == set(project_template.IN_CHECKOUT)
+    assert names | {"ci.yml", "gitlab.yml"} == set(project_template.IN_CHECKOUT)
     assert all(source.is_file() for source, _ in command._copies())
     assert Path("bentos/classifier/service.py") in copies
 

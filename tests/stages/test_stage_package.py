@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper
 from tiny_project import CLASSES, ROOT, settings
-from tiny_release import SETTINGS, TinyRelease
+from tiny_release import READS, SETTINGS, TinyRelease
 
 from fettle import manifest
 from fettle.data import split_reader
@@ -65,6 +65,9 @@ print(json.dumps({
 MEMBERS = {
     "bentofile.yaml",
     "card.md",
+    *(f"evidence/{address}.json" for address in (*READS, "choice")),
+    "evidence/test_answers.parquet",
+    "evidence/validation_answers.parquet",
     "fettle/__init__.py",
     "fettle/errors.py",
     "fettle/manifest.py",

@@ -18,6 +18,7 @@ from fettle.measure import Measure
 from fettle.params_schema import Budget, Limit
 from fettle.preprocessing import Preprocess
 from fettle.recorder import MemoryRecorder
+from fettle.release import release_gate
 from fettle.stage_contract import Outputs
 from stages import export, verdict
 
@@ -139,7 +140,7 @@ def test_a_drop_above_the_budget_fails() -> None:
     measures = {"accuracy_drop": Measure(value=0.02, unit="1", n=50, low=-0.01, high=0.06)}
     asked = Budget(metric="accuracy", drop_max=0.01)
     found = accuracy_budget.BudgetJudgement("exceeded", 0.0712)
-    assert verdict.check_budget(measures, asked, found) == (
+    assert release_gate.check_budget(measures, asked, found) == (
         False,
         "accuracy drops by 0.0200 (-0.0100 to 0.0600, n = 50) on test; the 95% upper bound 0.0712 "
         "is above the budget of 0.01 (compress.budget)",
@@ -148,7 +149,7 @@ def test_a_drop_above_the_budget_fails() -> None:
 
 def test_one_limit_may_bound_both_sides() -> None:
     measures = {"accuracy": Measure(value=0.9, unit="1", n=50)}
-    held = verdict.check_limits(measures, [Limit(metric="accuracy", min=0.8, max=0.8)])
+    held = release_gate.check_limits(measures, [Limit(metric="accuracy", min=0.8, max=0.8)])
     assert held == [
         (True, "accuracy is 0.9000 (n = 50) on test, at least 0.8 (verdict.limits[0])"),
         (False, "accuracy is 0.9000 (n = 50) on test, not at most 0.8 (verdict.limits[0])"),

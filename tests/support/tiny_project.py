@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +75,12 @@ class TinyProject:
         *,
         facts: Mapping[str, object] | TypedDocument | None = None,
         measures: dict[str, Measure] | None = None,
+        made_of: Sequence[str] = (),
     ) -> None:
         manifest.write(
             self.folder(address),
             address,
-            inputs={},
+            inputs={above: manifest.read(self.folder(above)).digest for above in made_of},
             measures=measures or {},
             facts=sample_facts.of(address, facts),
         )

@@ -18,6 +18,8 @@ gives a Session that an emulator or a simulator answers, and it is never timed.
                                             they need
     placement(entry) -> Placement           which operators the accelerator runs, which fell back
     estimates(entry) -> tuple[Estimate, …]  a vendor's figures: cycles, SRAM, LUT
+    DIALECTS: tuple[str, ...]               of int8 files that it takes; without it, all that are
+                                            no toolchain's own (Precision.toolchain_dialects)
     INT8_ONLY: bool                         `compile` refuses: it makes int8 of calibration images
     ANSWERED_BY: str                        the emulator or simulator that answers, in words
 """

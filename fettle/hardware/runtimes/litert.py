@@ -20,6 +20,7 @@ from fettle.hardware.runtimes import Availability, CompileRequest, check_entry
 
 ENTRY = "model.tflite"
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "onnx")
+DIALECTS = ("litert",)
 ANSWERED_BY = "LiteRT with XNNPACK on this CPU, which runs the very file"
 TOOLCHAIN = Toolchain(
     name="litert",

@@ -33,7 +33,7 @@ from fettle.hardware.runtimes import (
 ENTRY, FIGURES = "model_vela.tflite", "vela.json"
 PACKAGES = ("ethos-u-vela", *litert.PACKAGES)
 ANSWERED_BY = "LiteRT's int8 reference kernels, on the file that Vela compiled"
-INT8_ONLY = True
+DIALECTS, INT8_ONLY = litert.DIALECTS, True
 SRAM_WORD = "--arena-cache-size"
 TOOLCHAIN = Toolchain(
     name="vela",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
-    Detail = dict[str, object]
 
 
 def toolkit() -> None:
@@ -48,7 +47,7 @@ def compile(model: str, out: str, calibration: str = "", free_batch: bool = True
     return {}
 
 
-class Model:
+class TfliteModel:
     """A loaded TFLite file: float32 [N, C, H, W] → logits [N, classes]."""
 
     def __init__(self, entry: str, threads: int, *, reference: bool = False) -> None:
@@ -93,6 +92,6 @@ class Model:
         return logits
 
 
-def open(entry: str, threads: int) -> Model:
+def open(entry: str, threads: int) -> TfliteModel:
     """Load a TFLite file with XNNPACK, LiteRT's kernels for CPUs."""
-    return Model(entry, threads)
+    return TfliteModel(entry, threads)

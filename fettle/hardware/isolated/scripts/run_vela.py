@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from .run_litert import Model
+    from .run_litert import TfliteModel
 
 SOURCE = "int8.tflite"  # beside the entry: what Vela compiled
 FIGURES = "vela.json"
@@ -59,10 +59,10 @@ def left_to_cpu(compiled: bytes) -> list[str]:
     return [f"{kind} ({name})" for kind, name in _operators(compiled) if kind != NPU_OPERATOR]
 
 
-def open(entry: str, threads: int) -> Model:
+def open(entry: str, threads: int) -> TfliteModel:
     """Load what an entry was compiled from, in LiteRT's reference kernels."""
     source = str(Path(entry).with_name(SOURCE))
-    model: Model = _beside("run_litert").Model(source, threads, reference=True)
+    model: TfliteModel = _beside("run_litert").TfliteModel(source, threads, reference=True)
     return model
 
 
