@@ -188,7 +188,7 @@ def run_elsewhere(runtime: str) -> dict[str, Path]:
     module = plugins.resolve("runtimes", runtime, where="targets")
     if not hasattr(module, "TOOLCHAIN"):
         return {}
-    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, toolchain.HERE / "worker_harness.py")
+    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, module.TOOLCHAIN.harness)
     place = Path("fettle/hardware/isolated")
     return {(place / path.relative_to(toolchain.HERE)).as_posix(): path for path in needed}
 

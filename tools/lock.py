@@ -13,12 +13,17 @@ the requirements of the `TOOLCHAIN` in fettle/hardware/runtimes/NAME.py.
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fettle.hardware.isolated.toolchain import Toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
 # nvidia-ml-py is a small pure-Python package that BentoML needs; the rest is torch's closure.
@@ -47,6 +52,9 @@ def lock_toolchain(name: str, *more: str) -> None:
     """Resolve a toolchain's requirements for every platform and write its lock, with hashes."""
     sys.path.insert(0, str(ROOT))
     toolchain = importlib.import_module(f"fettle.hardware.runtimes.{name}").TOOLCHAIN
+    if toolchain.interpreter == "node":
+        lock_node_packages(toolchain)
+        return
     oldest = ".".join(map(str, toolchain.pythons[0]))
     # the worker's harness needs numpy, whatever the toolchain itself requires
     only = " or ".join(
@@ -70,6 +78,19 @@ def lock_toolchain(name: str, *more: str) -> None:
         f"# fettle/hardware/runtimes/{name}.py instead. {python}.\n"
     )
     toolchain.lock.write_text(head + shorten(done.stdout))
+
+
+def lock_node_packages(toolchain: Toolchain) -> None:
+    """Resolve a toolchain's npm packages and write its package-lock.json, with integrity hashes."""
+    asked = dict(requirement.rsplit("@", 1) for requirement in toolchain.requirements)
+    with tempfile.TemporaryDirectory() as folder:
+        package = {"name": toolchain.name, "private": True, "dependencies": asked}
+        (Path(folder) / "package.json").write_text(json.dumps(package))
+        # no address of the registry that happened to be asked
+        plain = ("--omit-lockfile-registry-resolved", "--no-audit", "--no-fund")
+        command = ("npm", "install", "--package-lock-only", "--ignore-scripts", *plain)
+        subprocess.run([*command, "--silent"], cwd=folder, check=True)
+        shutil.copyfile(Path(folder) / "package-lock.json", toolchain.lock)
 
 
 def lock_stack() -> None:

@@ -58,7 +58,7 @@ class Precision:
     @property
     def is_float32(self) -> bool:
         """Whether a file of it is the compressed model itself, computed as it is stored."""
-        return self.quantizer is None and not self.in_bfloat16
+        return self.quantizer is None and not self.in_bfloat16 and not self.dialects
 
 
 # `top1_min` catches a broken file, no more: quality has its budget in `select`. Sound int8 kept
@@ -73,6 +73,14 @@ PRECISIONS = (
         bytes_per_weight=2,
         top1_min=0.99,
         quantizer="weight_fp16",
+    ),
+    Precision(
+        name="fixed",
+        bytes_per_weight=2,
+        top1_min=0.9,
+        dialects=("ap_fixed",),
+        toolchain_dialects=("ap_fixed",),
+        side_step=True,
     ),
     Precision(
         name="w8",

@@ -32,7 +32,7 @@ RULES = (
 
 
 def test_all_precisions_are_found_from_the_most_exact_down() -> None:
-    assert NAMES == ["fp32", "bf16", "w16", "w8", "w4", "dynamic_int8", "int8"]
+    assert NAMES == ["fp32", "bf16", "w16", "fixed", "w8", "w4", "dynamic_int8", "int8"]
 
 
 @pytest.mark.parametrize("target", plugins.names("targets"))
@@ -83,8 +83,8 @@ def test_a_misspelt_precision_is_told_its_neighbour() -> None:
         target("dynamic_int4", None)
     assert str(caught.value) == (
         "unknown precision: got 'dynamic_int4', did you mean 'dynamic_int8'?; the choices are the "
-        "entries of fettle/hardware/precisions.py: fp32, bf16, w16, w8, w4, dynamic_int8, int8. "
-        "Fix: name one of them in the target's record, or add an entry."
+        "entries of fettle/hardware/precisions.py: fp32, bf16, w16, fixed, w8, w4, dynamic_int8, "
+        "int8. Fix: name one of them in the target's record, or add an entry."
     )
 
 

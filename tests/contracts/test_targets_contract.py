@@ -21,16 +21,23 @@ def record(name: str) -> Target:
 
 def test_all_targets_are_found() -> None:
     assert set(NAMES) == {
+        "amd_iree_fp32",
+        "android_litert_int8",
+        "arm64_iree_fp32",
         "arm64_ort_fp32",
         "arm64_ort_int8",
-        "android_litert_int8",
+        "browser_ort_web_fp32",
+        "browser_ort_web_int8",
         "ethos_u55_128",
         "ethos_u65_512",
         "ethos_u85_256",
-        "amd_iree_fp32",
-        "arm64_iree_fp32",
+        "fpga_hls4ml",
         "hexagon_qnn_int8",
+        "javascript_ort_node_fp32",
+        "javascript_ort_node_int8",
         "nvidia_iree_fp32",
+        "nvidia_tensorrt_fp32",
+        "nvidia_tensorrt_int8",
         "riscv64_iree_fp32",
         "vulkan_iree_fp32",
         "x86_iree_fp32",
@@ -57,7 +64,7 @@ def test_a_targets_runtime_is_a_file(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_int8_has_a_dialect_and_what_computes_in_float_has_none(name: str) -> None:
     target = record(name)
-    assert (target.dialect is None) == (target.precision != "int8")
+    assert (target.dialect is None) == (target.precision not in ("int8", "fixed"))
 
 
 @pytest.mark.parametrize("name", NAMES)

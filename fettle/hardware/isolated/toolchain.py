@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 HERE = Path(__file__).resolve().parent
 GIB = 1 << 30
@@ -84,6 +85,8 @@ class ForeignPackages:
 class Toolchain:
     """A toolchain with an environment of its own. `requirements` is what its lock is made of.
 
+    `interpreter` runs its script: Python in an environment made by pip, or this machine's Node.js
+    with packages that npm put beside it (`requirements` are then NAME@VERSION).
     `pythons` are the oldest and the newest Python its packages have wheels for, `platforms` the
     machines as (sys.platform, platform.machine()) pairs, empty where any will do. `debian` are
     packages that it needs beside them; with `emulated` its Python is another machine's, of
@@ -100,6 +103,7 @@ class Toolchain:
     minutes: int
     platforms: tuple[tuple[str, str], ...] = ()
     foreign: ForeignPackages | None = None
+    interpreter: Literal["python", "node"] = "python"
     limits: Limits = Limits()
     debian: tuple[DebianPackages, ...] = ()
     emulated: EmulatedPython | None = None
@@ -108,9 +112,19 @@ class Toolchain:
     @property
     def lock(self) -> Path:
         """The pinned requirements with their hashes."""
-        return self.folder / "locks" / f"{self.name}.txt"
+        ending = "txt" if self.interpreter == "python" else "package-lock.json"
+        return self.folder / "locks" / f"{self.name}.{ending}"
 
     @property
     def script(self) -> Path:
         """What the worker runs in the toolchain's environment."""
-        return self.folder / "scripts" / f"run_{self.name}.py"
+        return self.folder / "scripts" / f"run_{self.name}.{self._ending}"
+
+    @property
+    def harness(self) -> Path:
+        """What serves the script to this process."""
+        return HERE / f"worker_harness.{self._ending}"
+
+    @property
+    def _ending(self) -> str:
+        return "py" if self.interpreter == "python" else "mjs"

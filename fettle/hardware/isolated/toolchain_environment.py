@@ -26,7 +26,12 @@ from importlib import metadata
 from pathlib import Path
 
 from fettle.errors import TargetError
-from fettle.hardware.isolated import debian_packages, emulated_python
+from fettle.hardware.isolated import (
+    debian_packages,
+    emulated_python,
+    host_requirements,
+    node_packages,
+)
 from fettle.hardware.isolated.toolchain import PLAIN_PATH, Toolchain
 from fettle.hardware.runtimes import Availability
 
@@ -100,7 +105,7 @@ def find(toolchain: Toolchain) -> Environment | None:
     Raises TargetError as `root` does.
     """
     place = folder(toolchain)
-    python = place / "bin" / "python"
+    python = _interpreter(toolchain, place)
     try:
         stamp = json.loads((place / STAMP).read_text())
         environment = Environment(python, str(stamp["python"]), dict(stamp["packages"]))
@@ -117,7 +122,7 @@ def availability(toolchain: Toolchain) -> Availability:
         environment, reason = find(toolchain), f"the toolchain {toolchain.name} is not installed"
     except TargetError as err:
         environment, reason = None, f"{err.what}: {err.got}"
-    if environment is None and not fits_machine(toolchain):
+    if environment is None and not host_requirements.fits_machine(toolchain):
         system = f"{sys.platform} {platform.machine()}"
         return Availability(False, None, f"{toolchain.title} has no packages for {system}", None)
     if environment is None:
@@ -125,15 +130,15 @@ def availability(toolchain: Toolchain) -> Availability:
     return Availability(True, environment.packages.get(named(toolchain)[0], "unknown"), None, None)
 
 
-def fits_machine(toolchain: Toolchain) -> bool:
-    """Say whether its packages are made for this machine."""
-    return not toolchain.platforms or (sys.platform, platform.machine()) in toolchain.platforms
-
-
 def named(toolchain: Toolchain) -> tuple[str, ...]:
     """Return the names of the required packages, without extras and bounds."""
     return tuple(
-        requirement.partition("[")[0].partition("=")[0].partition(">")[0].partition("<")[0].strip()
+        requirement.partition("[")[0]
+        .partition("@")[0]
+        .partition("=")[0]
+        .partition(">")[0]
+        .partition("<")[0]
+        .strip()
         for requirement in toolchain.requirements
     )
 
@@ -167,7 +172,7 @@ def install(toolchain: Toolchain, *, say: Say) -> Environment:
     of the toolchain's, the folder cannot be written, the disk is too full, or pip fails; then
     nothing half-made is left.
     """
-    _check_python(toolchain)
+    host_requirements.check(toolchain)
     debian_packages.check_host(toolchain.debian)
     place = folder(toolchain)
     environment = find(toolchain)
@@ -195,13 +200,21 @@ def _remake(toolchain: Toolchain, place: Path, handle: int, say: Say) -> Environ
     return environment
 
 
+def _interpreter(toolchain: Toolchain, place: Path) -> Path:
+    return place / "bin" / toolchain.interpreter
+
+
 def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
-    """Unpack Debian's packages, run venv and pip, then write the stamp."""
+    """Unpack Debian's packages, run venv and pip, or npm, then write the stamp."""
 
     def run(command: Sequence[str], cwd: Path) -> None:
         _run(toolchain, command, handle, cwd=cwd)
 
     place.mkdir(parents=True)
+    if toolchain.interpreter == "node":
+        packages = node_packages.install(toolchain.lock, place, run)
+        _stamp(place, node_packages.node_version(), packages)
+        return
     debs = debian_packages.unpack(toolchain.debian, place, run)
     site, pip = _site(place), sys.executable
     words: tuple[str, ...] = ()
@@ -224,7 +237,12 @@ def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
         run([pip, "-I", "-m", "pip", *quiet, *chosen], place)
     other = toolchain.emulated
     python = f"{other.version} ({other.machine})" if other else platform.python_version()
-    stamp = {"python": python, "packages": debs | _packages(site)}
+    _stamp(place, python, debs | _packages(site))
+
+
+def _stamp(place: Path, version: str, packages: dict[str, str]) -> None:
+    """Say that the environment is whole, and what is in it."""
+    stamp = {"python": version, "packages": packages}
     half = place / f"{STAMP}.half"
     half.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
     half.replace(place / STAMP)
@@ -278,33 +296,19 @@ def _run(toolchain: Toolchain, command: Sequence[str], handle: int, *, cwd: Path
         rule=f"its environment is made of {toolchain.lock.name}, with hashes checked",
         fix=_space_fix(toolchain)
         if full
-        else f"see to what {'apt' if 'apt' in command[0] else 'pip'} says (HTTPS_PROXY names a "
-        "proxy, PIP_INDEX_URL a mirror), and run it again: nothing half-made was left",
+        else f"see to what {_installer(command)} says (HTTPS_PROXY names a proxy, PIP_INDEX_URL a "
+        "mirror), and run it again: nothing half-made was left",
     )
+
+
+def _installer(command: Sequence[str]) -> str:
+    """Name what a step was run with."""
+    name = Path(command[0]).name
+    return name if name in ("npm", "apt-get") else "pip"
 
 
 def _space_fix(toolchain: Toolchain) -> str:
     return f"free {toolchain.disk_mb} MB there, or set {VARIABLE} to a folder on a larger disk"
-
-
-def _check_python(toolchain: Toolchain) -> None:
-    here, (oldest, newest) = sys.version_info[:2], toolchain.pythons
-    if not oldest <= here <= newest:
-        raise TargetError(
-            f"{toolchain.title} has no packages for this Python",
-            got=platform.python_version(),
-            rule=f"its lock is for Python {'.'.join(map(str, oldest))} to "
-            f"{'.'.join(map(str, newest))}",
-            fix="install fettle with such a Python, or drop its targets (params.yaml: targets)",
-        )
-
-    if not fits_machine(toolchain):
-        raise TargetError(
-            f"{toolchain.title} has no packages for this machine",
-            got=f"{sys.platform} {platform.machine()}",
-            rule=f"it is made for {' and '.join(map(' '.join, toolchain.platforms))}",
-            fix="drop its targets (params.yaml: targets), or run on such a machine",
-        )
 
 
 def _check_space(toolchain: Toolchain, place: Path) -> None:

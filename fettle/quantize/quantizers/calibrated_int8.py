@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -117,14 +117,7 @@ def apply(
         # the last one is kept int8: without any there is no int8 file
         fewest = float_fallback.fewest_layers(len(ranked) - 1, accept)
     if fewest is None:
-        raise ModelError(
-            f"{model.name} cannot be quantized to int8 within the bound",
-            got=f"{min(seen.values()):.1%} of {len(held_out)} answers change, with up to "
-            f"{max(seen)} of {len(ranked)} layers float",
-            rule=f"at most {disagreement_max:.1%} may (params.yaml: export.disagreement_max)",
-            fix="raise export.disagreement_max or export.calibration_images, or drop the int8 "
-            "targets",
-        )
+        _refuse(model, seen, len(ranked), len(held_out), disagreement_max)
     kept = tuple(ranked[:fewest])
     return CalibratedModel(
         coverage=static_int8.finish(chosen, out, keep_float=kept),
@@ -134,6 +127,19 @@ def apply(
         disagreement=seen[fewest],
         images=len(held_out),
         evaluations=len(methods) + len(seen) - 1,
+    )
+
+
+def _refuse(
+    model: Path, seen: Mapping[int, float], layers: int, count: int, most: float
+) -> NoReturn:
+    """Raise ModelError: no number of float layers keeps the bound."""
+    raise ModelError(
+        f"{model.name} cannot be quantized to int8 within the bound",
+        got=f"{min(seen.values()):.1%} of {count} answers change, with up to "
+        f"{max(seen)} of {layers} layers float",
+        rule=f"at most {most:.1%} may (params.yaml: export.disagreement_max)",
+        fix="raise export.disagreement_max or export.calibration_images, or drop the int8 targets",
     )
 
 

@@ -49,7 +49,7 @@ def compile(model: str, out: str, entry: str, flags: str, device: str) -> dict[s
     return {}
 
 
-class Model:
+class IreeModel:
     """A loaded module: float32 [N, C, H, W] → logits [N, classes]."""
 
     def __init__(self, entry: str, threads: int) -> None:
@@ -103,10 +103,10 @@ class ArmModel:
         return logits
 
 
-def open(entry: str, threads: int) -> Model | ArmModel:
+def open(entry: str, threads: int) -> IreeModel | ArmModel:
     """Load a compiled module; one thread runs it in the caller's."""
     device = json.loads(Path(entry).with_name(SHAPE).read_text()).get("device", "")
-    return ArmModel(entry) if device == "arm64" else Model(entry, threads)
+    return ArmModel(entry) if device == "arm64" else IreeModel(entry, threads)
 
 
 def _tool(name: str, *words: str) -> None:

@@ -105,7 +105,7 @@ def load(path: str, options: ort.SessionOptions) -> ort.InferenceSession:
     return session
 
 
-class Model:
+class HexagonModel:
     """A loaded context: float32 [1, C, H, W] → logits [1, classes]."""
 
     def __init__(self, entry: str) -> None:
@@ -119,7 +119,7 @@ class Model:
         return logits
 
 
-def open(entry: str, threads: int) -> Model:
+def open(entry: str, threads: int) -> HexagonModel:
     """Load a context binary in the emulator."""
     del threads
-    return Model(entry)
+    return HexagonModel(entry)
