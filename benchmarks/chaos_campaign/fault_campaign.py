@@ -99,7 +99,7 @@ class FaultCampaign:
 
     def run(self, faults: int) -> CampaignResult:
         """Run the campaign under load; raises RuntimeError where nothing serves to begin with."""
-        project = self._project
+        project, load = self._project, None
         try:
             project.open()
             load = project.ask(PER_S)
@@ -114,6 +114,8 @@ class FaultCampaign:
             self._result.failed = counts["failed"] - self._result.told_to_wait
             self._result.judged = judged_traffic.count(project.place, project.lease_s)
         finally:
+            if load is not None and load.poll() is None:
+                load.kill()
             project.leave()
         return self._result
 
