@@ -278,11 +278,8 @@ def min_sample_size(drop_max: float, *, confidence: float) -> int:
 
 
 def least_decidable_drop(n: int, *, confidence: float) -> float:
-    """Return the least budget that `n` test images can decide: a lossless model keeps it with
-    probability POWER. Rounded up to a tenth of a point.
-    """
-    share = FLIP_SHARE / 2
-    low, high = 0, 1000  # in tenths of a point
+    """Return the least budget, in tenths of a point, that a lossless model keeps with POWER."""
+    share, low, high = FLIP_SHARE / 2, 0, 1000
     while high - low > 1:
         middle = (low + high) // 2
         likely = power_at(share, share, n, drop_max=middle / 1000, confidence=confidence)
