@@ -175,11 +175,12 @@ class PushQueue:
                 self._write(began)
                 entry.unlink(missing_ok=True)
                 code = child.wait()
-            self._end(began, tree, log, passed=code == 0)
+            ended = self._end(began, tree, log, passed=code == 0)
         finally:
             entry.unlink(missing_ok=True)
             self._start(tree, ("ui", "--stop"), subprocess.DEVNULL).wait()
             self._git("worktree", "remove", "--force", str(worktree))
+        self._write(ended)  # last: who reads that a run is over finds nothing of it at work
 
     def _refuse(self, run: PushedRun, entry: Path, problem: str) -> None:
         """Say why a commit cannot be run at all."""
@@ -188,8 +189,8 @@ class PushQueue:
         self._write(run.model_copy(update={"state": "failed", "finished_s": time.time()}))
         entry.unlink(missing_ok=True)
 
-    def _end(self, run: PushedRun, tree: Path, log: Path, *, passed: bool) -> None:
-        """Keep what a run left, and say how it ended; one that was superseded stays so."""
+    def _end(self, run: PushedRun, tree: Path, log: Path, *, passed: bool) -> PushedRun:
+        """Keep what a run left, and return how it ended; one that was superseded stays so."""
         told = PushedRun.read(self.home / "runs" / f"{run.commit}.json").state
         release = self._keep_releases(tree)
         before = self._released(run)
@@ -213,7 +214,7 @@ class PushQueue:
         ended: State = "passed" if passed else "failed"
         state: State = told if told == "superseded" else ended
         update = {"state": state, "finished_s": time.time(), "pid": None, "release": release}
-        self._write(run.model_copy(update=update))
+        return run.model_copy(update=update)
 
     def _keep_releases(self, tree: Path) -> str | None:
         """Copy what the run published; return its name, None when it published nothing."""
