@@ -40,7 +40,6 @@ from fettle.evaluation.answer_comparison import ANSWERS
 from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
 from fettle.evaluation.target_choice import (
-    ANSWERS,
     Candidate,
     best_candidate,
     nearest_miss,
