@@ -70,7 +70,7 @@ class DerivedFigures:
         for name, measure in derived.items():
             found = stated.get(name)
             for key, value in measure.to_dict().items():
-                given = found.to_dict()[key] if found else None  # type: ignore[literal-required]
+                given = found.to_dict()[key] if found else None  # type: ignore[literal-required]  # of a TypedDict whose keys are looped over
                 self.same(part, f"{place} {name}.{key}", given, value)
 
 

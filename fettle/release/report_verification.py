@@ -71,7 +71,7 @@ def _interval(same: Compares, name: str, stated: object, derived: Measure | None
         same(PART, name, stated, None if derived is None else derived.to_dict())
         return
     for key in BOUNDS:
-        same(PART, f"{name}.{key}", stated.get(key), derived.to_dict()[key])  # type: ignore[literal-required]
+        same(PART, f"{name}.{key}", stated.get(key), derived.to_dict()[key])  # type: ignore[literal-required]  # of a TypedDict whose keys are looped over
 
 
 def _object(doc: Mapping[str, object], key: str) -> JsonObject:
