@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-chaos test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
+.PHONY: help setup run test test-chaos test-chips test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,8 +25,11 @@ test-flows: setup  ## run whole flows that are killed, retried, or cloned with `
 test-chaos: setup  ## inject 30 random faults into a served release (FETTLE_CHAOS_SEED draws them)
 	@pytest -m chaos tests/benchmarks/test_fault_campaign.py
 
-test-toolchains: setup  ## install each isolated toolchain (hundreds of MB) and run a model in it
+test-toolchains: setup  ## install two isolated toolchains (IREE, LiteRT: 1 GB) and run a model in them
 	@pytest -m toolchain
+
+test-chips: setup  ## install every other chip's toolchain (3 GB, about 20 minutes) and run a model in it
+	@pytest -m chips
 
 test-targets: setup  ## seed faults into every target's file that runs here; which check caught each
 	@python -m benchmarks.target_faults
@@ -35,7 +38,7 @@ test-wheel: setup  ## build the wheel, install it where no checkout is, run the 
 	@pytest -m wheel tests/e2e/test_e2e_wheel.py
 
 check: setup  ## lint, types, import contracts, dead names and the tests without torch
-	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not flows and not slow and not toolchain and not wheel and not chaos" tests
+	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not flows and not slow and not toolchain and not chips and not wheel and not chaos" tests
 
 map: setup  ## draw the layers of docs/map.md from the import contract
 	@python tools/map.py

@@ -64,7 +64,7 @@ def test_without_its_toolchain_a_target_says_how_to_install_it(
     )
 
 
-@pytest.mark.toolchain
+@pytest.mark.chips
 @pytest.mark.usefixtures("_installed")
 def test_on_x86_the_int8_file_is_timed_and_a_phone_s_is_the_same_file(
     project: TinyProject,
@@ -88,7 +88,7 @@ def test_on_x86_the_int8_file_is_timed_and_a_phone_s_is_the_same_file(
     assert emulated.parity == timed.facts.parity
 
 
-@pytest.mark.toolchain
+@pytest.mark.chips
 @pytest.mark.usefixtures("_installed")
 def test_an_ethos_u_is_estimated_and_its_whole_model_is_on_the_npu(project: TinyProject) -> None:
     exported(project, "ethos_u55_128")
@@ -104,7 +104,7 @@ def test_an_ethos_u_is_estimated_and_its_whole_model_is_on_the_npu(project: Tiny
     )
 
 
-@pytest.mark.toolchain
+@pytest.mark.chips
 @pytest.mark.usefixtures("_installed")
 def test_an_operator_that_the_npu_leaves_to_the_cpu_refuses_the_target(
     project: TinyProject,

@@ -19,7 +19,7 @@ from fettle.hardware.runtimes import ort, ort_web
 from fettle.preprocessing import Fit, Preprocess
 
 pytestmark = [
-    pytest.mark.toolchain,
+    pytest.mark.chips,
     pytest.mark.skipif(headless_browser.CHROMIUM is None, reason="needs chromium"),
 ]
 LABELS = ["left", "middle", "right"]

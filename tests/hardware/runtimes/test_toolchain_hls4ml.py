@@ -15,7 +15,7 @@ from fettle.errors import ModelError
 from fettle.hardware.isolated import toolchain_environment
 from fettle.hardware.runtimes import CompileRequest, hls4ml, ort
 
-pytestmark = pytest.mark.toolchain
+pytestmark = pytest.mark.chips
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from fettle.errors import ModelError, TargetError
 from fettle.hardware.isolated import iree_devices, toolchain_environment
 from fettle.hardware.runtimes import CompileRequest, iree, ort
 
-pytestmark = pytest.mark.toolchain
+pytestmark = pytest.mark.chips
 
 
 @pytest.fixture(scope="module", autouse=True)

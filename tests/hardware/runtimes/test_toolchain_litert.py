@@ -20,7 +20,7 @@ from fettle.hardware.runtimes import CompileRequest, Floats, litert, ort
 from fettle.hardware.toolchain_facts import toolchain_facts
 from fettle.models import export_onnx
 
-pytestmark = pytest.mark.toolchain
+pytestmark = pytest.mark.chips
 FAMILIES = {"small_cnn": 28, "resnet": 33, "efficientnet_lite": 32}
 
 

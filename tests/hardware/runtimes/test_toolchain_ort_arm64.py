@@ -15,7 +15,7 @@ from fettle.hardware.isolated import toolchain_environment
 from fettle.hardware.runtimes import ort, ort_arm64
 from fettle.hardware.toolchain_facts import toolchain_facts
 
-pytestmark = pytest.mark.toolchain
+pytestmark = pytest.mark.chips
 
 
 @pytest.fixture(scope="module", autouse=True)

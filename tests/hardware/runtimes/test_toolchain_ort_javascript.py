@@ -18,7 +18,7 @@ from fettle.hardware import latency_measurement, peak_memory
 from fettle.hardware.isolated import isolated_session, toolchain_environment
 from fettle.hardware.runtimes import ort, ort_node, ort_web
 
-pytestmark = pytest.mark.toolchain
+pytestmark = pytest.mark.chips
 
 
 @pytest.fixture(scope="module", params=[ort_web, ort_node], ids=["web", "node"])

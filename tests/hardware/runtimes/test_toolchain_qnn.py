@@ -16,7 +16,7 @@ from fettle.hardware.isolated import toolchain_environment
 from fettle.hardware.runtimes import Placement, ort, qnn
 from fettle.quantize.quantizers import calibrated_int8
 
-pytestmark = pytest.mark.toolchain
+pytestmark = pytest.mark.chips
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -33,7 +33,7 @@ def compiled(name: str, model: Path, images: Floats, *, sram_bytes: int | None =
     return model.parent / vela.compile_for(model, model.parent, request=request)
 
 
-@pytest.mark.toolchain
+@pytest.mark.chips
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("name", TARGETS)
 def test_each_ethos_u_runs_the_whole_model_and_says_what_it_takes(
@@ -55,7 +55,7 @@ def test_each_ethos_u_runs_the_whole_model_and_says_what_it_takes(
     }  # fmt: skip
 
 
-@pytest.mark.toolchain
+@pytest.mark.chips
 @pytest.mark.usefixtures("_installed")
 def test_what_falls_back_to_the_cpu_is_named(tmp_path: Path) -> None:
     model = operator_nets.write("LogAnswer", tmp_path)
@@ -67,7 +67,7 @@ def test_what_falls_back_to_the_cpu_is_named(tmp_path: Path) -> None:
     assert placed.share == pytest.approx(5 / 8)
 
 
-@pytest.mark.toolchain
+@pytest.mark.chips
 @pytest.mark.usefixtures("_installed")
 def test_a_model_that_the_stated_sram_does_not_hold_is_refused(tmp_path: Path) -> None:
     model = tiny_onnx.classifier(tmp_path / "given.onnx", width=32)
@@ -80,7 +80,7 @@ def test_a_model_that_the_stated_sram_does_not_hold_is_refused(tmp_path: Path) -
     )
 
 
-@pytest.mark.toolchain
+@pytest.mark.chips
 @pytest.mark.usefixtures("_installed")
 def test_a_device_that_vela_does_not_know_is_told_in_its_words(tmp_path: Path) -> None:
     model = tiny_onnx.classifier(tmp_path / "given.onnx")
