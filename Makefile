@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-flows test-toolchains test-wheel check map schema lint-ci bench bench-compress bench-page bench-serve sim-canary ui serve lock clean
+.PHONY: help setup run test test-chaos test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,17 +22,26 @@ test: setup  ## run the tests, a file at a time on each of two workers; the next
 test-flows: setup  ## run whole flows that are killed, retried, or cloned with `dvc pull`
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m flows tests/e2e tests/flows
 
+test-chaos: setup  ## inject 30 random faults into a served release (FETTLE_CHAOS_SEED draws them)
+	@pytest -m chaos tests/benchmarks/test_fault_campaign.py
+
 test-toolchains: setup  ## install each isolated toolchain (hundreds of MB) and run a model in it
 	@pytest -m toolchain
+
+test-targets: setup  ## seed faults into every target's file that runs here; which check caught each
+	@python -m benchmarks.target_faults
 
 test-wheel: setup  ## build the wheel, install it where no checkout is, run the line there
 	@pytest -m wheel tests/e2e/test_e2e_wheel.py
 
 check: setup  ## lint, types, import contracts, dead names and the tests without torch
-	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not flows and not slow and not toolchain and not wheel" tests
+	@ruff check . && ruff format --check . && mypy && lint-imports && vulture && pytest -q -m "not e2e and not flows and not slow and not toolchain and not wheel and not chaos" tests
 
 map: setup  ## draw the layers of docs/map.md from the import contract
 	@python tools/map.py
+
+params: setup  ## write docs/params.md, the reference of params.yaml, from its models
+	@python tools/params_reference.py
 
 schema: setup  ## write the JSON schema of `fettle report --json` from its types
 	@python tools/schema.py
@@ -50,6 +59,9 @@ bench-page: setup  ## write docs/benchmarks.md from benchmarks/results/
 bench-serve: setup  ## measure the served release; writes benchmarks/results/serve.json
 	@python -m benchmarks.serve
 
+chaos: setup  ## inject 300 random faults into the served release (FAULTS=, SEED=)
+	@python -m benchmarks.chaos $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+
 sim-canary: setup  ## simulate rollouts: how often a wrong one is promoted, a right one rolled back
 	@python -m benchmarks.sim_canary
 
@@ -65,6 +77,7 @@ serve: setup  ## serve the last release on loopback
 lock: setup  ## resolve pyproject.toml again into requirements.lock
 	@python tools/lock.py
 
-clean:  ## stop the servers and delete everything that a run made
+clean:  ## stop the servers and delete everything that a run made; not while something serves
+	@if [ -x $(BIN)/python ]; then python tools/refuse_while_serving.py; fi
 	@-fettle ui --stop
 	@rm -rf artifacts inputs records report .fettle dvc.lock .dvc/cache .dvc/tmp

@@ -17,6 +17,7 @@ SUBJECTS = {
     "main": "The main job (`make bench`)",
     "compress": "Compression (`make bench-compress`)",
     "serve": "Serving and its traffic (`make bench-serve`)",
+    "chaos": "Faults injected into a served release (`make chaos`)",
     "sim-canary": "How often a canary decides wrongly (`make sim-canary`)",
 }
 HEAD = f"""\

@@ -58,7 +58,19 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> CommentedMap:
         )
     for override in overrides:
         _override(doc, override)
+    _expand_family(doc)
     return doc
+
+
+def _expand_family(doc: CommentedMap) -> None:
+    """Write the short form `family: torchvision:resnet18`, or module:function, out in full."""
+    section = doc.get("finetune")
+    family = section.get("family") if isinstance(section, CommentedMap) else None
+    if isinstance(section, CommentedMap) and isinstance(family, str) and ":" in family:
+        options = section.get("options")
+        if options is None or isinstance(options, Mapping):
+            section["family"] = "torch_module"
+            section["options"] = CommentedMap({"entry": family, **(options or {})})
 
 
 def _override(doc: CommentedMap, override: str) -> None:
@@ -191,6 +203,12 @@ def _check_plugins(doc: CommentedMap) -> list[tuple[int, str]]:
         if isinstance(targets, list) and target in targets[:at]:
             text = f"targets[{at}]: '{target}' is listed twice; take one out"
             problems.append((params_text.line(doc, ("targets", at)), text))
+    own = _get(doc, ("evaluate", "drop_max_of_target"))
+    for name in own if isinstance(own, Mapping) else ():
+        if isinstance(targets, list) and name not in targets:
+            at_own: Where = ("evaluate", "drop_max_of_target", str(name))
+            text = f"{_dotted(at_own)}: '{name}' is not among targets: {list(targets)}"
+            problems.append((params_text.line(doc, at_own), text))
     aim = _get(doc, ("compress", "objective", "target"))
     if isinstance(aim, str) and isinstance(targets, list) and aim not in targets:
         problems.append(

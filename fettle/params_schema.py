@@ -23,6 +23,7 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 ROUNDS_MAX = 1_000_000
 Metric = Literal["accuracy", "macro_f1", "worst_recall", "calibration_error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+Stated = Annotated[str, Field(pattern=r"\S")]  # a licence: not blank
 SCHEMA = 2  # of params.yaml; fettle/params_migration.py knows what each number renamed
 
 
@@ -172,12 +173,19 @@ class Export(Strict):
 
 
 class Evaluate(Strict):
-    """How a target is measured on validation images."""
+    """How a target is measured on validation images.
+
+    The last two are of targets that are not timed here (emulated or estimated): fewer images than
+    `accuracy_images_min` ship none of them, unless `drop_max_of_target` states a budget for it,
+    {TARGET: largest drop}, that is wider than compress.budget's.
+    """
 
     threads: Threads
     batch_images: Annotated[int, Field(ge=1, le=BATCH_IMAGES_MAX)]
     rounds: Annotated[int, Field(ge=20, le=ROUNDS_MAX)]
     parity_images: Positive
+    accuracy_images_min: Positive = 700
+    drop_max_of_target: dict[str, Fraction] = {}
 
 
 class Limit(Strict):
@@ -196,11 +204,22 @@ class Limit(Strict):
         return self
 
 
+class Licences(Strict):
+    """Licences that a release may be made of, SPDX ids; null: any. `data` and `model` state one
+    that nobody else does.
+    """
+
+    allow: list[Stated] | None = None
+    data: Stated | None = None
+    model: Stated | None = None
+
+
 class VerdictParams(Strict):
     """Bounds on the shipped file beside compress.budget."""
 
     limits: list[Limit] = []
     class_drop_max: Fraction | None = 0.1
+    licences: Licences = Licences()
 
 
 class ReleaseParams(Strict):

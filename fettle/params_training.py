@@ -76,7 +76,8 @@ class AugmentParams(Strict):
 
 
 class Finetune(Strict):
-    """Transfer learning: `family` is a file in fettle/models/families.
+    """Transfer learning: `family` is a file in fettle/models/families, torchvision:NAME or
+    timm:NAME, or module:function of yours.
 
     With `linear_probe` the head is fitted on the frozen features first (LP-FT, Kumar et al. 2022,
     arXiv:2202.10054), and stays the model if training ends below it. `choice_fraction` of the

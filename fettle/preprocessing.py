@@ -20,9 +20,16 @@ Floats = npt.NDArray[np.float32]
 Fit = Literal["stretch", "crop", "pad"]
 
 # What ingest lets through (fettle/data/image_inspection.py), so that nothing it accepts fails here.
-# Pillow would also try formats that start other programs: EPS runs Ghostscript.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Pillow would also try formats that start other programs: EPS runs Ghostscript. JPEG includes MPO
+# (phone photos).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 PIXELS_MAX = 89_478_485  # Pillow's bound for a decompression bomb: 256 MiB of RGB samples
+# JPEG can be decoded small at once; all else whole, at 4 bytes a pixel, twice where it is turned or
+# transparent: 128 MiB at most. 4096 x 4096, or a page of A4 at 400 dots an inch.
+WHOLE_PIXELS_MAX = 2**24
+DRAFT_ABOVE = 2**20  # pixels; a smaller JPEG is decoded whole
+SPARE = 2  # a JPEG is decoded at no less than so many times the model's side
+STRIP_ROWS = 64  # of a transparent image, laid on white at once
 
 
 class UnreadableImage(ValueError):
@@ -53,17 +60,20 @@ class Preprocess:
         """Decode, turn upright by its EXIF tag, convert and resize: uint8 [C, S, S].
 
         Raises UnreadableImage when the bytes cannot be decoded, are of a format that is not
-        taken, claim more than PIXELS_MAX, or have samples whose scale cannot be relied on.
+        taken, are `too_large`, or have samples whose scale cannot be relied on.
         """
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                if image.width * image.height > PIXELS_MAX:
-                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                if (reason := too_large(image)) is not None:
+                    raise UnreadableImage(reason)
                 packing = sample_packing(image)
+                if image.width * image.height > DRAFT_ABOVE:  # of a JPEG alone: 1/2, 1/4 or 1/8
+                    image.draft(None, (SPARE * self.size_px, SPARE * self.size_px))
                 image.load()
                 if (reason := scale_unknown(image, packing)) is not None:
                     raise UnreadableImage(reason)
-                upright = ImageOps.exif_transpose(image)
+                upright: Image.Image = image
+                ImageOps.exif_transpose(upright, in_place=True)  # a copy would double a large one
         except (MemoryError, UnreadableImage):
             raise
         except Exception as err:  # seen in 12,000 damaged files: OSError, ValueError, SyntaxError
@@ -73,7 +83,9 @@ class Preprocess:
 
     def from_image(self, image: Image.Image) -> Pixels:
         """Convert and resize a decoded image: uint8 [C, S, S]."""
-        image = _opaque(_eight_bit(image)).convert("L" if self.channels == 1 else "RGB")
+        mode = "L" if self.channels == 1 else "RGB"
+        image = _opaque(_eight_bit(image), mode)
+        image = image if image.mode == mode else image.convert(mode)
         if image.size != (self.size_px, self.size_px):
             image = self._resize(image)
         array = np.asarray(image, dtype=np.uint8)
@@ -139,6 +151,22 @@ def sample_packing(image: Image.Image) -> str:
     return str(tiles[0][3]) if tiles and image.format in ("PNG", "TIFF") else ""
 
 
+def too_large(image: Image.Image) -> str | None:
+    """Say why an image is not decoded: it would take too much memory; None where it would not.
+
+    A few hundred kilobytes of PNG may claim gigabytes.
+    """
+    drafted = image.format in ("JPEG", "MPO")
+    most = PIXELS_MAX if drafted else WHOLE_PIXELS_MAX
+    if image.width * image.height <= most:
+        return None
+    what = "" if drafted else " in this format; as JPEG more are"
+    return (
+        f"too large to decode: {image.width} x {image.height} is above {most:,} pixels, "
+        f"the most that are taken{what}"
+    )
+
+
 def scale_unknown(image: Image.Image, packing: str) -> str | None:
     """Say why samples of more than 8 bits have no scale that can be relied on; None if they have.
 
@@ -177,16 +205,25 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return image.getchannel(0)
     if not image.mode.startswith(("I", "F")):
         return image
-    wide = np.asarray(image).astype(np.float64) * (255 if image.mode == "F" else 1 / 256)
-    return Image.fromarray(wide.clip(0, 255).astype(np.uint8))
+    samples = np.asarray(image)
+    narrow = samples * np.float32(255) if image.mode == "F" else samples >> 8
+    return Image.fromarray(narrow.clip(0, 255).astype(np.uint8))
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Lay a transparent image on white: what its transparent pixels hide is arbitrary."""
+def _opaque(image: Image.Image, mode: str) -> Image.Image:
+    """Lay a transparent image on white, in `mode`: what its transparent pixels hide is arbitrary.
+
+    In strips: each step of it would double what a large image takes.
+    """
     if not image.has_transparency_data:
         return image
-    layered = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+    opaque = Image.new(mode, image.size)
+    for top in range(0, image.height, STRIP_ROWS):
+        part = (0, top, image.width, min(top + STRIP_ROWS, image.height))
+        layered = image.crop(part).convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        opaque.paste(Image.alpha_composite(white, layered).convert(mode), part)
+    return opaque
 
 
 def _without_address(text: str) -> str:

@@ -17,6 +17,9 @@ reference, it is faster than the float model under the best of the runtimes (the
 speed-up lies above 1; while it straddles 1, up to nine times the rounds are taken), and it is
 faster or smaller than the plain form. Quality has its budget in `select`.
 
+A target whose evidence is not "measured" is never timed: of it there are parity, the quality
+figures and size_bytes, and its vendor's estimates as facts (untimed_evaluation.py).
+
 facts and profile.json: fettle/facts/evaluate_facts.py.
 
 measures, quality on validation: accuracy, macro_f1, worst_recall, calibration_error, each also
@@ -34,25 +37,25 @@ validation images).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
-from fettle.errors import ModelError, TargetError
+from fettle.errors import TargetError
 from fettle.evaluation import (
     acceptance_criteria,
-    accuracy_statistics,
+    answer_comparison,
     int8_diagnosis,
     latency_comparison,
     target_refusal,
+    untimed_evaluation,
 )
 from fettle.evaluation.batch_scoring import predict_logits
+from fettle.evaluation.evaluation_job import EvaluationJob
 from fettle.evaluation.latency_comparison import Contender
 from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.evaluate_facts import (
@@ -63,13 +66,11 @@ from fettle.facts.evaluate_facts import (
     WithoutVnni,
 )
 from fettle.facts.export_facts import ExportFacts
-from fettle.hardware import energy_measurement, kernel_profile, peak_memory, precisions
+from fettle.hardware import energy_measurement, kernel_profile, peak_memory
 from fettle.hardware.machine_check import check_machine
-from fettle.hardware.precisions import Precision
 from fettle.hardware.runtimes import Session
 from fettle.hardware.targets import Target
 from fettle.measure import Measure
-from fettle.models import export_onnx
 from fettle.params import Params
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
@@ -79,38 +80,10 @@ SECTIONS = ("seed", "preprocess", "evaluate")
 MEASURES = True
 PER_TARGET = True
 
-ANSWERS = "answers.safetensors"
 # RAPL counts in steps of about 1 ms (Hähnel et al. 2012, "Measuring energy consumption for short
 # code paths using RAPL", 3.1): 1,000 images of 0.2 ms leave an error under 1 %.
 ENERGY_IMAGES = 1000
 PROFILED_RUNS = 50  # medians of whole microseconds: shares move by under a point beyond
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationJob:
-    """Evaluation job: what every part of the stage needs. `runtime` is the candidate's module."""
-
-    params: Params
-    inputs: Inputs
-    recorder: Recorder
-    target: Target
-    runtime: ModuleType
-    exported: ExportFacts
-
-    @property
-    def entry(self) -> Path:
-        """The candidate's file."""
-        return self.inputs["export"] / str(self.exported.entry)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the candidate is the form that every other is held against."""
-        return self.target.runtime == "ort" and self.precision.is_float32
-
-    @property
-    def precision(self) -> Precision:
-        """The record of the target's precision."""
-        return precisions.named(self.target.precision)
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[EvaluateFacts]:
@@ -121,12 +94,14 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     exported = manifest.read(inputs["export"], ExportFacts, verify=False).facts
     absent = target_refusal.unavailable_reason(name, target, exported)
     if absent:
-        return refuse_unmeasured(name, absent, exported)
+        return refuse_unmeasured(target, name, absent, exported)
     runtime = plugins.resolve(
         "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
     )
     job = EvaluationJob(params, inputs, recorder, target, runtime, exported)
     try:
+        if target.evidence != "measured":
+            return untimed_evaluation.evaluate(job, name, out)
         outcome = measure(job, name, out)
         write_profiles(job, out)
         return outcome
@@ -135,25 +110,41 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         for left in out.iterdir():
             if left.is_file():
                 left.unlink()
-        return refuse_unmeasured(name, refused, exported)
+        return refuse_unmeasured(target, name, refused, exported)
 
 
-def refuse_unmeasured(name: str, reason: str, exported: ExportFacts) -> Outputs[EvaluateFacts]:
+def refuse_unmeasured(
+    target: Target, name: str, reason: str, exported: ExportFacts
+) -> Outputs[EvaluateFacts]:
     """Refuse for want of evidence: missing evidence never ships."""
-    return Outputs(facts=EvaluateFacts.unmeasured(name, reason, exported.size_bytes))
+    facts = EvaluateFacts.unmeasured(name, reason, exported.size_bytes)
+    if target.evidence == "measured":
+        return Outputs(facts=facts)
+    more = {
+        "verdict": "refused" if exported.unavailable is None else "unavailable",
+        "next_command": target.next_command,
+    }
+    return Outputs(facts=facts.model_copy(update=more))
 
 
 def measure(job: EvaluationJob, name: str, out: Path) -> Outputs[EvaluateFacts]:
     """Measure every figure of the candidate and judge it."""
     contenders = load(job)
     sizes = {each: contenders[each].size_bytes for each in ("candidate", "baseline", "plain")}
-    parity = measure_parity(job, contenders["candidate"].session)
+    candidate = contenders["candidate"].session
+    parity = answer_comparison.measure_parity(job, candidate)
     images = split_reader.images(job.inputs, job.params, "validation")
     job.recorder.progress(0.1, "accuracy on validation")
-    measures = measure_quality(job, contenders, images, out)
+    measures = answer_comparison.measure_quality(
+        job,
+        baseline=contenders["baseline"].session,
+        candidate=candidate,
+        images=images,
+        out=out,
+    )
     other_cpu: dict[str, WithoutVnni] = {}  # no key where it is not asked
     if job.precision.saturates_without_vnni and job.entry.suffix == ".onnx":
-        answers, more = measure_without_vnni(job, contenders["candidate"].session, images)
+        answers, more = measure_without_vnni(job, candidate, images)
         other_cpu = {"without_vnni": answers}
         measures |= more
     section = job.params.evaluate
@@ -166,7 +157,7 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs[EvaluateFacts]:
         threads=section.threads,
         shape=(1, *images.pixels.shape[1:]),
     )
-    joules, no_energy = measure_energy(job, contenders["candidate"].session, images)
+    joules, no_energy = measure_energy(job, candidate, images)
     measures |= joules
     measures["size_bytes"] = Measure(value=sizes["candidate"], unit="bytes", n=1)
     ships, reason = judge(job, parity, sizes=sizes, best_float=timed.best_float, measures=measures)
@@ -190,9 +181,8 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs[EvaluateFacts]:
         batch_images=section.batch_images,
         best_float=timed.best_float,
         energy=no_energy,
-        **other_cpu,
     )
-    return Outputs(measures=measures, facts=facts)
+    return Outputs(measures=measures, facts=facts.model_copy(update=other_cpu))
 
 
 def load(job: EvaluationJob) -> dict[str, Contender]:
@@ -200,7 +190,7 @@ def load(job: EvaluationJob) -> dict[str, Contender]:
     ort = plugins.resolve("runtimes", "ort", where="the baseline")
     threads = job.params.evaluate.threads
     files = {
-        "baseline": (ort, job.inputs["finetune"] / "model.onnx"),
+        "baseline": (ort, job.baseline),
         "plain": (ort, job.inputs["compress"] / "model.onnx"),
         "candidate": (job.runtime, job.entry),
     }
@@ -212,45 +202,6 @@ def load(job: EvaluationJob) -> dict[str, Contender]:
     } | {
         **latency_comparison.open_float_models(files["baseline"][1], threads=threads),
         **latency_comparison.open_unoptimised(files, threads=threads),
-    }
-
-
-def measure_parity(job: EvaluationJob, session: Session) -> AnswerParity:
-    """Compare with the reference answers that compress left: source-of-truth logits.
-
-    Raises ModelError when an answer is no number.
-    """
-    reference = load_file(job.inputs["compress"] / "reference.safetensors")
-    most = job.params.evaluate.parity_images
-    pixels, wanted = reference["input_pixels"][:most], reference["logits"][:most]
-    logits = predict_logits(session, job.params, pixels)
-    if not np.isfinite(logits).all():
-        raise ModelError(
-            "the model answers with values that are no numbers",
-            got=f"{int((~np.isfinite(logits)).sum())} of {logits.size} logits",
-            rule="every logit is finite",
-            fix="look for an overflow in the model, or drop this target",
-        )
-    parity = export_onnx.compare_logits(logits, wanted)
-    return AnswerParity(cosine=parity.cosine, max_abs=parity.max_abs, top1=parity.top1)
-
-
-def measure_quality(
-    job: EvaluationJob, contenders: Mapping[str, Contender], images: Images, out: Path
-) -> dict[str, Measure]:
-    """Score the candidate on validation, and its drops against the float; keep the answers."""
-    before = predict_logits(contenders["baseline"].session, job.params, images.pixels)
-    after = predict_logits(contenders["candidate"].session, job.params, images.pixels)
-    save_file({"baseline": before, "candidate": after, "labels": images.labels}, out / ANSWERS)
-    baseline = accuracy_statistics.summary(before, images.labels)
-    return {
-        **accuracy_statistics.summary(after, images.labels),
-        **{f"baseline_{name}": value for name, value in baseline.items()},
-        **{
-            f"{name}_drop": accuracy_statistics.drop(name, before, after, images.labels)
-            for name in baseline
-        },
-        "churn": accuracy_statistics.churn(before, after),
     }
 
 
@@ -277,7 +228,7 @@ def write_profiles(job: EvaluationJob, out: Path) -> None:
     pre, threads = job.params.preprocess, job.params.evaluate.threads
     batch = np.zeros((1, pre.channels, pre.side_px, pre.side_px), np.float32)
     files = {
-        "before": (ort, job.inputs["finetune"] / "model.onnx"),
+        "before": (ort, job.baseline),
         "after": (job.runtime, job.entry),
     }
     profiles: dict[str, KernelTimes] = {}
@@ -332,7 +283,7 @@ def judge(
     wrong = acceptance_criteria.parity_failure(job.target.precision, parity)
     if wrong:
         return False, f"{wrong}; {localise(job)}"
-    same = (job.inputs["finetune"] / "model.onnx").read_bytes() == job.entry.read_bytes()
+    same = job.baseline.read_bytes() == job.entry.read_bytes()
     if job.is_plain and same:
         return True, "it is the float model itself: nothing was compressed"
     floats = acceptance_criteria.Baseline(

@@ -18,14 +18,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+
+import numpy as np
 
 from fettle import plugins
 from fettle.data import split_reader
+from fettle.errors import TargetError
 from fettle.evaluation import target_refusal
 from fettle.evaluation.batch_scoring import predict_logits
 from fettle.facts.export_facts import ExportFacts
 from fettle.hardware import onnx_cost, precisions
-from fettle.hardware.runtimes import Availability
+from fettle.hardware.runtimes import Availability, CompileRequest
 from fettle.hardware.targets import Target
 from fettle.params import Params
 from fettle.preprocessing import Floats, Pixels
@@ -58,7 +62,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     runtime = plugins.resolve(
         "runtimes", target.runtime, where=f"fettle/hardware/targets/{name}.py"
     )
-    available: Availability = runtime.available()
+    available = availability(runtime, target)
     facts = ExportFacts(
         target=name,
         hardware=target.hardware,
@@ -68,27 +72,73 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         dialect=target.dialect,
     )
     try:
+        refuse_dialect(runtime, target)
         model, quantized = to_precision(params, inputs, target, recorder)
         size = params.preprocess.side_px
         cost = onnx_cost.cost(model, shape=(params.preprocess.channels, size, size))
         recorder.progress(0.7, f"compiling for {target.runtime}")
-        bf16 = precisions.named(target.precision).in_bfloat16
-        entry = runtime.compile(model, out, bf16=bf16) if available.ok else None
+        entry = compile_for(params, inputs, target, model, out) if available.ok else None
     except Exception as err:  # a toolchain may raise anything: see target_refusal
         refused = target_refusal.refusal_reason(err)
-        for left in out.iterdir():
-            left.unlink()
+        shutil.rmtree(out)
+        out.mkdir()
         recorder.note("refused", refused)
         return Outputs(facts=facts.model_copy(update={"refused": refused}))
     made: dict[str, object] = {**quantized, "entry": entry}
     if entry is None:
         shutil.copyfile(model, out / "model.onnx")
         made["unavailable"] = f"{available.reason} (install: {available.install})"
-    made["size_bytes"] = sum(path.stat().st_size for path in out.iterdir())
+    made["size_bytes"] = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     made |= {"parameters": cost.parameters, "macs": cost.macs}
     return Outputs(
         facts=ExportFacts.model_validate(facts.model_dump(exclude_unset=True) | made, strict=False)
     )
+
+
+def availability(runtime: ModuleType, target: Target) -> Availability:
+    """Ask whether the toolchain can be used here, for this target's device where it has several."""
+    if hasattr(runtime, "available_for"):
+        found: Availability = runtime.available_for(target.device)
+        return found
+    own: Availability = runtime.available()
+    return own
+
+
+def refuse_dialect(runtime: ModuleType, target: Target) -> None:
+    """Refuse a record whose runtime does not take its int8 dialect; raises TargetError.
+
+    Such a file may compile and answer nonsense, or be the float model under int8's name.
+    """
+    precision = precisions.named(target.precision)
+    others = [name for name in precision.dialects if name not in precision.toolchain_dialects]
+    taken = getattr(runtime, "DIALECTS", tuple(others))
+    if target.dialect is not None and target.dialect not in taken:
+        raise TargetError(
+            f"{target.runtime} does not take {target.precision} files of this dialect",
+            got=target.dialect,
+            rule=f"it takes {' or '.join(taken)}",
+            fix="set the dialect, or the runtime, in the target's record",
+        )
+
+
+def compile_for(params: Params, inputs: Inputs, target: Target, model: Path, out: Path) -> str:
+    """Compile the model to `out`; return the entry's name."""
+    runtime = plugins.resolve("runtimes", target.runtime, where="the target's runtime")
+    precision = precisions.named(target.precision)
+    if not hasattr(runtime, "compile_for"):
+        entry: str = runtime.compile(model, out, bf16=precision.in_bfloat16)
+        return entry
+    by_itself = target.dialect in precision.toolchain_dialects
+    request = CompileRequest(
+        device=target.device,
+        precision=target.precision,
+        dialect=target.dialect,
+        calibration=np.concatenate(calibration(params, inputs, model).batches)
+        if by_itself
+        else None,
+    )
+    made: str = runtime.compile_for(model, out, request=request)
+    return made
 
 
 def to_precision(
@@ -98,11 +148,13 @@ def to_precision(
     model = inputs["compress"] / "model.onnx"
     precision = precisions.named(target.precision)
     quantize = precisions.load_quantizer(precision)
-    if quantize is None:
+    if quantize is None or target.dialect in precision.toolchain_dialects:
         return model, {}
     inputs.scratch.mkdir(parents=True, exist_ok=True)
     out = inputs.scratch / "model.onnx"
     settings = {name: getattr(params.export, name) for name in precision.settings}
+    if len(precision.dialects) > 1:
+        settings["dialect"] = target.dialect
     if not precision.needs_calibration:
         return out, dict(quantize(model, out, **settings).facts())
     recorder.progress(0.1, f"fitting {precision.name} to training images")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import JsonValue
 
-from fettle import plugins
+from fettle import licences, plugins
 from fettle.data import image_table, split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_statistics
@@ -142,6 +142,7 @@ def adopt_onnx_file(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
         epochs=0,
         params=adopted.parameters,
         notes=tuple(adopted.notes),
+        licence=licences.stated(job.family, job.options, job.inputs.project),
     )
     return logits, facts.model_copy(update=_stated(job.decided))
 
@@ -204,6 +205,7 @@ def fine_tune(job: FinetuneJob) -> tuple[Floats, FinetuneFacts]:
         params=sum(p.numel() for p in model.parameters()),
         parity=AnswerParity(**_lower(job, model, logits).to_dict()),
         notes=(),
+        licence=licences.stated(job.family, job.options, job.inputs.project),
     )
     chosen = {"fine_tuning": trained.chosen} if trained.chosen else {}
     return logits, facts.model_copy(update={**chosen, **_stated(decided)})

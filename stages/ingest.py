@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fettle import local_settings, plugins
+from fettle import licences, local_settings, plugins
 from fettle.data import image_table
 from fettle.data.image_inspection import ImageFacts, look
 from fettle.data.image_table import SPLITS
@@ -91,6 +91,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
             groups=len({image.item.group for image in images} - {None}),
             classes=count_classes(rows),
             splits=whence,
+            licence=licences.stated(source, options, place),
         )
     )
 

@@ -4,7 +4,8 @@ reads     the installed code, the data, the user's own model, the machine, param
 writes    inputs/code/STAGE[/TARGET].json (fettle/staleness/code_digest.py), inputs/source.json,
           inputs/model.json, inputs/machine.json: each only when its content changed
 params    all: they say which source, model and plug-ins are asked for
-refuses   params.yaml with a problem; data that is missing
+refuses   params.yaml with a problem; data that is missing; a licence that is not in
+          verdict.licences.allow
 
 DVC asks this stage at every `dvc repro`, as nothing in the tree tells it that a package was
 upgraded or a photo replaced. `fettle run` does the same in its own process before it asks DVC
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from fettle import params, params_migration
 from fettle import project as projects
+from fettle.evaluation import licence_check
 
 
 def write(tree: Path) -> None:
@@ -25,4 +27,6 @@ def write(tree: Path) -> None:
     params_migration.refuse_former_graph(tree)
     root = Path(os.environ.get("FETTLE_ROOT", tree))
     here = projects.Project(root, tree)
-    projects.refresh_inputs(here, params.load(tree / "params.yaml"))
+    settings = params.load(tree / "params.yaml")
+    projects.refresh_inputs(here, settings)
+    licence_check.refuse(tree, settings)

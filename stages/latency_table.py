@@ -118,6 +118,8 @@ def unneeded_reason(params: Params, facts: FinetuneFacts) -> str | None:
 
 def unavailable_reason(target: Target, runtime: ModuleType) -> str | None:
     """Say why this target's kernels cannot be timed here, or None."""
+    if target.evidence != "measured":
+        return f"it is {target.evidence} here, so nothing of it is timed"
     if platform.machine() not in target.machine:
         return f"it runs on {' or '.join(target.machine)}, this machine is {platform.machine()}"
     availability = runtime.available()

@@ -5,8 +5,9 @@ reads     ingest, validate, finetune (labels, data, family), compress, export of
           project's bentos/SERVICE and requirements.lock
 writes    release/, which is also a Bento's `src`: service.py and the sources it imports, model/,
           preprocess.json, labels.json, gate.json, validation.json, card.md, sbom.cdx.json,
-          requirements.txt, bentofile.yaml, evidence/ (fettle/release/carried_evidence.py), and
-          release.json with the digests of all the others
+          requirements.txt, bentofile.yaml, evidence/ (fettle/release/carried_evidence.py),
+          targets/NAME/ of each target that ships beside the chosen one, and release.json with the
+          digests of all the others
 params    preprocess, release, targets
 refuses   a service that does not exist; a package that is missing, or is not the locked version;
           a release that, loaded again, answers otherwise than the file that was chosen
@@ -48,6 +49,7 @@ from fettle.params import Params
 from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
 from fettle.release import (
+    additional_targets,
     carried_evidence,
     locked_requirements,
     released_run,
@@ -101,8 +103,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     code, packages, direct = copy_sources(inputs.project, params, read.exported.facts, release)
     logits = predict_logits(read, export, params, images)
     versions = {p.name: p.version for p in packages if p.name in {*direct, *STATED}}
+    more: dict[str, object] = {"code": code, "versions": versions}
+    beside = additional_targets.copy(release, read.choice, inputs.matrix("export"), read.evaluated)
     stated = describe(params, read, images.classes, logits).model_copy(
-        update={"code": code, "versions": versions}
+        update=more | ({"targets": beside} if beside else {})
     )
 
     write_facts(release, params, read, images.classes)
@@ -184,7 +188,7 @@ def run_elsewhere(runtime: str) -> dict[str, Path]:
     module = plugins.resolve("runtimes", runtime, where="targets")
     if not hasattr(module, "TOOLCHAIN"):
         return {}
-    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, toolchain.HERE / "worker_harness.py")
+    needed = (module.TOOLCHAIN.lock, module.TOOLCHAIN.script, module.TOOLCHAIN.harness)
     place = Path("fettle/hardware/isolated")
     return {(place / path.relative_to(toolchain.HERE)).as_posix(): path for path in needed}
 

@@ -3,7 +3,7 @@
 reads     evaluate of every target, compress (parameters and MACs), validate (the number of test
           images)
 writes    choice.json: what was asked, every target and how it stands
-params    compress.objective, compress.budget, compress.constraints, targets
+params    compress.objective, compress.budget, compress.constraints, evaluate, targets
 refuses   when no target may ship, or the one that objective.target names may not: with every reason
 
 A target is inside the budget when its answers to the validation images make it likely enough that
@@ -11,7 +11,12 @@ the verdict will pass on test: by the rule that the search goes by
 (fettle/evaluation/passing_probability.py). The verdict comes once, later. Latencies of different
 targets were taken at different times, so they are compared by their speed-up over the float model,
 which ran in the same rounds. Where the speed-up intervals of two targets overlap they are a tie,
-and the smaller file wins.
+and the smaller file wins. A target that was never timed is not chosen: its answers are held to the
+budget here (fettle/evaluation/answer_gate.py), and one that passes ships beside the chosen file.
+
+A file that is faster than the one so chosen, beyond both intervals, takes its place when its own
+drop on validation lies within the budget and no sign test shows that it is the worse one: few
+images put good files outside (docs/decisions/0057). So it is for accuracy and for speed alone.
 
 Precisions of one model have the same MACs, so the objective macs falls back to the speed. When none
 is inside the budget and every limit, the one with fewest limits broken and the best chance is
@@ -22,17 +27,24 @@ facts and choice.json: fettle/facts/select_facts.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.numpy import load_file
 
 from fettle import manifest
 from fettle.errors import TargetError
-from fettle.evaluation import passing_probability
+from fettle.evaluation import answer_gate, passing_probability
+from fettle.evaluation.answer_comparison import ANSWERS
+from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
+from fettle.evaluation.target_choice import (
+    Candidate,
+    best_candidate,
+    nearest_miss,
+    prefer_faster,
+)
 from fettle.facts.asked_goal import AskedBudget, AskedObjective
 from fettle.facts.evaluate_facts import EvaluateFacts
 from fettle.facts.select_facts import CHOICE, ChoiceDocument, ChoiceRow, SelectFacts
@@ -44,24 +56,12 @@ from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
 READS = ("evaluate@*", "compress", "validate")
-SECTIONS = ("compress.objective", "compress.budget", "compress.constraints", "targets")
+SECTIONS = ("compress.objective", "compress.budget", "compress.constraints", "evaluate", "targets")
 MEASURES = False
 
+UNTIMED = ("emulated", "estimated", "compile-only")
+BY_SPEED = ("latency_p50_ms", "macs")  # all targets share the one model's multiply-accumulates
 PLAIN = "x86_ort_fp32"  # needs no other runtime and no calibration
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A target that may ship: its speed-up, bytes, how the budget will stand on test, energy an
-    image where it was measured, and the limits it breaks.
-    """
-
-    target: str
-    size_bytes: int
-    speedup: Measure
-    foreseen: PassingForecast
-    energy: Measure | None = None
-    over: tuple[str, ...] = ()
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[SelectFacts]:
@@ -89,9 +89,15 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     ]
     if inside:
         chosen, why = best_candidate(inside, objective.minimise)
+        if objective.minimise in BY_SPEED and budget.metric == "accuracy":
+            chosen, why = prefer_faster(chosen, why, candidates, folders, budget)
     else:
         chosen, why = nearest_miss(candidates, budget)
     recorder.note("chosen", f"{chosen.target}: {why}")
+    judged = {
+        name: judge_answers(rows[name].facts, path, params, over=broken[name])
+        for name, path in folders.items()
+    }
     doc = ChoiceDocument(
         target=chosen.target,
         objective=AskedObjective.model_validate(objective.recorded()),
@@ -101,7 +107,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         goal_met=bool(inside),
         why=why,
         candidates=tuple(
-            describe(sealed, params, foreseen[name], over=tuple(broken[name]))
+            describe(sealed, params, foreseen[name], judged[name], over=tuple(broken[name]))
             for name, sealed in rows.items()
         ),
     )
@@ -111,12 +117,32 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 def forecast_passing(evaluated: Path, asked: Budget, *, tested: int) -> PassingForecast | None:
     """Forecast the budget on test from evaluate's artefact; None where nothing was measured."""
-    file = evaluated / "answers.safetensors"
+    file = evaluated / ANSWERS
     if not file.is_file():
         return None
     kept = load_file(file)
     return passing_probability.forecast_passing(
         asked, kept["baseline"], kept["candidate"], kept["labels"], tested=tested
+    )
+
+
+def judge_answers(
+    facts: EvaluateFacts, evaluated: Path, params: Params, *, over: list[str]
+) -> AnswerVerdict:
+    """Judge a target that was never timed by its answers; leave what evaluate said of others."""
+    said = AnswerVerdict(facts.verdict, facts.reason)
+    if facts.evidence not in ("emulated", "estimated") or facts.verdict != "ship":
+        return said
+    if over:
+        return AnswerVerdict("refused", "; ".join(over))
+    kept = load_file(evaluated / ANSWERS)
+    return answer_gate.judge(
+        params.compress.budget,
+        kept["baseline"],
+        kept["candidate"],
+        kept["labels"],
+        stated=params.evaluate.drop_max_of_target.get(facts.target),
+        images_min=params.evaluate.accuracy_images_min,
     )
 
 
@@ -130,7 +156,10 @@ def shippable(
 
     Raises TargetError when there is none.
     """
-    asked = {name: sealed for name, sealed in rows.items() if on in (None, name)}
+    timed = {name: row for name, row in rows.items() if row.facts.evidence not in UNTIMED}
+    asked = {name: sealed for name, sealed in timed.items() if on in (None, name)}
+    if on is not None and on not in timed:
+        refuse_untimed(on, rows[on].facts, list(timed))
     candidates = [
         Candidate(
             name,
@@ -147,7 +176,7 @@ def shippable(
     reasons = "; ".join(
         f"{name} is refused ({sealed.facts.reason.rstrip('.')})" for name, sealed in asked.items()
     )
-    others = [name for name, sealed in rows.items() if sealed.facts.verdict == "ship"]
+    others = [name for name, sealed in timed.items() if sealed.facts.verdict == "ship"]
     if on is not None:
         raise TargetError(
             "the target that compress.objective.target names may not ship",
@@ -165,6 +194,16 @@ def shippable(
             if PLAIN in rows
             else f"add {PLAIN} to targets (params.yaml), or mend a cause"
         ),
+    )
+
+
+def refuse_untimed(name: str, facts: EvaluateFacts, timed: list[str]) -> None:
+    """Refuse to serve a file that was never timed; raises TargetError with those that were."""
+    raise TargetError(
+        "the target that compress.objective.target names is not timed here",
+        got=f"{name}, {facts.evidence}",
+        rule=f"the served file is chosen among what is measured: {', '.join(timed) or 'nothing'}",
+        fix=f"set compress.objective.target to one of them or to null; {name} ships beside it",
     )
 
 
@@ -188,61 +227,11 @@ def exceeded_limits(
     return exceeded
 
 
-def nearest_miss(candidates: list[Candidate], budget: Budget) -> tuple[Candidate, str]:
-    """Return the nearest miss, and what it misses."""
-    chosen = min(
-        candidates,
-        key=lambda candidate: (
-            len(candidate.over),
-            -candidate.foreseen.chance,
-            candidate.size_bytes,
-            candidate.target,
-        ),
-    )
-    if chosen.over:
-        return chosen, f"no target keeps every limit: of {chosen.target} " + "; ".join(chosen.over)
-    forecast = chosen.foreseen
-    return chosen, (
-        f"no target is likely enough to keep the drop of {budget.metric} within "
-        f"{budget.drop_max:g} on test: {chosen.target} is with probability {forecast.chance:.2f}, "
-        f"below {forecast.chance_min:.2f}, after a drop of {forecast.drop:.4f} on validation"
-    )
-
-
-def best_candidate(candidates: list[Candidate], minimise: str) -> tuple[Candidate, str]:
-    """Return the best candidate by the objective, and why."""
-    smallest = min(candidates, key=lambda candidate: (candidate.size_bytes, candidate.target))
-    count = f"of {len(candidates)} that may ship" if len(candidates) > 1 else "that may ship"
-    if minimise == "size_bytes":
-        return smallest, f"the smallest {count}: {smallest.size_bytes:,} bytes"
-    if minimise == "energy_j":
-        saving = min(candidates, key=lambda candidate: (_joules(candidate), candidate.target))
-        return saving, f"the least energy {count}: {_joules(saving):.3g} J an image"
-    fastest = max(candidates, key=lambda candidate: candidate.speedup.value)
-    tied = [
-        candidate for candidate in candidates if _high(candidate.speedup) >= _low(fastest.speedup)
-    ]
-    chosen = min(
-        tied,
-        key=lambda candidate: (candidate.size_bytes, -candidate.speedup.value, candidate.target),
-    )
-    speed = f"{chosen.speedup.value:.2f}x the float model's speed"
-    if chosen is fastest:
-        return chosen, f"the fastest {count}: {speed}"
-    return chosen, (
-        f"the smallest of the fastest {count}: {speed}, a tie with {fastest.target}'s "
-        f"{fastest.speedup.value:.2f}x, at {chosen.size_bytes:,} bytes"
-    )
-
-
-def _joules(candidate: Candidate) -> float:
-    return math.inf if candidate.energy is None else candidate.energy.value
-
-
 def describe(
     sealed: Manifest[EvaluateFacts],
     params: Params,
     foreseen: PassingForecast | None,
+    judged: AnswerVerdict,
     *,
     over: tuple[str, ...],
 ) -> ChoiceRow:
@@ -250,9 +239,9 @@ def describe(
     asked, facts, measures = params.compress, sealed.facts, sealed.measures
     return ChoiceRow(
         target=facts.target,
-        verdict=facts.verdict,
+        verdict=judged.verdict,
         evidence=facts.evidence,
-        reason=facts.reason,
+        reason=judged.reason,
         size_bytes=facts.size_bytes,
         value=measures.get(asked.objective.minimise),
         drop=measures.get(f"{asked.budget.metric}_drop"),
@@ -262,11 +251,3 @@ def describe(
         speedup=measures.get("speedup"),
         over=over,
     )
-
-
-def _low(measure: Measure) -> float:
-    return measure.value if measure.low is None else measure.low
-
-
-def _high(measure: Measure) -> float:
-    return measure.value if measure.high is None else measure.high

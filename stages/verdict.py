@@ -29,10 +29,12 @@ from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import OurFault
-from fettle.evaluation import accuracy_statistics
+from fettle.evaluation import accuracy_statistics, licence_check
 from fettle.evaluation.batch_scoring import predict_logits
 from fettle.facts.asked_goal import AskedBudget
 from fettle.facts.export_facts import ExportFacts
+from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.ingest_facts import IngestFacts
 from fettle.facts.select_facts import CHOICE, ChoiceDocument
 from fettle.facts.verdict_facts import (
     VERDICT,
@@ -80,8 +82,8 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     measures = release_gate.compare(answers)
     measures |= release_gate.size_ratios(float_model, count_shipped(shipped.facts))
     measures["latency_ratio"] = shipped.speedup
-    bounds = asked_bounds(params)
-    judgement = release_gate.judge(answers, measures, bounds, over=shipped.over)
+    bounds, stated = asked_bounds(params), licences(params, inputs)
+    judgement = release_gate.judge(answers, measures, bounds, over=shipped.over, licences=stated)
     facts = VerdictFacts(
         passed=judgement.passed,
         reasons=judgement.reasons,
@@ -94,6 +96,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         n=len(images.ids),
         bounds=bounds,
         float_model=float_model,
+        licences=stated,
     )
     for name, measure in measures.items():
         recorder.scalar(f"{SPLIT}_{name}", measure.value)
@@ -101,6 +104,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     write_confusion(out, images, before, after)
     write_predictions(out, images, before, after)
     return Outputs(measures=measures, facts=facts)
+
+
+def licences(params: Params, inputs: Inputs) -> dict[str, str | None]:
+    """Take the licences of the data and the model: as the params state them, else their stages."""
+    data = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts.licence
+    model = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts.licence
+    return licence_check.resolve(params.verdict.licences, data=data, model=model)
 
 
 def find_shipped(inputs: Inputs) -> ShippedTarget:
@@ -133,6 +143,7 @@ def asked_bounds(params: Params) -> AskedBounds:
         budget=AskedBudget.model_validate(asked.model_dump()),
         limits=tuple(AskedLimit.model_validate(one.model_dump()) for one in verdict.limits),
         class_drop_max=verdict.class_drop_max,
+        licences_allow=None if verdict.licences.allow is None else tuple(verdict.licences.allow),
     )
 
 

@@ -13,12 +13,17 @@ the requirements of the `TOOLCHAIN` in fettle/hardware/runtimes/NAME.py.
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fettle.hardware.isolated.toolchain import Toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
 # nvidia-ml-py is a small pure-Python package that BentoML needs; the rest is torch's closure.
@@ -47,19 +52,45 @@ def lock_toolchain(name: str, *more: str) -> None:
     """Resolve a toolchain's requirements for every platform and write its lock, with hashes."""
     sys.path.insert(0, str(ROOT))
     toolchain = importlib.import_module(f"fettle.hardware.runtimes.{name}").TOOLCHAIN
+    if toolchain.interpreter == "node":
+        lock_node_packages(toolchain)
+        return
     oldest = ".".join(map(str, toolchain.pythons[0]))
     # the worker's harness needs numpy, whatever the toolchain itself requires
-    asked = "\n".join([*toolchain.requirements, "numpy"]) + "\n"
+    only = " or ".join(
+        f"(sys_platform == '{system}' and platform_machine == '{machine}')"
+        for system, machine in toolchain.platforms
+    )
+    ends = f" ; {only}\n" if only else "\n"
+    asked = "".join(f"{requirement}{ends}" for requirement in [*toolchain.requirements, "numpy"])
+    where, python = ["--universal", "--python-version", oldest], f"Python >= {oldest}"
+    if toolchain.emulated:  # pip reads a marker by the Python that runs it, not by the emulated one
+        machine = f"{toolchain.emulated.machine}-{toolchain.emulated.wheel_tags[0]}"
+        where = ["--python-platform", machine, "--python-version", toolchain.emulated.version]
+        python = f"Python {toolchain.emulated.version}, {toolchain.emulated.machine}"
     command = [
-        *(sys.executable, "-m", "uv", "pip", "compile", "-", "--universal", "--python-version"),
-        *(oldest, "--generate-hashes", "--no-header", "--no-annotate", "--quiet", *more),
+        *(sys.executable, "-m", "uv", "pip", "compile", "-", *where),
+        *("--generate-hashes", "--no-header", "--no-annotate", "--quiet", *more),
     ]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
     head = (
         f"# Made by `python tools/lock.py --toolchain {name}`; edit TOOLCHAIN in\n"
-        f"# fettle/hardware/runtimes/{name}.py instead. Python >= {oldest}.\n"
+        f"# fettle/hardware/runtimes/{name}.py instead. {python}.\n"
     )
     toolchain.lock.write_text(head + shorten(done.stdout))
+
+
+def lock_node_packages(toolchain: Toolchain) -> None:
+    """Resolve a toolchain's npm packages and write its package-lock.json, with integrity hashes."""
+    asked = dict(requirement.rsplit("@", 1) for requirement in toolchain.requirements)
+    with tempfile.TemporaryDirectory() as folder:
+        package = {"name": toolchain.name, "private": True, "dependencies": asked}
+        (Path(folder) / "package.json").write_text(json.dumps(package))
+        # no address of the registry that happened to be asked
+        plain = ("--omit-lockfile-registry-resolved", "--no-audit", "--no-fund")
+        command = ("npm", "install", "--package-lock-only", "--ignore-scripts", *plain)
+        subprocess.run([*command, "--silent"], cwd=folder, check=True)
+        shutil.copyfile(Path(folder) / "package-lock.json", toolchain.lock)
 
 
 def lock_stack() -> None:
@@ -69,8 +100,10 @@ def lock_stack() -> None:
         out = Path(folder) / "requirements.lock"
         if lock.is_file():
             shutil.copyfile(lock, out)  # uv keeps what it finds in its output file
+        # not the libraries of networks, which follow torch
         command = [
-            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
+            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"),
+            *(f"--extra={extra}" for extra in ("train", "openvino", "dev")),
             *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),
             *("--no-annotate", "--quiet", "--output-file", str(out), *sys.argv[1:]),
         ]

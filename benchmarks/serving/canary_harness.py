@@ -25,9 +25,9 @@ from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import (
     fault_injection,
     load_generator,
+    order_queue,
     rehearsal,
     shadow_traffic,
-    state_layout,
 )
 from fettle.rollout.supervisor.controller import TICK_S, Controller
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
@@ -119,10 +119,10 @@ class CanaryHarness:
 
     def order(self, **order: object) -> JsonObject:
         """Give an order and return what became of it."""
-        name = state_layout.submit_order(self.place, order)
+        name = order_queue.submit_order(self.place, order)
         file = self.place.outbox / f"{name}.json"
         self.wait(file.is_file, f"an answer to {order['verb']}")
-        answer = state_layout.await_answer(self.place, name, timeout_s=1)
+        answer = order_queue.await_answer(self.place, name, timeout_s=1)
         assert answer is not None
         if "error" in answer:
             raise RuntimeError(str(answer["error"]))

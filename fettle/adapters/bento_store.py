@@ -150,7 +150,12 @@ def check_port(host: str, port: int) -> None:
 
 
 def curl_line(
-    *, host: str = LOOPBACK, port: int = PORT, image: str = "photo.jpg", keyed: bool | None = None
+    *,
+    host: str = LOOPBACK,
+    port: int = PORT,
+    image: str = "photo.jpg",
+    keyed: bool | None = None,
+    certificate: str | None = None,
 ) -> str:
     """Return a ready line that posts an image; the key is read from its file, never shown.
 
@@ -164,7 +169,9 @@ def curl_line(
     near = LOOPBACK if host in EVERYWHERE else f"[{host}]" if ":" in host else host
     proxied = any(name in os.environ for name in ("http_proxy", "all_proxy", "ALL_PROXY"))
     direct = "--noproxy '*' " if proxied else ""  # a proxy cannot reach loopback
-    return f"curl {direct}{header} --data-binary @{image} http://{near}:{port}/predict"
+    trusted = f"--cacert {shlex.quote(certificate)} " if certificate else ""
+    url = f"{'https' if certificate else 'http'}://{near}:{port}/predict"
+    return f"curl {direct}{trusted}{header} --data-binary @{image} {url}"
 
 
 def key_path() -> Path:

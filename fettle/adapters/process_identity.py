@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from fettle import manifest
+from fettle.json_values import read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ def write(path: Path, known: ProcessIdentity) -> None:
 
 def read(path: Path) -> ProcessIdentity | None:
     """Return the process that a file notes, if it runs."""
-    try:
-        known = ProcessIdentity(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):  # none, or a power cut emptied it
-        return None
-    return known if known.alive() else None
+    match read_object(path):
+        case {"pid": int(pid), "born": float(born) | int(born), **further} if pid > 1:
+            known = ProcessIdentity(pid, born)
+            return known if not further and known.alive() else None
+    return None  # no file, or a power cut emptied it
 
 
 def spawn(

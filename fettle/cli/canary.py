@@ -32,10 +32,18 @@ ORDER_S = 30.0
 @app.command()
 def start(
     release: ReleaseOption = None,
-    host: Annotated[str, typer.Option(help="Public address.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Public port.")] = 3000,
+    host: Annotated[
+        str | None, typer.Option(help="Public address; the last one, else 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Public port; the last one, else 3000."),
+    ] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM file: serve TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve without TLS beyond loopback too.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Start a rollout of a release; the supervisor goes on in the background.
@@ -55,6 +63,7 @@ def start(
         champion=champion,
         certificate=str(certificate.resolve()) if certificate else None,
         certificate_key=str(key.resolve()) if key else None,
+        insecure=insecure,
     )
     supervisor_launch.ensure(home)
     from dataclasses import asdict
@@ -148,6 +157,15 @@ def undo(json_: JsonOption = False) -> None:
     Example: fettle canary undo
     """
     _verb("undo", json_)
+
+
+@app.command()
+def forget(json_: JsonOption = False) -> None:
+    """Watch a finished rollout no more, or one that cannot be read; its files stay.
+
+    Example: fettle canary forget
+    """
+    _verb("forget", json_)
 
 
 @app.command()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fettle.json_values import JsonObject
     from fettle.project import Project
-    from fettle.rollout.supervisor.state_layout import PinnedRelease
+    from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState
     from fettle.rollout.supervisor.status_document import RolloutStatus
+
+STATUS_TRIES, STATUS_AGAIN_S = 4, 0.3  # it is written twice a second
 
 
 def project(*, plan: bool = True) -> tuple[Project, JsonObject]:
@@ -63,14 +66,13 @@ def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelea
 def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> JsonObject:
     """Hand an order to the supervisor and wait for what became of it."""
     from fettle.errors import TransientError, from_record
-    from fettle.rollout.supervisor import state_layout as places
-    from fettle.rollout.supervisor import supervisor_launch
+    from fettle.rollout.supervisor import order_queue, supervisor_launch
 
     place = supervisor_launch.layout_of(home)
-    name = places.submit_order(place, dict(order), timeout_s=timeout_s)
-    answer = places.await_answer(place, name, timeout_s=timeout_s)
+    name = order_queue.submit_order(place, dict(order), timeout_s=timeout_s)
+    answer = order_queue.await_answer(place, name, timeout_s=timeout_s)
     if answer is None:
-        places.withdraw_order(place, name)
+        order_queue.withdraw_order(place, name)
         raise TransientError(
             "the supervisor did not answer",
             got=supervisor_launch.last_line(place.folder / "controller.log"),
@@ -94,13 +96,29 @@ def status(home: Project) -> RolloutStatus:
     said |= {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
     if serving is None or serving.rollout is None:
         return said
-    try:
-        path = place.rollout(serving.rollout) / "status.json"
-        doc: RolloutStatus = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return said
+    runs = supervisor_launch.running(place)
     return {
         **said,
-        **doc,
-        "supervisor": "running" if supervisor_launch.running(place) else "stopped",
+        **_stated(place.rollout(serving.rollout) / "status.json", serving, wait=runs),
+        "supervisor": "running" if runs else "stopped",
+    }
+
+
+def _stated(path: Path, serving: ServingState, *, wait: bool) -> RolloutStatus:
+    """Read status.json; of a damaged one, which a supervisor writes anew, what is known still."""
+    from fettle.json_values import read_object
+
+    wanted = {"rollout", "state", "weight_percent", "challenger", "reason", "requests", "eta_s"}
+    for _ in range(STATUS_TRIES if wait else 1):
+        doc = read_object(path)
+        if doc is not None and wanted <= set(doc):
+            return cast("RolloutStatus", doc)
+        time.sleep(STATUS_AGAIN_S)
+    return {
+        "rollout": serving.rollout,
+        "state": serving.state or "unknown",
+        "challenger": serving.challenger.release if serving.challenger else None,
+        "reason": f"{path} cannot be read",
+        "requests": 0,
+        "eta_s": None,
     }

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
-# dvc.lock is the user's to commit: with a DVC remote, a clone then restores the model
-IGNORED = ".fettle/\nartifacts/\ninputs/\nrecords/\nreleases/\nreport/\n__pycache__/\n"
 
 
 def init(
@@ -24,7 +19,7 @@ def init(
     Example: fettle init fruit --data ~/photos/fruit
     """
     from fettle import project as projects
-    from fettle.cli.project_template import name_release, write_project
+    from fettle.cli.project_template import make_project
     from fettle.errors import DataError, UserError
 
     projects.refuse_place(folder.resolve())
@@ -37,20 +32,5 @@ def init(
         )
     if data is not None and not data.exists():
         raise DataError(f"there is no data at {data}", fix="give --data an existing folder")
-    created = not folder.exists()
-    try:
-        write_project(folder, photos=data is not None)
-        name = name_release(folder)
-        (folder / ".dvc").mkdir()
-        (folder / ".dvc" / "config").write_text(DVC_CONFIG)
-        (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-        (folder / ".dvcignore").write_text("__pycache__\n.fettle\n.venv\nreleases\n")
-        (folder / ".gitignore").write_text(IGNORED)
-        projects.tell_dvc_of_git(folder)
-        if data is not None:
-            projects.set_local(folder, "data", data)
-    except BaseException:
-        if created:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    name = make_project(folder, data=data)
     print(f"wrote {folder}, whose releases are named {name}; now: cd {folder} && fettle run")

@@ -24,6 +24,9 @@ IN_CHECKOUT = {
     "ci.yml": "fettle/cli/template/ci.yml",
     "gitlab.yml": "fettle/cli/template/gitlab.yml",
 }
+DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
+# dvc.lock is the user's to commit: with a DVC remote, a clone then restores the model
+IGNORED = ".fettle/\nartifacts/\ninputs/\nrecords/\nreleases/\nreport/\n__pycache__/\n"
 
 
 def template(name: str) -> Path:
@@ -32,6 +35,32 @@ def template(name: str) -> Path:
         if path.exists():
             return path
     raise OurFault(f"this installation of fettle has no template {name}", fix="install it again")
+
+
+def make_project(folder: Path, *, data: Path | None) -> str:
+    """Make a project in a new or empty folder, or nothing; return its release's name.
+
+    `data` is remembered as the place of its images; without, it takes the digits.
+    """
+    from fettle import project as projects
+
+    created = not folder.exists()
+    try:
+        write_project(folder, photos=data is not None)
+        name = name_release(folder)
+        (folder / ".dvc").mkdir()
+        (folder / ".dvc" / "config").write_text(DVC_CONFIG)
+        (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+        (folder / ".dvcignore").write_text("__pycache__\n.fettle\n.venv\nreleases\n")
+        (folder / ".gitignore").write_text(IGNORED)
+        projects.tell_dvc_of_git(folder)
+        if data is not None:
+            projects.set_local(folder, "data", data)
+    except BaseException:
+        if created:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return name
 
 
 def write_project(folder: Path, *, photos: bool) -> None:

@@ -113,6 +113,7 @@ def lay_out(
     from fettle import project as projects
     from fettle import workspace
     from fettle.adapters import git_sources
+    from fettle.evaluation import licence_check
     from fettle.params import load
 
     place = workspace.prepare(home, params, overrides)
@@ -123,6 +124,7 @@ def lay_out(
     refuse_service(place, settings)
     projects.remember(place.tree, settings, data=data, model=model)
     projects.refresh_inputs(place, settings)
+    licence_check.refuse(place.tree, settings)
     for line in projects.overridden(place.tree, settings):
         _say(line)
     return place, settings
@@ -222,7 +224,8 @@ def _finish(
         raise GoalNotMet(
             "the release is built but its gate did not pass, so it is no challenger",
             got="; ".join(run_summary.gate_reasons(project)),
-            rule="compress.budget and verdict.limits in params.yaml are judged once, on test",
+            rule="compress.budget, compress.constraints, verdict.limits and verdict.class_drop_max "
+            "(params.yaml) are judged once, on test",
             fix="search further (compress.search), add data, or change the budget",
         )
 

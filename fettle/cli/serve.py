@@ -17,8 +17,16 @@ def serve(
     tag: Annotated[
         str | None, typer.Argument(help="A Bento tag; the last release if left out.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
+    host: Annotated[
+        str | None, typer.Option(help="Address; the last one of a canary, else 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port; the last one of a canary, else 3000."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve without TLS beyond loopback too.")
+    ] = False,
     print_only: Annotated[
         bool, typer.Option("--print-only", help="Print the command, do not run it.")
     ] = False,
@@ -32,16 +40,18 @@ def serve(
     from fettle import project as projects
     from fettle.adapters import bento_store
     from fettle.release import signing
+    from fettle.rollout.router import guarded_server
+    from fettle.rollout.supervisor import supervisor_launch
     from fettle.serving import api_key_file, authentication
 
     home = projects.find()
     os.environ.update(projects.environment(home))
-    if tag is None and not print_only and champion_alone(home, host, port):
+    if tag is None and not print_only and champion_alone(home, host, port, insecure=insecure):
         return
+    host, port = host or bento_store.LOOPBACK, port or bento_store.PORT
     chosen = tag or last_tag(home)
-    host = (
-        bento_store.LOOPBACK if host == authentication.LOCAL_NAME else host
-    )  # BentoML takes addresses only
+    if host == authentication.LOCAL_NAME:
+        host = bento_store.LOOPBACK  # BentoML takes addresses only
     command = bento_store.serve_command(chosen, host=host, port=port)
     authentication.check_bind(host, api_key_file.read(os.environ))
     own = bento_store.serve_home(home.state, host=host, port=port)
@@ -49,19 +59,23 @@ def serve(
         added = bento_store.serve_environment({}, own)
         print(shlex.join(["env", *(f"{name}={value}" for name, value in added.items()), *command]))
         return
+    if not insecure:
+        supervisor_launch.check_tls(host)
     bento_store.check_port(host, port)
     folder = home.releases / chosen.partition(":")[2]
     signing.verify_release(folder, bento_store.bento_folder(chosen), os.environ)
     if api_key_file.read(os.environ) is None:
         bento_store.make_key()
     own.mkdir(parents=True, exist_ok=True)
-    line = bento_store.curl_line(host=host, port=port)
-    print(f"serving {chosen}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
-    # the server takes this process over, so that Ctrl-C and signals reach it directly
-    os.execvpe(command[0], command, bento_store.serve_environment(os.environ, own))
+    say(chosen, bento_store.curl_line(host=host, port=port))
+    code = guarded_server.serve(
+        lambda inner: bento_store.serve_command(chosen, port=inner), own, host=host, port=port
+    )
+    if code:
+        raise typer.Exit(code)
 
 
-def champion_alone(home: Project, host: str, port: int) -> bool:
+def champion_alone(home: Project, host: str | None, port: int | None, *, insecure: bool) -> bool:
     """Serve what `fettle canary` made the champion, behind the same address; False without one."""
     from fettle.adapters import bento_store
     from fettle.errors import BusyError
@@ -79,11 +93,18 @@ def champion_alone(home: Project, host: str, port: int) -> bool:
             fix="use it, or stop it: `fettle canary stop`",
         )
     named = supervisor_launch.serving_release(home)
-    made = supervisor_launch.begin_serving(home, host=host, port=port, champion=None)
-    tag, line = named.tag if named else "", bento_store.curl_line(host=host, port=port)
-    print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
+    made = supervisor_launch.begin_serving(
+        home, host=host, port=port, champion=None, insecure=insecure
+    )
+    line = bento_store.curl_line(host=made.host, port=made.port, certificate=made.certificate)
+    say(named.tag if named else "", line)
     supervisor_launch.foreground(home, made)
     return True
+
+
+def say(tag: str, line: str) -> None:
+    """Say what is served, and how to ask it."""
+    print(f"serving {tag}; Ctrl-C ends it. In another terminal:\n  {line}", flush=True)
 
 
 def last_tag(home: Project) -> str:

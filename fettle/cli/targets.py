@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,15 +19,28 @@ Row = dict[str, object]
 
 
 @app.callback(invoke_without_command=True)
-def targets(context: typer.Context, json_: JsonOption = False) -> None:
+def targets(
+    context: typer.Context,
+    json_: JsonOption = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compile this ONNX, trained or not, for every target: which operators each lacks.",
+            metavar="MODEL.onnx",
+        ),
+    ] = None,
+) -> None:
     """List the hardware targets and whether each can run here; `install` gets one's toolchain.
 
-    Example: fettle targets --json
+    Example: fettle targets --check model.onnx
     """
     if context.invoked_subcommand is not None:
         return
     from fettle import plugins
 
+    if check is not None:
+        show_support(check, json_)
+        return
     rows = [row(name) for name in plugins.names("targets")]
     if json_:
         print(json.dumps(rows, indent=1))
@@ -39,6 +53,30 @@ def targets(context: typer.Context, json_: JsonOption = False) -> None:
         table.add_column(column, no_wrap=column in ("target", "evidence"))
     for one in rows:
         table.add_row(str(one["target"]), str(one["evidence"]), mark(one), str(one["about"]))
+    Console(highlight=False).print(table)
+
+
+def show_support(model: Path, json_: bool) -> None:
+    """Say which operators of a model each target lacks, before anything is trained."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from fettle import plugins
+    from fettle.hardware import operator_support
+
+    found = operator_support.check(model, plugins.names("targets"))
+    if json_:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "operators", "why"):
+        table.add_column(column, no_wrap=column == "target")
+    for one in found:
+        operators = ", ".join(one.lacking)
+        said = f"lacks {operators}" if operators else one.status
+        table.add_row(one.target, said, one.reason)
     Console(highlight=False).print(table)
 
 
@@ -64,8 +102,10 @@ def row(name: str) -> Row:
     from fettle import plugins
 
     record = plugins.resolve("targets", name, where="targets").TARGET
-    runtime = plugins.resolve("runtimes", record.runtime, where=name).available()
-    here = platform.machine() in record.machine
+    module = plugins.resolve("runtimes", record.runtime, where=name)
+    ask = getattr(module, "available_for", None)
+    runtime = ask(record.device) if ask else module.available()
+    here = record.evidence != "measured" or platform.machine() in record.machine
     return {
         "target": name,
         "hardware": record.hardware,
@@ -87,7 +127,7 @@ def row(name: str) -> Row:
 def mark(one: Row) -> str:
     """Say in a word whether a target runs here, and if not, what would mend it."""
     if one["runs_here"]:
-        return "yes"
+        return "yes" if one["evidence"] == "measured" else f"yes, {one['evidence']}"
     if one["install"] and one["reason"] != "other hardware":
         return f"unavailable: run `{one['install']}`"
     return f"no: {one['reason']}"

@@ -1,8 +1,8 @@
 """Channel groups that must be cut together: Torch-Pruning's dependency groups, as plain values.
 
 Fang et al. 2023, DepGraph (arXiv:2301.12900). Only the tracing is the library's: the cutting is
-ours (_plan.cut), so that a plan re-applied without the library gives the same model. A group is
-left alone, with the reason, when one of its layers may not or cannot be cut.
+ours (`compression_plan.cut_channels`), so that a plan re-applied without the library gives the
+same model. A group is left alone, with the reason, when one of its layers may not or cannot be cut.
 """
 
 from __future__ import annotations

@@ -15,10 +15,14 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fettle.preprocessing import PIXELS_MAX, sample_packing, scale_unknown
+from fettle.preprocessing import (
+    FORMATS,
+    PIXELS_MAX,
+    sample_packing,
+    scale_unknown,
+    too_large,
+)
 
-# Raster formats only: Pillow would hand an EPS to Ghostscript. JPEG includes MPO (phone photos).
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 FULL_SCALE = {"I": 65_535.0, "F": 1.0}  # I;16 as I; every other mode has 8 bits a sample
 
 
@@ -59,9 +63,8 @@ def look(encoded: bytes) -> ImageFacts:
 def _decode(encoded: bytes) -> ImageFacts:
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         width, height = image.size
-        if width * height > PIXELS_MAX:
-            text = f"too large to decode: {width} x {height} is above {PIXELS_MAX:,} pixels"
-            return ImageFacts(error=text)
+        if (reason := too_large(image)) is not None:
+            return ImageFacts(error=reason)
         packing = sample_packing(image)
         image.load()
         kind, mode = image.format, image.mode

@@ -277,6 +277,16 @@ def min_sample_size(drop_max: float, *, confidence: float) -> int:
     return math.ceil(quantile(confidence) ** 2 * (1 - drop_max) / drop_max)
 
 
+def least_decidable_drop(n: int, *, confidence: float) -> float:
+    """Return the least budget, in tenths of a point, that a lossless model keeps with POWER."""
+    share, low, high = FLIP_SHARE / 2, 0, 1000
+    while high - low > 1:
+        middle = (low + high) // 2
+        likely = power_at(share, share, n, drop_max=middle / 1000, confidence=confidence)
+        low, high = (low, middle) if likely >= POWER else (middle, high)
+    return high / 1000
+
+
 def noise_warning(n: int, *, drop_max: float, confidence: float) -> str | None:
     """Say, before any training, that `n` test images will hardly decide an accuracy budget; or
     None when a truly lossless model would pass with probability POWER.
@@ -290,8 +300,9 @@ def noise_warning(n: int, *, drop_max: float, confidence: float) -> str | None:
     return (
         f"compress.budget is below the noise of the test set: with n = {n:,} even a lossless model "
         f"is shown to drop at most {drop_max:g} ({confidence:.0%} bound) with probability "
-        f"{likely:.2f}; {POWER:g} needs {ask}. Raise ingest.split.test, add data, or raise "
-        "compress.budget.drop_max"
+        f"{likely:.2f}; {POWER:g} needs {ask}. The least drop that n = {n:,} can decide is "
+        f"{least_decidable_drop(n, confidence=confidence):g}. Raise ingest.split.test, add data, "
+        "or raise compress.budget.drop_max"
     )
 
 

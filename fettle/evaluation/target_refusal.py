@@ -19,16 +19,13 @@ def is_disk_full(err: BaseException) -> bool:
 
 
 def unavailable_reason(name: str, target: Target, exported: ExportFacts) -> str | None:
-    """Say why the target cannot be measured here, or None."""
+    """Say why nothing can be known of the target's file here, or None."""
     if exported.refused is not None:
         return exported.refused
     if exported.unavailable is not None:
         return exported.unavailable
     if target.evidence != "measured":
-        return (
-            f"{name} is {target.evidence} here, and only what is measured may ship; who has "
-            f"{target.hardware} runs `{target.next_command}`"
-        )
+        return None  # what emulates it runs here, whatever this machine is
     if platform.machine() not in target.machine:
         return (
             f"{name} runs on {target.hardware} ({' or '.join(target.machine)}), this machine is "

@@ -9,8 +9,10 @@ from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.quantities import Count, Images, Milliseconds, Share, Times
 from fettle.facts.typed_document import TypedDocument
 
-ShipVerdict = Literal["ship", "refused"]
-Evidence = Literal["measured", "not measured"]
+# "inconclusive": too few images to tell. "unavailable": its toolchain is not here. "compiled": its
+# file was made, and nothing here can run it. None of the three ships.
+ShipVerdict = Literal["ship", "refused", "inconclusive", "unavailable", "compiled"]
+Evidence = Literal["measured", "emulated", "estimated", "compile-only", "not measured"]
 
 
 class LatencyQuantiles(TypedDocument):
@@ -39,11 +41,27 @@ class WithoutVnni(TypedDocument):
     """Whether a loss of accuracy is shown."""
 
 
+class EstimatedFigure(TypedDocument):
+    """A figure that a vendor's tool worked out without the hardware; no latency was measured."""
+
+    what: str
+    """What was estimated."""
+    value: float
+    """The figure."""
+    unit: str
+    """Its unit."""
+    tool: str
+    """The tool that says so."""
+
+
 class EvaluateFacts(TypedDocument):
     """Facts of `stages/evaluate.py`; what was not measured is None or absent.
 
     `energy` says why no joules were measured; `best_float` is the runtime in which the float model
-    is fastest; `without_vnni` is of int8 ONNX files only.
+    is fastest; `without_vnni` is of int8 ONNX files only. The last four are of targets that are not
+    timed here: "ship" is then of the parity alone, and `select` holds the answers to the budget.
+    `answered_by` is the emulator or simulator; `accelerator_share` the share of the operators
+    that the accelerator runs.
     """
 
     target: str
@@ -60,6 +78,10 @@ class EvaluateFacts(TypedDocument):
     best_float: str | None = None
     energy: str | None = None
     without_vnni: WithoutVnni | None = None
+    answered_by: str | None = None
+    accelerator_share: Share | None = None
+    estimates: tuple[EstimatedFigure, ...] | None = None
+    next_command: str | None = None
 
     @classmethod
     def unmeasured(cls, target: str, reason: str, size_bytes: int | None) -> EvaluateFacts:

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from fettle.facts.typed_document import TypedDocument
+from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.evaluate_facts import EstimatedFigure, Evidence
+from fettle.facts.typed_document import Measured, TypedDocument
 
 
 class PackageFacts(TypedDocument):
@@ -56,8 +58,46 @@ class DataOrigin(TypedDocument):
     validate_: str = Field(alias="validate")
 
 
+class TargetFile(TypedDocument):
+    """A file of an additional target, below its folder."""
+
+    path: str
+    sha256: str
+
+
+class AdditionalTarget(TypedDocument):
+    """targets/NAME/target.json: files for hardware that is not here, and how far they are verified.
+
+    `digest` is over all its files; `drop` is paired, of the budget's metric on validation, and
+    `churn` the share of answers that changed, both against the float model. Nothing was timed:
+    `estimates` are a vendor's figures.
+    """
+
+    target: str
+    hardware: str
+    runtime: str
+    version: str | None
+    precision: str
+    dialect: str | None
+    entry: str
+    files: tuple[TargetFile, ...]
+    digest: str
+    evidence: Evidence
+    answered_by: str | None
+    reason: str
+    parity: AnswerParity | None
+    drop: Measured | None
+    churn: Measured | None
+    accelerator_share: float | None
+    estimates: tuple[EstimatedFigure, ...]
+    next_command: str | None
+
+
 class ReleaseDocument(TypedDocument):
-    """release.json; `files` digests every other file of the release."""
+    """release.json; `files` digests every other file of the release.
+
+    `targets` are the additional ones, {name: digest of its files}; absent where there is none.
+    """
 
     schema_: str = Field(alias="schema")
     name: str
@@ -70,3 +110,4 @@ class ReleaseDocument(TypedDocument):
     code: str = ""
     versions: Mapping[str, str] = Field(default_factory=dict)
     files: Mapping[str, str] = Field(default_factory=dict)
+    targets: Mapping[str, str] = Field(default_factory=dict)

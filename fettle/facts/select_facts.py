@@ -24,7 +24,7 @@ class ChoiceRow(TypedDocument):
 
     `value` is the objective's, `drop` the budget's metric's, both on validation; `chance` is the
     probability that the budget holds on test; `over` are the limits that the file breaks, each as
-    a sentence.
+    a sentence. `verdict` and `reason` of a target that was never timed are the answer gate's.
     """
 
     target: str

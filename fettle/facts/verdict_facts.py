@@ -36,6 +36,7 @@ class AskedBounds(TypedDocument):
     budget: AskedBudget
     limits: tuple[AskedLimit, ...]
     class_drop_max: float | None
+    licences_allow: tuple[str, ...] | None = None
 
 
 class ModelCounts(TypedDocument):
@@ -64,6 +65,7 @@ class VerdictFacts(TypedDocument):
     n: int
     bounds: AskedBounds | None = None
     float_model: ModelCounts | None = None
+    licences: Mapping[str, str | None] = {}  # of the data and the model; None: nobody states it
 
 
 class VerdictDocument(VerdictFacts):

@@ -21,8 +21,8 @@ Times = npt.NDArray[np.float64]
 Clock = Callable[[], int]  # nanoseconds, never going back
 
 RESAMPLES = 2000
-# (rounds in multiples of the first look's, share of error this look may spend), see `settled`. The
-# last look gets most: what is clear at once is so at any level.
+# (rounds in multiples of the first look's, share of error this look may spend), see
+# `measure_until_significant`. The last look gets most: what is clear at once is so at any level.
 LOOKS = ((1, 0.01), (3, 0.015), (9, 0.025))
 WARM_UP = 10  # ONNX Runtime's arena and OpenVINO's kernels settle within the first few calls
 

@@ -34,10 +34,12 @@ class Precision:
     taken as it is. `needs_calibration`: it is fitted to training images; `settings` are the keys of
     params.yaml's `export` that it takes. `in_bfloat16`: the runtime computes what is float in
     bfloat16. `dialects` are the integer dialects that such files are written in, of which a target
-    names one. `timed_as_int8`: the latency table times kernels of a static int8 form, made from
-    noise, in place of the float form's. `saturates_without_vnni`: an ONNX file of it answers
-    otherwise on x86 without VNNI, so evaluate emulates that. `side_step`: what is below it in the
-    list isn't held against it in the report.
+    names one; with several, its quantizer is told which. Those that are `toolchain_dialects` too
+    are made by the target's own toolchain, from the float model and calibration images.
+    `timed_as_int8`: the latency table times kernels of a static int8 form, made from noise, in
+    place of the float form's. `saturates_without_vnni`: an ONNX file of it answers otherwise on x86
+    without VNNI, so evaluate emulates that. `side_step`: what is below it in the list isn't held
+    against it in the report.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Precision:
     settings: tuple[str, ...] = ()
     in_bfloat16: bool = False
     dialects: tuple[str, ...] = ()
+    toolchain_dialects: tuple[str, ...] = ()
     timed_as_int8: bool = False
     saturates_without_vnni: bool = False
     side_step: bool = False
@@ -55,7 +58,7 @@ class Precision:
     @property
     def is_float32(self) -> bool:
         """Whether a file of it is the compressed model itself, computed as it is stored."""
-        return self.quantizer is None and not self.in_bfloat16
+        return self.quantizer is None and not self.in_bfloat16 and not self.dialects
 
 
 # `top1_min` catches a broken file, no more: quality has its budget in `select`. Sound int8 kept
@@ -70,6 +73,14 @@ PRECISIONS = (
         bytes_per_weight=2,
         top1_min=0.99,
         quantizer="weight_fp16",
+    ),
+    Precision(
+        name="fixed",
+        bytes_per_weight=2,
+        top1_min=0.9,
+        dialects=("ap_fixed",),
+        toolchain_dialects=("ap_fixed",),
+        side_step=True,
     ),
     Precision(
         name="w8",
@@ -99,7 +110,8 @@ PRECISIONS = (
         quantizer="calibrated_int8",
         needs_calibration=True,
         settings=("calibrate", "weight_bits", "disagreement_max"),
-        dialects=("qdq_u8s8",),
+        dialects=("qdq_u8s8", "qdq_u8s8_whole", "qdq_s8s8_symmetric", "litert"),
+        toolchain_dialects=("litert",),
         timed_as_int8=True,
         saturates_without_vnni=True,
     ),

@@ -2,6 +2,7 @@
 
 quantizers/                one file a quantizer (plug-ins: a precision's `quantizer`)
 
+int8_dialects              what one hardware family takes and another refuses
 int8_layout, float_bias    what an int8 file looks like, whatever its ranges
 static_int8                that layout with ranges from training images
 uncalibrated_int8          that layout with ranges from noise: for the latency table's kernels

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from fettle.errors import ModelError
 from fettle.operator_shape import HEAVY
-from fettle.quantize import operator_placement, qdq_graph
+from fettle.quantize import int8_dialects, operator_placement, qdq_graph
+from fettle.quantize.int8_dialects import Int8Dialect
 from fettle.quantize.ort_quantizer import prepare, translated
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Int8Layout:
     source: Path
 
 
-def lay_out(model: Path, folder: Path) -> Int8Layout:
+def lay_out(model: Path, folder: Path, *, dialect: Int8Dialect = int8_dialects.CPU) -> Int8Layout:
     """Fold the ONNX `model`, rewrite what hinders fusion, and say what stays float.
 
     `folder` is temporary. Raises ModelError when the graph branches on its data, or cannot be
@@ -44,7 +45,7 @@ def lay_out(model: Path, folder: Path) -> Int8Layout:
     qdq_graph.revive_dead_channels(prepared)
     operator_placement.name_nodes(prepared)
     operator_placement.pool_whole_maps(prepared)
-    stays = operator_placement.float_head(prepared)
+    stays = operator_placement.float_head(prepared) if dialect.float_head else []
     source = folder / "prepared.onnx"
     onnx.save(prepared, source)
     return Int8Layout(prepared, stays, source)

@@ -6,12 +6,14 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fettle.errors import ModelError
-from fettle.quantize import activation_ranges, qdq_graph
+from fettle.quantize import activation_ranges, int8_dialects, qdq_graph
 from fettle.quantize.activation_ranges import Calibrate
+from fettle.quantize.int8_dialects import Int8Dialect
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,40 +43,61 @@ def prepare(model: Path, folder: Path, *, opset: int = OPSET) -> ModelProto:
     return onnx.load(folder / "folded.onnx")
 
 
-def quantize(
-    model: Path,
-    out: Path,
-    ranges: Path,
-    calibrate: Calibrate,
-    stays: list[str],
-    whole: list[str],
-    weight_bits: WeightBits,
-) -> None:
-    """Write the QDQ form of `model` to `out`; the nodes that `stays` names are left alone.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QdqForm:
+    """Form of a QDQ file: its dialect; nodes left alone; weights that get one scale for all
+    channels, not one each; bits of a weight.
+    """
 
-    Weights get a scale per channel, those that `whole` names one for all channels. `ranges` is the
-    cache file that `activation_ranges.collect` wrote for `calibrate`.
+    dialect: Int8Dialect = int8_dialects.CPU
+    stays: list[str] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
+    weight_bits: WeightBits = 8
+
+
+def quantize(model: Path, out: Path, ranges: Path, calibrate: Calibrate, form: QdqForm) -> None:
+    """Write the QDQ form of `model` to `out`.
+
+    `ranges` is the cache file that `activation_ranges.collect` wrote for `calibrate`.
     """
     from onnxruntime import quantization as q
 
+    symmetric = form.dialect.symmetric
     with quiet():
         q.quantize_static(
             str(model),
             str(out),
             quant_format=q.QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=weight_bits == 7,
-            activation_type=q.QuantType.QUInt8,
+            reduce_range=form.weight_bits == 7,
+            activation_type=q.QuantType.QInt8 if symmetric else q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
             calibration_cache_path=ranges,
             calibrate_method=activation_ranges.method(calibrate),
-            nodes_to_exclude=stays,
+            nodes_to_exclude=form.stays,
+            op_types_to_quantize=list(form.dialect.only_before) or None,
             extra_options={
                 "TensorQuantOverrides": {
-                    name: [{"quant_type": q.QuantType.QInt8, "symmetric": True}] for name in whole
-                }
+                    name: [{"quant_type": q.QuantType.QInt8, "symmetric": True}]
+                    for name in form.whole
+                },
+                **(_only_before(form.dialect) if form.dialect.only_before else {}),
+                **({"ActivationSymmetric": True} if symmetric else {}),
             },
         )
+
+
+def _only_before(dialect: Int8Dialect) -> dict[str, bool | list[str]]:
+    """Say to the quantizer: pairs before these operators alone, weights behind one, float biases.
+
+    With a pair behind them too, the one behind a convolution lands before its Clip: 82 % of
+    EfficientNet-Lite0's answers kept instead of 97.
+    """
+    return {
+        "QuantizeBias": False,
+        "AddQDQPairToWeight": True,
+        "OpTypesToExcludeOutputQuantization": list(dialect.only_before),
+    }
 
 
 @contextlib.contextmanager

@@ -1,13 +1,13 @@
 """Static int8 of an ONNX graph: QDQ form, unsigned activations, signed weights per channel (U8S8).
 
-One file serves every runtime of the dialect "qdq_u8s8" (ONNX Runtime and OpenVINO on x86). Ranges
-come from training images. It is ONNX Runtime's own quantizer, with what was found missing:
+One file serves every runtime of a dialect (int8_dialects.py). Ranges come from training images. It
+is ONNX Runtime's own quantizer, with what was found missing:
 
 - A dead channel (all weights zero) gets the weight scale 1, so that its bias, which is all it
   answers, is rounded to steps of the input's scale (seen: 0.3 became 0.308, 0.013 became 0); one
   below 1e-35 gets subnormal scales. Such channels get one weight at the floor of the layer first.
-- The answer's own Q/DQ pair is taken out: 256 steps over the logits make ties between classes,
-  and the last Gemm gives float32 at no cost.
+- The answer's own Q/DQ pair is taken out, but for NPUs: 256 steps over the logits make ties
+  between classes, and the last Gemm gives float32 at no cost.
 - Every convolution's bias takes the mean error of the rounding off: bias_correction.py.
 - What stays float at the image, and what is rewritten so that the rest fuses:
   operator_placement.py. Bytes that no runtime needs: graph_cleanup.py.
@@ -35,12 +35,14 @@ from fettle.quantize import (
     float_fallback_rewrite,
     graph_cleanup,
     graph_session,
+    int8_dialects,
     int8_layout,
     per_channel_rounding,
     qdq_graph,
 )
 from fettle.quantize.activation_ranges import Calibrate
-from fettle.quantize.ort_quantizer import WeightBits, quantize, quiet, translated
+from fettle.quantize.int8_dialects import Int8Dialect
+from fettle.quantize.ort_quantizer import QdqForm, WeightBits, quantize, quiet, translated
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -67,6 +69,7 @@ def drafts(
     batches: Iterable[Floats],
     methods: Sequence[Calibrate],
     weight_bits: WeightBits = 8,
+    dialect: Int8Dialect = int8_dialects.CPU,
 ) -> dict[Calibrate, Int8Draft]:
     """Quantize the ONNX `model` once a method, all of one calibration run; same inputs, same bytes.
 
@@ -81,12 +84,14 @@ def drafts(
         raise ValueError("calibration needs at least one batch")
     with tempfile.TemporaryDirectory(prefix="fettle-int8-") as name:
         folder = Path(name)
-        layout = int8_layout.lay_out(model, folder)
+        layout = int8_layout.lay_out(model, folder, dialect=dialect)
         prepared = layout.prepared
         fitting = qdq_graph.fit_batch(prepared, images)
         if not fitting:
             raise _too_few(model, images)
-        whole = per_channel_rounding.round_convolutions(prepared)
+        # behind a pair of their own, weights stay float: nothing is rounded here
+        whole = [] if dialect.only_before else per_channel_rounding.round_convolutions(prepared)
+        form = QdqForm(dialect=dialect, stays=layout.stays, whole=whole, weight_bits=weight_bits)
         seen = bias_correction.first_batches(fitting)
         means = bias_correction.ChannelMeans(prepared)
         with translated(model), quiet():
@@ -102,14 +107,13 @@ def drafts(
         for method in methods:
             written = folder / f"{method}.onnx"
             with translated(model):
-                quantize(
-                    layout.source, written, ranges[method], method, layout.stays, whole, weight_bits
-                )
+                quantize(layout.source, written, ranges[method], method, form)
             quantized = onnx.load(written)
             per_channel_rounding.quantize(
                 quantized, prepared=prepared, names=whole, bits=weight_bits
             )
-            qdq_graph.strip_output_pairs(quantized)
+            if not dialect.answer_pair:
+                qdq_graph.strip_output_pairs(quantized)
             with translated(model):
                 bias_correction.correct(
                     quantized, prepared=prepared, means=means.of_layers(), batches=seen

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fettle.quantize import graph_cleanup, graph_session, int8_layout, qdq_graph
 from fettle.quantize.float_bias import float_biases
 from fettle.quantize.int8_layout import Int8Layout
-from fettle.quantize.ort_quantizer import quantize, quiet, translated
+from fettle.quantize.ort_quantizer import QdqForm, quantize, quiet, translated
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ def apply(model: Path, out: Path, *, noise: Floats) -> None:
         written = folder / "int8.onnx"
         with translated(model), quiet():
             ranges = _ranges(layout, noise, folder / "ranges.json")
-            quantize(layout.source, written, ranges, "minmax", layout.stays, [], 8)
+            quantize(layout.source, written, ranges, "minmax", QdqForm(stays=layout.stays))
         proto = onnx.load(written)
     coverage = qdq_graph.operator_coverage(proto)
     int8_layout.refuse_no_layers(model.name, layout.prepared, coverage)

@@ -101,12 +101,11 @@ def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) 
 
 
 def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:
-    """Bytes a weight takes in the smallest file that may ship; a layer or two aside."""
+    """Bytes a weight takes in the smallest file that may be served; a layer or two aside."""
     names = targets if on is None else [on]
-    precision_names = [
-        plugins.resolve("targets", name, where="targets").TARGET.precision for name in names
-    ]
-    return min(precisions.named(name).bytes_per_weight for name in precision_names)
+    records = [plugins.resolve("targets", name, where="targets").TARGET for name in names]
+    served = [one for one in records if one.evidence == "measured"] or records
+    return min(precisions.named(one.precision).bytes_per_weight for one in served)
 
 
 def describe_trial(trial: Trial, unit: str) -> str:

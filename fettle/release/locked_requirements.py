@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from fettle import licences
 from fettle.errors import ProjectError
 
 LOCK = "requirements.lock"
-LICENCE_NAME_MAX = 60  # longer is the licence's text, not its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _package(name: str, requires: list[str], locked: Mapping[str, str]) -> Packa
             rule=f"{LOCK} says {locked[name]}, and a release states what it was measured with",
             fix="run `make setup`",
         )
-    return Package(name, version, _licence(found.metadata), tuple(requires))
+    return Package(name, version, licences.of_metadata(found.metadata), tuple(requires))
 
 
 def _requires(name: str, extras: frozenset[str]) -> dict[str, frozenset[str]]:
@@ -124,16 +124,6 @@ def _distribution(name: str) -> metadata.Distribution:
             f"the package {name} is required by a release's service but not installed",
             fix="run `make setup`",
         ) from err
-
-
-def _licence(fields: metadata.PackageMetadata) -> str | None:
-    """Return the licence a package states: an SPDX expression, its classifiers, or a short name."""
-    classifiers = fields.get_all("Classifier") or []
-    classes = [c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License ::")]
-    # an old field, in which some packages put the whole text
-    named = [n for n in fields.get_all("License") or [] if len(n) <= LICENCE_NAME_MAX]
-    expressions = fields.get_all("License-Expression") or []
-    return next((found for found in (*expressions, " / ".join(classes), *named) if found), None)
 
 
 def _normal(name: str) -> str:

@@ -11,7 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fettle.evaluation import accuracy_budget, accuracy_statistics, per_class_accuracy
+from fettle.evaluation import (
+    accuracy_budget,
+    accuracy_statistics,
+    licence_check,
+    per_class_accuracy,
+)
 from fettle.evaluation.accuracy_statistics import Floats, Labels
 from fettle.facts.asked_goal import AskedBudget
 from fettle.facts.verdict_facts import AskedBounds, AskedLimit, BudgetStatus, ModelCounts
@@ -82,8 +87,12 @@ def judge(
     bounds: AskedBounds,
     *,
     over: Sequence[str],
+    licences: Mapping[str, str | None],
 ) -> GateJudgement:
-    """Judge the figures of `compare`; `over` are the limits that the file broke before."""
+    """Judge the figures of `compare`; `over` are the limits that the file broke before.
+
+    `licences` are those of the data and the model, None where nobody states one.
+    """
     asked = bounds.budget
     judgement = accuracy_budget.judge(
         asked.metric,
@@ -103,6 +112,7 @@ def judge(
         *((False, text) for text in over),
         *check_limits(measures, bounds.limits),
         *check_classes(drops, bounds.class_drop_max),
+        *licence_check.check(bounds.licences_allow, licences),
     ]
     return GateJudgement(
         passed=all(holds for holds, _ in checks),

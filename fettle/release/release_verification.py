@@ -231,7 +231,9 @@ def _check_test(figures: DerivedFigures, release: Path, run: ReleasedRun) -> Non
     quality = release_gate.compare(answers)
     figures.measures("quality", "test", stated, quality)
     figures.measures("sizes", "test", stated, ratios)
-    judged = release_gate.judge(answers, quality, facts.bounds, over=run.choice.row().over)
+    judged = release_gate.judge(
+        answers, quality, facts.bounds, over=run.choice.row().over, licences=facts.licences
+    )
     budget, derived = facts.budget, judged.budget
     figures.same("gate", "the budget asked", facts.bounds.budget, run.choice.budget)
     figures.same("gate", "passed", facts.passed, judged.passed)

@@ -64,9 +64,9 @@ def card(stated: ReleaseDocument, run: ReleasedRun) -> model_card.Card:
     rows = [
         model_card.Row(
             target=one.target,
-            verdict=run.evaluated[one.target].facts.verdict,
-            reason=run.evaluated[one.target].facts.reason,
-            size_bytes=run.evaluated[one.target].facts.size_bytes,
+            verdict=one.verdict,
+            reason=one.reason,
+            size_bytes=one.size_bytes,
             measures=run.evaluated[one.target].measures,
         )
         for one in run.choice.candidates  # in the order of params.yaml
@@ -88,7 +88,7 @@ def card(stated: ReleaseDocument, run: ReleasedRun) -> model_card.Card:
         quarantined=run.validate.facts.quarantined,
         measures=verdict.measures,
         rows=rows,
-        licences={"model": run.finetune.facts.licence, "data": ingest.licence},
+        licences=verdict.facts.licences,
     )
 
 
@@ -104,7 +104,7 @@ def bill_of_materials(
         target=stated.target,
         files=run.model_files,
         digest=manifest.digest_of(run.model_files),
-        licence=run.finetune.facts.licence,
+        licence=verdict.facts.licences.get("model"),
         inputs=_typed(stated.input),
         outputs=f"{stated.output.kind} {_typed(stated.output)}",
         measures={name: verdict.measures[name] for name in named if name in verdict.measures},
@@ -113,7 +113,7 @@ def bill_of_materials(
         source=ingest.source,
         digest=ingest.digest,
         rows=ingest.rows,
-        licence=ingest.licence,
+        licence=verdict.facts.licences.get("data"),
     )
     return model, data
 

@@ -18,6 +18,7 @@ from fettle.report import (
     target_rows,
     terminal_report,
     thumbnails,
+    verdict_table,
 )
 from fettle.report.markdown_report import markdown
 from fettle.report.report_figures import draw
@@ -103,6 +104,8 @@ def view(facts: Facts) -> dict[str, object]:
         "mistakes": _mistakes(facts),
         "phases": page_sections.phases(facts),
         "steps": page_sections.steps(facts),
+        "timed": verdict_table.timed(facts),
+        "verdicts": verdict_table.rows(facts),
         "rungs": precision_ladder.rungs(facts.targets),
         "search": search_section.view(facts.details.search),
         "recipe_yaml": search_section.recipe_yaml(facts),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from fettle.report.report_values import Facts
+from fettle.report import verdict_table
+from fettle.report.report_values import Facts, TargetFacts
 from fettle.report.terminal_report import headline, quality_rows, ratio_rows, standing, target_row
 
 
@@ -15,8 +16,13 @@ def markdown(facts: Facts) -> str:
     if facts.targets:
         lines += rows(
             ("target", "accuracy, validation [95 %]", "p50 ms", "speed-up [95 %]", "size", ""),
-            [target_row(t) for t in facts.targets],
+            [target_row(t) for t in verdict_table.timed(facts)],
         )
+        if verdict_table.untimed(facts):
+            lines += rows(
+                ("not timed here", "same top-1", "drop, points [95 %]", "size", "evidence", ""),
+                [_untimed(t) for t in verdict_table.untimed(facts)],
+            )
         lines += [
             f"- {plain(t.name)} {standing(t)}: {plain(t.reason)}"
             for t in facts.targets
@@ -28,6 +34,11 @@ def markdown(facts: Facts) -> str:
     ratios = ratio_rows(facts)
     lines += rows([name for name, _ in ratios], [[value for _, value in ratios]])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _untimed(target: TargetFacts) -> tuple[str, ...]:
+    row = verdict_table.row(target)
+    return (row.target, row.parity, row.drop, row.size, row.evidence, row.verdict)
 
 
 def rows(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

@@ -14,7 +14,7 @@ from fettle.measure import Measure
 from fettle.params_schema import METRICS
 from fettle.report import number_format
 
-NOT_STATED = "not stated by its source"
+NOT_STATED = "not stated; a file LICENSE beside it, or verdict.licences.{}, states it"
 CLASSES_LISTED_MAX = 40  # beyond it the table of classes hides the rest of the card
 SPLITS = ("train", "validation", "test")
 RATIOS = {
@@ -181,7 +181,9 @@ def _limits(card: Card) -> str:
 
 
 def _licences(card: Card) -> str:
-    stated = {name: licence or NOT_STATED for name, licence in sorted(card.licences.items())}
+    stated = {
+        name: licence or NOT_STATED.format(name) for name, licence in sorted(card.licences.items())
+    }
     lines = "".join(f"- {name}: {_plain(licence)}\n" for name, licence in stated.items())
     return f"""## Licences
 

@@ -205,6 +205,7 @@ def lineage(facts: Facts) -> list[LineageLink]:
         ("release digest", release.digest),
         ("model version", release.model_version),
         ("Bento", release.bento),
+        *((f"{part} licence", name or "not stated") for part, name in facts.licences.items()),
     )
     return [LineageLink(name, _short(value)) for name, value in named]
 

@@ -234,6 +234,8 @@ class ReportDocument:
     """What was made of the run."""
     data: IngestedData | DataSource
     """Where the images come from."""
+    licences: Mapping[str, str | None]
+    """Licences of the data and the model, SPDX where it is one; null where nobody states it."""
     environment: RunEnvironment
     """The machine and the packages."""
     missing: Sequence[Gap]

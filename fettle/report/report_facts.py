@@ -64,7 +64,7 @@ def collect(project: Path) -> Facts:
     gaps: list[Gap] = []
     choice = tree.document("select", "choice.json", ChoiceDocument)
     verdict = _verdict(tree, choice)
-    targets = target_rows.targets(tree, verdict.chosen, gaps)
+    targets = target_rows.targets(tree, choice, gaps)
     baseline, plain = target_rows.yardsticks(tree, verdict.chosen)
     return Facts(
         project=project,
@@ -85,6 +85,7 @@ def collect(project: Path) -> Facts:
         release=_release(tree, gaps),
         environment=_environment(tree, gaps),
         data=_data(tree),
+        licences=_licences(tree),
         details=_details(tree, choice),
         gaps=tuple(gaps),
         warnings=tuple(tree.outdated()),
@@ -221,6 +222,11 @@ def _data(tree: ArtifactTree) -> IngestedData | DataSource:
     if found is None:
         return DataSource(source=source.source, fingerprint=source)
     return IngestedData.of(found, source)
+
+
+def _licences(tree: ArtifactTree) -> Mapping[str, str | None]:
+    verdict = tree.facts("verdict", VerdictFacts)
+    return verdict.licences if verdict else {}
 
 
 def _details(tree: ArtifactTree, choice: ChoiceDocument | None) -> Details:

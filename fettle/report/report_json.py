@@ -11,6 +11,7 @@ from fettle.measure import Measure
 from fettle.report.report_document import SCHEMA, ReportDocument
 from fettle.report.report_measurements import (
     CompressionRatios,
+    EstimateRow,
     LatencyRow,
     MeasuredFigure,
     MetricRow,
@@ -63,6 +64,7 @@ def document(facts: Facts) -> ReportDocument:
         profile=facts.details.profile,
         release=facts.release,
         data=facts.data,
+        licences=facts.licences,
         environment=facts.environment,
         missing=facts.gaps,
         warnings=facts.warnings,
@@ -157,4 +159,9 @@ def _target(target: TargetFacts) -> TargetRow:
             name: MeasuredFigure(m.value, m.unit, m.n, m.low, m.high)
             for name, m in sorted(target.more.items())
         },
+        hardware=target.hardware,
+        drop=_change(target.more.get("accuracy_drop")),
+        accelerator_share=target.accelerator_share,
+        estimates=[EstimateRow(**figure.model_dump()) for figure in target.estimates],
+        next_command=target.next_command,
     )

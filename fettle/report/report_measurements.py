@@ -188,15 +188,29 @@ class LatencyRow(TypedDocument):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateRow:
+    """A figure that a vendor's tool worked out without the hardware."""
+
+    what: str
+    """What was estimated."""
+    value: Figure
+    """The estimate."""
+    unit: str
+    """Its unit."""
+    tool: str
+    """The tool that says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRow:
     """One target: its file, and what was measured of it on validation images."""
 
     target: str
     """The target's name in params.yaml."""
     verdict: ShipVerdict
-    """Whether its file may ship."""
+    """Whether its file may ship; inconclusive, unavailable and compiled do not."""
     evidence: Evidence
-    """Whether it was measured on this machine."""
+    """Whether it was measured on this machine; what was emulated or estimated is never timed."""
     reason: str | None
     """Why it may ship or not, as a sentence."""
     chosen: bool
@@ -227,3 +241,13 @@ class TargetRow:
     """An int8 ONNX as an x86 CPU without VNNI would answer, emulated; null for other files."""
     measures: Mapping[str, MeasuredFigure]
     """Everything else evaluate measured, each with its unit."""
+    hardware: str | None = None
+    """The hardware that the file is for."""
+    drop: ShareChangeInterval | None = None
+    """Accuracy of the float model minus this file's, paired; a positive one is a loss."""
+    accelerator_share: Share | None = None
+    """Share of the operators that the accelerator runs; null where there is no such notion."""
+    estimates: Sequence[EstimateRow] = ()
+    """A vendor's figures, worked out without the hardware; never a measured latency."""
+    next_command: str | None = None
+    """What a user who has the hardware runs next; null for what is measured here."""

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.compress_facts import LayerTable
-from fettle.facts.evaluate_facts import Evidence, ProfileDocument, ShipVerdict, WithoutVnni
+from fettle.facts.evaluate_facts import (
+    EstimatedFigure,
+    Evidence,
+    ProfileDocument,
+    ShipVerdict,
+    WithoutVnni,
+)
 from fettle.facts.finetune_facts import TrainingCurve
 from fettle.facts.search_document import SearchDocument
 from fettle.facts.select_facts import ChoiceDocument
@@ -98,6 +104,10 @@ class TargetFacts:
     precision: str | None = None
     kept_int8: tuple[str, ...] | None = None  # layers that int4 weights gave back; None: no int4
     without_vnni: WithoutVnni | None = None
+    hardware: str | None = None
+    accelerator_share: float | None = None
+    estimates: tuple[EstimatedFigure, ...] = ()
+    next_command: str | None = None  # of what is not timed here
     more: Mapping[str, Measure] = field(default_factory=dict)
 
 
@@ -151,6 +161,7 @@ class Facts:
     release: ReleaseSection
     environment: RunEnvironment
     data: IngestedData | DataSource
+    licences: Mapping[str, str | None]
     details: Details
     gaps: tuple[Gap, ...]
     warnings: tuple[str, ...]

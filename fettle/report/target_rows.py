@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fettle.facts.evaluate_facts import EvaluateFacts
 from fettle.facts.export_facts import ExportFacts
+from fettle.facts.select_facts import ChoiceDocument
 from fettle.report import number_format
 from fettle.report.artifact_reader import ArtifactTree, not_run
 from fettle.report.report_document import Gap
@@ -39,7 +40,12 @@ def yardsticks(tree: ArtifactTree, chosen: str | None) -> tuple[Yardstick, Yards
     return baseline, plain
 
 
-def targets(tree: ArtifactTree, chosen: str | None, gaps: list[Gap]) -> tuple[TargetFacts, ...]:
+def targets(
+    tree: ArtifactTree, choice: ChoiceDocument | None, gaps: list[Gap]
+) -> tuple[TargetFacts, ...]:
+    """Read every target's row; what was never timed has the verdict that `select` gave it."""
+    chosen = choice.target if choice else None
+    judged = {row.target: row for row in choice.candidates} if choice else {}
     rows = []
     for name, sealed in tree.matrix("evaluate").items():
         facts = sealed.typed(EvaluateFacts, tree.folder(f"evaluate@{name}")).facts
@@ -47,11 +53,12 @@ def targets(tree: ArtifactTree, chosen: str | None, gaps: list[Gap]) -> tuple[Ta
         latency = {
             p: measures[f"latency_{p}_ms"] for p in LATENCIES if f"latency_{p}_ms" in measures
         }
+        said = facts if facts.next_command is None else judged.get(name, facts)
         row = TargetFacts(
             name=name,
-            verdict=facts.verdict,
+            verdict=said.verdict,
             evidence=facts.evidence,
-            reason=facts.reason,
+            reason=said.reason,
             chosen=name == chosen,
             size_bytes=facts.size_bytes,
             accuracy=measures.get("accuracy"),
@@ -64,11 +71,15 @@ def targets(tree: ArtifactTree, chosen: str | None, gaps: list[Gap]) -> tuple[Ta
             precision=made.precision if made else None,
             kept_int8=made.kept_int8 if made else None,
             without_vnni=facts.without_vnni,
+            hardware=made.hardware if made else None,
+            accelerator_share=facts.accelerator_share,
+            estimates=facts.estimates or (),
+            next_command=facts.next_command,
             more={key: m for key, m in measures.items() if key not in TARGET_OWN},
         )
         rows.append(row)
         gaps += [
-            Gap(f"targets[{name}].{part}", row.reason or "not measured")
+            Gap(f"targets[{name}].{part}", why_absent(row))
             for part in PARTS
             if getattr(row, part) is None
         ]
@@ -76,6 +87,13 @@ def targets(tree: ArtifactTree, chosen: str | None, gaps: list[Gap]) -> tuple[Ta
         if f"evaluate@{name}" not in tree.artifacts:
             gaps.append(Gap(f"targets[{name}]", not_run(f"evaluate@{name}", tree)))
     return tuple(rows)
+
+
+def why_absent(row: TargetFacts) -> str:
+    """Say why a part of a target's row is not there."""
+    if row.next_command and row.evidence != "not measured":
+        return f"{row.evidence}: never timed here"
+    return row.reason or "not measured"
 
 
 def notes(target: TargetFacts) -> list[str]:

@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fettle.measure import Measure
-from fettle.report import number_format
+from fettle.report import number_format, verdict_table
 from fettle.report.report_values import RECALL, Facts, Metric, TargetFacts
 
 NARROW = 80
 TITLE = "Targets on validation images: accuracy in %, p50 latency in ms, [95 % interval]"
+UNTIMED_TITLE = "Targets that are not timed here: same winner in %, drop in points [95 % interval]"
 STYLES = {"chosen": "bold green", "ship": "green", "refused": "red"}
 
 
@@ -83,8 +84,10 @@ def tables(facts: Facts) -> list[Table]:
     They fit 80 columns without cutting a cell as long as target names have at most 18 characters.
     """
     found = []
-    if facts.targets:
+    if verdict_table.timed(facts):
         found.append(_targets(facts))
+    if verdict_table.untimed(facts):
+        found.append(_untimed(facts))
     if facts.quality:
         found.append(_quality(facts))
     if facts.details.steps:
@@ -121,12 +124,28 @@ def target_row(target: TargetFacts) -> tuple[str, str, str, str, str, str]:
 
 
 def _targets(facts: Facts) -> Table:
-    notes = [f"{t.name}: {t.reason}" for t in facts.targets if t.verdict != "ship" and t.reason]
+    timed = verdict_table.timed(facts)
+    notes = [f"{t.name}: {t.reason}" for t in timed if t.verdict != "ship" and t.reason]
     heads = ("target", "accuracy", "p50", "speed-up", "size", "verdict")
-    rows = [target_row(target) for target in facts.targets]
+    rows = [target_row(target) for target in timed]
     table = _columns(_table(TITLE, "\n".join(notes) or None), heads, rows)
     for row in rows:
         table.add_row(*row[:-1], Text(row[-1], style=STYLES[row[-1]]))
+    return table
+
+
+def _untimed(facts: Facts) -> Table:
+    """Show what an emulator's answers or a compiler can say of hardware that is not here."""
+    targets = verdict_table.untimed(facts)
+    heads = ("target", "size", "top-1", "drop", "evidence", "verdict")
+    rows = [
+        (row.target, row.size, row.parity.removesuffix(" %"), row.drop, row.evidence, row.verdict)
+        for row in map(verdict_table.row, targets)
+    ]
+    notes = "\n".join(map(verdict_table.note, targets))
+    table = _columns(_table(UNTIMED_TITLE, notes), heads, rows)
+    for row in rows:
+        table.add_row(*row[:-1], Text(row[-1], style=STYLES.get(row[-1], "yellow")))
     return table
 
 
@@ -137,7 +156,7 @@ def _columns(table: Table, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
     if sum(widths) + 2 * (len(heads) - 1) > NARROW:
         table.padding = 0
     for head in heads:
-        left = head in ("target", "metric", "verdict", "step")
+        left = head in ("target", "metric", "verdict", "step", "evidence")
         table.add_column(head, justify="left" if left else "right", no_wrap=True)
     return table
 

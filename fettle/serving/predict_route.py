@@ -1,8 +1,8 @@
 """Route `POST /predict`: admit, read, decode, infer, answer; each failure with its own status.
 
 429  more than `concurrent_max` requests are at work in this worker: at once, before the body
-400, 408, 413, 415   the body (image_request.py, request_body.py), checked before it meets others in
-a batch 504  no answer within `timeout_s` of the body's arrival
+400, 408, 413, 415  the body (image_request.py, request_body.py), before it meets a batch
+504  no answer within `timeout_s` of the body's arrival
 500  the model failed on this very request; its batch mates are run without it
 """
 

@@ -9,6 +9,7 @@ and `pip install -U` those that import the package (docs/decisions/0038).
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -80,6 +81,7 @@ def of_stage(index: Index, params: Params, stage: str, target: str | None, tree:
         carried = _carried(index, asked, params, tree)
         data |= {index.sources.files[module]: index.label_of(module) for module in carried}
         packages |= index.packages.required_by(_foreign(index, carried))
+    data |= {path: f"targets/{path.name}" for path in asked.own.values()}
     files = {label: manifest.sha256_file(path) for path, label in data.items()}
     if _states(index, stage, "CARRIES_SOURCES") and (tree / LOCK).is_file():
         files[LOCK] = manifest.sha256_file(tree / LOCK)
@@ -99,6 +101,8 @@ class Asked:
         sections = _sections(index, stage)
         self.words = set(_words([_get(doc, at) for at in sections]))
         self.words |= {target} if target else set()
+        files = plugins.project_files("targets")
+        self.own = {name: path for name, path in files.items() if name in self.words}
         sees = {"compress", "compress.recipe"}.intersection(sections)
         self.searches = bool(sees) and doc["compress"]["recipe"] == "auto"
 
@@ -133,13 +137,15 @@ class Asked:
             for one in chosen:
                 table = self._index.sources.read(f"{plugins.package_of(other)}.{one}")
                 words.update(text for symbol in table.symbols.values() for text in symbol.strings)
-        return [one for one in known if one in words] or (
-            [] if folder == SEARCHED and self.searches else known
-        )
+        if "targets" in (folder, *NAMED_IN[folder]):
+            words.update(text for path in self.own.values() for text in _constants(path))
+        elsewhere = (folder == SEARCHED and self.searches) or (folder == "targets" and self.own)
+        return [one for one in known if one in words] or ([] if elsewhere else known)
 
     def _quantizers(self) -> set[str | None]:
         """Name the quantizers of the targets that this stage's params name."""
-        targets = [one for one in self._index.plugins("targets") if one in self.words]
+        known = [*self._index.plugins("targets"), *self.own]
+        targets = [one for one in known if one in self.words]
         records = [plugins.resolve("targets", target, where="targets").TARGET for target in targets]
         return {precisions.named(record.precision).quantizer for record in records}
 
@@ -147,6 +153,19 @@ class Asked:
         """Say how a search takes a technique: whole if it can propose it, else for its claims."""
         proposes = "proposals" in self._index.sources.read(module).symbols
         return "whole" if proposes or name in seen | self.words else "claims"
+
+
+def _constants(path: Path) -> set[str]:
+    """List the texts in a file of the project's own: which runtime it names is one of them."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()  # `plugins.resolve` tells it
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 def _functions(sources: Sources, index: Index, found: Reached) -> dict[str, dict[str, str]]:
@@ -272,7 +291,8 @@ def _installed_key(index: Index) -> str:
 
 def _own_key(tree: Path) -> str:
     """Digest the project's own files that the digests look into: its services and its lock."""
-    paths = [*sorted((tree / "bentos").rglob("*.py")), tree / LOCK]
+    own = plugins.project_files("targets").values()
+    paths = [*sorted((tree / "bentos").rglob("*.py")), *own, tree / LOCK]
     return " ".join(manifest.sha256_file(path) for path in paths if path.is_file())
 
 

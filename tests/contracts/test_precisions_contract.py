@@ -32,7 +32,7 @@ RULES = (
 
 
 def test_all_precisions_are_found_from_the_most_exact_down() -> None:
-    assert NAMES == ["fp32", "bf16", "w16", "w8", "w4", "dynamic_int8", "int8"]
+    assert NAMES == ["fp32", "bf16", "w16", "fixed", "w8", "w4", "dynamic_int8", "int8"]
 
 
 @pytest.mark.parametrize("target", plugins.names("targets"))
@@ -55,7 +55,8 @@ def test_every_quantizer_exists_and_takes_what_its_record_says(precision: Precis
         assert (precision.needs_calibration, precision.settings) == (False, ())
         return
     images = ("batches", "held_out") if precision.needs_calibration else ()
-    wanted = {"model", "out", *images, *precision.settings}
+    told = ("dialect",) if len(precision.dialects) > 1 else ()
+    wanted = {"model", "out", *images, *precision.settings, *told}
     assert set(inspect.signature(quantize).parameters) == wanted
     assert set(precision.settings) <= params_schema.Export.model_fields.keys()
 
@@ -82,16 +83,16 @@ def test_a_misspelt_precision_is_told_its_neighbour() -> None:
         target("dynamic_int4", None)
     assert str(caught.value) == (
         "unknown precision: got 'dynamic_int4', did you mean 'dynamic_int8'?; the choices are the "
-        "entries of fettle/hardware/precisions.py: fp32, bf16, w16, w8, w4, dynamic_int8, int8. "
-        "Fix: name one of them in the target's record, or add an entry."
+        "entries of fettle/hardware/precisions.py: fp32, bf16, w16, fixed, w8, w4, dynamic_int8, "
+        "int8. Fix: name one of them in the target's record, or add an entry."
     )
 
 
 @pytest.mark.parametrize(
     ("precision", "dialect", "told"),
     [
-        ("int8", None, "got None; int8 files are in qdq_u8s8. Fix: set dialect to 'qdq_u"),
-        ("int8", "qdq_s8s8", "got 'qdq_s8s8'; int8 files are in qdq_u8s8."),
+        ("int8", None, "got None; int8 files are in qdq_u8s8 or "),
+        ("int8", "qdq_s8s8", "got 'qdq_s8s8'; int8 files are in qdq_u8s8 or "),
         (
             "w8",
             "qdq_u8s8",

@@ -21,7 +21,28 @@ def record(name: str) -> Target:
 
 def test_all_targets_are_found() -> None:
     assert set(NAMES) == {
+        "amd_iree_fp32",
+        "android_litert_int8",
+        "arm64_iree_fp32",
+        "arm64_ort_fp32",
+        "arm64_ort_int8",
+        "browser_ort_web_fp32",
+        "browser_ort_web_int8",
+        "ethos_u55_128",
+        "ethos_u65_512",
+        "ethos_u85_256",
+        "fpga_hls4ml",
+        "hexagon_qnn_int8",
+        "javascript_ort_node_fp32",
+        "javascript_ort_node_int8",
+        "nvidia_iree_fp32",
+        "nvidia_tensorrt_fp32",
+        "nvidia_tensorrt_int8",
+        "riscv64_iree_fp32",
+        "vulkan_iree_fp32",
         "x86_iree_fp32",
+        "x86_litert_fp32",
+        "x86_litert_int8",
         "x86_openvino_bf16",
         "x86_openvino_fp32",
         "x86_openvino_int8",
@@ -43,13 +64,24 @@ def test_a_targets_runtime_is_a_file(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_int8_has_a_dialect_and_what_computes_in_float_has_none(name: str) -> None:
     target = record(name)
-    assert (target.dialect is None) == (target.precision != "int8")
+    assert (target.dialect is None) == (target.precision not in ("int8", "fixed"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_target_is_named_after_its_runtime_and_precision(name: str) -> None:
+def test_a_target_of_this_cpu_is_named_after_its_runtime_and_precision(name: str) -> None:
     target = record(name)
-    assert name.endswith(f"_{target.runtime}_{target.precision}")
+    if target.family == "x86 CPU":
+        assert name.endswith(f"_{target.runtime}_{target.precision}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_never_timed_says_what_answers_it(name: str) -> None:
+    target = record(name)
+    runtime = plugins.resolve("runtimes", target.runtime, where=name)
+    if target.evidence in ("emulated", "estimated"):
+        assert runtime.ANSWERED_BY
+    if target.evidence != "measured":
+        assert target.next_command != "fettle run"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,17 +102,16 @@ def test_a_target_says_its_family_its_evidence_and_what_its_owner_runs_next(name
 
 
 @pytest.mark.parametrize("evidence", ["emulated", "estimated", "compile-only"])
-def test_what_is_not_measured_is_refused_with_what_its_owner_runs_next(
-    evidence: EvidenceKind,
-) -> None:
-    other = replace(record("x86_ort_fp32"), hardware="a board", evidence=evidence)
+def test_what_is_never_timed_needs_no_machine_of_its_own(evidence: EvidenceKind) -> None:
+    board = replace(record("x86_ort_fp32"), machine=("a board",), evidence=evidence)
+    timed = replace(board, evidence="measured")
     made = ExportFacts(
         target="board", hardware="a board", runtime="ort", version="1", precision="fp32",
         dialect=None, entry="model.onnx",
     )  # fmt: skip
-    assert target_refusal.unavailable_reason("board", other, made) == (
-        f"board is {evidence} here, and only what is measured may ship; who has a board runs "
-        "`fettle run`"
+    assert target_refusal.unavailable_reason("board", board, made) is None
+    assert "board runs on x86 CPU (a board)" in str(
+        target_refusal.unavailable_reason("board", timed, made)
     )
 
 

@@ -160,7 +160,8 @@ def test_a_budget_below_the_noise_is_said_with_the_n_needed() -> None:
     assert accuracy_budget.noise_warning(411, drop_max=0.01, confidence=0.95) == (
         "compress.budget is below the noise of the test set: with n = 411 even a lossless model is "
         "shown to drop at most 0.01 (95% bound) with probability 0.41; 0.8 needs about 1,062 test "
-        "images. Raise ingest.split.test, add data, or raise compress.budget.drop_max"
+        "images. The least drop that n = 411 can decide is 0.018. Raise ingest.split.test, add "
+        "data, or raise compress.budget.drop_max"
     )
     nothing = accuracy_budget.noise_warning(899, drop_max=0.0, confidence=0.95)
     assert nothing is not None

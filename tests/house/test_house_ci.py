@@ -31,11 +31,16 @@ FLOW = "import pytest\npytestmark = pytest.mark.flows\n"
 
 
 def ci(
-    tmp_path: Path, *, wheel: str = "true", toolchains: str = "true", **tests: str
+    tmp_path: Path,
+    *,
+    wheel: str = "true",
+    toolchains: str = "true",
+    chaos: str = "true",
+    **tests: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run .ci/run in a folder of its own tests, by a Makefile that calls pytest as ours does.
 
-    `wheel` and `toolchains` are the commands of the longer steps.
+    `wheel`, `toolchains` and `chaos` are the commands of the longer steps.
     """
     flows = ".venv/bin/pytest -m flows" if "flow" in tests else "true"
     (tmp_path / ".ci").mkdir()
@@ -47,6 +52,7 @@ def ci(
         f"test-flows:\n\t@echo flows looked at; {flows}\n"
         f"test-wheel:\n\t@echo wheel looked at; {wheel}\n"
         f"test-toolchains:\n\t@echo toolchains looked at; {toolchains}\n"
+        f"test-chaos:\n\t@echo chaos looked at; {chaos}\n"
     )
     ini = "[pytest]\nmarkers =\n    flows\naddopts = -m 'not flows'\n"
     (tmp_path / "pytest.ini").write_text(ini)
@@ -109,11 +115,9 @@ def test_a_run_that_did_not_see_every_test_is_never_green(
 def test_the_longer_steps_run_after_the_tests_even_after_one_that_failed(tmp_path: Path) -> None:
     done = ci(tmp_path, broken=BROKEN)
     assert done.returncode == 1
-    tests, flows, wheel, toolchains = (
-        done.stdout.index(word)
-        for word in ("1 failed", "flows looked at", "wheel looked at", "toolchains looked at")
-    )
-    assert tests < flows < wheel < toolchains
+    looked = [f"{step} looked at" for step in ("flows", "wheel", "toolchains", "chaos")]
+    order = [done.stdout.index(word) for word in ("1 failed", *looked)]
+    assert order == sorted(order)
 
 
 def test_a_flow_that_passed_at_its_second_run_is_counted_with_the_tests(tmp_path: Path) -> None:
@@ -142,15 +146,13 @@ def test_a_run_that_did_not_see_every_flow_is_never_green(tmp_path: Path) -> Non
     assert "second run" not in done.stdout
 
 
-@pytest.mark.parametrize("step", ["wheel", "toolchains"])
+@pytest.mark.parametrize("step", ["wheel", "toolchains", "chaos"])
 def test_a_longer_step_that_fails_fails_the_run_and_is_named(tmp_path: Path, step: str) -> None:
-    if step == "wheel":
-        done = ci(tmp_path, wheel="false", sound=SOUND)
-    else:
-        done = ci(tmp_path, toolchains="false", sound=SOUND)
+    failing = {"wheel": "true", "toolchains": "true", "chaos": "true", step: "false"}
+    done = ci(tmp_path, sound=SOUND, **failing)
     assert done.returncode != 0
     assert f"make test-{step} failed" in done.stdout.splitlines()
-    assert "toolchains looked at" in done.stdout  # a failed step does not hide the next
+    assert "chaos looked at" in done.stdout  # a failed step does not hide the next
     assert last_lines(done) == (
         "0 tests needed a second run",
         "==== 1 passed, 0 skipped, 0 rerun in 1s ====",
@@ -159,7 +161,7 @@ def test_a_longer_step_that_fails_fails_the_run_and_is_named(tmp_path: Path, ste
 
 def test_every_step_is_a_target_of_our_makefile_and_ci_runs_the_script() -> None:
     steps = re.findall(r"^for step in (.+); do$", (ROOT / ".ci" / "run").read_text(), re.M)
-    assert steps == ["test test-flows", "test-wheel test-toolchains"]
+    assert steps == ["test test-flows", "test-wheel test-toolchains test-chaos"]
     makefile = (ROOT / "Makefile").read_text()
     for step in " ".join(steps).split():
         assert re.search(rf"^{step}: setup ", makefile, re.M)

@@ -23,6 +23,12 @@ class Params(Strict):
     """Digits has no options."""
 
 
+def licence(options: Params, location: Path | None) -> str:
+    """State the licence: of UCI's page of the data set (doi 10.24432/C50P49)."""
+    del options, location
+    return "CC-BY-4.0"
+
+
 def fingerprint(options: Params, location: Path | None) -> dict[str, str | int]:
     """Name the content without loading it: `read` checks that this is what it gives.
 

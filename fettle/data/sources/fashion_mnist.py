@@ -59,6 +59,12 @@ class Params(Strict):
     train_images_max: Annotated[int, Field(ge=1, le=60_000)] | None = None
 
 
+def licence(options: Params, location: Path | None) -> str:
+    """State the licence: of the repository of the data set."""
+    del options, location
+    return "MIT"
+
+
 def fingerprint(options: Params, location: Path | None) -> dict[str, str | int]:
     """Name the content without fetching it: `read` takes no other.
 

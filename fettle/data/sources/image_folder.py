@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from fettle import licences
 from fettle.data import file_digest_cache, image_listing
 from fettle.data.source_cache import cache_folder
 from fettle.data.sources import Item
@@ -56,6 +57,12 @@ class Params(Strict):
     group_pattern: Annotated[str, AfterValidator(_compiles)] | None = None
 
 
+def licence(options: Params, location: Path | None) -> str | None:
+    """State what a file LICENSE in the folder, or beside the table, says."""
+    del options
+    return None if location is None else licences.beside(location)
+
+
 def fingerprint(options: Params, location: Path | None) -> dict[str, str | int]:
     """Digest every file's row and content; unchanged files are not read again.
 
@@ -72,7 +79,9 @@ def fingerprint(options: Params, location: Path | None) -> dict[str, str | int]:
     for entry, content in zip(entries, contents, strict=True):
         line = [entry.row, entry.label, entry.group, entry.split, content]
         total.update(json.dumps(line).encode() + b"\n")
-    return {"digest": total.hexdigest(), "images": len(entries)}
+    stated = licence(options, location)  # ingest hands it on: a changed one is a changed input
+    more = {} if stated is None else {"licence": stated}
+    return {"digest": total.hexdigest(), "images": len(entries), **more}
 
 
 def read(options: Params, location: Path | None) -> Iterator[Item]:

@@ -52,7 +52,12 @@ def start(toolchain: Toolchain, *, threads: int = 1) -> Worker:
     """Start a worker of an installed toolchain; raises TargetError when it is not installed."""
     python = toolchain_environment.python(toolchain)
     return Worker(
-        toolchain.title, python, toolchain.script, threads=threads, limits=toolchain.limits
+        toolchain.title,
+        python,
+        toolchain.script,
+        threads=threads,
+        limits=toolchain.limits,
+        harness=toolchain.harness,
     )
 
 

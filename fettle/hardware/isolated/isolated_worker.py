@@ -48,10 +48,11 @@ class WorkerAnswer(TypedDict, total=False):
     ms: float
     bytes: int
     seconds: float
+    refused: str  # why the toolchain would misread a file, "" where it would not
 
 
 class Worker:
-    """A subprocess that serves the functions of `script` in another Python.
+    """A subprocess that serves the functions of `script` in another Python, or in Node.js.
 
     `name` is what errors call it. The first failure ends it; a function that raises does not.
     """
@@ -73,7 +74,7 @@ class Worker:
         handles = (reading, self._arrays.fileno())
         try:
             self._process = subprocess.Popen(
-                [str(python), "-I", str(harness), str(script), *map(str, handles)],
+                [*_interpreter(python, harness), str(script), *map(str, handles)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -269,6 +270,11 @@ def _environment(python: Path, folder: str, threads: int) -> dict[str, str]:
     pins = {f"{key}_NUM_THREADS": str(threads) for key in ("OMP", "MKL", "OPENBLAS")}
     path = os.pathsep.join([str(python.parent), kept.get("PATH", os.defpath)])
     return {**kept, **pins, "PATH": path, "TMPDIR": folder}
+
+
+def _interpreter(python: Path, harness: Path) -> list[str]:
+    """Return the command that runs a harness; -I keeps Python from the caller's own packages."""
+    return [str(python), *(["-I"] if harness.suffix == ".py" else []), str(harness)]
 
 
 def _listen(stderr: IO[bytes], tail: deque[bytes]) -> None:

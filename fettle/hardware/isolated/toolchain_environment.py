@@ -15,16 +15,23 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from fettle.errors import TargetError
+from fettle.hardware.isolated import (
+    debian_packages,
+    emulated_python,
+    host_requirements,
+    node_packages,
+)
 from fettle.hardware.isolated.toolchain import PLAIN_PATH, Toolchain
 from fettle.hardware.runtimes import Availability
 
@@ -84,6 +91,10 @@ def lock_digest(toolchain: Toolchain) -> str:
 def folder(toolchain: Toolchain) -> Path:
     """Return where the environment for this lock, Python and platform lies, made or not."""
     parts = [lock_digest(toolchain), platform.python_version(), sys.platform, platform.machine()]
+    if toolchain.debian:
+        parts.append(repr((toolchain.debian, toolchain.emulated)))
+    if toolchain.foreign:
+        parts += [*toolchain.foreign.packages, *toolchain.foreign.platforms]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return root() / f"{toolchain.name}-{digest[:12]}"
 
@@ -94,7 +105,7 @@ def find(toolchain: Toolchain) -> Environment | None:
     Raises TargetError as `root` does.
     """
     place = folder(toolchain)
-    python = place / "bin" / "python"
+    python = _interpreter(toolchain, place)
     try:
         stamp = json.loads((place / STAMP).read_text())
         environment = Environment(python, str(stamp["python"]), dict(stamp["packages"]))
@@ -111,6 +122,9 @@ def availability(toolchain: Toolchain) -> Availability:
         environment, reason = find(toolchain), f"the toolchain {toolchain.name} is not installed"
     except TargetError as err:
         environment, reason = None, f"{err.what}: {err.got}"
+    if environment is None and not host_requirements.fits_machine(toolchain):
+        system = f"{sys.platform} {platform.machine()}"
+        return Availability(False, None, f"{toolchain.title} has no packages for {system}", None)
     if environment is None:
         return Availability(False, None, reason, f"fettle targets install {toolchain.name}")
     return Availability(True, environment.packages.get(named(toolchain)[0], "unknown"), None, None)
@@ -119,7 +133,12 @@ def availability(toolchain: Toolchain) -> Availability:
 def named(toolchain: Toolchain) -> tuple[str, ...]:
     """Return the names of the required packages, without extras and bounds."""
     return tuple(
-        requirement.partition("[")[0].partition("=")[0].partition(">")[0].partition("<")[0].strip()
+        requirement.partition("[")[0]
+        .partition("@")[0]
+        .partition("=")[0]
+        .partition(">")[0]
+        .partition("<")[0]
+        .strip()
         for requirement in toolchain.requirements
     )
 
@@ -153,7 +172,8 @@ def install(toolchain: Toolchain, *, say: Say) -> Environment:
     of the toolchain's, the folder cannot be written, the disk is too full, or pip fails; then
     nothing half-made is left.
     """
-    _check_python(toolchain)
+    host_requirements.check(toolchain)
+    debian_packages.check_host(toolchain.debian)
     place = folder(toolchain)
     environment = find(toolchain)
     if environment is None:
@@ -175,24 +195,72 @@ def _remake(toolchain: Toolchain, place: Path, handle: int, say: Say) -> Environ
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    return Environment(place / "bin" / "python", platform.python_version(), _packages(place))
+    environment = find(toolchain)
+    assert environment is not None
+    return environment
+
+
+def _interpreter(toolchain: Toolchain, place: Path) -> Path:
+    return place / "bin" / toolchain.interpreter
 
 
 def _make(toolchain: Toolchain, place: Path, handle: int) -> None:
-    """Run venv and pip, then write the stamp."""
-    _run(toolchain, [sys.executable, "-I", "-m", "venv", str(place)], handle)
-    pip = [str(place / "bin" / "python"), "-I", "-m", "pip", "--no-input", "install", "--quiet"]
-    locked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r"]
-    _run(toolchain, [*pip, *locked, str(toolchain.lock)], handle)
-    stamp = {"python": platform.python_version(), "packages": _packages(place)}
+    """Unpack Debian's packages, run venv and pip, or npm, then write the stamp."""
+
+    def run(command: Sequence[str], cwd: Path) -> None:
+        _run(toolchain, command, handle, cwd=cwd)
+
+    place.mkdir(parents=True)
+    if toolchain.interpreter == "node":
+        packages = node_packages.install(toolchain.lock, place, run)
+        _stamp(place, node_packages.node_version(), packages)
+        return
+    debs = debian_packages.unpack(toolchain.debian, place, run)
+    site, pip = _site(place), sys.executable
+    words: tuple[str, ...] = ()
+    if toolchain.emulated is None:
+        run([sys.executable, "-I", "-m", "venv", str(place)], place)
+        pip = str(place / "bin" / "python")
+    else:
+        emulated_python.write_wrapper(toolchain.emulated, place)
+        site = emulated_python.site(place)
+        words = emulated_python.pip_options(toolchain.emulated, place)
+    locked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(toolchain.lock)]
+    quiet = ["--no-input", "install", "--quiet"]
+    run([pip, "-I", "-m", "pip", *quiet, *words, *locked], place)
+    if toolchain.foreign:
+        subset = place / "foreign.txt"
+        subset.write_text(_lock_lines(toolchain.lock.read_text(), toolchain.foreign.packages))
+        machine = [word for tag in toolchain.foreign.platforms for word in ("--platform", tag)]
+        into = ["--target", str(place / "foreign")]
+        chosen = [*locked[:-1], str(subset), *machine, *into]
+        run([pip, "-I", "-m", "pip", *quiet, *chosen], place)
+    other = toolchain.emulated
+    python = f"{other.version} ({other.machine})" if other else platform.python_version()
+    _stamp(place, python, debs | _packages(site))
+
+
+def _stamp(place: Path, version: str, packages: dict[str, str]) -> None:
+    """Say that the environment is whole, and what is in it."""
+    stamp = {"python": version, "packages": packages}
     half = place / f"{STAMP}.half"
     half.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
     half.replace(place / STAMP)
 
 
-def _packages(place: Path) -> dict[str, str]:
-    """Read {package: version} of an environment from its metadata; nothing is imported."""
-    site = place / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+def _lock_lines(lock: str, packages: tuple[str, ...]) -> str:
+    """Pick the lines of some packages from a lock's text."""
+    blocks = re.split(r"\n(?=[a-z])", lock)
+    return "\n".join(b for b in blocks if b.partition("==")[0] in packages) + "\n"
+
+
+def _site(place: Path) -> Path:
+    """Return the folder of a virtual environment's packages."""
+    return place / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+
+
+def _packages(site: Path) -> dict[str, str]:
+    """Read {package: version} of a folder of packages; nothing is imported."""
     distributions = metadata.distributions(path=[str(site)])
     return {
         distribution.name.lower().replace("_", "-"): distribution.version
@@ -200,7 +268,7 @@ def _packages(place: Path) -> dict[str, str]:
     }
 
 
-def _run(toolchain: Toolchain, command: list[str], handle: int) -> None:
+def _run(toolchain: Toolchain, command: Sequence[str], handle: int, *, cwd: Path) -> None:
     """Run a step; it inherits the lock's `handle`, so that an orphan of it keeps the lock."""
     drop = ("PYTHON", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "VIRTUAL_ENV")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
@@ -214,6 +282,7 @@ def _run(toolchain: Toolchain, command: list[str], handle: int) -> None:
         check=False,
         env={**kept, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         pass_fds=[handle],
+        cwd=cwd,
     )
     if done.returncode == 0:
         return
@@ -227,25 +296,19 @@ def _run(toolchain: Toolchain, command: list[str], handle: int) -> None:
         rule=f"its environment is made of {toolchain.lock.name}, with hashes checked",
         fix=_space_fix(toolchain)
         if full
-        else "see to what pip says (HTTPS_PROXY names a proxy, PIP_INDEX_URL a mirror), and run it "
-        "again: nothing half-made was left",
+        else f"see to what {_installer(command)} says (HTTPS_PROXY names a proxy, PIP_INDEX_URL a "
+        "mirror), and run it again: nothing half-made was left",
     )
+
+
+def _installer(command: Sequence[str]) -> str:
+    """Name what a step was run with."""
+    name = Path(command[0]).name
+    return name if name in ("npm", "apt-get") else "pip"
 
 
 def _space_fix(toolchain: Toolchain) -> str:
     return f"free {toolchain.disk_mb} MB there, or set {VARIABLE} to a folder on a larger disk"
-
-
-def _check_python(toolchain: Toolchain) -> None:
-    here, (oldest, newest) = sys.version_info[:2], toolchain.pythons
-    if not oldest <= here <= newest:
-        raise TargetError(
-            f"{toolchain.title} has no packages for this Python",
-            got=platform.python_version(),
-            rule=f"its lock is for Python {'.'.join(map(str, oldest))} to "
-            f"{'.'.join(map(str, newest))}",
-            fix="install fettle with such a Python, or drop its targets (params.yaml: targets)",
-        )
 
 
 def _check_space(toolchain: Toolchain, place: Path) -> None:

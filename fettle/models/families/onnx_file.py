@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fettle import licences
 from fettle.errors import ModelError
 from fettle.local_settings import choose, expand
 from fettle.models import onnx_checks, onnx_rewriting, user_code
@@ -80,10 +81,16 @@ def input_record(options: Params, project: Path) -> InputRecord:
     return InputRecord(native=False, fixed_px=fixed or None)
 
 
+def licence(options: Params, project: Path) -> str | None:
+    """State what a file LICENSE beside the model says."""
+    return licences.beside(path(options, project))
+
+
 def files(options: Params, project: Path) -> list[Path]:
-    """List the files the model depends on: the ONNX and those that hold its weights."""
+    """List the files the model depends on: the ONNX, those that hold its weights, its licence."""
     file = path(options, project)
-    return [file, *onnx_checks.external_files(file)]
+    stated = licences.file_beside(file)
+    return [file, *onnx_checks.external_files(file), *([stated] if stated else [])]
 
 
 def _lacks_weights(file: Path) -> bool:

@@ -41,6 +41,12 @@ def input_record(options: Params, project: Path) -> InputRecord:
     return InputRecord(least_px=least, native=False, cost="small_cnn")
 
 
+def licence(options: Params, project: Path) -> str:
+    """State the licence: the network is fettle's own, and its weights are learnt from the data."""
+    del options, project
+    return "Apache-2.0"
+
+
 def build(
     options: Params, *, classes: int, channels: int, size_px: int, project: Path
 ) -> nn.Module:

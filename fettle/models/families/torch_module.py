@@ -9,6 +9,10 @@ returns a module that maps float32 [N, C, S, S] to logits [N, classes]. Of sever
 named `logits` counts, else the first; the others are not learnt. The head is the layer that makes
 the logits, in the order in which layers run. Parameters that you froze stay frozen in fine-tuning.
 
+`family: mymodels.net:build` is short for it; `torchvision:resnet18` and `timm:NAME` are networks of
+these libraries (fettle/models/library_networks.py), whose weights expect mean [0.485, 0.456, 0.406]
+and std [0.229, 0.224, 0.225] as a rule: set preprocess so.
+
 A run is new when the source files that `entry` imports from the project change, or the weights; a
 data file that your code opens by itself is not seen.
 """
@@ -25,9 +29,9 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field
 
-from fettle import import_isolation, user_traceback
+from fettle import import_isolation, licences, user_traceback
 from fettle.errors import ModelError
-from fettle.models import module_probe, pretrained_weights, user_code
+from fettle.models import library_networks, module_probe, pretrained_weights, user_code
 from fettle.models.input_record import InputRecord
 from fettle.params import Strict
 
@@ -50,7 +54,7 @@ class Params(Strict):
     whose shape differs (another number of classes) are left new.
     """
 
-    entry: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    entry: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
     weights: str | None = None
 
 
@@ -69,6 +73,21 @@ def input_record(options: Params, project: Path) -> InputRecord:
     return InputRecord(native=False, pretrained=options.weights is not None)
 
 
+def licence(options: Params, project: Path) -> str | None:
+    """State what a file LICENSE beside the weights says; without weights, one in the project.
+
+    An untrained network of a library has the library's.
+    """
+    library = options.entry.partition(":")[0]
+    if library_networks.is_library(options.entry) and options.weights is None:
+        return licences.of_package(library)
+    return licences.beside(_licensed(options, project))
+
+
+def _licensed(options: Params, project: Path) -> Path:
+    return user_code.resolve(project, options.weights or ".")
+
+
 def build(
     options: Params, *, classes: int, channels: int, size_px: int, project: Path
 ) -> nn.Module:
@@ -82,19 +101,12 @@ def build(
 
     # Compiled for one shape and one machine, a forward can be neither counted nor exported.
     torch.compiler.set_stance("force_eager")
-    function = _function(options.entry, project)
     offered = {"classes": classes, "channels": channels, "size_px": size_px}
     roots = user_code.roots(project)
-    try:
-        with import_isolation.of_the_user(roots), _torch_as_it_was():  # it may import more
-            model = function(**_accepted(function, offered))
-    except (Exception, SystemExit) as err:  # the user's code: anything may come out
-        raise ModelError(
-            f"{_AT}.entry: {options.entry} failed",
-            got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",
-            rule=f"it is called with those of {', '.join(offered)} that it accepts",
-            fix="call it in a Python shell with these values and mend it",
-        ) from err
+    if library_networks.is_library(options.entry):
+        model: object = library_networks.build(options.entry, **offered)
+    else:
+        model = _call(options, offered, project, roots)
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"{_AT}.entry: {options.entry} returned no torch module",
@@ -109,11 +121,33 @@ def build(
     return model
 
 
+def _call(options: Params, offered: dict[str, int], project: Path, roots: list[Path]) -> object:
+    """Call the user's function. Raises ModelError when it is missing or fails."""
+    function = _function(options.entry, project)
+    try:
+        with import_isolation.of_the_user(roots), _torch_as_it_was():  # it may import more
+            return function(**_accepted(function, offered))
+    except (Exception, SystemExit) as err:  # the user's code: anything may come out
+        raise ModelError(
+            f"{_AT}.entry: {options.entry} failed",
+            got=f"{type(err).__name__}: {err}{user_traceback.line(err, roots)}",
+            rule=f"it is called with those of {', '.join(offered)} that it accepts",
+            fix="call it in a Python shell with these values and mend it",
+        ) from err
+
+
 def files(options: Params, project: Path) -> list[Path]:
-    """List the user's files that the model depends on: its sources and its weights."""
+    """List the user's files that the model depends on; raise ModelError for a library that is not
+    there.
+
+    They are its sources, its weights, their licence.
+    """
+    library_networks.check_installed(options.entry)
     sources = user_code.source_closure(project, options.entry.partition(":")[0])
     weights = user_code.resolve(project, options.weights) if options.weights else None
-    return sources + ([weights] if weights is not None and weights.is_file() else [])
+    stated = licences.file_beside(_licensed(options, project))
+    given = [weights, stated]
+    return sources + [file for file in given if file is not None and file.is_file()]
 
 
 def groups(model: nn.Module) -> list[list[nn.Module]]:

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fettle.errors import ModelError
-from fettle.quantize import float_fallback, float_fallback_rewrite, static_int8
+from fettle.quantize import (
+    float_fallback,
+    float_fallback_rewrite,
+    int8_dialects,
+    static_int8,
+)
 from fettle.quantize.activation_ranges import Calibrate
 from fettle.quantize.ort_quantizer import WeightBits
 from fettle.quantize.qdq_graph import Coverage, CoverageFacts
@@ -73,6 +78,7 @@ def apply(
     calibrate: Calibrate | Literal["auto"],
     weight_bits: WeightBits,
     disagreement_max: float,
+    dialect: str = int8_dialects.CPU.name,
 ) -> CalibratedModel:
     """Write the int8 form of `model` to `out`: the best method, as many int8 layers as may be.
 
@@ -81,7 +87,13 @@ def apply(
     raises.
     """
     methods = METHODS if calibrate == "auto" else (calibrate,)
-    drafts = static_int8.drafts(model, batches=batches, methods=methods, weight_bits=weight_bits)
+    drafts = static_int8.drafts(
+        model,
+        batches=batches,
+        methods=methods,
+        weight_bits=weight_bits,
+        dialect=int8_dialects.named(dialect),
+    )
     wanted = float_fallback.run(drafts[methods[0]].prepared, held_out)
     answers = {
         name: float_fallback.run(draft.quantized, held_out) for name, draft in drafts.items()
@@ -105,14 +117,7 @@ def apply(
         # the last one is kept int8: without any there is no int8 file
         fewest = float_fallback.fewest_layers(len(ranked) - 1, accept)
     if fewest is None:
-        raise ModelError(
-            f"{model.name} cannot be quantized to int8 within the bound",
-            got=f"{min(seen.values()):.1%} of {len(held_out)} answers change, with up to "
-            f"{max(seen)} of {len(ranked)} layers float",
-            rule=f"at most {disagreement_max:.1%} may (params.yaml: export.disagreement_max)",
-            fix="raise export.disagreement_max or export.calibration_images, or drop the int8 "
-            "targets",
-        )
+        _refuse(model, seen, len(ranked), len(held_out), disagreement_max)
     kept = tuple(ranked[:fewest])
     return CalibratedModel(
         coverage=static_int8.finish(chosen, out, keep_float=kept),
@@ -122,6 +127,19 @@ def apply(
         disagreement=seen[fewest],
         images=len(held_out),
         evaluations=len(methods) + len(seen) - 1,
+    )
+
+
+def _refuse(
+    model: Path, seen: Mapping[int, float], layers: int, count: int, most: float
+) -> NoReturn:
+    """Raise ModelError: no number of float layers keeps the bound."""
+    raise ModelError(
+        f"{model.name} cannot be quantized to int8 within the bound",
+        got=f"{min(seen.values()):.1%} of {count} answers change, with up to "
+        f"{max(seen)} of {layers} layers float",
+        rule=f"at most {most:.1%} may (params.yaml: export.disagreement_max)",
+        fix="raise export.disagreement_max or export.calibration_images, or drop the int8 targets",
     )
 
 

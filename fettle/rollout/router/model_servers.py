@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import http.client
 import io
-import json
 import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -29,12 +29,15 @@ from PIL import Image
 from fettle import manifest
 from fettle.adapters import bento_store, process_identity
 from fettle.errors import TransientError
+from fettle.json_values import read_object
 
 READY_S = 60.0  # 2.5 s on an idle core, 8 s with a cold disk
 PROBE_S = 10.0
 DRAIN_S = float(bento_store.DRAIN_S)  # the service's own: what it began it may end
 KILL_S = 5.0
 PROBE_PX = 8
+LOOK_AGAIN_S = 5.0  # a look through all processes takes 20 ms
+PORT = "FETTLE_SERVED_PORT"  # told to a server, so that it is found without its file
 FIRST_PORT, LAST_PORT = 3100, 3999
 
 
@@ -83,6 +86,7 @@ class ModelServers:
         self._command = command
         self._environ = dict(environ)
         self._key = key
+        self._look_again: dict[str, float] = {}
 
     def find(self, release: str) -> RunningServer | None:
         """Return the server of this release (12 hex digits) if it lives."""
@@ -91,11 +95,36 @@ class ModelServers:
 
     def known(self, release: str) -> RunningServer | None:
         """Return the server of this release as it was started last, dead or alive."""
-        path = self._folder / release / "server.json"
-        try:
-            return RunningServer(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):  # none, or a power cut emptied it
+        own = self._folder / release
+        match read_object(own / "server.json"):
+            case {
+                "release": str(name),
+                "pid": int(pid),
+                "born": float(born) | int(born),
+                "port": int(port),
+                "command": [*words],
+                **further,
+            } if name == release and pid > 0 and 0 < port < 2**16 and not further:
+                return RunningServer(release, pid, born, port, [str(word) for word in words])
+        return self._lost(release) if own.is_dir() else None
+
+    def _lost(self, release: str) -> RunningServer | None:
+        """Find a server whose file is damaged or gone, by its working folder: it holds its port."""
+        if time.monotonic() < self._look_again.get(release, 0.0):
             return None
+        self._look_again[release] = time.monotonic() + LOOK_AGAIN_S
+        own = (self._folder / release).resolve()
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError, ValueError):
+                port = process.environ().get(PORT)
+                if port is None or Path(process.cwd()) != own or not _is_head(process, own):
+                    continue
+                found = RunningServer(
+                    release, process.pid, process.create_time(), int(port), process.cmdline()
+                )
+                manifest.write_json(own / "server.json", asdict(found))
+                return found
+        return None
 
     def running(self) -> list[RunningServer]:
         """List the servers that live."""
@@ -107,6 +136,7 @@ class ModelServers:
 
         Raises ProjectError when the store has no such Bento.
         """
+        self._look_again.pop(release, None)
         running = self.find(release)
         if running is not None:
             return running
@@ -122,7 +152,7 @@ class ModelServers:
             list(command),
             own / "server.log",
             cwd=own,
-            env=bento_store.serve_environment(self._environ, own / "home"),
+            env=bento_store.serve_environment(self._environ, own / "home") | {PORT: str(port)},
         )
         made = RunningServer(release, child.pid, child.born, port, list(command))
         try:
@@ -223,6 +253,11 @@ def free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _is_head(process: psutil.Process, own: Path) -> bool:
+    above = process.parent()
+    return above is None or Path(above.cwd()) != own
 
 
 def _family(server: RunningServer) -> list[psutil.Process]:

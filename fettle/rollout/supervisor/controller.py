@@ -19,18 +19,18 @@ from contextlib import suppress
 from dataclasses import replace
 
 from fettle import project as projects
-from fettle.errors import FettleError, UserError
+from fettle.errors import UserError
 from fettle.rollout.promotion.rollout_state import Action, ActionKind, RolloutState, Verb, is_over
 from fettle.rollout.router import access_log, model_servers
 from fettle.rollout.supervisor import (
     actuator,
     fault_backoff,
+    order_queue,
     rollout_observer,
     service_upkeep,
     start_order,
     unreadable_rollout,
 )
-from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.late_labels import FeedbackRoute
 from fettle.rollout.supervisor.rollout_observer import RolloutObserver
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
@@ -62,7 +62,7 @@ class Controller:
         key = api_key_file.read(os.environ)
         self._project, self._place, self._key = project, place, key
         self.serving = serving
-        self._router = service_upkeep.router(place, serving)
+        self._router = service_upkeep.router(place, serving, key)
         self._arms = model_servers.ModelServers(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
         self._actuator = actuator.Actuator(
@@ -104,7 +104,7 @@ class Controller:
     def tick(self) -> None:
         """Do one round, and renew the lease after the whole of it: only then all was judged."""
         late = self._place.lease_age_s() > self.serving.lease_s
-        self._obey()
+        order_queue.obey_pending(self._place, self.obey)
         self._upkeep.look(self.serving, self._state(), self._unread)
         now = time.monotonic()
         if self._observer is not None:
@@ -172,23 +172,12 @@ class Controller:
         sticky = self._observer.plan.sticky_key if self._observer else None
         self._actuator.route(self.serving, self._state(), sticky, judged=self._judged)
 
-    def _obey(self) -> None:
-        for name, order in places.pending_orders(self._place):
-            try:
-                answer = self.obey(order)
-            except FettleError as err:
-                answer = {"error": str(err), "kind": err.kind}
-            except Exception as err:
-                # answered first, so that the order is not obeyed to the same end at the next start
-                why = f"the supervisor failed while it obeyed: {type(err).__name__}: {err}"
-                places.answer_order(self._place, name, {"error": why, "kind": "ours"})
-                raise
-            places.answer_order(self._place, name, answer)
-
     def obey(self, order: Mapping[str, object]) -> dict[str, object]:
         """Obey one order; raises UserError when it does not fit."""
         if order["verb"] == "start":
             return self._begin(order)
+        if order["verb"] == order_queue.FORGET:
+            return self._forget()
         verb = Verb(str(order["verb"]))
         if self._observer is None and self._unread:
             return self._put_away(verb)
@@ -204,6 +193,17 @@ class Controller:
         self._observer.done()
         self._observer.write_status()
         return {"state": self._observer.state.phase.value, "reason": reason}
+
+    def _forget(self) -> dict[str, object]:
+        """Watch a finished rollout no more; its files stay where they are, unread."""
+        watched = None if self._observer is None else self._observer.state
+        rollout = start_order.check_forget(self.serving.rollout, watched)
+        if watched is None and self.serving.state is None:
+            return self._put_away(Verb.ABORT)
+        kept = self.serving.challenger if self.serving.promoted else self.serving.champion
+        self._leave(self._observer, kept)
+        serves = kept.release if kept else "nothing"
+        return {"state": "idle", "reason": f"{rollout} is watched no more; {serves} serves"}
 
     def _put_away(self, verb: Verb) -> dict[str, object]:
         """End a rollout whose journal cannot be read: a person says which release serves."""

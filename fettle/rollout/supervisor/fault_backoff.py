@@ -6,11 +6,11 @@ and again has met something that it cannot judge: then the rollout is paused at 
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 from fettle import manifest
+from fettle.json_values import read_object
 
 RECENT_S = 60.0
 FAULTS_MAX = (
@@ -32,8 +32,7 @@ def recent_faults(folder: Path) -> tuple[int, str]:
 
 
 def _read(folder: Path) -> tuple[list[float], str]:
-    try:
-        doc = json.loads((folder / NAME).read_text())
-        return [float(at) for at in doc["times"]], str(doc["why"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return [], ""
+    match read_object(folder / NAME):
+        case {"times": [*times], "why": str(why)}:
+            return [float(at) for at in times if isinstance(at, int | float)], why
+    return [], ""

@@ -69,21 +69,22 @@ class AnsweredRequests:
         Raises ValueError naming a label that is no class, or a number of them that does not fit.
         """
         counts = {"accepted": 0, "unknown": 0, "repeated": 0}
-        docs = []
+        docs, new = [], set[str]()
         with self._lock:
             for request_id, labels in given:
                 answered = self._answered.get(request_id)
                 self._check(request_id, labels, answered)
-                if request_id in self._labelled:
+                if request_id in self._labelled or request_id in new:
                     counts["repeated"] += 1
                 elif answered is None or not answered.predicted:
                     counts["unknown"] += 1
                 else:
                     counts["accepted"] += 1
-                    self._labelled.add(request_id)
+                    new.add(request_id)
                     right = self._names(answered) == labels
                     docs.append({"request_id": request_id, "time_s": now_s, "correct": right})
             jsonl.append(self.path, docs, durable=True)
+            self._labelled |= new  # not before: what a full disk does not take may come again
         return counts
 
     def _names(self, answered: Answered) -> tuple[str | None, ...]:
@@ -197,6 +198,8 @@ class FeedbackRoute:
             counts = memory.join(parse(read(int(length))), time.time())
         except (ValueError, RecursionError) as err:
             return 400, {"error": str(err)}
+        except OSError as err:
+            return 507, {"error": f"the labels cannot be kept ({err.strerror}); send them again"}
         return (200 if counts["accepted"] or counts["repeated"] else 404), dict(counts)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.promotion.rollout_state import RolloutState
-from fettle.rollout.router import nginx_process
+from fettle.rollout.router import nginx_process, router_key
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor import actuator, fault_backoff, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
@@ -40,6 +40,7 @@ class ServiceUpkeep:
     ) -> None:
         self._place, self._router, self._actuator = place, router, acting
         self._set_routes, self._root = route, root
+        self._me = process_identity.me()
         self._router_error = ""
         self._told: dict[str, str] | None = None
         self._next = self._next_router = 0.0
@@ -58,7 +59,10 @@ class ServiceUpkeep:
             SAY.warning("restart router=%s", self._place.router)
             self._next_router = now + ROUTER_AGAIN_S
             self.route()
-        if self._root is not None and watchdog.running(self._place) is None:
+        watcher = watchdog.running(self._place) if self._root is not None else None
+        if watcher is not None or self._root is None:
+            self._router.watch(watcher.pid if watcher else None)
+        if self._root is not None and watcher is None:
             command = [
                 sys.executable,
                 "-P",
@@ -67,6 +71,10 @@ class ServiceUpkeep:
                 str(self._root),
             ]
             process_identity.spawn(command, self._place.folder / watchdog.LOG, cwd=self._root)
+        if self._place.keep_serving(serving):
+            SAY.warning("restored file=serving.json")
+        if self._root is not None and process_identity.read(self._place.controller) != self._me:
+            process_identity.write(self._place.controller, self._me)  # else a second one is tried
         self._router.rotate()
         self.tell(serving, unread)
 
@@ -94,14 +102,15 @@ class ServiceUpkeep:
             self._place.write_problems(found)
 
 
-def router(place: StateLayout, serving: ServingState) -> Nginx:
+def router(place: StateLayout, serving: ServingState, api_key: str | None) -> Nginx:
     """Return the router of a project, at the address that serving.json states."""
     config = nginx_process.place(
         place.router, host=serving.host, port=serving.port, control=serving.control
     )
+    key_file = router_key.write(config.folder, api_key) if api_key else None
     certificate = Path(serving.certificate) if serving.certificate else None
     key = Path(serving.certificate_key) if serving.certificate_key else None
-    return Nginx(replace(config, certificate=certificate, certificate_key=key))
+    return Nginx(replace(config, certificate=certificate, certificate_key=key, key_file=key_file))
 
 
 def serving_releases(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:

@@ -20,6 +20,7 @@ from fettle.rollout.supervisor.drift_reference import tree_of_release
 
 PER_S = 100.0  # leaves most of two cores to the users; 2,000 pairs take 20 s
 BATCH = 20  # pairs written at once
+DISK_AGAIN_S = 1.0
 TIMEOUT_S = 10.0
 
 
@@ -85,10 +86,18 @@ class ShadowTraffic:
             if self._stop.wait(1 / self._per_s):
                 break
             batch.append(self._pair(number))
-            if len(batch) == BATCH:
-                jsonl.append(self._path, batch)
+            if len(batch) >= BATCH and self._written(batch):
                 batch = []
-        jsonl.append(self._path, batch)
+        while batch and not self._written(batch) and not self._stop.wait(DISK_AGAIN_S):
+            pass
+
+    def _written(self, batch: list[dict[str, object]]) -> bool:
+        """Write pairs; False on a full disk: they are kept, and tried again with the next."""
+        try:
+            jsonl.append(self._path, batch)
+        except OSError:
+            return False
+        return True
 
     def _pair(self, number: int) -> dict[str, object]:
         held = self._held[number]

@@ -70,6 +70,23 @@ def check_free(before: RolloutState | None) -> None:
         )
 
 
+def check_forget(rollout: str | None, state: RolloutState | None) -> str:
+    """Return the rollout to forget.
+
+    Raises UserError where there is none, BusyError while it is under way.
+    """
+    if rollout is None:
+        raise UserError("there is no rollout to forget", fix="`fettle canary status` says so too")
+    if state is not None and not is_over(state.phase):
+        raise BusyError(
+            "a rollout that is under way is not forgotten",
+            got=f"{state.rollout_id}, {state.phase.value}",
+            rule="only one that is over, or that cannot be read",
+            fix="wait for it, or `fettle canary abort`",
+        )
+    return rollout
+
+
 def verify(challenger: PinnedRelease) -> None:
     """Refuse a challenger whose folder or Bento is not what was signed.
 

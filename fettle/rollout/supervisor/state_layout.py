@@ -1,7 +1,8 @@
 """State layout of the supervisor: its files, and those that its processes speak through.
 
 .fettle/canary/
-serving.json         what serves: the pinned releases, the address, the running rollout
+serving.json         what serves: the pinned releases, the address, the running rollout; of
+                     serving.copy.json where it is damaged
 problems.json        what the controller cannot do now, for who watches; gone when all is well
 lease                touched by the controller at every tick; the watchdog looks at its age
 watchdog.json, controller.json   their pids
@@ -18,23 +19,19 @@ order alone; of a newer serving.json what this version knows is taken, so that s
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
 from fettle import manifest
-from fettle.errors import ProjectError, UserError
-from fettle.json_values import JsonObject
-from fettle.rollout.promotion.rollout_state import OVER, Phase, Verb, is_over
+from fettle.errors import ProjectError
+from fettle.rollout.promotion.rollout_state import OVER, Phase, is_over
 
 LEASE_S = 10.0  # before a plan says otherwise
 VERSION = 1  # of serving.json and of orders; a document without one is of version 1
-ORDER_S = 60.0  # an order older than this is not obeyed, unless it says otherwise
-VERBS = ("start", *(verb.value for verb in Verb))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,23 +146,44 @@ class StateLayout:
 
         Raises ProjectError when the file is not what `write_serving` writes.
         """
-        path = self.folder / "serving.json"
-        if not path.is_file():
+        path, copy = self._serving_files()
+        refusal: Exception | None = None
+        for file in (path, copy):
+            try:
+                if file.is_file():
+                    return _serving(json.loads(file.read_text()), self)
+            except (ValueError, TypeError, KeyError, RecursionError) as err:
+                refusal = refusal or err
+        if refusal is None:
             return None
-        try:
-            return _serving(json.loads(path.read_text()), self)
-        except (ValueError, TypeError, KeyError, RecursionError) as err:
-            raise ProjectError(
-                f"{path} does not say what serves",
-                got=str(err),
-                rule="it is written by `fettle canary` alone",
-                fix="restore it; or `fettle canary stop`, delete it, and begin again with "
-                "`fettle canary start`",
-            ) from err
+        raise ProjectError(
+            f"{path} does not say what serves",
+            got=str(refusal),
+            rule="it is written by `fettle canary` alone",
+            fix=f"restore it; or `fettle canary stop`, delete it and {copy.name}, and begin again "
+            "with `fettle canary start`",
+        ) from refusal
 
     def write_serving(self, serving: ServingState) -> None:
-        """Write what serves, in one atomic step."""
-        manifest.write_json(self.folder / "serving.json", {"version": VERSION, **asdict(serving)})
+        """Write what serves, in one atomic step each for the file and its copy."""
+        for file in self._serving_files():
+            manifest.write_text(file, _sealed(serving))
+
+    def keep_serving(self, serving: ServingState) -> bool:
+        """Write what serves again where a file of it is damaged or gone; say whether one was."""
+        text, damaged = _sealed(serving), False
+        for file in self._serving_files():
+            try:
+                whole = file.read_bytes() == text.encode()
+            except OSError:
+                whole = False
+            if not whole:
+                manifest.write_text(file, text)
+                damaged = True
+        return damaged
+
+    def _serving_files(self) -> tuple[Path, Path]:
+        return self.folder / "serving.json", self.folder / "serving.copy.json"
 
     def active(self) -> str | None:
         """Return the rollout that is under way, None when none is.
@@ -216,11 +234,24 @@ class StateLayout:
             return float("inf")
 
 
+def _sealed(serving: ServingState) -> str:
+    """Return the text of serving.json: `seal` shows a changed byte that is JSON still."""
+    doc = {"version": VERSION, **asdict(serving)}
+    return json.dumps({**doc, "seal": _seal(doc)}, indent=1, sort_keys=True) + "\n"
+
+
+def _seal(doc: Mapping[str, object]) -> str:
+    return sha256(json.dumps(doc, sort_keys=True).encode()).hexdigest()[: manifest.SHORT]
+
+
 def _serving(doc: object, place: StateLayout) -> ServingState:
     """Read serving.json: of a version that knows more, what this one knows."""
     known = {one.name for one in fields(ServingState)}
     if not isinstance(doc, dict):
         raise ValueError("no object")
+    seal = doc.pop("seal", None)  # earlier versions wrote none
+    if seal is not None and seal != _seal(doc):
+        raise ValueError("its content does not fit its seal: a byte was changed")
     made = {name: value for name, value in doc.items() if name in known}
     for arm in ("champion", "challenger"):
         made[arm] = PinnedRelease.of(made[arm]) if made.get(arm) else None
@@ -231,98 +262,3 @@ def _serving(doc: object, place: StateLayout) -> ServingState:
         stated = place.stated(str(made["rollout"])) or ""
         made["state"] = stated if is_over(stated) else None
     return ServingState(**made)
-
-
-def submit_order(
-    place: StateLayout,
-    order: Mapping[str, object],
-    *,
-    timeout_s: float = ORDER_S,
-) -> str:
-    """Put an order into the inbox; return its name. Names sort by time.
-
-    It is not obeyed any more once `timeout_s` have passed: then nobody waits for it.
-    """
-    place.inbox.mkdir(parents=True, exist_ok=True)
-    name = f"{time.time_ns():020d}-{os.getpid()}"
-    doc = {"version": VERSION, "until_s": time.time() + timeout_s, **order}
-    manifest.write_json(place.inbox / f"{name}.json", doc)
-    return name
-
-
-def withdraw_order(place: StateLayout, name: str) -> None:
-    """Take an order back, unless it is being obeyed."""
-    (place.inbox / f"{name}.json").unlink(missing_ok=True)
-
-
-def pending_orders(place: StateLayout) -> Iterator[tuple[str, JsonObject]]:
-    """Read the orders in the inbox, oldest first; `obeyed` takes one away.
-
-    What is no order, or too old to be obeyed, is answered here and put aside as outbox/NAME.bad.
-    """
-    for path in sorted(place.inbox.glob("*.json")):
-        try:
-            doc = _order(path)
-        except UserError as err:
-            place.outbox.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                path.rename(place.outbox / f"{path.stem}.bad")
-            answer_order(place, path.stem, {"error": str(err), "kind": err.kind})
-            continue
-        if doc is not None:
-            yield path.stem, doc
-
-
-def _order(path: Path) -> JsonObject | None:
-    """Read one order; None when it was taken back meanwhile."""
-    try:
-        doc = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as err:
-        raise UserError("an order cannot be read", got=str(err), fix="give it again") from err
-    if not isinstance(doc, dict) or doc.get("verb") not in VERBS:
-        raise UserError(
-            "an order cannot be understood",
-            got=json.dumps(doc)[:80],
-            rule=f"its verb is one of {', '.join(VERBS)}",
-            fix="give it again by `fettle canary`",
-        )
-    version = doc.get("version", VERSION)
-    if version != VERSION:
-        raise UserError(
-            "the supervisor does not understand this order",
-            got=f"one of version {version}",
-            rule=f"it takes version {VERSION}",
-            fix="`fettle canary stop`, then `fettle serve`, start it in the version that orders",
-        )
-    until_s = doc.get("until_s", float("inf"))
-    if not isinstance(until_s, int | float) or time.time() > until_s:
-        raise UserError(
-            f"the order to {doc['verb']} came too late",
-            got=f"one that was to be obeyed before {until_s}",
-            rule="an order that nobody waits for any more is not obeyed",
-            fix="give it again",
-        )
-    return doc
-
-
-def answer_order(place: StateLayout, name: str, answer: Mapping[str, object]) -> None:
-    """Answer an order, then take it out of the inbox: killed between, it is obeyed again."""
-    place.outbox.mkdir(parents=True, exist_ok=True)
-    manifest.write_json(place.outbox / f"{name}.json", answer)
-    with suppress(FileNotFoundError):
-        (place.inbox / f"{name}.json").unlink()
-
-
-def await_answer(place: StateLayout, name: str, *, timeout_s: float) -> JsonObject | None:
-    """Wait for what became of an order; None when nobody obeyed in time."""
-    path = place.outbox / f"{name}.json"
-    deadline = time.monotonic() + timeout_s
-    while not path.is_file():
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(0.05)
-    doc: JsonObject = json.loads(path.read_text())
-    path.unlink()
-    return doc

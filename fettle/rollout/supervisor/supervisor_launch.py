@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fettle import import_isolation, manifest
 from fettle.adapters import bento_store, local_servers, process_identity
-from fettle.errors import BusyError, FettleError, ProjectError, TransientError
+from fettle.errors import BusyError, FettleError, ProjectError, TransientError, UserError
 from fettle.project import Project
 from fettle.release import release_store, signing
 from fettle.rollout.router import certificates, model_servers, nginx_process
@@ -85,43 +85,36 @@ def last_release(project: Project) -> PinnedRelease:
 def begin_serving(
     project: Project,
     *,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     champion: PinnedRelease | None,
     certificate: str | None = None,
     certificate_key: str | None = None,
+    insecure: bool = False,
 ) -> ServingState:
     """Write what shall serve, and where, unless it is written already; return it.
 
+    What is None stays as it was served last: the address, the port, TLS. `insecure` drops TLS.
     Makes the API key of this user if there is none yet.
 
-    Raises UserError when `host` is no loopback and there is no API key, the port is taken, or the
-    certificate cannot serve.
+    Raises UserError when `host` is no loopback and there is no API key or no TLS, the port is
+    taken, or the certificate cannot serve.
     """
     place = layout_of(project)
-    authentication.check_bind(host, api_key_file.read(os.environ))
-    pair = (_path(certificate), _path(certificate_key))
-    certificates.check(*pair)
     before = place.serving()
+    kept_tls = before is not None and certificate is None and certificate_key is None
+    if before is not None and kept_tls and not insecure:
+        certificate, certificate_key = before.certificate, before.certificate_key
+    asked, host = host, host or (before.host if before else bento_store.LOOPBACK)
+    port = port or (before.port if before else bento_store.PORT)
+    authentication.check_bind(host, api_key_file.read(os.environ))
+    certificates.check(_path(certificate), _path(certificate_key))
+    if not insecure and certificate is None and asked is not None:
+        check_tls(asked)
     if before is not None and (nginx_alive(place) or running(place)):
-        if (before.host, before.port) != (host, port):
-            raise BusyError(
-                "this project is served already, at another address",
-                got=f"{host} port {port}",
-                rule=f"one address a project: {before.host} port {before.port}",
-                fix="leave --host and --port out, or stop it first: `fettle canary stop`",
-            )
-        if certificate not in (None, before.certificate):
-            raise BusyError(
-                "this project is served already, with another certificate",
-                got=str(certificate),
-                rule=f"one address a project: {before.url}, {before.certificate or 'no TLS'}",
-                fix="leave --certificate and --key out, or stop it first: `fettle canary stop`",
-            )
+        _check_same(before, host, port, certificate)
         return before
-    nginx_process.end_orphans(
-        place.router
-    )  # of a router whose master was killed: they hold the port
+    nginx_process.end_orphans(place.router)  # of a killed master: they hold the port
     bento_store.check_port(host, port)
     if api_key_file.read(os.environ) is None:
         bento_store.make_key()
@@ -140,6 +133,36 @@ def begin_serving(
     check_routes(place, made)
     place.write_serving(made)
     return made
+
+
+def _check_same(before: ServingState, host: str, port: int, certificate: str | None) -> None:
+    """Raise BusyError where what serves already has another address or certificate."""
+    if (before.host, before.port) != (host, port):
+        raise BusyError(
+            "this project is served already, at another address",
+            got=f"{host} port {port}",
+            rule=f"one address a project: {before.host} port {before.port}",
+            fix="leave --host and --port out, or stop it first: `fettle canary stop`",
+        )
+    if certificate not in (None, before.certificate):
+        raise BusyError(
+            "this project is served already, with another certificate",
+            got=str(certificate),
+            rule=f"one address a project: {before.url}, {before.certificate or 'no TLS'}",
+            fix="leave --certificate and --key out, or stop it first: `fettle canary stop`",
+        )
+
+
+def check_tls(host: str) -> None:
+    """Refuse to send keys and images in clear. Raises UserError when `host` is no loopback."""
+    if not authentication.is_loopback(host):
+        raise UserError(
+            f"without TLS the API key and every image can be read on the way to {host}",
+            got="no certificate",
+            rule="an address that others reach is served by https",
+            fix="name one: `fettle canary start --certificate FILE --key FILE`; or, behind a proxy "
+            "that has one, say --insecure",
+        )
 
 
 def check_routes(place: StateLayout, serving: ServingState) -> None:

@@ -42,14 +42,15 @@ class Watchdog:
         self._cwd = cwd
         self._again_s = AGAIN_S
         self._next_start = 0.0
-        self._began = time.time()
+        self._renewed = time.monotonic()
+        self._lease = _modified(place.lease)
         self._watched = False  # whether a controller was seen alive since the last death
         self._deaths: deque[float] = deque(maxlen=DEATHS_MAX)
 
     def tick(self) -> None:
         """Look once."""
         lease_s = self._lease_s()
-        age_s = min(self._place.lease_age_s(), time.time() - self._began)
+        age_s = self._lease_age_s()
         if age_s > lease_s:
             with suppress(OSError):  # a full disk, say: try again, and start the controller
                 nginx_process.engage_kill_switch(self._place.router)
@@ -85,6 +86,17 @@ class Watchdog:
             with suppress(OSError):
                 nginx_process.engage_kill_switch(self._place.router)
 
+    def _lease_age_s(self) -> float:
+        """Return how long nobody has renewed the lease, while this process looked.
+
+        By whether the file's time changes, on a clock that no step of the wall clock moves: a lease
+        dated tomorrow would be fresh for a day.
+        """
+        found = _modified(self._place.lease)
+        if found != self._lease:
+            self._lease, self._renewed = found, time.monotonic()
+        return time.monotonic() - self._renewed
+
     def _lease_s(self) -> float:
         """Return how long the controller may be silent, also where nobody can read what serves."""
         try:
@@ -92,6 +104,13 @@ class Watchdog:
         except (FettleError, OSError):
             return LEASE_S
         return serving.lease_s if serving else LEASE_S
+
+
+def _modified(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def running(place: StateLayout) -> process_identity.ProcessIdentity | None:
@@ -146,8 +165,12 @@ def _watch(root: Path, place: StateLayout) -> None:
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: stopped.append(got))
+    me = process_identity.me()
     while not stopped:
         watchdog.tick()
+        if process_identity.read(place.watchdog) != me:  # else the controller tries a second one
+            with suppress(OSError):
+                process_identity.write(place.watchdog, me)
         time.sleep(TICK_S)
     place.watchdog.unlink(missing_ok=True)
     place.earlier_watchdog.unlink(missing_ok=True)

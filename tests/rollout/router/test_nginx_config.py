@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fettle.errors import ProjectError, UserError
-from fettle.rollout.router import nginx_config, nginx_process
+from fettle.rollout.router import nginx_binary, nginx_config
 from fettle.rollout.router.nginx_config import Routes
 
 
@@ -57,6 +57,8 @@ def test_the_rendered_configuration_is_the_golden_one() -> None:
         (1, 31, 3),
         certificate=Path("/tls/cert.pem"),
         certificate_key=Path("/tls/key.pem"),
+        user="nobody nogroup",
+        key_file="api-key-0a1b2c3d.conf",
     )
     routes = Routes(
         3101, 3102, feedback=3103, weight_percent=12.5, sticky="cookie:session", salt="r1."
@@ -71,9 +73,9 @@ def test_an_older_nginx_gets_no_directive_that_it_does_not_know() -> None:
 
 
 def test_a_named_nginx_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(nginx_process.BINARY, "/nowhere/nginx")
+    monkeypatch.setenv(nginx_binary.BINARY, "/nowhere/nginx")
     with pytest.raises(ProjectError) as caught:
-        nginx_process.binary()
+        nginx_binary.binary()
     assert str(caught.value) == (
         "FETTLE_NGINX names no program: got /nowhere/nginx. Fix: unset FETTLE_NGINX, or mend it."
     )
@@ -81,7 +83,7 @@ def test_a_named_nginx_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_a_program_that_is_no_nginx_is_refused() -> None:
     with pytest.raises(UserError) as caught:
-        nginx_process.version(Path("/bin/true"))
+        nginx_binary.version(Path("/bin/true"))
     assert str(caught.value) == (
         "/bin/true cannot be the router: got no version; nginx 1.22.0 or newer. "
         "Fix: name another with FETTLE_NGINX."

@@ -12,7 +12,7 @@ from rehearsed import PLAN, RolloutHarness, Users, wait_for
 from fettle.errors import BusyError, TamperedError, UserError
 from fettle.rollout.promotion import decision_journal
 from fettle.rollout.router import nginx_process
-from fettle.rollout.supervisor import state_layout as places
+from fettle.rollout.supervisor import order_queue
 
 # a plan whose only step no test waits out
 UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
@@ -222,10 +222,11 @@ def test_orders_are_obeyed_and_answered_in_turn(harness: RolloutHarness) -> None
     controller = harness.start(champion)
     controller.obey(harness.order(challenger, shadow_requests=10_000))
     names = [
-        places.submit_order(harness.place, {"verb": verb}) for verb in ("pause", "undo", "abort")
+        order_queue.submit_order(harness.place, {"verb": verb})
+        for verb in ("pause", "undo", "abort")
     ]
     controller.tick()
-    answers = [places.await_answer(harness.place, name, timeout_s=1) for name in names]
+    answers = [order_queue.await_answer(harness.place, name, timeout_s=1) for name in names]
     assert answers == [
         {"state": "paused", "reason": "paused by order"},
         {"state": "paused", "reason": "undo does not fit a rollout that is paused"},

@@ -10,6 +10,7 @@ import pytest
 
 from fettle import manifest
 from fettle.errors import ProjectError
+from fettle.rollout.supervisor import order_queue
 from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
@@ -36,9 +37,9 @@ def test_what_is_no_order_is_answered_and_put_aside(tmp_path: Path, text: str, s
     place = StateLayout(tmp_path)
     place.inbox.mkdir()
     (place.inbox / "1.json").write_text(text)
-    good = places.submit_order(place, {"verb": "abort"})
-    assert [name for name, _ in places.pending_orders(place)] == [good]
-    answer = places.await_answer(place, "1", timeout_s=0)
+    good = order_queue.submit_order(place, {"verb": "abort"})
+    assert [name for name, _ in order_queue.pending_orders(place)] == [good]
+    answer = order_queue.await_answer(place, "1", timeout_s=0)
     assert answer is not None
     assert answer["kind"] == "user"
     assert str(answer["error"]).startswith(said)
@@ -48,8 +49,8 @@ def test_what_is_no_order_is_answered_and_put_aside(tmp_path: Path, text: str, s
 
 def test_an_order_that_was_taken_back_is_not_obeyed(tmp_path: Path) -> None:
     place = StateLayout(tmp_path)
-    places.withdraw_order(place, places.submit_order(place, {"verb": "abort"}))
-    assert list(places.pending_orders(place)) == []
+    order_queue.withdraw_order(place, order_queue.submit_order(place, {"verb": "abort"}))
+    assert list(order_queue.pending_orders(place)) == []
 
 
 def test_what_serves_reads_back_and_carries_its_version(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from fettle.cli import canary_orders, canary_view
 from fettle.errors import UserError
 from fettle.rollout.promotion import decision_journal
 from fettle.rollout.router import nginx_process
-from fettle.rollout.supervisor import fault_backoff
-from fettle.rollout.supervisor import state_layout as places
+from fettle.rollout.supervisor import fault_backoff, order_queue
 from fettle.rollout.supervisor.evidence_collector import BAD_MOST
 from fettle.rollout.supervisor.state_layout import PinnedRelease
 
@@ -60,10 +59,8 @@ def reword(journal: Path) -> None:
 
 
 def other_version(journal: Path) -> None:
-    ours = f'"version":{decision_journal.VERSION}'
-    text = journal.read_text()
-    assert ours in text
-    journal.write_text(text.replace(ours, '"version":99', 1))
+    written = f'"version":{decision_journal.VERSION}'
+    journal.write_text(journal.read_text().replace(written, '"version":99', 1))
 
 
 def garbage(journal: Path) -> None:
@@ -174,15 +171,17 @@ def test_garbage_in_the_inbox_ends_nothing_and_the_next_order_is_obeyed(
     controller = harness.start(None)
     (harness.place.inbox).mkdir(exist_ok=True)
     (harness.place.inbox / "1.json").write_text("{}")
-    bad = places.submit_order(
+    bad = order_queue.submit_order(
         harness.place, {"verb": "start", "challenger": 7, "plan": {"steps": []}}
     )
-    good = places.submit_order(harness.place, {"verb": "abort"})
-    worse = places.submit_order(
+    good = order_queue.submit_order(harness.place, {"verb": "abort"})
+    worse = order_queue.submit_order(
         harness.place, {"verb": "start", "challenger": 7, "plan": {"steps": []}}
     )
     controller.tick()
-    answers = [places.await_answer(harness.place, name, timeout_s=0) for name in (bad, good, worse)]
+    answers = [
+        order_queue.await_answer(harness.place, name, timeout_s=0) for name in (bad, good, worse)
+    ]
     assert [str((answer or {}).get("error", ""))[:43] for answer in answers] == [
         "a rollout is under way already: got " + harness.place.rollouts()[0][:7],
         "",

@@ -1,12 +1,14 @@
-"""IREE: compile for this CPU and run; in its own environment, by worker_harness.py.
+"""IREE: compile for a device and run; in its own environment, by worker_harness.py.
 
-The ONNX is imported at opset 20 (older ones are converted by onnx itself), and compiled by LLVM for
-the CPU it is compiled on: the file does not run on a CPU without its instructions.
+The ONNX is imported at opset 20 (older ones are converted by onnx itself). What is compiled for
+this CPU does not run on one without its instructions; what is compiled for arm64 is run by IREE's
+own tool for it under qemu-user, a process for each batch.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -21,12 +23,8 @@ if TYPE_CHECKING:
 
 OPSET = 20
 SHAPE = "shape.json"  # beside the entry: a compiled module does not tell its input's shape
-CPU = (
-    "--iree-opt-level=O2",
-    "--iree-hal-target-device=local",
-    "--iree-hal-local-target-device-backends=llvm-cpu",
-    "--iree-llvmcpu-target-cpu=host",
-)
+ARM_TOOL = "foreign/iree/_runtime_libs/iree-run-module"  # in the environment
+ARM_ROOT = "/usr/aarch64-linux-gnu"
 
 
 def toolkit() -> None:
@@ -34,7 +32,7 @@ def toolkit() -> None:
     import iree.runtime  # noqa: F401  its memory counts as the toolchain's
 
 
-def compile(model: str, out: str, entry: str) -> dict[str, str]:
+def compile(model: str, out: str, entry: str, flags: str, device: str) -> dict[str, str]:
     """Write `entry` and shape.json of an ONNX to `out`."""
     import onnx
 
@@ -45,13 +43,13 @@ def compile(model: str, out: str, entry: str) -> dict[str, str]:
     shape = [size.dim_value if size.HasField("dim_value") else None for size in sizes]
     _tool("iree-import-onnx", model, "-o", "model.mlir", "--opset-version", str(OPSET))
     # in the working folder: what goes through a shell there has a path that needs no quotes
-    _tool("iree-compile", "model.mlir", "-o", "model.vmfb", *CPU)
+    _tool("iree-compile", "model.mlir", "-o", "model.vmfb", *flags.split())
     shutil.move("model.vmfb", Path(out) / entry)
-    (Path(out) / SHAPE).write_text(json.dumps({"shape": shape}) + "\n")
+    (Path(out) / SHAPE).write_text(json.dumps({"shape": shape, "device": device}) + "\n")
     return {}
 
 
-class Model:
+class IreeModel:
     """A loaded module: float32 [N, C, H, W] → logits [N, classes]."""
 
     def __init__(self, entry: str, threads: int) -> None:
@@ -74,9 +72,41 @@ class Model:
         return logits
 
 
-def open(entry: str, threads: int) -> Model:
+class ArmModel:
+    """A module for arm64: each batch is one run of IREE's arm64 tool under qemu-user."""
+
+    def __init__(self, entry: str) -> None:
+        from iree import runtime
+
+        instance = runtime.VmInstance()
+        module = runtime.VmModule.mmap(instance, entry)
+        names = [name for name in module.function_names if name != "__init" and "$" not in name]
+        environment = Path(sys.executable).parent.parent
+        tool = environment / ARM_TOOL
+        tool.chmod(0o755)
+        emulator = [] if platform.machine() == "aarch64" else ["qemu-aarch64", "-L", ARM_ROOT]
+        self._command = [*emulator, str(tool), "--device=local-sync", f"--module={entry}"]
+        self._command += [f"--function={names[0]}", "--input=@x.npy", "--output=@y.npy"]
+        self.shape = json.loads(Path(entry).with_name(SHAPE).read_text())["shape"]
+
+    def __call__(self, batch: Floats) -> Floats:
+        """Run a batch."""
+        import numpy as np
+
+        np.save("x.npy", batch)
+        Path("y.npy").unlink(missing_ok=True)
+        done = subprocess.run(self._command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise RuntimeError(f"iree-run-module under qemu: {last[:300]}")
+        logits: Floats = np.load("y.npy")
+        return logits
+
+
+def open(entry: str, threads: int) -> IreeModel | ArmModel:
     """Load a compiled module; one thread runs it in the caller's."""
-    return Model(entry, threads)
+    device = json.loads(Path(entry).with_name(SHAPE).read_text()).get("device", "")
+    return ArmModel(entry) if device == "arm64" else IreeModel(entry, threads)
 
 
 def _tool(name: str, *words: str) -> None:

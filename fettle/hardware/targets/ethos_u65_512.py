@@ -1,0 +1,19 @@
+"""Arm Ethos-U65, 512 MACs, 384 KiB of SRAM of its own, the rest in DRAM: estimated."""
+
+from fettle.hardware.targets import Target
+
+TARGET = Target(
+    hardware="Arm Ethos-U65-512",
+    family="NPU: Arm Ethos-U",
+    machine=("cortex-m",),
+    runtime="vela",
+    precision="int8",
+    dialect="litert",
+    channel_multiple=16,
+    evidence="estimated",
+    device="--accelerator-config ethos-u65-512 --config Arm/vela.ini "
+    "--system-config Ethos_U65_High_End "
+    "--memory-mode Dedicated_Sram --arena-cache-size 393216",
+    next_command="link model_vela.tflite into your firmware with Arm's ethos-u-core-driver, or "
+    "run it in the Corstone-300 simulator with ml-inference-runner",
+)
