@@ -249,7 +249,7 @@ class PushQueue:
         self._git("worktree", "prune")
         worktree.parent.mkdir(parents=True, exist_ok=True)
         said = self._git("worktree", "add", "--quiet", "--detach", str(worktree), commit)
-        if not (tree / "dvc.yaml").is_file():
+        if said or not (tree / "dvc.yaml").is_file():
             self._git("worktree", "remove", "--force", str(worktree))
             return said or "there is no dvc.yaml in it"
         (tree / ".dvc").mkdir(exist_ok=True)

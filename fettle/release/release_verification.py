@@ -69,9 +69,9 @@ class DerivedFigures:
         """Compare each derived measure, its interval and n, with the stated one."""
         for name, measure in derived.items():
             found = stated.get(name)
+            given: Mapping[str, object] = dict(found.to_dict()) if found else {}
             for key, value in measure.to_dict().items():
-                given = found.to_dict()[key] if found else None  # type: ignore[literal-required]  # of a TypedDict whose keys are looped over
-                self.same(part, f"{place} {name}.{key}", given, value)
+                self.same(part, f"{place} {name}.{key}", given.get(key), value)
 
 
 def _equal(stated: object, derived: object) -> bool:

@@ -70,8 +70,9 @@ def _interval(same: Compares, name: str, stated: object, derived: Measure | None
     if derived is None or not isinstance(stated, Mapping):
         same(PART, name, stated, None if derived is None else derived.to_dict())
         return
+    wanted: Mapping[str, object] = dict(derived.to_dict())
     for key in BOUNDS:
-        same(PART, f"{name}.{key}", stated.get(key), derived.to_dict()[key])  # type: ignore[literal-required]  # of a TypedDict whose keys are looped over
+        same(PART, f"{name}.{key}", stated.get(key), wanted[key])
 
 
 def _object(doc: Mapping[str, object], key: str) -> JsonObject:

@@ -8,6 +8,9 @@ import pytest
 from box import Box, set_params
 from pushed import Pushed, git
 
+from fettle.facts.lineage_document import LineageDocument
+from fettle.release import lineage_record
+
 pytestmark = [pytest.mark.flows, pytest.mark.slow]
 
 SETTINGS = {
@@ -47,6 +50,9 @@ def test_a_push_becomes_a_run_of_its_commit_a_report_and_a_comment(tmp_path: Pat
     assert f"- release fruit:{ran.release}" in comment
     kept = pushed.queue.home / "releases" / str(ran.release)
     assert box.fettle("verify", str(kept)).returncode == 0
+    (made,) = LineageDocument.read(lineage_record.path_of(kept)).runs
+    assert (made.git.commit, made.git.dirty) == (first, False)
+    assert all(stage.digest and stage.run_id for stage in made.stages if stage.name != "inputs")
 
     set_params(box.project / "params.yaml", {"verdict.limits": "[{metric: accuracy, min: 0.01}]"})
     second = pushed.commit("a limit", "idea")
