@@ -19,7 +19,7 @@ from fettle import plugins
 from fettle.data import split_reader
 from fettle.errors import ModelError
 from fettle.hardware import latency_measurement
-from fettle.hardware.runtimes import Session
+from fettle.hardware.runtimes import Session, runs_beside_fettle
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.preprocessing import Floats, Pixels
@@ -64,7 +64,7 @@ def open_float_models(model: Path, *, threads: int) -> dict[str, Contender]:
     contenders = {}
     for name in plugins.names("runtimes"):
         runtime = plugins.resolve("runtimes", name, where="the float model")
-        if name == PLAIN_RUNTIME or hasattr(runtime, "TOOLCHAIN") or not runtime.available().ok:
+        if name == PLAIN_RUNTIME or not runs_beside_fettle(runtime) or not runtime.available().ok:
             continue  # an isolated toolchain is no rival: installing one changes its targets alone
         try:
             session = runtime.open(model, threads=threads)

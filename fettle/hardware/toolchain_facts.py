@@ -15,6 +15,7 @@ from typing import TypedDict
 
 from fettle import plugins
 from fettle.hardware.isolated import toolchain_environment
+from fettle.hardware.runtimes import runs_beside_fettle
 
 
 class ToolchainFacts(TypedDict):
@@ -56,7 +57,7 @@ def profiled_runtime_facts(targets: Iterable[str]) -> dict[str, ToolchainFacts]:
 def _shared(names: Iterable[str]) -> list[tuple[str, ModuleType]]:
     """Pick the runtimes that share fettle's own environment."""
     runtimes = [(name, _runtime(name)) for name in names]
-    return [(name, runtime) for name, runtime in runtimes if not hasattr(runtime, "TOOLCHAIN")]
+    return [(name, runtime) for name, runtime in runtimes if runs_beside_fettle(runtime)]
 
 
 def _has_profiler(runtime: ModuleType) -> bool:

@@ -28,7 +28,7 @@ def test_without_a_list_every_licence_is_taken_and_nothing_is_said(tmp_path: Pat
 def test_each_part_is_held_against_the_list_in_a_sentence() -> None:
     section = Licences(allow=["MIT", "CC0-1.0"])
     found = {"data": "CC0-1.0", "model": "Apache-2.0"}
-    assert licence_check.check(section, found) == [
+    assert licence_check.check(section.allow, found) == [
         (True, "the data's licence CC0-1.0 is in verdict.licences.allow (MIT, CC0-1.0)"),
         (
             False,
@@ -36,7 +36,7 @@ def test_each_part_is_held_against_the_list_in_a_sentence() -> None:
             "CC0-1.0)",
         ),
     ]
-    unstated = licence_check.check(section, {"data": None})
+    unstated = licence_check.check(section.allow, {"data": None})
     assert unstated[0][0] is False
     assert "licence is not stated, which is not in" in unstated[0][1]
 

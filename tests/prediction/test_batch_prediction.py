@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_release import TinyRelease
 
 from fettle.errors import BusyError, DataError, TamperedError, TransientError, UserError
-from fettle.prediction import batch_prediction, prediction_inputs
+from fettle.prediction import batch_prediction, prediction_inputs, worker_process
 from fettle.prediction.batch_prediction import PredictionTotals
 from fettle.serving import image_request, release_bundle
 
@@ -219,7 +219,7 @@ def test_a_worker_that_dies_is_told_and_what_it_finished_stays(
 ) -> None:
     dying = tmp_path / "dying.py"
     dying.write_text("import sys\nsys.exit('out of memory')\n")
-    monkeypatch.setattr(batch_prediction, "WORKER", dying)
+    monkeypatch.setattr(worker_process, "WORKER", dying)
     folder = photos(tmp_path / "photos", 2)
 
     with pytest.raises(TransientError) as caught:

@@ -277,6 +277,7 @@ def test_an_onnx_file_is_handed_on_as_it_is(
     assert facts.pop("params") > 500
     assert facts == {
         "family": "onnx_file",
+        "licence": None,  # no file LICENSE beside it
         "options": {},
         "classes": CLASSES,
         "channels": 1,

@@ -29,6 +29,11 @@ NAME = "x86_iree_fp32"
 CARRIED = {
     "fettle/hardware/runtimes/iree.py",
     "fettle/hardware/isolated/__init__.py",
+    "fettle/hardware/isolated/debian_packages.py",
+    "fettle/hardware/isolated/emulated_python.py",
+    "fettle/hardware/isolated/host_requirements.py",
+    "fettle/hardware/isolated/iree_devices.py",
+    "fettle/hardware/isolated/node_packages.py",
     "fettle/hardware/isolated/toolchain.py",
     "fettle/hardware/isolated/toolchain_environment.py",
     "fettle/hardware/isolated/worker_harness.py",

@@ -22,6 +22,7 @@ gives a Session that an emulator or a simulator answers, and it is never timed.
                                             no toolchain's own (Precision.toolchain_dialects)
     INT8_ONLY: bool                         `compile` refuses: it makes int8 of calibration images
     ANSWERED_BY: str                        the emulator or simulator that answers, in words
+    COMPILE_ONLY: bool                      nothing here runs what it compiles
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -139,6 +141,14 @@ class Profiler(Protocol):
 
     def kernels(self) -> list[Kernel]:
         """Stop; return the nodes of the runs so far, in the order they were executed."""
+
+
+def runs_beside_fettle(runtime: ModuleType) -> bool:
+    """Say whether a runtime shares fettle's own environment and runs what it compiles here.
+
+    The float model is timed in each of these: what is compressed has to beat the best of them.
+    """
+    return not hasattr(runtime, "TOOLCHAIN") and not hasattr(runtime, "COMPILE_ONLY")
 
 
 def installed(package: str, install: str) -> Availability:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ENTRY = "model.onnx"
 PACKAGES = ("onnx",)
 DIALECT = "qdq_s8s8_symmetric"
+COMPILE_ONLY = True
 
 
 def available() -> Availability:
