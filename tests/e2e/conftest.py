@@ -21,7 +21,13 @@ SETTINGS = {
     "finetune.family": "small_cnn",
     "finetune.options": "{}",
     "finetune.epochs_head": "1",
-    "finetune.epochs_max": "24",
+    # a probe of a network that never saw a photo does not survive a cut and three epochs
+    "finetune.linear_probe": "false",
+    "finetune.choice_fraction": "0",
+    "finetune.augment": "{shift_fraction: 0.08, rotate_degrees: 10, scale_fraction: 0.1}",
+    "finetune.freeze_batchnorm": "false",
+    "finetune.weight_averaging": "none",
+    "finetune.epochs_max": "8",
     "finetune.learning_rate": "5e-3",
     "finetune.batch_images": "32",
     "compress.recipe": "[{use: prune, keep_fraction: 0.5, steps: 1, recover_epochs: 1}, "
