@@ -7,6 +7,7 @@ alone with all it started.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -290,6 +291,7 @@ def record_first(tree: Path) -> None:
 
     Without it the first plain `dvc repro` in a clone would change a lock that was committed.
     """
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # it would say so among our own lines
     with _open(tree) as repo:
         for stage in _of_line(repo, tree):
             if stage.name == FIRST and stage.changed_outs():

@@ -62,6 +62,12 @@ def test_the_report_s_json_has_every_fact_ci_reads(first_run: Finished, box: Box
     assert set(doc["release"]) >= {"bento", "model_version", "git", "data"}
 
 
+def test_no_tool_speaks_among_the_lines_of_a_run(
+    first_run: subprocess.CompletedProcess[str],
+) -> None:
+    assert "dvc.lock" not in first_run.stdout + first_run.stderr
+
+
 def test_no_tool_tried_to_reach_beyond_this_machine(first_run: Finished, box: Box) -> None:
     del first_run
     code = "import socket; socket.create_connection(('192.0.2.1', 9), timeout=0.01)"
