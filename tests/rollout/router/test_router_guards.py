@@ -209,7 +209,9 @@ def test_a_router_that_an_earlier_version_started_elsewhere_is_started_anew(benc
         (place.folder / "nginx.conf").read_text().replace("pid nginx", f"pid {place.folder}/nginx")
     )
     os.system(f"cd / && {nginx_binary.binary()} -p {place.folder} -c {place.folder}/nginx.conf")
-    old = bench.router.pid
+    deadline = time.monotonic() + 10  # its parent returns before it has written its pid
+    while (old := bench.router.pid) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert old is not None
     bench.router.set_routes(bench.routes(weight_percent=100))
     assert bench.router.pid not in (None, old)
