@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 Row = dict[str, object]
+WIDE = 130  # columns, from which a line has room for what a target is about
 
 
 @app.callback(invoke_without_command=True)
@@ -48,12 +49,21 @@ def targets(
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
+    if console.width < WIDE:
+        for column in ("target", "evidence", "available here"):
+            table.add_column(column, no_wrap=column != "available here")
+        for one in rows:
+            table.add_row(str(one["target"]), str(one["evidence"]), short_mark(one))
+        console.print(table)
+        print("`fettle catalog targets` says more about each")
+        return
     for column in ("target", "evidence", "runs here", "about"):
         table.add_column(column, no_wrap=column in ("target", "evidence"))
     for one in rows:
         table.add_row(str(one["target"]), str(one["evidence"]), mark(one), str(one["about"]))
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def show_support(model: Path, json_: bool) -> None:
@@ -122,6 +132,13 @@ def row(name: str) -> Row:
         "version": runtime.version,
         "about": plugins.summary("targets", name),
     }
+
+
+def short_mark(one: Row) -> str:
+    """Say the same as `mark` in a narrow terminal: yes, or the command that would mend it."""
+    if one["runs_here"]:
+        return "yes"
+    return str(one["install"] or f"no: {one['reason']}")
 
 
 def mark(one: Row) -> str:

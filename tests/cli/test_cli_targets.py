@@ -47,6 +47,8 @@ def test_the_table_fits_80_columns_with_every_name_and_its_evidence_whole(tmp_pa
     lines = fettle(toolchains=tmp_path, COLUMNS="80").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     known = set(plugins.names("targets"))
+    assert len(lines) == len(known) + 2  # a line each, a head, and where to read more
+    assert any(line.rstrip().endswith("fettle targets install iree") for line in lines)
     starts = {tuple(line.split()[:2]) for line in lines if line.split()[:1] != []}
     found = {name: kind for name, kind in (one for one in starts if len(one) == 2) if name in known}
     assert (found["x86_ort_dynamic_int8"], found["arm64_ort_int8"]) == ("measured", "emulated")
