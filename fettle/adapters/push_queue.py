@@ -93,12 +93,14 @@ class PushQueue:
             _, commit, ref = line.split()
             if commit == ZERO or not ref.startswith(HEADS):
                 continue
-            if settings.on_push == "supersede":
-                self._supersede(ref)
-            run = PushedRun(commit=commit, ref=ref, state="queued", pushed_s=time.time())
-            self._write(run)
-            name = f"{time.time_ns():020d}-{commit}.json"
-            run.write(self.home / "queue" / name)
+            with self._records():
+                if settings.on_push == "supersede":
+                    self._supersede(ref)
+                if self._joins_a_run(commit, ref):
+                    continue
+                run = PushedRun(commit=commit, ref=ref, state="queued", pushed_s=time.time())
+                self._write(run)
+                run.write(self.home / "queue" / f"{time.time_ns():020d}-{commit}.json")
             taken.append(commit)
         return taken
 
@@ -144,18 +146,51 @@ class PushQueue:
     def _write(self, run: PushedRun) -> None:
         run.write(self.home / "runs" / f"{run.commit}.json")
 
+    @contextlib.contextmanager
+    def _records(self) -> Iterator[None]:
+        """Hold the records of runs: what is read of one is so until it is written."""
+        with (self.home / "records.lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _told(self, commit: str) -> PushedRun | None:
+        path = self.home / "runs" / f"{commit}.json"
+        return PushedRun.read(path) if path.is_file() else None
+
+    def _worker_lives(self) -> bool:
+        with self._alone() as mine:
+            return not mine
+
+    def _joins_a_run(self, commit: str, ref: str) -> bool:
+        """Say whether a commit is queued or at work for another branch; its run is then of both.
+
+        Main's claim goes before a branch's, so that its release is main's.
+        """
+        entries = sorted((self.home / "queue").glob(f"*-{commit}.json"))
+        told = self._told(commit)
+        if not entries or told is None or told.state == "superseded":
+            return False
+        if ref == f"{HEADS}{self.settings().main}":
+            self._write(told.model_copy(update={"ref": ref}))
+            PushedRun.read(entries[0]).model_copy(update={"ref": ref}).write(entries[0])
+        return True
+
     def _supersede(self, ref: str) -> None:
-        """Take earlier pushes of a branch out of the queue, and stop the one that runs."""
+        """Take earlier pushes of a branch out of the queue, and stop the one that runs.
+
+        A run whose worker was killed is not stopped: its process number may be another's by now.
+        """
+        lives = self._worker_lives()
         for path in (self.home / "queue").glob("*.json"):
-            run = PushedRun.read(path)
-            if run.ref == ref:
-                path.unlink(missing_ok=True)
-                self._write(run.model_copy(update={"state": "superseded"}))
-        for run in self.runs():
-            if run.ref == ref and run.state == "running" and run.pid:
-                self._write(run.model_copy(update={"state": "superseded"}))
+            told = self._told(PushedRun.read(path).commit)
+            if told is None or told.ref != ref:
+                continue
+            self._write(told.model_copy(update={"state": "superseded"}))
+            if told.state == "running" and told.pid and lives:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(run.pid, signal.SIGTERM)
+                    os.killpg(told.pid, signal.SIGTERM)
+            else:
+                path.unlink(missing_ok=True)
 
     def _run(self, run: PushedRun, entry: Path) -> None:
         """Run one commit in its worktree, and leave its report and comment."""
@@ -172,14 +207,18 @@ class PushQueue:
                 began = run.model_copy(
                     update={"state": "running", "started_s": time.time(), "pid": child.pid}
                 )
-                self._write(began)
-                entry.unlink(missing_ok=True)
+                with self._records():  # the entry stays: a killed worker's run is begun anew
+                    told = self._told(run.commit)
+                    if told is not None and told.state == "superseded":  # while it was checked out
+                        os.killpg(child.pid, signal.SIGTERM)
+                    else:
+                        self._write(began)
                 code = child.wait()
             ended = self._end(began, tree, log, passed=code == 0)
         finally:
-            entry.unlink(missing_ok=True)
             self._start(tree, ("ui", "--stop"), subprocess.DEVNULL).wait()
             self._git("worktree", "remove", "--force", str(worktree))
+            entry.unlink(missing_ok=True)
         self._write(ended)  # last: who reads that a run is over finds nothing of it at work
 
     def _refuse(self, run: PushedRun, entry: Path, problem: str) -> None:
@@ -191,7 +230,7 @@ class PushQueue:
 
     def _end(self, run: PushedRun, tree: Path, log: Path, *, passed: bool) -> PushedRun:
         """Keep what a run left, and return how it ended; one that was superseded stays so."""
-        told = PushedRun.read(self.home / "runs" / f"{run.commit}.json").state
+        told = self._told(run.commit) or run
         release = self._keep_releases(tree)
         before = self._released(run)
         wanted = ("report", "--markdown", *(("--against", str(before)) if before else ()))
@@ -212,8 +251,14 @@ class PushQueue:
             pages = self.home / "reports" / run.commit
             shutil.copytree(tree / "report", pages, dirs_exist_ok=True)
         ended: State = "passed" if passed else "failed"
-        state: State = told if told == "superseded" else ended
-        update = {"state": state, "finished_s": time.time(), "pid": None, "release": release}
+        state: State = "superseded" if told.state == "superseded" else ended
+        update = {
+            "state": state,
+            "ref": told.ref,
+            "finished_s": time.time(),
+            "pid": None,
+            "release": release,
+        }
         return run.model_copy(update=update)
 
     def _keep_releases(self, tree: Path) -> str | None:

@@ -36,13 +36,14 @@ set -e
 cd "$(dirname "$0")/.."
 if [ -n "$FETTLE_SIGNING_PEM" ]; then # a secret: the key that the releases are signed with
   FETTLE_SIGNING_KEY="$(mktemp -d)/key.pem" && export FETTLE_SIGNING_KEY
+  trap 'rm -rf "$(dirname "$FETTLE_SIGNING_KEY")"' EXIT
   (umask 077 && printf '%s\\n' "$FETTLE_SIGNING_PEM" > "$FETTLE_SIGNING_KEY")
   openssl pkey -in "$FETTLE_SIGNING_KEY" -pubout -out "${{FETTLE_SIGNING_KEY%.pem}}.pub"
 fi
-{pull}code=0
-fettle run || code=$?
+code=0
+{pull}[ $code -ne 0 ] || fettle run || code=$?
 fettle report --markdown > comment.md || echo "The run did not begin." > comment.md
-fettle ui --stop
+fettle ui --stop || true
 exit $code
 """
 HOOK = """\
@@ -104,7 +105,7 @@ def write_ci(project: Project, params: Params, wheel: Path, *, force: bool) -> l
             fix="`pip wheel --no-deps FETTLE` makes one of a checkout",
         )
     data = tracked_data(project, params)
-    pull = f"dvc pull --quiet {' '.join(data)}\n" if data else ""
+    pull = f"dvc pull --quiet {' '.join(data)} || code=$?\n" if data else ""
     texts = {
         ".github/workflows/fettle.yml": template("ci.yml").read_text(),
         ".gitlab-ci.yml": template("gitlab.yml").read_text(),

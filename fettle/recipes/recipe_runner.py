@@ -207,7 +207,7 @@ def apply_step(job: CompressionJob, state: ModelState, *, index: int, teacher: T
 def load_step(job: CompressionJob, folder: Path) -> tuple[ModelState, KeptStep]:
     """Step result that `apply_step` kept in `folder`, rebuilt; also what it said of it."""
     kept = training_checkpoint.load(folder)
-    assert kept is not None, folder  # take() has just written it, or an earlier run had
+    assert kept is not None, folder  # apply_step has just written it, or an earlier run had
     parts, facts = kept
     plan = CompressionPlan.from_json(facts["plan"])
     state = rebuild_model(job, plan, parts["model"], facts["epochs"])

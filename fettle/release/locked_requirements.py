@@ -80,7 +80,8 @@ def read_lock(path: Path) -> dict[str, str]:
         except InvalidRequirement as err:
             raise ProjectError(f"{path.name} has a line that is no requirement", got=text) from err
         if wanted.marker is None or wanted.marker.evaluate():
-            versions[_normal(wanted.name)] = str(wanted.specifier).removeprefix("==")
+            version = str(wanted.specifier).removeprefix("==")
+            versions[_normal(wanted.name)] = version.partition("+")[0]  # a build's own: 2.13.0+cpu
     return versions
 
 

@@ -27,7 +27,7 @@ async def read(
 ) -> bytes:
     """Return the body.
 
-    Raises BadRequest (400, 408 or 413), and Gone when the client has left.
+    Raises BadRequest (400, 408 or 413), and ClientGone when the client has left.
     """
     length = headers.get(b"content-length", b"0")
     if not length.isdigit():

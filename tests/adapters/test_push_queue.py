@@ -97,9 +97,9 @@ def test_a_run_under_way_is_stopped_only_when_it_is_superseded(
     child = subprocess.Popen(["sleep", "60"], start_new_session=True)
     running = pushed.run(first).model_copy(update={"state": "running", "pid": child.pid})
     running.write(pushed.queue.home / "runs" / f"{first}.json")
-    for entry in (pushed.queue.home / "queue").iterdir():
-        entry.unlink()
-    send(pushed, "two", "idea")
+    with pushed.queue._alone() as mine:  # as the worker that runs it does
+        assert mine
+        send(pushed, "two", "idea")
     assert pushed.run(first).state == left
     if on_push == "supersede":
         assert child.wait(timeout=10) == -15
@@ -107,6 +107,36 @@ def test_a_run_under_way_is_stopped_only_when_it_is_superseded(
         assert child.poll() is None
         child.kill()
         child.wait()
+
+
+def test_a_killed_workers_process_number_is_not_stopped(pushed: Pushed) -> None:
+    setting(pushed, "supersede")
+    first = send(pushed, "one", "idea")
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as somebody_elses:
+        running = pushed.run(first).model_copy(
+            update={"state": "running", "pid": somebody_elses.pid}
+        )
+        running.write(pushed.queue.home / "runs" / f"{first}.json")
+        send(pushed, "two", "idea")
+        assert somebody_elses.poll() is None
+        somebody_elses.kill()
+    assert pushed.run(first).state == "superseded"
+
+
+def test_a_run_that_a_killed_worker_had_begun_is_begun_anew(pushed: Pushed) -> None:
+    commit = send(pushed, "one")
+    running = pushed.run(commit).model_copy(update={"state": "running", "pid": 1})
+    running.write(pushed.queue.home / "runs" / f"{commit}.json")
+    pushed.queue.work()
+    assert states(pushed) == {commit: "passed"}
+
+
+def test_a_commit_that_is_queued_for_a_branch_is_run_once_and_as_mains(pushed: Pushed) -> None:
+    commit = send(pushed, "one", "idea")
+    assert pushed.queue.receive([f"{ZERO} {commit} refs/heads/main"]) == []
+    pushed.queue.work()
+    assert (pushed.run(commit).ref, pushed.run(commit).state) == ("refs/heads/main", "passed")
+    assert states(pushed) == {commit: "passed"}
 
 
 def test_a_deleted_branch_and_a_tag_run_nothing(pushed: Pushed) -> None:
