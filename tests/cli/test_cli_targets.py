@@ -76,7 +76,7 @@ def test_installing_says_what_it_costs_first_and_pip_s_words_when_it_fails(
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(empty)}
     done = fettle("install", name, toolchains=tmp_path / "cache", code=2, **offline)
     cost, told = done.stderr.strip().splitlines()
-    assert cost.startswith("IREE: about 130 MB to download, 620 MB on disk at ")
+    assert cost.startswith("IREE: about 145 MB to download, 680 MB on disk at ")
     assert told.startswith("fettle: the toolchain iree could not be installed: got ")
     assert "No matching distribution found for iree-base-compiler==3.13.0" in told
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".busy"]
