@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_project import Tree, build
+from fake_project import build
+from fake_tree import Tree
 
 
 @pytest.fixture(scope="session")

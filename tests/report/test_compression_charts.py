@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_project import Tree, build, profiled, searched, sensitivity
+from fake_project import build, profiled, searched, sensitivity
+from fake_tree import Tree
 from safetensors.numpy import load_file
 
 from fettle.facts.compress_facts import SensitivityDocument

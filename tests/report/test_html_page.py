@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_project import TARGETS, Tree
+from fake_project import TARGETS
+from fake_tree import Tree
 
 from fettle.report import html_page, report_facts
 from fettle.report.html_page import CONTENTS

@@ -10,7 +10,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from fake_project import TARGETS, Tree
+from fake_project import TARGETS
+from fake_tree import Tree
 
 from fettle import manifest
 from fettle.errors import ProjectError, TamperedError

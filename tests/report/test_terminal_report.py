@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_project import TARGETS, Tree
+from fake_project import TARGETS
+from fake_tree import Tree
 from rich.console import Console
 
 from fettle.measure import Measure

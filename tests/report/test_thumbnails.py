@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_project import CLASSES, Tree, png
+from fake_project import CLASSES, png
+from fake_tree import Tree
 from PIL import Image
 
 from fettle.report import thumbnails

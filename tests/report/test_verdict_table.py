@@ -9,7 +9,8 @@ from typing import Any
 
 import fake_project
 import jsonschema
-from fake_project import Tree, m
+from fake_project import m
+from fake_tree import Tree
 from rich.console import Console
 
 from fettle.report import html_page, report_facts, report_json, terminal_report, verdict_table
