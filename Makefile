@@ -19,8 +19,8 @@ run: setup  ## run the main job on the digits that ship inside scikit-learn
 test: setup  ## run the tests, a file at a time on each of two workers; the next three are longer
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-flows: setup  ## run whole flows that are killed, retried, or cloned with `dvc pull`
-	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m flows tests/e2e tests/flows
+test-flows: setup  ## run whole flows, rollouts and servers that are killed, retried, or cloned with `dvc pull`
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m flows
 
 test-chaos: setup  ## inject 30 random faults into a served release (FETTLE_CHAOS_SEED draws them)
 	@pytest -m chaos tests/benchmarks/test_fault_campaign.py

@@ -12,6 +12,8 @@ from tiny_project import ROOT
 from fettle.adapters.push_queue import ZERO, PushedRun, PushSettings
 from fettle.errors import ProjectError
 
+pytestmark = pytest.mark.flows
+
 QUICK, WRONG = ("catalog", "sources"), ("catalog", "nonsense")
 
 

@@ -15,6 +15,8 @@ import pytest
 import served
 from bento_line import JSON, SMALL, Line, half_sent, png, shapes
 
+pytestmark = pytest.mark.flows
+
 
 def refused(line: Line, what: str, *options: str, **added: str) -> tuple[int, str]:
     with subprocess.Popen(

@@ -25,6 +25,8 @@ from fettle.rollout.router import model_servers, nginx_process
 from fettle.rollout.supervisor import supervisor_launch
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
+pytestmark = pytest.mark.flows
+
 
 class Released:
     """A project whose last release is in a store; `fettle` runs in it with an empty home."""

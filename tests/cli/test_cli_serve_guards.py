@@ -13,6 +13,8 @@ from test_cli_serve import Released
 
 from fettle.rollout.router import nginx_process
 
+pytestmark = pytest.mark.flows
+
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Released:

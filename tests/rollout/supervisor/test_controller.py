@@ -14,6 +14,8 @@ from fettle.rollout.promotion import decision_journal
 from fettle.rollout.router import nginx_process
 from fettle.rollout.supervisor import order_queue
 
+pytestmark = pytest.mark.flows
+
 # a plan whose only step no test waits out
 UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
 

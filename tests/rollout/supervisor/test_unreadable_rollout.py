@@ -20,6 +20,8 @@ from fettle.rollout.supervisor import fault_backoff, order_queue
 from fettle.rollout.supervisor.evidence_collector import BAD_MOST
 from fettle.rollout.supervisor.state_layout import PinnedRelease
 
+pytestmark = pytest.mark.flows
+
 UNDECIDED: dict[str, object] = {"shadow_gates": [], "alpha_promote": 1e-15}
 
 
