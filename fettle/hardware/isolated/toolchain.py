@@ -107,6 +107,7 @@ class Toolchain:
     limits: Limits = Limits()
     debian: tuple[DebianPackages, ...] = ()
     emulated: EmulatedPython | None = None
+    shared_script: str = ""  # the name of a script that serves several toolchains
     folder: Path = HERE
 
     @property
@@ -118,7 +119,7 @@ class Toolchain:
     @property
     def script(self) -> Path:
         """What the worker runs in the toolchain's environment."""
-        return self.folder / "scripts" / f"run_{self.name}.{self._ending}"
+        return self.folder / "scripts" / f"run_{self.shared_script or self.name}.{self._ending}"
 
     @property
     def harness(self) -> Path:

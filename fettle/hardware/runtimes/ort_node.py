@@ -19,6 +19,7 @@ ENTRY = "model.onnx"
 PACKAGES = ("onnxruntime-node",)
 TOOLCHAIN = Toolchain(
     name="ort_node",
+    shared_script="ort_javascript",
     title="ONNX Runtime for Node.js",
     requirements=("onnxruntime-node@1.30.0",),
     pythons=((3, 11), (3, 14)),

@@ -28,6 +28,7 @@ PAGE = ("index.html", "classify.mjs", "resize.mjs")
 TIMED_RUNS = 50
 TOOLCHAIN = Toolchain(
     name="ort_web",
+    shared_script="ort_javascript",
     title="ONNX Runtime for the web",
     requirements=("onnxruntime-web@1.30.0",),
     pythons=((3, 11), (3, 14)),
