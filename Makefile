@@ -28,7 +28,7 @@ test-chaos: setup  ## inject 30 random faults into a served release (FETTLE_CHAO
 test-toolchains: setup  ## install two isolated toolchains (IREE, LiteRT: 1 GB) and run a model in them
 	@pytest -m toolchain
 
-test-chips: setup  ## install every other chip's toolchain (3 GB, about 20 minutes) and run a model in it
+test-chips: setup  ## install every other chip's toolchain (gigabytes) and run a model in it
 	@pytest -m chips
 
 test-targets: setup  ## seed faults into every target's file that runs here; which check caught each
