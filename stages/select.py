@@ -36,7 +36,6 @@ from safetensors.numpy import load_file
 from fettle import manifest
 from fettle.errors import TargetError
 from fettle.evaluation import answer_gate, passing_probability
-from fettle.evaluation.answer_comparison import ANSWERS
 from fettle.evaluation.answer_gate import AnswerVerdict
 from fettle.evaluation.passing_probability import PassingForecast
 from fettle.evaluation.target_choice import (
@@ -46,7 +45,7 @@ from fettle.evaluation.target_choice import (
     prefer_faster,
 )
 from fettle.facts.asked_goal import AskedBudget, AskedObjective
-from fettle.facts.evaluate_facts import EvaluateFacts
+from fettle.facts.evaluate_facts import ANSWERS, EvaluateFacts
 from fettle.facts.select_facts import CHOICE, ChoiceDocument, ChoiceRow, SelectFacts
 from fettle.manifest import Manifest
 from fettle.measure import Measure

@@ -13,11 +13,10 @@ from fettle.evaluation import accuracy_statistics
 from fettle.evaluation.batch_scoring import predict_logits
 from fettle.evaluation.evaluation_job import EvaluationJob
 from fettle.facts.answer_parity import AnswerParity
+from fettle.facts.evaluate_facts import ANSWERS
 from fettle.hardware.runtimes import Session
 from fettle.measure import Measure
 from fettle.models import export_onnx
-
-ANSWERS = "answers.safetensors"
 
 
 def measure_parity(job: EvaluationJob, session: Session) -> AnswerParity:

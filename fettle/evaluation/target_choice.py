@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fettle.evaluation import paired_evidence
-from fettle.evaluation.answer_comparison import ANSWERS
 from fettle.evaluation.passing_probability import PassingForecast
+from fettle.facts.evaluate_facts import ANSWERS
 from fettle.measure import Measure
 from fettle.params_schema import Budget
 

@@ -9,6 +9,7 @@ from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.quantities import Count, Images, Milliseconds, Share, Times
 from fettle.facts.typed_document import TypedDocument
 
+ANSWERS = "answers.safetensors"  # of evaluate's artefact
 # "inconclusive": too few images to tell. "unavailable": its toolchain is not here. "compiled": its
 # file was made, and nothing here can run it. None of the three ships.
 ShipVerdict = Literal["ship", "refused", "inconclusive", "unavailable", "compiled"]

@@ -31,6 +31,7 @@ from fettle import manifest
 from fettle.errors import UserError
 from fettle.evaluation import accuracy_statistics
 from fettle.evaluation.accuracy_statistics import Doubles, Labels
+from fettle.facts.evaluate_facts import ANSWERS
 from fettle.facts.select_facts import CHOICE
 from fettle.facts.typed_document import TypedDocument
 from fettle.manifest import File, Manifest
@@ -65,9 +66,9 @@ def write(release: Path, folders: Mapping[str, Path]) -> None:
     shutil.copyfile(folders["select"] / CHOICE, place / CHOICE)
     _write_test_answers(folders["verdict"] / "predictions.parquet", place / TEST)
     measured = {
-        address.partition("@")[2]: folder / "answers.safetensors"
+        address.partition("@")[2]: folder / ANSWERS
         for address, folder in folders.items()
-        if address.startswith("evaluate@") and (folder / "answers.safetensors").is_file()
+        if address.startswith("evaluate@") and (folder / ANSWERS).is_file()
     }
     if measured:
         _write_validation_answers(measured, place / VALIDATION)
