@@ -35,6 +35,7 @@ from fettle.rollout.supervisor import load_generator
 INJECTORS: dict[FaultKind, Injector] = {
     FaultKind.KILL: injected_fault.kill,
     FaultKind.STOP: injected_fault.stop,
+    FaultKind.UNJUDGED: injected_fault.nobody_judges,
     FaultKind.ROUTER: injected_fault.dead_router,
     FaultKind.BYTES: damaged_files.damage,
     FaultKind.DISK: damaged_files.full_disk,

@@ -123,7 +123,7 @@ class Controller:
         first, self._judged = not self._judged, True
         if late or first or self._router.challenger_stopped:
             self._upkeep.route()  # takes back a kill switch that was engaged while nobody judged
-        self._place.renew_lease()
+        self._upkeep.renew_lease(self.serving.lease_s)
 
     def fail(self, err: BaseException) -> None:
         """Send everybody to the champion, and say why nobody judges any more."""
