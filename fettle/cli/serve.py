@@ -69,10 +69,7 @@ def serve(
     own.mkdir(parents=True, exist_ok=True)
     say(chosen, bento_store.curl_line(host=host, port=port))
     code = guarded_server.serve(
-        lambda inner: bento_store.serve_folder_command(served, port=inner),
-        own,
-        host=host,
-        port=port,
+        lambda at: bento_store.serve_folder_command(served, port=at), own, host=host, port=port
     )
     if code:
         raise typer.Exit(code)
