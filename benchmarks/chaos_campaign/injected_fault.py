@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -143,11 +143,13 @@ def _signal(found: list[psutil.Process], number: signal.Signals) -> None:
 Injector = Callable[[CampaignProject, random.Random], InjectedFault]
 
 
-def deck(count: int, rng: random.Random) -> Iterator[FaultKind]:
+def deck(
+    count: int, rng: random.Random, among: Sequence[FaultKind] = tuple(FaultKind)
+) -> Iterator[FaultKind]:
     """Deal kinds so that each comes as often as another, in an order that is drawn."""
     dealt = 0
     while True:
-        kinds = list(FaultKind)
+        kinds = list(among)
         rng.shuffle(kinds)
         for kind in kinds:
             if dealt == count:

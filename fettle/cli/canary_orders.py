@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fettle.json_values import JsonObject
     from fettle.project import Project
-    from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState
+    from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
     from fettle.rollout.supervisor.status_document import RolloutStatus
 
 STATUS_TRIES, STATUS_AGAIN_S = 4, 0.3  # it is written twice a second
@@ -86,6 +86,7 @@ def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> Js
 
 def status(home: Project) -> RolloutStatus:
     """Read where the rollout stands; idle where there is none."""
+    from fettle.rollout.promotion.rollout_state import is_over
     from fettle.rollout.supervisor import supervisor_launch
 
     place = supervisor_launch.layout_of(home)
@@ -94,14 +95,30 @@ def status(home: Project) -> RolloutStatus:
     said: RolloutStatus = {"problems": problems} if problems else {}
     champion = serving.champion.release if serving and serving.champion else None
     said |= {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
+    said["serves"] = supervisor_launch.nginx_alive(place)
     if serving is None or serving.rollout is None:
         return said
     runs = supervisor_launch.running(place)
-    return {
-        **said,
-        **_stated(place.rollout(serving.rollout) / "status.json", serving, wait=runs),
-        "supervisor": "running" if runs else "stopped",
-    }
+    stated = _stated(place.rollout(serving.rollout) / "status.json", serving, wait=runs)
+    said |= {**stated, "supervisor": "running" if runs else "stopped"}
+    decided = said["weight_percent"]
+    alone = serving.champion is None and said["serves"]  # a first release: there is no other
+    if decided and not (alone or is_over(said["state"]) or _meets_challenger(place)):
+        said |= {"weight_percent": 0.0, "decided_percent": decided}
+    return said
+
+
+def _meets_challenger(place: StateLayout) -> bool:
+    """Say whether users meet the challenger; looked at twice, for a decision may be under way."""
+    from fettle.rollout.router import nginx_process
+
+    for _ in range(2):
+        if nginx_process.running(place.router) is None:
+            return False
+        if nginx_process.meets_challenger(place.router, now_s=time.time()):
+            return True
+        time.sleep(STATUS_AGAIN_S)
+    return False
 
 
 def _stated(path: Path, serving: ServingState, *, wait: bool) -> RolloutStatus:

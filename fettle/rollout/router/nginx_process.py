@@ -24,7 +24,7 @@ import psutil
 from fettle import manifest
 from fettle.adapters import process_identity
 from fettle.errors import TransientError, UserError
-from fettle.rollout.router import access_log, nginx_binary, nginx_config
+from fettle.rollout.router import access_log, nginx_binary, nginx_config, router_lease
 from fettle.rollout.router.nginx_config import RouterConfig, Routes
 
 CONNECTIONS = 8192  # of a worker: 2 MB; more than slow links from a few addresses fill in 10 s
@@ -256,6 +256,13 @@ def engage_kill_switch(folder: Path) -> None:
     for name in named:
         if re.fullmatch(SWITCH_NAME, name):
             (folder / name).touch()
+
+
+def meets_challenger(folder: Path, *, now_s: float) -> bool:
+    """Say whether nginx lets users meet the challenger now: by the files that it looks for."""
+    switch = folder / (_text(folder / KILL_SWITCH) or "stop-")
+    watched = (folder / nginx_config.WATCHED).exists()
+    return watched and not switch.exists() and router_lease.holds(folder, now_s=now_s)
 
 
 def _text(path: Path) -> str:

@@ -28,6 +28,11 @@ def renew(folder: Path, *, lease_s: float, now_s: float) -> None:
         (folder / f"{PREFIX}{second}").unlink(missing_ok=True)
 
 
+def holds(folder: Path, *, now_s: float) -> bool:
+    """Say whether the challenger may meet users in this second."""
+    return (folder / f"{PREFIX}{int(now_s)}").exists()
+
+
 def _held(folder: Path) -> set[int]:
     names = (path.name.removeprefix(PREFIX) for path in folder.glob(f"{PREFIX}*"))
     return {int(name) for name in names if re.fullmatch(r"\d{1,18}", name)}
