@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
     from fettle.rollout.supervisor.status_document import RolloutStatus
 
+FREE_LEAST_BYTES = 2**20  # a round writes some kilobytes
 STATUS_TRIES, STATUS_AGAIN_S = 4, 0.3  # it is written twice a second
 
 
@@ -92,6 +94,11 @@ def status(home: Project) -> RolloutStatus:
     place = supervisor_launch.layout_of(home)
     serving = place.serving()
     problems = place.problems() if supervisor_launch.running(place) else {}
+    if place.folder.is_dir() and (free := shutil.disk_usage(place.folder).free) < FREE_LEAST_BYTES:
+        why = (
+            f"it is full, {free:,} bytes are left: until there is room the challenger gets no user"
+        )
+        problems["disk"] = f"{why}; `fettle gc` shows what may go"
     said: RolloutStatus = {"problems": problems} if problems else {}
     champion = serving.champion.release if serving and serving.champion else None
     said |= {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
@@ -110,12 +117,10 @@ def status(home: Project) -> RolloutStatus:
 
 def _meets_challenger(place: StateLayout) -> bool:
     """Say whether users meet the challenger; looked at twice, for a decision may be under way."""
-    from fettle.rollout.router import nginx_process
+    from fettle.rollout.router import challenger_access
 
     for _ in range(2):
-        if nginx_process.running(place.router) is None:
-            return False
-        if nginx_process.meets_challenger(place.router, now_s=time.time()):
+        if challenger_access.is_open(place.router, now_s=time.time()):
             return True
         time.sleep(STATUS_AGAIN_S)
     return False

@@ -24,7 +24,7 @@ import psutil
 from fettle import manifest
 from fettle.adapters import process_identity
 from fettle.errors import TransientError, UserError
-from fettle.rollout.router import access_log, nginx_binary, nginx_config, router_lease
+from fettle.rollout.router import access_log, nginx_binary, nginx_config
 from fettle.rollout.router.nginx_config import RouterConfig, Routes
 
 CONNECTIONS = 8192  # of a worker: 2 MB; more than slow links from a few addresses fill in 10 s
@@ -148,14 +148,14 @@ class Nginx:
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return None
 
-    def rotate(self, most_bytes: int = LOG_MAX_BYTES) -> None:
+    def rotate(self, most_bytes: int | None = None) -> None:
         """Put a full log aside under its first byte's position; nginx opens a new one.
 
         Only the last KEPT_LOGS of these stay: what was judged of them stands in the journal.
         """
         pid = self.pid
         log = self.place.log
-        if pid is None or not log.is_file() or log.stat().st_size < most_bytes:
+        if pid is None or not log.is_file() or log.stat().st_size < (most_bytes or LOG_MAX_BYTES):
             return
         if not access_log.may_rotate(log):
             return
@@ -256,13 +256,6 @@ def engage_kill_switch(folder: Path) -> None:
     for name in named:
         if re.fullmatch(SWITCH_NAME, name):
             (folder / name).touch()
-
-
-def meets_challenger(folder: Path, *, now_s: float) -> bool:
-    """Say whether nginx lets users meet the challenger now: by the files that it looks for."""
-    switch = folder / (_text(folder / KILL_SWITCH) or "stop-")
-    watched = (folder / nginx_config.WATCHED).exists()
-    return watched and not switch.exists() and router_lease.holds(folder, now_s=now_s)
 
 
 def _text(path: Path) -> str:

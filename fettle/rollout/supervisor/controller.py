@@ -127,7 +127,7 @@ class Controller:
 
     def fail(self, err: BaseException) -> None:
         """Send everybody to the champion, and say why nobody judges any more."""
-        why = f"{type(err).__name__}: {err}"
+        why = fault_backoff.words(err)
         with suppress(OSError):
             self._actuator.stop_challenger()
         with suppress(OSError):
