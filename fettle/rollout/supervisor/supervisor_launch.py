@@ -17,10 +17,10 @@ from fettle.adapters import bento_store, local_servers, process_identity
 from fettle.errors import BusyError, FettleError, ProjectError, TransientError, UserError
 from fettle.project import Project
 from fettle.release import release_store, signing
-from fettle.rollout.router import certificates, model_servers, nginx_process
+from fettle.rollout.router import certificates, metrics_access, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
+from fettle.rollout.supervisor import log_rotation, notification, verified_copy, watchdog
 from fettle.rollout.supervisor import state_layout as places
-from fettle.rollout.supervisor import verified_copy, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file, authentication
 
@@ -108,6 +108,8 @@ def begin_serving(
     asked, host = host, host or (before.host if before else bento_store.LOOPBACK)
     port = port or (before.port if before else bento_store.PORT)
     authentication.check_bind(host, api_key_file.read(os.environ))
+    metrics_access.networks(os.environ)
+    notification.check(os.environ)
     certificates.check(_path(certificate), _path(certificate_key))
     if not insecure and certificate is None and asked is not None:
         check_tls(asked)
@@ -230,7 +232,8 @@ def ensure(project: Project) -> None:
         time.sleep(0.05)
     raise TransientError(
         "the supervisor did not start",
-        got=last_line(place.folder / "controller.log") or last_line(place.folder / watchdog.LOG),
+        got=log_rotation.last_line(place.folder / "controller.log")
+        or log_rotation.last_line(place.folder / watchdog.LOG),
         rule=f"within {START_S:g} s",
         fix=f"read {place.folder / 'controller.log'}",
     )
@@ -261,7 +264,7 @@ def foreground(project: Project, serving: ServingState) -> None:
     if code not in (0, -signal.SIGINT, -signal.SIGTERM):
         raise TransientError(
             f"the supervisor of port {serving.port} ended",
-            got=last_line(place.folder / "controller.log"),
+            got=log_rotation.last_line(place.folder / "controller.log"),
             fix=f"read {place.folder / 'controller.log'}",
         )
 
@@ -285,9 +288,3 @@ def stop(project: Project) -> bool:
     with suppress(FileNotFoundError):
         place.lease.unlink()
     return found
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log, or say that it is empty."""
-    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
-    return lines[-1] if lines else "an empty log"
