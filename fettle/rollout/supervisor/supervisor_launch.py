@@ -25,6 +25,7 @@ from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, 
 from fettle.serving import api_key_file, authentication
 
 START_S = 75.0  # up in 0.5 s on an idle core; while a rollout goes on, when its releases answer
+AGAIN_S, FOLLOW_S = 15.0, 0.2
 STOP_S = 60.0  # the releases answer what they began, at most 35 s
 
 
@@ -253,20 +254,43 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
 
 
 def foreground(project: Project, serving: ServingState) -> None:
-    """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
+    """Serve until Ctrl-C or SIGTERM, which ends all that was started.
+
+    A watchdog that was killed is started again by its controller: then that one is waited for.
+    """
     place = layout_of(project)
     command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
     child = subprocess.Popen(command)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the watchdog ends, and then all the others
-        signal.signal(number, lambda got, _frame: child.send_signal(got))
-    code = child.wait()
+    stopped: list[int] = []
+
+    def end(number: int, _frame: object) -> None:  # the watchdog ends, and then all the others
+        stopped.append(number)
+        child.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    told = child.wait() in (0, -signal.SIGINT, -signal.SIGTERM)  # by `fettle canary stop`, say
+    while not (stopped or told) and (following := _following(place)) is not None:
+        while following.alive() and not stopped:
+            time.sleep(FOLLOW_S)
+        told = not place.watchdog.exists()  # a killed one leaves it
     stop(project)
-    if code not in (0, -signal.SIGINT, -signal.SIGTERM):
+    if not (stopped or told):
         raise TransientError(
             f"the supervisor of port {serving.port} ended",
             got=log_rotation.last_line(place.folder / "controller.log"),
             fix=f"read {place.folder / 'controller.log'}",
         )
+
+
+def _following(place: StateLayout) -> process_identity.ProcessIdentity | None:
+    """Wait for the watchdog that a controller starts in place of a dead one; None: none came."""
+    deadline = time.monotonic() + AGAIN_S
+    while time.monotonic() < deadline:
+        if (known := watchdog.running(place)) is not None:
+            return known
+        time.sleep(FOLLOW_S)
+    return None
 
 
 def stop(project: Project) -> bool:
