@@ -47,6 +47,7 @@ def start(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve without TLS beyond loopback too.")
     ] = False,
+    *,
     why: WhyOption = None,
     json_: JsonOption = False,
 ) -> None:
