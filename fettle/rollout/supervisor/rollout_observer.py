@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from fettle import manifest
+from fettle.adapters.boot_clock import SteadyClock
 from fettle.rollout.promotion import decision_journal, offline_gate
 from fettle.rollout.promotion.decision_engine import (
     Begin,
@@ -106,6 +107,7 @@ class RolloutObserver:
     ) -> None:
         self.folder = folder
         self._log, self._trees, self._ports, self._key = log, trees, ports, key
+        self._clock = SteadyClock(folder / "clock.json")
         begun = json.loads((folder / "begin.json").read_text())
         self._edges: list[float] = begun["edges"]
         self._folders: dict[str, str] = begun["folders"]
@@ -159,7 +161,7 @@ class RolloutObserver:
         """
         if self.state.over:
             return ()
-        now_s = time.time()
+        now_s = self._clock.now_s()
         if self.state.phase is Phase.PENDING:
             return self._decide(
                 Offline(now_s=now_s, results=judge_offline(self._folders, self.plan))
@@ -185,13 +187,13 @@ class RolloutObserver:
 
     def fail(self, error: str) -> tuple[Action, ...]:
         """Say that nobody can judge, without reading anything; return what is to be done."""
-        return self._decide(Observed(now_s=time.time(), error=error)).actions
+        return self._decide(Observed(now_s=self._clock.now_s(), error=error)).actions
 
     def order(self, verb: Verb, by: OrderedBy) -> tuple[tuple[Action, ...], str]:
         """Take a person's word; return what is to be done, and what was said to it."""
         if verb is Verb.RESUME:
             self._collector.clear_error()
-        decision = self._decide(Ordered(now_s=time.time(), verb=verb, by=by))
+        decision = self._decide(Ordered(now_s=self._clock.now_s(), verb=verb, by=by))
         return decision.actions, decision.reason
 
     def done(self) -> None:
@@ -274,7 +276,7 @@ class RolloutObserver:
                 pass
             case _:
                 return None
-        return max(0.0, left - (time.time() - state.entered_s))
+        return max(0.0, left - (self._clock.now_s() - state.entered_s))
 
 
 def why(reason: str, *, before: str) -> str:
