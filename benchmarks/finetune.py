@@ -228,7 +228,7 @@ def _times(one: DataSet) -> int:
 
 
 def _photos(params: Params, images: Images) -> Photos:
-    normalised = split_reader.preprocess(params).normalise(images.pixels)
+    normalised = split_reader.preprocess(params).normalise(images.pixels[:])
     inputs = torch.from_numpy(normalised).contiguous(memory_format=torch.channels_last)
     return Photos(inputs, images.labels)
 

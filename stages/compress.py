@@ -28,7 +28,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from fettle.facts.compress_facts import CompressFacts, LayerTable, SearchSummary
 from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.hardware.operator_cost_table import Costs
+from fettle.lazy_array import RowArray
 from fettle.measure import Measure
 from fettle.params import Params
 from fettle.params_scope import DECIDED
@@ -77,9 +78,9 @@ class CompressionData:
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[CompressFacts]:
     """Make the artefact; see the file's docstring."""
     facts = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts
-    validation = split_reader.images(inputs, params, "validation")
+    validation = split_reader.images(inputs, params, "validation", recorder=recorder)
     if facts.trains:
-        train = split_reader.images(inputs, params, "train")
+        train = split_reader.images(inputs, params, "train", recorder=recorder)
         data = CompressionData(facts, train, validation)
         return compress_module(params, inputs, out, recorder, data=data)
     train = split_reader.images(inputs, params, "train", most=params.export.calibration_images)
@@ -221,7 +222,7 @@ def size_measures(before: tuple[int, int], after: tuple[int, int]) -> dict[str, 
     }
 
 
-def write_reference(out: Path, pixels: Pixels, logits: Floats) -> Floats:
+def write_reference(out: Path, pixels: RowArray[np.uint8], logits: Floats) -> Floats:
     """Write reference.safetensors with the first rows of validation; return their logits."""
     kept = np.ascontiguousarray(logits[:REFERENCE_IMAGES_MAX], dtype=np.float32)
     first = np.ascontiguousarray(pixels[:REFERENCE_IMAGES_MAX])
@@ -229,5 +230,5 @@ def write_reference(out: Path, pixels: Pixels, logits: Floats) -> Floats:
     return kept
 
 
-def _batches(pixels: Pixels, images: int = 64) -> list[Pixels]:
-    return [pixels[start : start + images] for start in range(0, len(pixels), images)]
+def _batches(pixels: RowArray[np.uint8], images: int = 64) -> Iterator[Pixels]:
+    return (pixels[start : start + images] for start in range(0, len(pixels), images))

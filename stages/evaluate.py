@@ -259,11 +259,12 @@ def measure_without_vnni(
 ) -> tuple[WithoutVnni, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
+    first = images.pixels[: int8_diagnosis.EMULATED_IMAGES[1]]
     accuracy, measures = int8_diagnosis.accuracy_without_vnni(
         job.entry,
         images=images,
-        batch=split_reader.preprocess(job.params).normalise(images.pixels),
-        logits=predict_logits(session, job.params, images.pixels),
+        batch=split_reader.preprocess(job.params).normalise(first),
+        logits=predict_logits(session, job.params, first),
         macs=job.exported.macs or 0,
     )
     if accuracy.loses:

@@ -167,7 +167,7 @@ def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     """Read the training images that a precision is fitted to; raises DataError on useless ones."""
     count = params.export.calibration_images
     images = split_reader.images(inputs, params, "train", most=2 * count)
-    pixels, held_out = split(images.pixels, count)
+    pixels, held_out = split(images.pixels[:], count)
     normalise = split_reader.preprocess(params).normalise
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -191,7 +192,7 @@ def write_predictions(out: Path, images: Images, before: Floats, after: Floats) 
             images.classes[class_index] for class_index in chances.argmax(axis=1)
         ]
         columns[f"{prefix}probability"] = chances.max(axis=1)
-        columns[f"{prefix}probabilities"] = pa.array(
-            chances.tolist(), type=pa.list_(pa.float32(), chances.shape[1])
+        columns[f"{prefix}probabilities"] = pa.FixedSizeListArray.from_arrays(
+            chances.astype(np.float32).ravel(), chances.shape[1]
         )
     pq.write_table(pa.table(columns), out / "predictions.parquet")

@@ -62,7 +62,7 @@ class DataSet:
         first = parts[0]
         return replace(
             first,
-            pixels=np.concatenate([part.pixels for part in parts]),
+            pixels=np.concatenate([part.pixels[:] for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
             ids=[row for part in parts for row in part.ids],
             groups=[group for part in parts for group in part.groups],

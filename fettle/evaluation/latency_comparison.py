@@ -20,9 +20,10 @@ from fettle.data import split_reader
 from fettle.errors import ModelError
 from fettle.hardware import latency_measurement
 from fettle.hardware.runtimes import Session, runs_beside_fettle
+from fettle.lazy_array import RowArray
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.preprocessing import Floats, Pixels
+from fettle.preprocessing import Floats
 
 PLAIN_RUNTIME = "ort"
 FLOAT = "float_"  # a contender's name: the float model in another runtime than PLAIN_RUNTIME
@@ -106,7 +107,7 @@ def optimisation_speedup(
 
 
 def measure_latency(
-    contenders: Mapping[str, Contender], params: Params, pixels: Pixels
+    contenders: Mapping[str, Contender], params: Params, pixels: RowArray[np.uint8]
 ) -> LatencyComparison:
     """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch."""
     section, seed = params.evaluate, params.seed
@@ -115,7 +116,7 @@ def measure_latency(
     def timed(
         names: Collection[str], images: int, rounds: int
     ) -> dict[str, latency_measurement.Times]:
-        batch = normalise(np.resize(pixels, (images, *pixels.shape[1:])))
+        batch = normalise(np.resize(pixels[:images], (images, *pixels.shape[1:])))
         runs = {name: bind(contenders[name].session, batch) for name in names}
         return latency_measurement.interleave(runs, rounds=rounds, seed=seed)
 

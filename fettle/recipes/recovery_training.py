@@ -34,7 +34,7 @@ BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of i
 # After so many epochs a recovery sees the same batches again, and the teacher need not be asked: it
 # takes four fifths of a small student's epoch (ADR 0033).
 VIEWS_EPOCHS = 24
-ANSWERS_BYTES_MAX = 2**28
+ANSWERS_BYTES_MAX = 2**26  # 24 views of 70,000 images of 10 classes; beyond, it is asked again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
