@@ -34,10 +34,12 @@ def fitting(
     if memory.knows((*parent.recipe, move.step)):
         return picked
     if (known := memory.first_known(offered)) is not None:
+        clock.passed_over = True
         return known  # what a killed run took in place of `picked`, for want of time
     reserve_s = _reserved(offered, choose, clock)
     if not clock.out_of_time() and clock.shorten(parent, move, reserve_s=reserve_s) is move:
         return picked
+    clock.passed_over = True
     if clock.out_of_time():
         return None
     inside = []
@@ -63,6 +65,12 @@ def shortened(untried: Sequence[Offer], parent: Trial, move: Move) -> list[str]:
         for of, asked in untried
         if is_same((of, asked), parent, move) and asked.epochs != move.epochs
     ]
+
+
+def passed_over(clock: SearchClock, ended: str) -> tuple[str, ...]:
+    """Say that the clock chose another way, where the search went on to another end."""
+    elsewhere = clock.passed_over and ended != "clock"
+    return ("a training that did not fit was passed over",) if elsewhere else ()
 
 
 def is_same(offer: Offer, parent: Trial, move: Move) -> bool:

@@ -19,7 +19,10 @@ ESTIMATE_MARGIN = 1.1  # epochs of one model differ by less on an idle machine; 
 
 
 class SearchClock:
-    """Clock of one search from the moment it is made; without a limit everything fits."""
+    """Clock of one search from the moment it is made; without a limit everything fits.
+
+    `passed_over`: a move that came next did not fit, and another was taken in its place.
+    """
 
     def __init__(
         self, limit_s: float = math.inf, now: Callable[[], float] = time.monotonic
@@ -27,6 +30,7 @@ class SearchClock:
         self.limit_s, self.now = limit_s, now
         self._started, self._before = now(), 0.0
         self._closing_s = 0.0
+        self.passed_over = False
         self._seconds = self._work = 0.0
         self._epoch_s: dict[str, float] = {}
 

@@ -140,7 +140,7 @@ def search(
         best=best,
         met=met,
         ended=ended,
-        cut=tuple(cut),
+        cut=tuple(cut) or moves_in_time.passed_over(clock, ended),
     )
 
 
