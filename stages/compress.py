@@ -31,6 +31,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -51,6 +52,9 @@ from fettle.params_scope import DECIDED
 from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
+
+if TYPE_CHECKING:
+    from fettle.recipes.recovery_training import CompressionJob
 
 READS = ("ingest", "validate", "finetune", "latency_table")
 SECTIONS = (
@@ -116,7 +120,7 @@ def compress_module(
     """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from fettle.recipes import recipe_runner, recovery_training, sensitivity_report
+    from fettle.recipes import recipe_runner, recovery_training
 
     asked = params.compress.recipe
     job = recovery_training.CompressionJob(
@@ -130,18 +134,8 @@ def compress_module(
         validation=data.validation,
         recorder=recorder,
     )
-    searched: dict[str, SearchSummary] = {}
-    if asked == "auto":
-        from fettle.recipes import recipe_search
-
-        result = recipe_search.search_recipe(
-            job, passing_probability.count_tested(inputs["validate"]), read_latency_tables(inputs)
-        )
-        job = replace(job, recipe=result.recipe)
-        result.document.write(out / "search.json")
-        searched = {"search": result.document.summary()}
+    job, searched = settle_recipe(job, inputs, out)
     done = recipe_runner.run_recipe(job)
-    sensitivity_report.write(job, done.before, out)
     images = data.validation
     reference = write_reference(out, images.pixels, done.after.logits)
     parity = recipe_runner.write_artefacts(job, done, out, reference)
@@ -165,6 +159,23 @@ def compress_module(
             searched,
         ),
     )
+
+
+def settle_recipe(
+    job: CompressionJob, inputs: Inputs, out: Path
+) -> tuple[CompressionJob, dict[str, SearchSummary]]:
+    """Settle the recipe, by a search where it is auto, beside the report that its time includes."""
+    from fettle.recipes import recipe_search, sensitivity_report
+    from fettle.recipes.search.search_clock import SearchClock
+
+    clock = SearchClock(job.params.compress.search.wall_clock_max_s)
+    sensitivity_report.write(job, out)  # a minute of a large network
+    if job.params.compress.recipe != "auto":
+        return job, {}
+    tested = passing_probability.count_tested(inputs["validate"])
+    found = recipe_search.search_recipe(job, tested, read_latency_tables(inputs), clock=clock)
+    found.document.write(out / "search.json")
+    return replace(job, recipe=found.recipe), {"search": found.document.summary()}
 
 
 def read_latency_tables(inputs: Inputs) -> dict[str, Costs]:

@@ -61,7 +61,9 @@ class SearchSummary(TypedDocument):
     why: str
     """Why the search ended, as a sentence."""
     truncated: bool
-    """Whether it ended at its clock."""
+    """Whether its clock ended it, or cut a training."""
+    cut: tuple[str, ...] = ()
+    """Trainings that the clock cut, a line each."""
     evaluations: Count
     """Recipes that were tried."""
     recipe_yaml: str

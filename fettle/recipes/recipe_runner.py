@@ -6,8 +6,9 @@ a resumed run goes the same way as an unbroken one, and the artefact is known to
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -86,7 +87,7 @@ def run_recipe(job: CompressionJob) -> RecipeResult:
     torch.set_num_threads(threads())
     before = float_model_state(job)
     teacher = load_teacher(job.weights, before.model)
-    state, steps = float_model_state(job), []
+    state, steps = replace(before, model=copy.deepcopy(before.model)), []
     for index, entry in enumerate(job.recipe):
         last, (state, kept) = state, run_step(job, state, index, teacher=teacher)
         technique = load_technique(job, index)
@@ -152,11 +153,7 @@ def rebuild_model(
     job: CompressionJob, plan: CompressionPlan, weights: dict[str, torch.Tensor], epochs: int = 0
 ) -> ModelState:
     """Model rebuilt from its plan and weights, and scored on validation in eval mode."""
-    start = plan.architecture or Architecture(job.facts.family, dict(job.facts.options))
-    model = build_network(job, start.family, start.options)
-    compression_plan.apply(model, plan)
-    load_weights(model, weights, start.family)
-    model.to(inference.device()).eval()
+    model = planned_network(job, plan, weights)
     normalise = split_reader.preprocess(job.params).normalise
     logits = inference.logits(model, job.validation.pixels, normalise)
     return ModelState(
@@ -167,6 +164,17 @@ def rebuild_model(
         accuracy=accuracy_statistics.accuracy(logits, job.validation.labels),
         epochs=epochs,
     )
+
+
+def planned_network(
+    job: CompressionJob, plan: CompressionPlan, weights: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """Network of a plan with its weights, in eval mode on its device."""
+    start = plan.architecture or Architecture(job.facts.family, dict(job.facts.options))
+    model = build_network(job, start.family, start.options)
+    compression_plan.apply(model, plan)
+    load_weights(model, weights, start.family)
+    return model.to(inference.device()).eval()
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> None:
