@@ -62,8 +62,8 @@ bench-page: setup  ## write docs/benchmarks.md from benchmarks/results/
 bench-serve: setup  ## measure the served release; writes benchmarks/results/serve.json
 	@python -m benchmarks.serve
 
-chaos: setup  ## inject 300 random faults into the served release (FAULTS=, SEED=)
-	@python -m benchmarks.chaos $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+chaos: setup  ## inject 300 random faults into the served release, in pieces (FAULTS=, SEED=, ONLY=kind)
+	@python -m benchmarks.chaos $(if $(ONLY),--only $(ONLY)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 sim-canary: setup  ## simulate rollouts: how often a wrong one is promoted, a right one rolled back
 	@python -m benchmarks.sim_canary

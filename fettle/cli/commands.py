@@ -11,6 +11,7 @@ from fettle.cli import (
     compare,
     crossfit,
     doctor,
+    gc,
     init,
     lineage,
     migrate,
@@ -45,6 +46,7 @@ for command in (
     crossfit.crossfit,
     catalog.catalog,
     doctor.doctor,
+    gc.gc,
     init.init,
     migrate.migrate,
 ):
