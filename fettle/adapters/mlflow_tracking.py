@@ -10,11 +10,12 @@ import hashlib
 import json
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fettle import manifest
-from fettle.adapters import mlflow_aliases, mlflow_client
+from fettle.adapters import mlflow_aliases, mlflow_client, mlflow_model
 from fettle.adapters.run_identity import RunIdentity
 
 DIGEST = "output_digest"
@@ -43,13 +44,12 @@ class Tracker:
         to = mlflow_client.connect(uri, registry_uri)
         self._raw, self._client, self._error = to.raw, to.guarded, to.refusals
         self._identity = identity.tags() if identity else {}
-        self._by_http = uri.startswith("http")
         try:
             found = self._raw.get_experiment_by_name(experiment)
             if found and found.lifecycle_stage == "deleted":  # by a click in MLflow's UI
                 self._raw.restore_experiment(found.experiment_id)
             # a server keeps files where it was told to; a database alone knows no place
-            place = None if self._by_http else artifacts.resolve().as_uri()
+            place = None if uri.startswith("http") else artifacts.resolve().as_uri()
             self._experiment = (
                 found.experiment_id
                 if found
@@ -216,7 +216,7 @@ class Tracker:
     def register(
         self, name: str, release: Path, tags: Mapping[str, str], *, challenger: bool
     ) -> str:
-        """Register the release once (by its digest); return the model version.
+        """Register the release once (by its digest), as a model; return the model version.
 
         With `challenger` the alias of that name moves to it: a gate that did not pass registers
         the version without it.
@@ -233,21 +233,20 @@ class Tracker:
             version = str(same[0].version)
         else:
             made = self._client.create_model_version(
-                name, self._source(release), run_id=self.parent_run, tags=dict(tags)
+                name, self._log_model(release), run_id=self.parent_run, tags=dict(tags)
             )
             version = str(made.version)
         if challenger:
             mlflow_aliases.move(self._client, name, mlflow_aliases.CHALLENGER, version)
         return version
 
-    def _source(self, release: Path) -> str:
-        """Return where a release's bytes lie: its folder; on a server, which takes no path of this
-        machine, a copy among the run's files.
-        """
-        if not self._by_http:
-            return release.resolve().as_uri()
-        self._client.log_artifacts(self.parent_run, str(release), "release")
-        return f"{self._client.get_run(self.parent_run).info.artifact_uri}/release"
+    def _log_model(self, release: Path) -> str:
+        """Keep a release as an MLflow model among the run's files; return where that lies."""
+        with tempfile.TemporaryDirectory(prefix="fettle-model-") as made:
+            folder = Path(made) / "model"
+            mlflow_model.save(release, folder)
+            self._client.log_artifacts(self.parent_run, str(folder), "model")
+        return f"{self._client.get_run(self.parent_run).info.artifact_uri}/model"
 
 
 def allowed(name: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,35 @@ class Team:
         return str(made["run"]["info"]["run_id"])
 
 
+def answers_of(model: str, tracking_uri: str, cwd: Path) -> str:
+    """Load a model from the server, far from the project, and let it answer ten images."""
+    code = """if True:
+        import io, sys, warnings
+        warnings.simplefilter("ignore")
+        import mlflow, numpy as np
+        from PIL import Image
+        model = mlflow.pyfunc.load_model(sys.argv[1])
+        images = []
+        for seed in range(10):
+            drawn = np.random.default_rng(seed).integers(0, 256, (20, 20), dtype=np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(drawn).save(file, "PNG")
+            images.append(file.getvalue())
+        print(model.predict(images)["label"].notna().sum(), "labels")
+    """
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
+    environ.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code, model],
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr
+
+
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[team_servers.TeamServer]:
     with team_servers.prefect(tmp_path_factory.mktemp("team-prefect")) as server:
@@ -107,6 +138,7 @@ def test_a_run_is_told_to_the_team_s_servers_and_starts_none(team: Team, tmp_pat
         url = f"{mlflow.url}/api/2.0/mlflow/registered-models/alias?name=fruit&alias=challenger"
         with urllib.request.urlopen(url) as answer:
             assert json.load(answer)["model_version"]["version"] == "1"
+        assert answers_of("models:/fruit@challenger", mlflow.url, tmp_path) == "10 labels"
         ui = team.box.fettle("ui").stdout
         assert ui.splitlines() == [
             f"prefect  {team.prefect.removesuffix('/api')}  (PREFECT_API_URL, by "
