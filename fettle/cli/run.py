@@ -204,31 +204,32 @@ def _plan(project: Project, json_: bool) -> None:
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
-    from fettle import import_isolation
-    from fettle.adapters import dvc_graph, local_servers
+    from fettle import import_isolation, server_addresses
+    from fettle.adapters import dvc_graph, local_servers, run_identity, shared_servers
 
     started = time.monotonic()
+    for shared in shared_servers.refuse(project, os.environ):
+        _say(f"told to {shared.shown} ({shared.variable}, by {shared.place})")
     server = local_servers.running(project, "prefect")
     if server is None:
         _say("starting Prefect's server (it stays up for the next run; `fettle ui --stop` ends it)")
         server = local_servers.launch(project, "prefect")
     dvc_graph.warm_parent()  # it imports DVC while the server starts
     _catch()
-    os.environ["PREFECT_API_URL"] = f"{server.url}/api"
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    os.environ.update(server_addresses.marked("PREFECT_API_URL", server.api))
+    for talk in ("HANDLERS_CONSOLE_LEVEL", "INTERNAL_LEVEL"):  # ours say it in a line
+        os.environ[f"PREFECT_LOGGING_{talk}"] = "CRITICAL"
     _listen()
     _say(f"release '{settings.release.name}'")
     import_isolation.load("flows")
     from flows.prefect_recovery import mark_crashed
-    from flows.release import release
+    from flows.release import release, run_release
 
     local_servers.wait(project, server)
-    recover(project, lambda: mark_crashed(release.name))
+    me = run_identity.of_this_process(project)
+    recover(project, lambda: mark_crashed(release.name, me))
     # Prefect puts a SIGTERM handler of its own in our place, which waits for the running stages
-    named = release.with_options(
-        flow_run_name=settings.release.name, on_running=[lambda *_: _catch()]
-    )
-    last = named(str(project.root), str(project.tree), force)
+    last = run_release(project, me, name=settings.release.name, force=force, on_running=_catch)
     _say(f"done in {time.monotonic() - started:.0f} s")
     _finish(project, last, json_, fresh=True)
 
