@@ -80,7 +80,8 @@ def foreign_statistics(model: nn.Module) -> None:
     draw = torch.Generator().manual_seed(3)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.copy_(torch.randn(module.num_features, generator=draw))
             module.running_var.copy_(torch.rand(module.num_features, generator=draw) * 4 + 0.1)
 
