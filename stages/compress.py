@@ -48,7 +48,7 @@ from fettle.hardware.operator_cost_table import Costs
 from fettle.lazy_array import RowArray
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.params_scope import DECIDED
+from fettle.params_scope import DECIDED, INPUT_SIZE_PX
 from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
@@ -93,11 +93,11 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 
 def hand_on(
-    facts: CompressFacts, finetune: FinetuneFacts, searched: Mapping[str, SearchSummary]
+    facts: CompressFacts, finetune: FinetuneFacts, found: Mapping[str, object]
 ) -> CompressFacts:
-    """Add what the search came to, and what finetune decided: export reads no facts of finetune."""
+    """Add what the search found, and what finetune decided: export reads no facts of finetune."""
     decided = {DECIDED: finetune.decided} if finetune.decided else {}
-    return facts.model_copy(update={**searched, **decided})
+    return facts.model_copy(update={**found, **decided})
 
 
 def images_digest(images: Images, most: int) -> str:
@@ -136,7 +136,15 @@ def compress_module(
     )
     job, searched = settle_recipe(job, inputs, out)
     done = recipe_runner.run_recipe(job)
-    images = data.validation
+    most = params.export.calibration_images
+    job, done = recipe_runner.as_exported(
+        job,
+        done,
+        lambda at, split: split_reader.images(
+            inputs, at, split, most=most if split == "train" else None
+        ),
+    )
+    images = job.validation
     reference = write_reference(out, images.pixels, done.after.logits)
     parity = recipe_runner.write_artefacts(job, done, out, reference)
     before, after = done.before.logits, done.after.logits
@@ -150,15 +158,20 @@ def compress_module(
             CompressFacts(
                 classes=data.facts.classes,
                 trains=True,
-                calibration_digest=images_digest(data.train, params.export.calibration_images),
+                calibration_digest=images_digest(job.train, most),
                 recipe=tuple(job.recipe),
                 steps=tuple(done.steps),
                 parity=AnswerParity(**parity.to_dict()),
             ),
             data.facts,
-            searched,
+            {**searched, **smaller_images(done.after.plan.input_size_px)},
         ),
     )
+
+
+def smaller_images(size_px: int | None) -> dict[str, int]:
+    """State the side of the images as a fact, where it is not the float model's."""
+    return {} if size_px is None else {INPUT_SIZE_PX: size_px}
 
 
 def settle_recipe(
