@@ -117,6 +117,7 @@ def compress_module(
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from fettle.recipes import recipe_runner, recovery_training, sensitivity_report
+    from fettle.recipes.teacher_answers import TeacherAnswers
 
     asked = params.compress.recipe
     job = recovery_training.CompressionJob(
@@ -129,6 +130,7 @@ def compress_module(
         train=data.train,
         validation=data.validation,
         recorder=recorder,
+        answers=TeacherAnswers(inputs.scratch),
     )
     searched: dict[str, SearchSummary] = {}
     if asked == "auto":
