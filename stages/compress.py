@@ -31,6 +31,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -51,6 +52,9 @@ from fettle.params_scope import DECIDED
 from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
+
+if TYPE_CHECKING:
+    from fettle.recipes.recovery_training import CompressionJob
 
 READS = ("ingest", "validate", "finetune", "latency_table")
 SECTIONS = (
@@ -116,24 +120,11 @@ def compress_module(
     """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from fettle.recipes import recipe_runner, recovery_training, sensitivity_report
-    from fettle.recipes.teacher_answers import TeacherAnswers
+    from fettle.recipes import recipe_runner, sensitivity_report
 
-    asked = params.compress.recipe
-    job = recovery_training.CompressionJob(
-        params=params,
-        recipe=[] if asked == "auto" else asked,
-        facts=data.facts,
-        weights=inputs["finetune"] / "model.safetensors",
-        project=inputs.project,
-        scratch=inputs.scratch,
-        train=data.train,
-        validation=data.validation,
-        recorder=recorder,
-        answers=TeacherAnswers(inputs.scratch),
-    )
+    job = compression_job(params, inputs, recorder, data)
     searched: dict[str, SearchSummary] = {}
-    if asked == "auto":
+    if params.compress.recipe == "auto":
         from fettle.recipes import recipe_search
 
         result = recipe_search.search_recipe(
@@ -166,6 +157,28 @@ def compress_module(
             data.facts,
             searched,
         ),
+    )
+
+
+def compression_job(
+    params: Params, inputs: Inputs, recorder: Recorder, data: CompressionData
+) -> CompressionJob:
+    """Compression job of the stage; where the recipe is searched for, it has no step yet."""
+    from fettle.recipes.recovery_training import CompressionJob
+    from fettle.recipes.teacher_answers import TeacherAnswers
+
+    asked = params.compress.recipe
+    return CompressionJob(
+        params=params,
+        recipe=[] if asked == "auto" else asked,
+        facts=data.facts,
+        weights=inputs["finetune"] / "model.safetensors",
+        project=inputs.project,
+        scratch=inputs.scratch,
+        train=data.train,
+        validation=data.validation,
+        recorder=recorder,
+        answers=TeacherAnswers(inputs.scratch),
     )
 
 
