@@ -120,20 +120,9 @@ def compress_module(
     """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from fettle.recipes import recipe_runner, recovery_training
+    from fettle.recipes import recipe_runner
 
-    asked = params.compress.recipe
-    job = recovery_training.CompressionJob(
-        params=params,
-        recipe=[] if asked == "auto" else asked,
-        facts=data.facts,
-        weights=inputs["finetune"] / "model.safetensors",
-        project=inputs.project,
-        scratch=inputs.scratch,
-        train=data.train,
-        validation=data.validation,
-        recorder=recorder,
-    )
+    job = compression_job(params, inputs, recorder, data)
     job, searched = settle_recipe(job, inputs, out)
     done = recipe_runner.run_recipe(job)
     most = params.export.calibration_images
@@ -189,6 +178,28 @@ def settle_recipe(
     found = recipe_search.search_recipe(job, tested, read_latency_tables(inputs), clock=clock)
     found.document.write(out / "search.json")
     return replace(job, recipe=found.recipe), {"search": found.document.summary()}
+
+
+def compression_job(
+    params: Params, inputs: Inputs, recorder: Recorder, data: CompressionData
+) -> CompressionJob:
+    """Compression job of the stage; where the recipe is searched for, it has no step yet."""
+    from fettle.recipes.recovery_training import CompressionJob
+    from fettle.recipes.teacher_answers import TeacherAnswers
+
+    asked = params.compress.recipe
+    return CompressionJob(
+        params=params,
+        recipe=[] if asked == "auto" else asked,
+        facts=data.facts,
+        weights=inputs["finetune"] / "model.safetensors",
+        project=inputs.project,
+        scratch=inputs.scratch,
+        train=data.train,
+        validation=data.validation,
+        recorder=recorder,
+        answers=TeacherAnswers(inputs.scratch),
+    )
 
 
 def read_latency_tables(inputs: Inputs) -> dict[str, Costs]:
