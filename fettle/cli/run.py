@@ -82,7 +82,7 @@ def run(
             asked = [*overrides, *chosen]
             place, settings = lay_out(home, params, asked, data=data, model=model)
         if dry_run:
-            _plan(place, json_)
+            _plan(place, settings, json_)
             return
         try:
             if force or (last := _up_to_date(place)) is None:
@@ -196,11 +196,11 @@ def recover(project: Project, flow_runs: Callable[[], int] | None = None) -> Non
         _say(f"recovered: {line}")
 
 
-def _plan(project: Project, json_: bool) -> None:
+def _plan(project: Project, settings: Params, json_: bool) -> None:
     from fettle.cli import dry_run
 
     stale(project)
-    dry_run.show(project, as_json=json_)
+    dry_run.show(project, settings, as_json=json_)
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
