@@ -82,7 +82,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     measures = release_gate.compare(answers)
     measures |= release_gate.size_ratios(float_model, count_shipped(shipped.facts))
     measures["latency_ratio"] = shipped.speedup
-    bounds, stated = asked_bounds(params), licences(params, inputs)
+    bounds, stated = asked_bounds(params, inputs), licences(params, inputs)
     judgement = release_gate.judge(answers, measures, bounds, over=shipped.over, licences=stated)
     facts = VerdictFacts(
         passed=judgement.passed,
@@ -136,15 +136,19 @@ def score(
     )
 
 
-def asked_bounds(params: Params) -> AskedBounds:
-    """Return every bound that the params hold the file to."""
+def asked_bounds(params: Params, inputs: Inputs) -> AskedBounds:
+    """Return every bound that the params hold the file to, and whether the run is a smoke run."""
     asked, verdict = params.compress.budget, params.verdict
-    return AskedBounds(
+    bounds = AskedBounds(
         budget=AskedBudget.model_validate(asked.model_dump()),
         limits=tuple(AskedLimit.model_validate(one.model_dump()) for one in verdict.limits),
         class_drop_max=verdict.class_drop_max,
         licences_allow=None if verdict.licences.allow is None else tuple(verdict.licences.allow),
     )
+    ingest = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts
+    if ingest.limited_from is None:
+        return bounds
+    return bounds.model_copy(update={"smoke_images": (ingest.rows, ingest.limited_from)})
 
 
 def count_float_model(params: Params, inputs: Inputs) -> ModelCounts:

@@ -33,6 +33,10 @@ BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", help="Size the run to a time: 25m, 1h30m, 1500s; in a workspace."),
 ]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="A smoke run on N images, in a workspace; ships nothing."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -51,6 +55,7 @@ def run(
     ] = False,
     *,
     budget: BudgetOption = None,
+    limit: LimitOption = None,
     first: Annotated[
         bool, typer.Option("--first", help="Make a first release: a linear probe, no training.")
     ] = False,
@@ -66,7 +71,8 @@ def run(
     from fettle.errors import GoalNotMet
     from fettle.params import load
 
-    overrides = [*(set_ or []), *(first_release.OVERRIDES if first else ())]
+    overrides = [*smoke_overrides(limit), *(set_ or [])]
+    overrides += first_release.OVERRIDES if first else ()
     seconds = budget_seconds(budget, first=first)
     home = projects.find()
     os.environ.update(projects.environment(home))
@@ -95,6 +101,11 @@ def run(
             raise
         if first:
             _say(first_release.outlook(place, whole))
+
+
+def smoke_overrides(limit: int | None) -> list[str]:
+    """Return the overrides of a smoke run: the limit, and no minimum of images a class."""
+    return [] if limit is None else [f"ingest.limit={limit}", "validate.class_images_min=1"]
 
 
 def budget_seconds(budget: str | None, *, first: bool) -> float | None:
@@ -247,6 +258,9 @@ def _finish(
         print(json.dumps(json.loads((project.tree / "report" / "report.json").read_text())))
     else:
         run_summary.show(project, last, fresh=fresh)
+    if smoke := run_summary.smoke(project):
+        _say(smoke)
+        return
     if not last.release.passed:
         raise GoalNotMet(
             "the release is built but its gate did not pass, so it is no challenger",

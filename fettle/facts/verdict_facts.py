@@ -31,12 +31,16 @@ class AskedLimit(TypedDocument):
 
 
 class AskedBounds(TypedDocument):
-    """Every bound that the file was held to: compress.budget, and params.yaml's verdict."""
+    """Every bound that the file was held to: compress.budget, and params.yaml's verdict.
+
+    `smoke_images` are (those taken, those there) of a smoke run, which no file passes.
+    """
 
     budget: AskedBudget
     limits: tuple[AskedLimit, ...]
     class_drop_max: float | None
     licences_allow: tuple[str, ...] | None = None
+    smoke_images: tuple[int, int] | None = None
 
 
 class ModelCounts(TypedDocument):

@@ -113,6 +113,7 @@ def judge(
         *check_limits(measures, bounds.limits),
         *check_classes(drops, bounds.class_drop_max),
         *licence_check.check(bounds.licences_allow, licences),
+        *check_smoke(bounds.smoke_images),
     ]
     return GateJudgement(
         passed=all(holds for holds, _ in checks),
@@ -177,6 +178,15 @@ def check_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[
         return [(True, f"no class is shown to lose more recall on {SPLIT} than {rule}")]
     shown = ", ".join(f"'{name}' {_show(drops[name])}" for name in gone)
     return [(False, f"recall drops on {SPLIT} by more than {rule}: {shown}")]
+
+
+def check_smoke(images: tuple[int, int] | None) -> list[tuple[bool, str]]:
+    """Smoke-run check: whatever its figures are, it ships nothing."""
+    if images is None:
+        return []
+    taken, whole = images
+    text = f"a smoke run on {taken:,} of {whole:,} images (ingest.limit): it ships nothing"
+    return [(False, text)]
 
 
 def _show(measure: Measure) -> str:
