@@ -29,6 +29,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Lay key=value over the params; runs in a workspace."),
 ]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
+]
+ModelOption = Annotated[
+    Path | None, typer.Option(help="A trained ONNX file, for the family onnx_file.")
+]
 BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", help="Size the run to a time: 25m, 1h30m, 1500s; in a workspace."),
@@ -43,12 +49,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 def run(
     params: ParamsOption = None,
     set_: SetOption = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A trained ONNX file, for the family onnx_file.")
-    ] = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run every stage, cached or not.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")
@@ -70,6 +72,7 @@ def run(
     from fettle.cli import first_release, time_budget
     from fettle.errors import GoalNotMet
     from fettle.params import load
+    from fettle.release import verdict_ledger
 
     overrides = [*smoke_overrides(limit), *(set_ or [])]
     overrides += first_release.OVERRIDES if first else ()
@@ -77,6 +80,7 @@ def run(
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
+    verdict_ledger.read(home.root / verdict_ledger.NAME)
     whole = load(params or home.root / "params.yaml", set_ or [])
     if not dry_run:
         preflight.refuse(home, os.environ)

@@ -51,6 +51,17 @@ class ModelCounts(TypedDocument):
     macs: int
 
 
+class RowsLedger(TypedDocument):
+    """How often these test images have judged, this verdict included; `rows` is their digest.
+
+    The same file by the same bounds counts once, `models` are the different files.
+    """
+
+    rows: str
+    verdicts: int
+    models: int
+
+
 class VerdictFacts(TypedDocument):
     """Facts of `stages/verdict.py`: every check as a sentence, those that failed again.
 
@@ -69,6 +80,7 @@ class VerdictFacts(TypedDocument):
     n: int
     bounds: AskedBounds | None = None
     float_model: ModelCounts | None = None
+    ledger: RowsLedger | None = None
     licences: Mapping[str, str | None] = {}  # of the data and the model; None: nobody states it
 
 
