@@ -63,11 +63,15 @@ class SplitParams(Strict):
 
 
 class Ingest(Strict):
-    """Where the data comes from: `source` is a file in fettle/data/sources."""
+    """Where the data comes from: `source` is a file in fettle/data/sources.
+
+    `limit` makes a smoke run on so many images of every class and split: no release of it ships.
+    """
 
     source: str
     options: Options = {}
     split: SplitParams
+    limit: Positive | None = None
 
 
 class Validate(Strict):
