@@ -68,7 +68,7 @@ def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelea
 def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> JsonObject:
     """Hand an order to the supervisor and wait for what became of it."""
     from fettle.errors import TransientError, from_record
-    from fettle.rollout.supervisor import order_queue, supervisor_launch
+    from fettle.rollout.supervisor import log_rotation, order_queue, supervisor_launch
 
     place = supervisor_launch.layout_of(home)
     name = order_queue.submit_order(place, dict(order), timeout_s=timeout_s)
@@ -77,7 +77,7 @@ def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> Js
         order_queue.withdraw_order(place, name)
         raise TransientError(
             "the supervisor did not answer",
-            got=supervisor_launch.last_line(place.folder / "controller.log"),
+            got=log_rotation.last_line(place.folder / "controller.log"),
             rule=f"within {timeout_s:g} s",
             fix=f"read {place.folder / 'controller.log'}, then give the order again",
         )

@@ -19,6 +19,7 @@ from fettle.cli import (
     report,
     run,
     serve,
+    service,
     stage,
     targets,
     ui,
@@ -55,3 +56,4 @@ app.command(hidden=True)(stage.stage)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
 app.add_typer(ci.app, name="ci")
+app.add_typer(service.app, name="service")

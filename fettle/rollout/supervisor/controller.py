@@ -71,7 +71,7 @@ class Controller:
         self._upkeep = service_upkeep.ServiceUpkeep(
             place, self._router, self._actuator, self._route, root=None if alone else project.root
         )
-        self._feedback = FeedbackRoute(serving.feedback, key)
+        self._feedback = FeedbackRoute(serving.feedback, key, self._upkeep.metrics(serving))
         self._observer: RolloutObserver | None = None
         self._unread = ""  # why the rollout is not watched
         self._judged = False  # whether a whole tick was done

@@ -32,6 +32,7 @@ from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, 
 from fettle.rollout.router import access_log
 from fettle.rollout.supervisor import (
     drift_reference,
+    notification,
     release_evidence,
     shadow_traffic,
     traffic_baseline,
@@ -198,8 +199,9 @@ class RolloutObserver:
             self._shadow.stop()
 
     def write_status(self) -> None:
-        """Write status.json for who watches."""
+        """Write status.json for who watches, and tell whoever wants to be told."""
         manifest.write_json(self.folder / "status.json", self.status())
+        notification.tell_moved(self.folder, self.state, self.reason)
 
     def status(self) -> RolloutStatus:
         """Return where the rollout stands, as `fettle canary status --json` prints it."""
