@@ -10,6 +10,7 @@ from fettle.cli import (
     ci,
     compare,
     crossfit,
+    deploy,
     doctor,
     init,
     lineage,
@@ -23,6 +24,7 @@ from fettle.cli import (
     ui,
     verify,
     why,
+    worker,
 )
 
 app = typer.Typer(
@@ -44,12 +46,15 @@ for command in (
     compare.compare,
     crossfit.crossfit,
     catalog.catalog,
+    deploy.deploy,
+    worker.worker,
     doctor.doctor,
     init.init,
     migrate.migrate,
 ):
     app.command()(command)
 app.command(hidden=True)(stage.stage)
+app.command(hidden=True)(worker.execute)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
 app.add_typer(ci.app, name="ci")
