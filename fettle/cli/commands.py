@@ -12,6 +12,7 @@ from fettle.cli import (
     crossfit,
     deploy,
     doctor,
+    gc,
     init,
     lineage,
     migrate,
@@ -49,6 +50,7 @@ for command in (
     deploy.deploy,
     worker.worker,
     doctor.doctor,
+    gc.gc,
     init.init,
     migrate.migrate,
 ):

@@ -86,7 +86,7 @@ def _machine(root: Path) -> list[Finding]:
             "disk",
             free >= DISK_FREE_MIN_BYTES,
             f"{free / 1e9:.1f} GB free; {largest or 'nothing made yet'}",
-            "free some space: `dvc gc --workspace` drops artefacts of older runs",
+            "free some space: `fettle gc` shows what may go",
         ),
         Finding(
             "bytecode",

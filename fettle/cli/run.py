@@ -29,6 +29,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Lay key=value over the params; runs in a workspace."),
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", help="Size the run to a time: 25m, 1h30m, 1500s; in a workspace."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -46,6 +50,7 @@ def run(
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")
     ] = False,
     *,
+    budget: BudgetOption = None,
     first: Annotated[
         bool, typer.Option("--first", help="Make a first release: a linear probe, no training.")
     ] = False,
@@ -57,11 +62,12 @@ def run(
     """
     from fettle import project as projects
     from fettle.adapters import preflight
-    from fettle.cli import first_release
+    from fettle.cli import first_release, time_budget
     from fettle.errors import GoalNotMet
     from fettle.params import load
 
     overrides = [*(set_ or []), *(first_release.OVERRIDES if first else ())]
+    seconds = budget_seconds(budget, first=first)
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
@@ -70,6 +76,11 @@ def run(
         preflight.refuse(home, os.environ)
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
         place, settings = lay_out(home, params, overrides, data=data, model=model)
+        if seconds is not None:
+            file = params or home.root / "params.yaml"
+            chosen = time_budget.size(seconds, place, settings, file=file, overrides=overrides)
+            asked = [*overrides, *chosen]
+            place, settings = lay_out(home, params, asked, data=data, model=model)
         if dry_run:
             _plan(place, json_)
             return
@@ -84,6 +95,22 @@ def run(
             raise
         if first:
             _say(first_release.outlook(place, whole))
+
+
+def budget_seconds(budget: str | None, *, first: bool) -> float | None:
+    """Parse --budget; raises UserError for no time, or beside --first, which is a size itself."""
+    from fettle.errors import UserError
+    from fettle.recipes import run_budget
+
+    if budget is None:
+        return None
+    if first:
+        raise UserError(
+            "--budget and --first are two sizes of one run",
+            rule="--first takes what a linear probe takes; --budget sizes everything to a time",
+            fix="give one of them",
+        )
+    return run_budget.parse(budget)
 
 
 def _up_to_date(project: Project) -> LastRun | None:

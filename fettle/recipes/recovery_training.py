@@ -34,7 +34,7 @@ BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of i
 # After so many epochs a recovery sees the same batches again, and the teacher need not be asked: it
 # takes four fifths of a small student's epoch (ADR 0033).
 VIEWS_EPOCHS = 24
-ANSWERS_BYTES_MAX = 2**28
+ANSWERS_BYTES_MAX = 2**26  # 24 views of 70,000 images of 10 classes; beyond, it is asked again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,17 +132,21 @@ def recovery_fit(
             rate_key=f"compress.recipe[{report.index}].learning_rate",
             epochs_before=report.epochs,
             views_epochs=VIEWS_EPOCHS,
+            epoch_steps_max=job.params.compress.search.trial_steps_max,
         )
-        fit(
-            model,
-            data=data,
-            plan=plan,
-            loss=job.watch.each_step(
-                distillation_loss(teacher, job.answers, temperature=temperature, alpha=alpha)
-            ),
-            scratch=folder / f"{phase}-{weights_digest(model)}",
-            on_epoch=lambda result: report.epoch(result, phase=phase, of=epochs),
-        )
+        with job.watch.timing():
+            fitted = fit(
+                model,
+                data=data,
+                plan=plan,
+                loss=job.watch.each_step(
+                    distillation_loss(teacher, job.answers, temperature=temperature, alpha=alpha)
+                ),
+                scratch=folder / f"{phase}-{weights_digest(model)}",
+                on_epoch=lambda result: report.epoch(result, phase=phase, of=epochs),
+            )
+        if fitted.stopped:
+            job.watch.cut = f"a training ended after {len(fitted.curve)} of {epochs} epochs"
 
     return recover
 
@@ -200,6 +204,7 @@ def training_batches(job: CompressionJob) -> Iterator[tuple[torch.Tensor, torch.
     """Training batches of the images as they are: (normalised [N, C, S, S], labels [N])."""
     normalise, where = split_reader.preprocess(job.params).normalise, inference.device()
     for start in range(0, len(job.train.labels), BATCH_IMAGES):
+        job.watch.ask()
         rows = slice(start, start + BATCH_IMAGES)
         images = inference.to_device(normalise(job.train.pixels[rows]), where)
         yield images, torch.from_numpy(job.train.labels[rows]).to(where)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fettle import memory_format
+from fettle import lazy_array, memory_format
 from fettle.errors import ModelError
 from fettle.training import (
     augmentation,
@@ -30,7 +30,7 @@ from fettle.training import (
     optimizers,
 )
 from fettle.training.inference import Ints
-from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
+from fettle.training.training_plan import Epoch, StopTraining, TrainingData, TrainingPlan
 from fettle.training.training_run import TrainingRun
 from fettle.training.weight_averaging import WeightAverage
 
@@ -41,11 +41,12 @@ Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """Fit result: what a training gave; the model itself holds the weights of `best_epoch` (from
-    1).
+    1). `stopped`: its loss raised StopTraining.
     """
 
     curve: list[Epoch]
     best_epoch: int
+    stopped: bool = False
 
 
 def fit(
@@ -78,14 +79,21 @@ def fit(
     )
     run = TrainingRun(model, optimizer, scratch, _average(model, data, plan))
     run.resume(on_epoch)
+    stopped = False
     with torch.random.fork_rng():
         while not run.done(plan):
-            epoch = _epoch(run, data, plan, groups, loss or supervised(data, plan), frozen)
+            try:
+                epoch = _epoch(run, data, plan, groups, loss or supervised(data, plan), frozen)
+            except StopTraining:
+                if not run.curve:
+                    raise
+                stopped = True
+                break
             run.finish(epoch)
             on_epoch(epoch)
     model.load_state_dict(run.best)
     model.requires_grad_(True).eval()
-    return Fitted(run.curve, run.best_epoch)
+    return Fitted(run.curve, run.best_epoch, stopped)
 
 
 def _average(model: nn.Module, data: TrainingData, plan: TrainingPlan) -> WeightAverage | None:
@@ -96,6 +104,10 @@ def _average(model: nn.Module, data: TrainingData, plan: TrainingPlan) -> Weight
 
 def epoch_steps(data: TrainingData, plan: TrainingPlan) -> int:
     """Count the steps of an epoch: batches of nearly equal size, so that none is a lone image."""
+    return min(_batch_count(data, plan), plan.epoch_steps_max or _batch_count(data, plan))
+
+
+def _batch_count(data: TrainingData, plan: TrainingPlan) -> int:
     return max(1, round(len(data.train_labels) / plan.batch_images))
 
 
@@ -190,11 +202,12 @@ def _train(
     if plan.freeze_batchnorm:
         set_batchnorm_eval(run.model)
     total = 0.0
-    for index, chosen in enumerate(batches):
+    parts = lazy_array.read_ahead(data.train_pixels, batches)
+    for index, (chosen, pixels) in enumerate(zip(batches, parts, strict=True)):
         rate = _set_rates(
             run.optimizer, plan, step=number * len(batches) + index, epoch_steps=len(batches)
         )
-        inputs = torch.from_numpy(data.normalise(data.train_pixels[chosen]))
+        inputs = torch.from_numpy(data.normalise(pixels))
         inputs = augmentation.apply(inputs, plan.augment, std=data.std, generator=generator)
         inputs = inputs.to(where).to(memory_format=torch.channels_last)
         labels = torch.from_numpy(data.train_labels[chosen]).to(where)
@@ -221,7 +234,7 @@ def _batches(data: TrainingData, plan: TrainingPlan, generator: torch.Generator)
         order = class_balance.balanced_order(data.train_labels, classes, generator)
     else:
         order = torch.randperm(count, generator=generator).numpy()
-    return np.array_split(order, epoch_steps(data, plan))
+    return np.array_split(order, _batch_count(data, plan))[: epoch_steps(data, plan)]
 
 
 def _set_rates(

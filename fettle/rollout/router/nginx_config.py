@@ -16,6 +16,7 @@ import jinja2
 from fettle.errors import UserError
 from fettle.params_schema import STICKY_KEY, STICKY_RULE
 from fettle.rollout.promotion.request_records import REPLAYED_STATUSES
+from fettle.rollout.router import router_lease
 from fettle.serving import api_key_file
 
 TEMPLATE = Path(__file__).with_name("router.conf.jinja")
@@ -63,6 +64,7 @@ class RouterConfig:
     certificate: Path | None = None
     certificate_key: Path | None = None
     key_file: str | None = None  # of router_key.py, in the folder: refuse who brings no key
+    leased: bool = False  # whether the challenger needs the lease of router_lease.py
     pages: bool = False  # whether /metrics is the one release's own
     workers: int = 1
     connections: int = 2048  # of a worker; a request takes two, of which one is the caller's
@@ -100,6 +102,7 @@ def render(place: RouterConfig, routes: Routes) -> tuple[str, str]:
         "log": place.log.name,
         "stop": place.stop(routes).name,
         "watched": WATCHED,
+        "lease": router_lease.PREFIX,
         "read_s": place.read_s,
         "feedback_max_bytes": place.feedback_max_bytes,
         "refusal": api_key_file.REFUSAL,

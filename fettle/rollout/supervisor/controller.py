@@ -123,11 +123,11 @@ class Controller:
         first, self._judged = not self._judged, True
         if late or first or self._router.challenger_stopped:
             self._upkeep.route()  # takes back a kill switch that was engaged while nobody judged
-        self._place.renew_lease()
+        self._upkeep.renew_lease(self.serving.lease_s)
 
     def fail(self, err: BaseException) -> None:
         """Send everybody to the champion, and say why nobody judges any more."""
-        why = f"{type(err).__name__}: {err}"
+        why = fault_backoff.words(err)
         with suppress(OSError):
             self._actuator.stop_challenger()
         with suppress(OSError):

@@ -19,8 +19,8 @@ from fettle.project import Project
 from fettle.release import release_store, signing
 from fettle.rollout.router import certificates, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
-from fettle.rollout.supervisor import actuator, watchdog
 from fettle.rollout.supervisor import state_layout as places
+from fettle.rollout.supervisor import verified_copy, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file, authentication
 
@@ -199,7 +199,7 @@ def serving_release(project: Project) -> PinnedRelease | None:
     refusal: FettleError | None = None
     for release in (one for one in wanted if one is not None):
         try:
-            actuator.verify(release)
+            verified_copy.verify(release)
             return release
         except FettleError as err:
             refusal = refusal or err

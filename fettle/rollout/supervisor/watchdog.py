@@ -60,7 +60,7 @@ class Watchdog:
         if controller is not None:
             self._watched = True
             # the lease may still be that of the one before, which died
-            if time.time() - age_s > controller.born:
+            if age_s < controller.age_s():
                 self._again_s = AGAIN_S
         elif time.monotonic() >= self._next_start:
             self._next_start = time.monotonic() + self._again_s
