@@ -56,15 +56,16 @@ def mark_crashed(flow_name: str, owner: RunIdentity) -> int:
             if owner.left_behind(dict(tag.partition("=")[::2] for tag in run.tags))
         ]
         for run in dead:
-            _crash_tasks(client, run)
-            client.set_flow_run_state(run, Crashed(message=WHY), force=True)
+            crash(client, run, WHY)
     return len(dead)
 
 
-def _crash_tasks(client: SyncPrefectClient, run: UUID) -> None:
+def crash(client: SyncPrefectClient, run: UUID, why: str) -> None:
+    """Mark a flow run and its open tasks as crashed."""
     still = TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN))
     for task in client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])),
         task_run_filter=TaskRunFilter(state=still),
     ):
-        client.set_task_run_state(task.id, Crashed(message=WHY), force=True)
+        client.set_task_run_state(task.id, Crashed(message=why), force=True)
+    client.set_flow_run_state(run, Crashed(message=why), force=True)

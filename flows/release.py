@@ -114,6 +114,12 @@ class ReleaseRun:
 
 # One run per process: task arguments are serialised, a tracker and a lock cannot be.
 _current: list[ReleaseRun] = []
+_confirming: list[Callable[[], None]] = []
+
+
+def confirm_with(confirm: Callable[[], None]) -> None:
+    """Let the run of this process ask `confirm` whether it still counts, before it publishes."""
+    _confirming.append(confirm)
 
 
 def is_transient(_task: object, _task_run: object, state: State[str]) -> bool:
@@ -240,13 +246,18 @@ def release(root: str, tree: str, force: bool) -> LastRun:
         _run_stages(stages)
         run.settle()
         dvc_graph.record_first(project.tree)
-        return publish(project, tracker, params, sources, run.times())
+        return publish(project, tracker, params, sources, run.times(), confirm=_confirm)
     except BaseException:
         run.writer.submit(tracker.finish, "FAILED")  # also when it refused something before
         raise
     finally:
         run.writer.shutdown()
         _current.pop()
+
+
+def _confirm() -> None:
+    for confirm in _confirming:
+        confirm()
 
 
 def run_release(
