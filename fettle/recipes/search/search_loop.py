@@ -4,10 +4,10 @@ Of all untried moves from all trials the one of most expected improvement for it
 
     P(accepted after move and recovery) * ln(best value / value after it) / (epochs * cost of one)
 
-First come cuts that surely hold, one after the other (bracketing.py), so that there is something to
-choose. A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch of a small
-model is cheap: so a student is tried early and trained long. Where a recovery
-failed nothing smaller of its branch is tried, and until something was accepted the recovery of the
+First come cuts that surely hold, one after the other (bracketing.py), so that there is something
+to choose. A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch
+of a small model is cheap: so a student is tried early and trained long. Where a recovery failed
+nothing smaller of its branch is tried, and until something was accepted the recovery of the
 parent trial comes next. So the search goes to smaller models while the next promises more than
 finishing this one; a finalist that fails sends it back to a milder recipe, and one that passes
 raises the bar that a harsher one must beat.
