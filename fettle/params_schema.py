@@ -63,11 +63,15 @@ class SplitParams(Strict):
 
 
 class Ingest(Strict):
-    """Where the data comes from: `source` is a file in fettle/data/sources."""
+    """Where the data comes from: `source` is a file in fettle/data/sources.
+
+    `limit` makes a smoke run on so many images of every class and split: no release of it ships.
+    """
 
     source: str
     options: Options = {}
     split: SplitParams
+    limit: Positive | None = None
 
 
 class Validate(Strict):
@@ -129,8 +133,9 @@ class Constraints(Strict):
 class Search(Strict):
     """How far `recipe: auto` looks. Evaluations and training steps bound it: `steps_max` all
     trials, in steps of the float model (a smaller model's count as the share that they cost), and
-    `trial_steps_max` each training, whose epochs are cut to fit. The clock is a safety stop only,
-    kept inside a training too, which marks the result truncated. A trial recovers for
+    `trial_steps_max` each training, whose epochs are cut to fit. The clock is a safety stop: all of
+    the search ends within it, the final training too, which gets the epochs that fit, and a result
+    that it cut is marked truncated. A trial recovers for
     `trial_epochs`, one that nearly passes for three times as many, a finalist for `final_epochs`.
     `aim` is the objective inside the budget, or the whole front up to some way beyond the budget.
     """

@@ -8,6 +8,8 @@ recipe_search              `recipe: auto`: the search, resumed after a kill
 recipe_evaluator           a recipe as a trial: what it buys, what it loses
 cost_model                 latency, parameters, MACs or bytes of a model as it stands
 search/                    which recipe to try next; knows no torch and no technique
+run_costs, run_budget      what a run takes, and a run that takes so long
+training_probe             how fast this machine trains
 input_choice               what the family's record makes of `auto` in the params
 search_report, sensitivity_report      what is written down of it
 """

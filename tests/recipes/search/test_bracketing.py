@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fettle.recipes.search.search_clock import SearchClock
 from fettle.recipes.search.search_loop import SearchLimits, SearchResult, search
 from fettle.recipes.search.trial import Move, Recipe, Result, SearchTimeoutError
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -73,7 +74,7 @@ def run(photos: Photos, path: Path, *, work_max: float = 1e9) -> SearchResult:
         photos,
         TrialJournal(path, "photos"),
         limits=limits,
-        out_of_time=lambda: False,
+        clock=SearchClock(),
         on_trial=lambda _: None,
     )
 
