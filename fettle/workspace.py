@@ -158,7 +158,8 @@ def inherit_paths(root: Path, tree: Path, composed: object) -> None:
     params.yaml. A path that `--data` gave to this workspace alone is kept: it is what differs from
     the copy of what was inherited before.
     """
-    given = dict(local.local_settings(root))
+    settings = local.local_settings(root)
+    given = {key: value for key, value in settings.items() if key not in local.SERVERS}
     try:
         usual = params_file.compose(root / "params.yaml")
     except (FettleError, OSError):

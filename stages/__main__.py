@@ -82,8 +82,8 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
     folders = input_folders(stage, target, settings.targets, project)
     sealed_inputs = {up: manifest.read(folder) for up, folder in folders.items()}
     digests = {up: read.digest for up, read in sealed_inputs.items()}
-    for read in sealed_inputs.values():
-        settings = params_scope.settle(settings, params_scope.decided_in(read.facts.to_json()))
+    facts = [read.facts.to_json() for read in sealed_inputs.values()]
+    settings = params_scope.follow(settings, facts)
     scoped = params.scope(settings, stage.SECTIONS)
     key = scratch_key(address, digests, settings, stage.SECTIONS)
     scratch = project / ".fettle" / "scratch" / key

@@ -20,8 +20,6 @@ from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from fettle import manifest
 from fettle.data import image_table
@@ -73,7 +71,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     write_rows(out, result)
     doc = document(result, limits, len(frame))
     doc.write(out / "validation.json")
-    shown = read_images(images, to_show(result.lines))
+    shown = image_table.read_images(images, to_show(result.lines))
     html = page(doc, result.lines, images=shown, css=stylesheet())
     manifest.write_text(out / "validation.html", html)
     recorder.file(out / "validation.html")
@@ -102,13 +100,6 @@ def write_rows(out: Path, result: Examination) -> None:
     image_table.write(
         out / image_table.QUARANTINE, ASIDE, [pa.Table.from_pylist(lines, schema=ASIDE)]
     )
-
-
-def read_images(images: Path, rows: list[str]) -> dict[str, bytes]:
-    """Read the encoded images of a few rows, but for those that cannot be decoded."""
-    chosen = pc.field("row").isin(pa.array(rows, pa.string())) & pc.field("error").is_null()
-    table = pq.read_table(images, columns=["row", "bytes"], filters=chosen)
-    return dict(zip(table["row"].to_pylist(), table["bytes"].to_pylist(), strict=True))
 
 
 def stylesheet() -> str:

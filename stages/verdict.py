@@ -23,10 +23,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fettle import manifest, plugins
+from fettle import manifest, params_scope, plugins
 from fettle.data import image_table, split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import OurFault
@@ -76,15 +77,17 @@ class ShippedTarget:
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[VerdictFacts]:
     """Make the artefact; see the file's docstring."""
     shipped = find_shipped(inputs)
+    finetuned = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts
     images = split_reader.images(inputs, params, SPLIT)
     recorder.progress(0.1, f"scoring {len(images.ids)} test images, once")
-    before, after = score(params, inputs, shipped, images)
+    float_params = params_scope.at_side(params, finetuned.size_px)
+    before, after = score((float_params, params), inputs, shipped, images)
     answers = PairedAnswers(before, after, images.labels, images.classes)
-    float_model = count_float_model(params, inputs)
+    float_model = count_float_model(float_params, inputs)
     measures = release_gate.compare(answers)
     measures |= release_gate.size_ratios(float_model, count_shipped(shipped.facts))
     measures["latency_ratio"] = shipped.speedup
-    bounds, stated = asked_bounds(params, inputs), licences(params, inputs)
+    bounds, stated = asked_bounds(params, inputs), licences(params, inputs, finetuned)
     ledger = record_verdict(inputs, out, shipped, images, bounds)
     judgement = release_gate.judge(
         answers, measures, bounds, over=shipped.over, licences=stated, ledger=ledger
@@ -114,11 +117,10 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     return Outputs(measures=measures, facts=facts)
 
 
-def licences(params: Params, inputs: Inputs) -> dict[str, str | None]:
+def licences(params: Params, inputs: Inputs, finetuned: FinetuneFacts) -> dict[str, str | None]:
     """Take the licences of the data and the model: as the params state them, else their stages."""
     data = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts.licence
-    model = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts.licence
-    return licence_check.resolve(params.verdict.licences, data=data, model=model)
+    return licence_check.resolve(params.verdict.licences, data=data, model=finetuned.licence)
 
 
 def find_shipped(inputs: Inputs) -> ShippedTarget:
@@ -132,15 +134,22 @@ def find_shipped(inputs: Inputs) -> ShippedTarget:
 
 
 def score(
-    params: Params, inputs: Inputs, shipped: ShippedTarget, images: Images
+    sides: tuple[Params, Params], inputs: Inputs, shipped: ShippedTarget, images: Images
 ) -> tuple[Floats, Floats]:
-    """Return the test logits of the float model (ONNX Runtime) and of the shipped file."""
+    """Return the test logits of the float model (ONNX Runtime) and of the shipped file.
+
+    `sides` are the params with the float model's side of image and with the shipped file's, which
+    `images` have.
+    """
+    large, small = sides
+    same = large.preprocess.side_px == small.preprocess.side_px
+    seen = images if same else split_reader.images(inputs, large, SPLIT)
     ort = plugins.resolve("runtimes", "ort", where="the float model")
     runtime = plugins.resolve("runtimes", shipped.facts.runtime, where="targets")
     float_model = ort.open(inputs["finetune"] / "model.onnx", threads=1)
     chosen = runtime.open(shipped.folder / str(shipped.facts.entry), threads=1)
-    return predict_logits(float_model, params, images.pixels), predict_logits(
-        chosen, params, images.pixels
+    return predict_logits(float_model, large, seen.pixels), predict_logits(
+        chosen, small, images.pixels
     )
 
 
@@ -239,7 +248,7 @@ def write_predictions(
             images.classes[class_index] for class_index in chances.argmax(axis=1)
         ]
         columns[f"{prefix}probability"] = chances.max(axis=1)
-        columns[f"{prefix}probabilities"] = pa.array(
-            chances.tolist(), type=pa.list_(pa.float32(), chances.shape[1])
+        columns[f"{prefix}probabilities"] = pa.FixedSizeListArray.from_arrays(
+            chances.astype(np.float32).ravel(), chances.shape[1]
         )
     pq.write_table(pa.table(columns), out / "predictions.parquet")

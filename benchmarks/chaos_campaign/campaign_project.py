@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.chaos_campaign.container_without_init import ContainerWithoutInit
 from fettle import manifest
 from fettle import params as params_file
 from fettle.adapters import bento_store, process_identity
@@ -48,6 +49,7 @@ class CampaignProject:
         self.scratch = scratch
         self._copy(source)
         self.env = self._environment()
+        self._container = ContainerWithoutInit(self.root, self.env, limit_s=COMMAND_S)
         self.place = StateLayout(self.root / ".fettle" / "canary")
         self.place.folder.mkdir(parents=True)
         self.on_disk_of_its_own = self._mount()
@@ -124,16 +126,10 @@ class CampaignProject:
 
     def fettle(self, *words: str) -> CommandResult:
         """Run `fettle WORDS` in the project."""
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "fettle.cli.main", *words],
-            cwd=self.root,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
+        code, out, err = self._container.run(
+            [sys.executable, "-P", "-m", "fettle.cli.main", *words]
         )
-        return CommandResult(words, done.returncode, done.stdout, done.stderr)
+        return CommandResult(words, code, out, err)
 
     def begin(self) -> JsonObject:
         """Order a rollout of the release that does not serve; return what became of it."""
@@ -169,6 +165,7 @@ class CampaignProject:
         for name in ("watchdog", "controller"):
             if (known := process_identity.read(self.place.folder / f"{name}.json")) is not None:
                 known.end(timeout_s=10)
+        self._container.close()
         if self.on_disk_of_its_own:
             kept = self.scratch / "state"
             shutil.copytree(self.place.folder, kept, symlinks=True, ignore_dangling_symlinks=True)

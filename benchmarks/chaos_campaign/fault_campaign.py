@@ -11,9 +11,9 @@ import json
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from benchmarks.chaos_campaign import (
@@ -35,6 +35,7 @@ from fettle.rollout.supervisor import load_generator
 INJECTORS: dict[FaultKind, Injector] = {
     FaultKind.KILL: injected_fault.kill,
     FaultKind.STOP: injected_fault.stop,
+    FaultKind.UNJUDGED: injected_fault.nobody_judges,
     FaultKind.ROUTER: injected_fault.dead_router,
     FaultKind.BYTES: damaged_files.damage,
     FaultKind.DISK: damaged_files.full_disk,
@@ -72,10 +73,6 @@ class FaultResult:
     answered_s: float
     broken: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return asdict(self)
-
 
 @dataclass
 class CampaignResult:
@@ -89,9 +86,16 @@ class CampaignResult:
 
 
 class FaultCampaign:
-    """`faults` faults drawn with `seed`; `say` takes a line a fault."""
+    """`faults` faults of some kinds drawn with `seed`; `say` takes a line a fault."""
 
-    def __init__(self, project: CampaignProject, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        project: CampaignProject,
+        seed: int,
+        say: Callable[[str], None],
+        kinds: Sequence[FaultKind] = tuple(FaultKind),
+    ) -> None:
+        self._kinds = kinds
         self._project, self._say = project, say
         self._rng = random.Random(seed)
         self._result = CampaignResult()
@@ -105,7 +109,7 @@ class FaultCampaign:
             load = project.ask(PER_S)
             body = load_generator.read(project.requests)[0].body
             with closing(AvailabilityProbe(project.serving.port, body, project.key)) as probe:
-                for number, kind in enumerate(injected_fault.deck(faults, self._rng), start=1):
+                for number, kind in enumerate(self._deck(faults), start=1):
                     self._result.faults.append(self._one(number, kind, probe))
             load.send_signal(signal.SIGTERM)
             counts = json.loads(load.communicate(timeout=END_S)[0])
@@ -118,6 +122,9 @@ class FaultCampaign:
                 load.kill()
             project.leave()
         return self._result
+
+    def _deck(self, faults: int) -> Iterator[FaultKind]:
+        return injected_fault.deck(faults, self._rng, self._kinds)
 
     def _one(self, number: int, kind: FaultKind, probe: AvailabilityProbe) -> FaultResult:
         stage = self._rng.choice(list(Stage))

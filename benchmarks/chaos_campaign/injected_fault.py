@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +16,7 @@ from benchmarks.chaos_campaign.campaign_project import CampaignProject
 from fettle.adapters import process_identity
 from fettle.rollout.router import model_servers, nginx_process
 
-ALONE = ("controller", "watchdog")
+ALONE = JUDGES = ("controller", "watchdog")
 RELEASES = ("champion", "champion's worker", "challenger", "challenger's worker")
 
 
@@ -25,6 +25,7 @@ class FaultKind(StrEnum):
 
     KILL = "kill -9"
     STOP = "SIGSTOP"
+    UNJUDGED = "nobody judges"
     ROUTER = "dead router"
     BYTES = "torn and alien bytes"
     DISK = "full disk"
@@ -72,6 +73,18 @@ def stop(project: CampaignProject, rng: random.Random) -> InjectedFault:
     if "router" in target:
         seconds = 1.0  # nobody can answer meanwhile
     return InjectedFault(FaultKind.STOP, target, seconds, lambda: _signal(found, signal.SIGCONT))
+
+
+def nobody_judges(project: CampaignProject, rng: random.Random) -> InjectedFault:
+    """Kill or stop all who judge at once, for longer than the lease; nobody starts them again."""
+    number = rng.choice([signal.SIGKILL, signal.SIGSTOP])
+    found = [one for name in JUDGES for one in processes(project, name, rng)]
+    _signal(found, number)
+    target = f"{', '.join(JUDGES)}: {number.name}"
+    seconds = project.lease_s + rng.choice([3.0, 6.0])
+    return InjectedFault(
+        FaultKind.UNJUDGED, target, seconds, lambda: _signal(found, signal.SIGCONT)
+    )
 
 
 def clock(project: CampaignProject, rng: random.Random) -> InjectedFault:
@@ -130,11 +143,13 @@ def _signal(found: list[psutil.Process], number: signal.Signals) -> None:
 Injector = Callable[[CampaignProject, random.Random], InjectedFault]
 
 
-def deck(count: int, rng: random.Random) -> Iterator[FaultKind]:
+def deck(
+    count: int, rng: random.Random, among: Sequence[FaultKind] = tuple(FaultKind)
+) -> Iterator[FaultKind]:
     """Deal kinds so that each comes as often as another, in an order that is drawn."""
     dealt = 0
     while True:
-        kinds = list(FaultKind)
+        kinds = list(among)
         rng.shuffle(kinds)
         for kind in kinds:
             if dealt == count:

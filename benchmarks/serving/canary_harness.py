@@ -58,12 +58,12 @@ class TrafficCounts(TypedDict):
     p99_ms: float
 
 
-def command(release: str, tag: str, port: int) -> list[str]:
+def command(release: str, bento: Path, port: int) -> list[str]:
     """Return how the harness serves a release."""
     kind = release.split("-")[1]
     if kind in fault_injection.Fault.__members__.values():
-        return fault_injection.command(fault_injection.Fault(kind), tag, port)
-    return bento_store.serve_command(tag, port=port)
+        return fault_injection.command(fault_injection.Fault(kind), bento, port)
+    return bento_store.serve_folder_command(bento, port=port)
 
 
 class CanaryHarness:

@@ -114,7 +114,12 @@ def serve_command(
 
     Raises ProjectError when there is no such tag.
     """
-    command = [sys.executable, "-m", "bentoml", "serve", str(bento_folder(tag, home))]
+    return serve_folder_command(bento_folder(tag, home), host=host, port=port)
+
+
+def serve_folder_command(folder: Path, *, host: str = LOOPBACK, port: int = PORT) -> list[str]:
+    """Return the command that serves the Bento in a folder."""
+    command = [sys.executable, "-m", "bentoml", "serve", str(folder)]
     command += ["--host", host, "--port", str(port)]
     command += ["--timeout-keep-alive", str(KEEP_ALIVE_S)]
     return [*command, "--timeout-graceful-shutdown", str(DRAIN_S)]

@@ -68,3 +68,46 @@ class DvcRepo(Protocol):
     index: DvcIndex
     stage_cache: DvcStageCache
     lock: AbstractContextManager[object]
+
+
+class DvcObject(Protocol):
+    """An object's digest, as a lock names it."""
+
+    value: str | None
+
+
+class DvcStore(Protocol):
+    """The cache's objects of one kind of digest."""
+
+    path: str
+
+    def all(self) -> Iterator[str]: ...
+    def oid_to_path(self, oid: str) -> str: ...
+
+
+class DvcStores(Protocol):
+    """The cache."""
+
+    def by_scheme(self) -> Iterator[tuple[str, DvcStore | None]]: ...
+
+
+class DvcRunCache(Protocol):
+    """Where the run-cache lies."""
+
+    cache_dir: str
+
+
+class DvcCacheRepo(Protocol):
+    """A repository, open, of which the cache is asked."""
+
+    root_dir: str
+    scm: object
+    stage_cache: DvcRunCache
+    cache: DvcStores
+    lock: AbstractContextManager[object]
+
+    def used_objs(
+        self, *, revs: Sequence[str] | None, force: bool
+    ) -> Mapping[object, set[DvcObject]]: ...
+    def __enter__(self) -> DvcCacheRepo: ...
+    def __exit__(self, *_: object) -> None: ...

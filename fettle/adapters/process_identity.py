@@ -1,4 +1,8 @@
-"""Process identity: pid and start time, since a pid alone may be a stranger's by now."""
+"""Process identity: pid and start time, since a pid alone may be a stranger's by now.
+
+A process that has ended is dead, also where nobody waits for it (a zombie: the first process of a
+container is seldom an init).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +20,14 @@ import psutil
 from fettle import manifest
 from fettle.json_values import read_object
 
+EPOCH = 1e9  # a birth after this is in seconds since 1970: an earlier version's, or not Linux's
+TICK_S = 0.01  # of the kernel's clock of births
+WAIT_S = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process: its number, and when it was born (seconds since 1970)."""
+    """A process: its number, and when it was born, as `birth` counts it."""
 
     pid: int
     born: float
@@ -30,10 +38,19 @@ class ProcessIdentity:
             os.waitpid(self.pid, os.WNOHANG)
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.born) < 1
+            if self.born > EPOCH:
+                same = abs(process.create_time() - self.born) < 1
+            else:
+                same = abs(birth(self.pid) - self.born) < TICK_S / 2
             return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
+
+    def age_s(self) -> float:
+        """Return how long ago it was born; on Linux no step of the wall clock changes it."""
+        if self.born > EPOCH:
+            return time.time() - self.born
+        return _since_boot_s() + _boot_number() - self.born
 
     def end(self, *, timeout_s: float) -> bool:
         """Send SIGTERM and wait; SIGKILL after `timeout_s`. False when it did not run."""
@@ -57,7 +74,51 @@ def me() -> ProcessIdentity:
 
 def of(pid: int) -> ProcessIdentity:
     """Return a process that runs now."""
-    return ProcessIdentity(pid, psutil.Process(pid).create_time())
+    return ProcessIdentity(pid, birth(pid))
+
+
+def birth(pid: int) -> float:
+    """Return when a process was born. Raises psutil.Error when there is none.
+
+    On Linux on the kernel's own clock, which no step of the wall clock moves: seconds since this
+    boot, plus a number of the boot's own, so that no process of the next one looks the same.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return float(psutil.Process(pid).create_time())  # not Linux, or no such process
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK") + _boot_number()  # proc(5): field 22
+
+
+def _boot_number() -> int:
+    try:
+        return int(Path("/proc/sys/kernel/random/boot_id").read_text()[:7], 16)
+    except (OSError, ValueError):
+        return 0
+
+
+def _since_boot_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def wait_ended(processes: Sequence[psutil.Process], *, timeout_s: float) -> list[psutil.Process]:
+    """Wait until processes have ended, zombies among them; return those that still run."""
+    deadline = time.monotonic() + timeout_s
+    left = list(processes)
+    while left := [one for one in left if _runs(one)]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(WAIT_S)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def write(path: Path, known: ProcessIdentity) -> None:

@@ -200,6 +200,11 @@ def stop() -> None:
 
     home, _ = orders.project(plan=False)
     print("stopped" if supervisor_launch.stop(home) else "nothing was running")
+    if waiting := supervisor_launch.layout_of(home).active():
+        print(
+            f"the rollout {waiting} waits with its evidence: `fettle serve` and any order go on "
+            "with it, `fettle canary abort` ends it"
+        )
 
 
 def _verb(verb: str, json_: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
     from fettle.json_values import JsonObject
     from fettle.project import Project
-    from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState
+    from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
     from fettle.rollout.supervisor.status_document import RolloutStatus
 
+FREE_LEAST_BYTES = 2**20  # a round writes some kilobytes
 STATUS_TRIES, STATUS_AGAIN_S = 4, 0.3  # it is written twice a second
 
 
@@ -43,7 +45,7 @@ def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelea
     try:
         from fettle.adapters import mlflow_aliases
 
-        registry = mlflow_aliases.ModelRegistry(home.tracking_uri, last.tag.partition(":")[0])
+        registry = mlflow_aliases.ModelRegistry(home.registry_uri, last.tag.partition(":")[0])
         challenger_name = named or registry.resolve("challenger")
         champion_name = registry.resolve("champion")
     except TransientError as err:
@@ -66,7 +68,7 @@ def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelea
 def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> JsonObject:
     """Hand an order to the supervisor and wait for what became of it."""
     from fettle.errors import TransientError, from_record
-    from fettle.rollout.supervisor import order_queue, supervisor_launch
+    from fettle.rollout.supervisor import log_rotation, order_queue, supervisor_launch
 
     place = supervisor_launch.layout_of(home)
     name = order_queue.submit_order(place, dict(order), timeout_s=timeout_s)
@@ -75,7 +77,7 @@ def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> Js
         order_queue.withdraw_order(place, name)
         raise TransientError(
             "the supervisor did not answer",
-            got=supervisor_launch.last_line(place.folder / "controller.log"),
+            got=log_rotation.last_line(place.folder / "controller.log"),
             rule=f"within {timeout_s:g} s",
             fix=f"read {place.folder / 'controller.log'}, then give the order again",
         )
@@ -86,22 +88,42 @@ def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> Js
 
 def status(home: Project) -> RolloutStatus:
     """Read where the rollout stands; idle where there is none."""
+    from fettle.rollout.promotion.rollout_state import is_over
     from fettle.rollout.supervisor import supervisor_launch
 
     place = supervisor_launch.layout_of(home)
     serving = place.serving()
     problems = place.problems() if supervisor_launch.running(place) else {}
+    if place.folder.is_dir() and (free := shutil.disk_usage(place.folder).free) < FREE_LEAST_BYTES:
+        why = (
+            f"it is full, {free:,} bytes are left: until there is room the challenger gets no user"
+        )
+        problems["disk"] = f"{why}; `fettle gc` shows what may go"
     said: RolloutStatus = {"problems": problems} if problems else {}
     champion = serving.champion.release if serving and serving.champion else None
     said |= {"state": "idle", "champion": champion, "gates": [], "weight_percent": 0.0}
+    said["serves"] = supervisor_launch.nginx_alive(place)
     if serving is None or serving.rollout is None:
         return said
     runs = supervisor_launch.running(place)
-    return {
-        **said,
-        **_stated(place.rollout(serving.rollout) / "status.json", serving, wait=runs),
-        "supervisor": "running" if runs else "stopped",
-    }
+    stated = _stated(place.rollout(serving.rollout) / "status.json", serving, wait=runs)
+    said |= {**stated, "supervisor": "running" if runs else "stopped"}
+    decided = said["weight_percent"]
+    alone = serving.champion is None and said["serves"]  # a first release: there is no other
+    if decided and not (alone or is_over(said["state"]) or _meets_challenger(place)):
+        said |= {"weight_percent": 0.0, "decided_percent": decided}
+    return said
+
+
+def _meets_challenger(place: StateLayout) -> bool:
+    """Say whether users meet the challenger; looked at twice, for a decision may be under way."""
+    from fettle.rollout.router import challenger_access
+
+    for _ in range(2):
+        if challenger_access.is_open(place.router, now_s=time.time()):
+            return True
+        time.sleep(STATUS_AGAIN_S)
+    return False
 
 
 def _stated(path: Path, serving: ServingState, *, wait: bool) -> RolloutStatus:

@@ -56,6 +56,8 @@ def text(doc: RolloutStatus) -> str:
     if doc["state"] == "idle":
         serving = doc["champion"] or "nothing"
         idle = f"no rollout; serving {serving}. Begin one: fettle canary start"
+        if doc["champion"] and not doc.get("serves", True):
+            idle = f"no rollout, and nothing serves; {serving} would: fettle serve"
         return "\n".join([idle, *_problems(doc)])
     head = (
         f"{doc['rollout']}  {doc['state']}  {doc['weight_percent']:g} % of the requests to "
@@ -64,7 +66,11 @@ def text(doc: RolloutStatus) -> str:
     why = f"  {doc['reason']}; {doc['requests']} requests judged in this step" + eta(doc["eta_s"])
     titles = ("gate", "verdict", "champion", "challenger", "evidence", "needs", "why")
     table = columns([titles, *(row(gate) for gate in doc["gates"])])
-    if doc.get("supervisor") == "stopped":
+    if decided := doc.get("decided_percent"):
+        why += f"\n  nobody judges now: the challenger gets none of its {decided:g} %"
+    if not doc.get("serves", True):
+        why += "\n  nothing serves: fettle serve goes on with this rollout and its evidence"
+    elif doc.get("supervisor") == "stopped":
         why += "\n  the supervisor is stopped: any order starts it again (fettle canary resume)"
     if doc.get("skipped"):
         why += f"\n  left out: {doc['skipped']} lines of the logs that cannot be read"

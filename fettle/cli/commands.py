@@ -10,7 +10,9 @@ from fettle.cli import (
     ci,
     compare,
     crossfit,
+    deploy,
     doctor,
+    gc,
     init,
     lineage,
     migrate,
@@ -18,11 +20,13 @@ from fettle.cli import (
     report,
     run,
     serve,
+    service,
     stage,
     targets,
     ui,
     verify,
     why,
+    worker,
 )
 
 app = typer.Typer(
@@ -44,12 +48,17 @@ for command in (
     compare.compare,
     crossfit.crossfit,
     catalog.catalog,
+    deploy.deploy,
+    worker.worker,
     doctor.doctor,
+    gc.gc,
     init.init,
     migrate.migrate,
 ):
     app.command()(command)
 app.command(hidden=True)(stage.stage)
+app.command(hidden=True)(worker.execute)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
 app.add_typer(ci.app, name="ci")
+app.add_typer(service.app, name="service")

@@ -220,30 +220,30 @@ def _plan(project: Project, settings: Params, json_: bool) -> None:
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     from fettle import import_isolation
-    from fettle.adapters import dvc_graph, local_servers
+    from fettle.adapters import dvc_graph, local_servers, run_identity, shared_servers
+    from fettle.cli import prefect_connection
 
     started = time.monotonic()
+    for shared in shared_servers.refuse(project, os.environ):
+        _say(f"told to {shared.shown} ({shared.variable}, by {shared.place})")
     server = local_servers.running(project, "prefect")
     if server is None:
         _say("starting Prefect's server (it stays up for the next run; `fettle ui --stop` ends it)")
         server = local_servers.launch(project, "prefect")
     dvc_graph.warm_parent()  # it imports DVC while the server starts
-    _catch()
-    os.environ["PREFECT_API_URL"] = f"{server.url}/api"
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    _listen()
+    catch()
+    prefect_connection.use(project, server)
+    listen()
     _say(f"release '{settings.release.name}'")
     import_isolation.load("flows")
     from flows.prefect_recovery import mark_crashed
-    from flows.release import release
+    from flows.release import release, run_release
 
     local_servers.wait(project, server)
-    recover(project, lambda: mark_crashed(release.name))
+    me = run_identity.of_this_process(project)
+    recover(project, lambda: mark_crashed(release.name, me))
     # Prefect puts a SIGTERM handler of its own in our place, which waits for the running stages
-    named = release.with_options(
-        flow_run_name=settings.release.name, on_running=[lambda *_: _catch()]
-    )
-    last = named(str(project.root), str(project.tree), force)
+    last = run_release(project, me, name=settings.release.name, force=force, on_running=catch)
     _say(f"done in {time.monotonic() - started:.0f} s")
     _finish(project, last, json_, fresh=True)
 
@@ -275,7 +275,8 @@ def _finish(
         )
 
 
-def _catch() -> None:
+def catch() -> None:
+    """Stop the run at Ctrl-C and SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
 
@@ -324,7 +325,8 @@ class _Progress(logging.Handler):
             _say(_one_line(f"  {name:<28} {fraction:>4.0%}  {text}"))
 
 
-def _listen() -> None:
+def listen() -> None:
+    """Print the flow's events as lines."""
     logger = logging.getLogger("fettle.run")
     logger.setLevel(logging.INFO)
     logger.propagate = False

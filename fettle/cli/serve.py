@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fettle.project import Project
 
 
@@ -39,7 +41,6 @@ def serve(
     """
     from fettle import project as projects
     from fettle.adapters import bento_store
-    from fettle.release import signing
     from fettle.rollout.router import guarded_server
     from fettle.rollout.supervisor import supervisor_launch
     from fettle.serving import api_key_file, authentication
@@ -62,17 +63,26 @@ def serve(
     if not insecure:
         supervisor_launch.check_tls(host)
     bento_store.check_port(host, port)
-    folder = home.releases / chosen.partition(":")[2]
-    signing.verify_release(folder, bento_store.bento_folder(chosen), os.environ)
+    served = verified(home, chosen)
     if api_key_file.read(os.environ) is None:
         bento_store.make_key()
     own.mkdir(parents=True, exist_ok=True)
     say(chosen, bento_store.curl_line(host=host, port=port))
     code = guarded_server.serve(
-        lambda inner: bento_store.serve_command(chosen, port=inner), own, host=host, port=port
+        lambda at: bento_store.serve_folder_command(served, port=at), own, host=host, port=port
     )
     if code:
         raise typer.Exit(code)
+
+
+def verified(home: Project, tag: str) -> Path:
+    """Return the copy of a Bento to serve, verified just now."""
+    from fettle.rollout.supervisor.state_layout import PinnedRelease
+    from fettle.rollout.supervisor.verified_copy import VerifiedCopies
+
+    folder = home.releases / tag.partition(":")[2]
+    release = PinnedRelease(folder.name, tag, str(folder))
+    return VerifiedCopies(home.state / "serve").prepare(release)
 
 
 def champion_alone(home: Project, host: str | None, port: int | None, *, insecure: bool) -> bool:

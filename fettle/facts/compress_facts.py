@@ -79,7 +79,8 @@ class CompressFacts(TypedDocument):
 
     `recipe` is the one given or found; `calibration_digest` is over the training images that export
     calibrates on; `parity` is of model.onnx; `search` is there with `recipe: auto`. `decided` is
-    finetune's, handed on to those that read no facts of finetune.
+    finetune's, handed on to those that read no facts of finetune. `input_size_px` is the side of
+    the images that the model takes, None where it is the float model's.
     """
 
     classes: tuple[str, ...]
@@ -90,6 +91,7 @@ class CompressFacts(TypedDocument):
     parity: AnswerParity
     search: SearchSummary | None = None
     decided: Mapping[str, JsonValue] = {}
+    input_size_px: int | None = None
 
 
 class LayerChange(TypedDocument):

@@ -23,6 +23,7 @@ from fettle.recipes.training_setup import training_data
 from fettle.recorder import Recorder
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from fettle.training.fine_tuning import FineTuned
@@ -59,18 +60,33 @@ def train(job: FloatModelJob, model: nn.Module, plan: TrainingPlan) -> TrainedFl
     from fettle.training.training_loop import fit
 
     if job.params.finetune.choice_fraction:
-        return _from_choice_images(job, model, plan)
-    report = TrainingReport(job.recorder, plan, "validation")
-    fitted = fit(
-        model,
-        data=training_data(job.params, train=job.train, validation=job.validation),
-        plan=plan,
-        groups=job.family.groups(model),
-        scratch=job.scratch,
-        on_epoch=report.epoch,
-        on_step=report.step,
+        trained = _from_choice_images(job, model, plan)
+    else:
+        report = TrainingReport(job.recorder, plan, "validation")
+        fitted = fit(
+            model,
+            data=training_data(job.params, train=job.train, validation=job.validation),
+            plan=plan,
+            groups=job.family.groups(model),
+            scratch=job.scratch,
+            on_epoch=report.epoch,
+            on_step=report.step,
+        )
+        trained = TrainedFloatModel(fitted.curve, fitted.best_epoch)
+    _adopt_data_statistics(job, model)
+    return trained
+
+
+def _adopt_data_statistics(job: FloatModelJob, model: nn.Module) -> None:
+    """Let BatchNorm describe the training images, with the answers as they are: a cut measures
+    them again.
+    """
+    from fettle.compress import batchnorm_statistics
+
+    data = training_data(job.params, train=job.train, validation=job.validation)
+    batchnorm_statistics.adopt_data_statistics(
+        model, _batches(data), images_max=batchnorm_statistics.IMAGES_MAX
     )
-    return TrainedFloatModel(fitted.curve, fitted.best_epoch)
 
 
 def _from_choice_images(
@@ -111,24 +127,27 @@ def _settle_fresh_batchnorm(model: nn.Module, data: TrainingData) -> None:
     A probe is fitted in eval mode: on the mean 0 and variance 1 that a new network is made with,
     the first step of training, and any cut, would change every feature that it was fitted on.
     """
-    import torch
-
     from fettle.compress import batchnorm_statistics
     from fettle.training import inference
 
     if not batchnorm_statistics.are_fresh(model):
         return
-    device, size = inference.device(), BATCH_IMAGES
-
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(data.train_labels), size):
-            rows = slice(start, start + size)
-            images = torch.from_numpy(data.normalise(data.train_pixels[rows]))
-            yield images.to(device), torch.from_numpy(data.train_labels[rows])
-
     batchnorm_statistics.reestimate(
-        model.to(device), batches(), images_max=batchnorm_statistics.IMAGES_MAX
+        model.to(inference.device()), _batches(data), images_max=batchnorm_statistics.IMAGES_MAX
     )
+
+
+def _batches(data: TrainingData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Training images as they are, normalised, with their labels, batch by batch."""
+    import torch
+
+    from fettle.training import inference
+
+    device = inference.device()
+    for start in range(0, len(data.train_labels), BATCH_IMAGES):
+        rows = slice(start, start + BATCH_IMAGES)
+        images = torch.from_numpy(data.normalise(data.train_pixels[rows]))
+        yield images.to(device), torch.from_numpy(data.train_labels[rows])
 
 
 def _facts(done: FineTuned) -> FineTuningFacts:

@@ -22,7 +22,9 @@ from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.hardware.runtimes import ort
 from fettle.params import Params
 from fettle.params_schema import Options
+from fettle.recipes import teacher_answers
 from fettle.recipes.remaining_time import RemainingTime
+from fettle.recipes.teacher_answers import TeacherAnswers
 from fettle.recipes.training_setup import threads, training_data
 from fettle.recipes.trial_watch import TrialWatch
 from fettle.recorder import Recorder
@@ -35,7 +37,6 @@ BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of i
 # After so many epochs a recovery sees the same batches again, and the teacher need not be asked: it
 # takes four fifths of a small student's epoch (ADR 0033).
 VIEWS_EPOCHS = 24
-ANSWERS_BYTES_MAX = 2**28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +58,9 @@ class CompressionJob:
     train: Images
     validation: Images
     recorder: Recorder
+    answers: TeacherAnswers
     trial: int = 0
     trials: int = 1
-    answers: dict[bytes, torch.Tensor] = field(default_factory=dict)
     watch: TrialWatch = field(default_factory=TrialWatch)
 
 
@@ -171,22 +172,20 @@ def recovery_fit(
 
 
 def distillation_loss(
-    teacher: Teacher, known: dict[bytes, torch.Tensor], *, temperature: float, alpha: float
+    teacher: Teacher, known: TeacherAnswers, *, temperature: float, alpha: float
 ) -> Loss:
     """Distillation loss of a student on a batch: the teacher sees the same augmented images.
 
-    `known` holds its answers by the digest of the batch; new ones are added while there is room.
+    What it has answered to a batch before is `known`; new answers are added while there is room.
     """
 
     def loss(student: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        digest = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes()).digest()
-        answers = known.get(digest)
+        batch = teacher_answers.digest(images)
+        answers = known.get(batch)
         if answers is None:
             answers = teacher(images)
-            if len(known) * answers.nbytes < ANSWERS_BYTES_MAX:
-                # a clone: the runtime's own array keeps the batch's memory with it, 24 views of a
-                # large set held 5 GiB
-                known[digest] = answers.clone()
+            known.keep(batch, answers)
+        answers = answers.to(images.device)
         return distil.distillation_loss(
             student(images), answers, labels, temperature=temperature, alpha=alpha
         )

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fettle import memory_format
+from fettle import lazy_array, memory_format
 from fettle.errors import ModelError
 from fettle.training import (
     augmentation,
@@ -203,11 +203,12 @@ def _train(
     if plan.freeze_batchnorm:
         set_batchnorm_eval(run.model)
     total = 0.0
-    for index, chosen in enumerate(batches):
+    parts = lazy_array.read_ahead(data.train_pixels, batches)
+    for index, (chosen, pixels) in enumerate(zip(batches, parts, strict=True)):
         step = number * len(batches) + index
         run.on_step(step + 1, plan.epochs_max * len(batches))
         rate = _set_rates(run.optimizer, plan, step=step, epoch_steps=len(batches))
-        inputs = torch.from_numpy(data.normalise(data.train_pixels[chosen]))
+        inputs = torch.from_numpy(data.normalise(pixels))
         inputs = augmentation.apply(inputs, plan.augment, std=data.std, generator=generator)
         inputs = inputs.to(where).to(memory_format=torch.channels_last)
         labels = torch.from_numpy(data.train_labels[chosen]).to(where)

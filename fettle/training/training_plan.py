@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import numpy as np
+
+from fettle.lazy_array import RowArray
 from fettle.training.augmentation import Augmentation
-from fettle.training.inference import Ints, Normalise, Pixels
+from fettle.training.inference import Ints, Normalise
 
 
 class StopTraining(Exception):
@@ -17,9 +20,9 @@ class StopTraining(Exception):
 class TrainingData:
     """What is learnt from and what decides: pixels uint8 [N, C, S, S], labels int64 [N]."""
 
-    train_pixels: Pixels
+    train_pixels: RowArray[np.uint8]
     train_labels: Ints
-    validation_pixels: Pixels
+    validation_pixels: RowArray[np.uint8]
     validation_labels: Ints
     normalise: Normalise
     classes: int = 0  # of the model; labels that are mixed are shares of so many

@@ -51,6 +51,27 @@ def test_a_stopped_supervisor_is_said_with_the_way_out() -> None:
     )
 
 
+def test_a_weight_that_nobody_judges_is_told_as_what_users_meet() -> None:
+    doc = {**STATUS, "gates": [], "state": "step", "decided_percent": 25.0, "supervisor": "stopped"}
+    lines = canary_view.text({**doc, "serves": True}).splitlines()
+    assert lines[0].startswith("20261124-150000-b2b2b2  step  0 % of the requests to ")
+    assert lines[2:] == [
+        "  nobody judges now: the challenger gets none of its 25 %",
+        "  the supervisor is stopped: any order starts it again (fettle canary resume)",
+    ]
+
+
+def test_what_was_stopped_is_not_said_to_serve() -> None:
+    text = canary_view.text({**STATUS, "gates": [], "supervisor": "stopped", "serves": False})
+    assert text.splitlines()[-1] == (
+        "  nothing serves: fettle serve goes on with this rollout and its evidence"
+    )
+    idle = {"state": "idle", "champion": "a1a1a1a1a1a1", "gates": [], "serves": False}
+    assert canary_view.text(idle) == (
+        "no rollout, and nothing serves; a1a1a1a1a1a1 would: fettle serve"
+    )
+
+
 def test_the_time_to_go_is_told_in_the_unit_that_fits() -> None:
     assert [canary_view.eta(seconds) for seconds in (30.0, 600.0, 9000.0, None)] == [
         "; about 30 s to go",

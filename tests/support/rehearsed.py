@@ -132,7 +132,7 @@ class RolloutHarness:
         self.controller.start()
         return self.controller
 
-    def _command(self, release: str, _tag: str, port: int) -> list[str]:
+    def _command(self, release: str, _bento: Path, port: int) -> list[str]:
         answer = json.dumps([{"label": self.answers[release]}])
         fail = str(self.place.folder / f"fail-{release}")
         # 20 ms: latencies that a busy machine does not change beyond recognition

@@ -40,6 +40,9 @@ from fettle.rollout.promotion.rollout_state import (
 )
 from fettle.rollout.promotion.verdict_fold import Code
 
+# 60 MB; a label finds its request among the last 200,000 answered (late_labels.py), so among these
+DRAWN_MOST = 250_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
@@ -209,6 +212,8 @@ class Engine:
         propensity = self._assignment.propensity(attempt.key_hash, attempt.weight)
         self._assignment.learn(attempt.key_hash, attempt.weight, challenger=challenger)
         self._drawn[attempt.request_id] = (challenger, propensity)
+        if len(self._drawn) > DRAWN_MOST:
+            del self._drawn[next(iter(self._drawn))]  # the oldest
         self._requests += self.state.phase is not Phase.SHADOW
         seen = Drawn(
             challenger=np.array([challenger]),

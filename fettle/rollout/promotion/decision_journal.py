@@ -1,6 +1,6 @@
 """Hash-chained, append-only journal: what was seen and decided, each line sealed by the last.
 
-    {"n": 0, "prev": "000…", "begin": {…}, "version": 3}
+    {"n": 0, "prev": "000…", "begin": {…}, "version": 4}
     {"n": 1, "prev": sha256 of line 0, "event": {…}, "decision": {…}}
 
 A line is on the disk (fsync) before its actions are done. `replay` folds the events again and
@@ -28,8 +28,9 @@ from fettle.rollout.promotion.event_serialization import Json
 FIRST = "0" * 64
 # Raise it with every change of a gate, of a reason's words or of the format.
 # 1: until 429 counted as a failure; a first line without a version. 2: until spans of a step were
-# compared (span_test.py) and each image was one pair at most. 3: since then.
-VERSION = 3
+# compared (span_test.py) and each image was one pair at most. 3: until an error took a paused
+# challenger its users. 4: since then.
+VERSION = 4
 
 
 class DecisionJournal:

@@ -279,9 +279,13 @@ def _alarm(state: RolloutState, plan: RolloutPlan, now_s: float) -> Outcome:
 
 
 def _paused(state: RolloutState, verdict: Verdict, now_s: float) -> Outcome:
-    """Roll back a paused rollout that harms; nothing else moves it but a person."""
+    """Roll back a paused rollout that harms, and keep from users what nobody can judge."""
     if verdict is Verdict.FAIL and state.weight_percent > 0 and state.champion is not None:
         return _end(state, Phase.ROLLED_BACK, now_s, "a gate failed while paused")
+    if verdict is Verdict.ERROR and state.weight_percent > 0 and state.champion is not None:
+        held = replace(state, weight_percent=0.0)
+        why = "the analysis failed while paused: weight 0"
+        return held, (Action(ActionKind.SET_WEIGHT, 0.0),), why
     return state, (), STILL_PAUSED
 
 

@@ -72,6 +72,12 @@ def may_rotate(log: Path) -> bool:
     return not older or _settled(older[-1][1])
 
 
+def drop_oldest(log: Path, kept: int) -> None:
+    """Delete what was put aside but the last `kept` files; positions stay what they are."""
+    for _, path in _files(log)[: -1 - kept]:
+        path.unlink(missing_ok=True)
+
+
 def end_position(log: Path) -> int:
     """Return the position after the last byte written."""
     start, path = _files(log)[-1]
@@ -93,6 +99,7 @@ def read(
         following = files[index + 1][0] if index + 1 < len(files) else None
         if following is not None and since >= following:
             continue
+        since = max(since, start)  # what lay before was deleted
         data = _bytes(path, since - start)
         whole = data[: data.rfind(b"\n") + 1]
         if not whole and len(data) == READ_MAX_BYTES:

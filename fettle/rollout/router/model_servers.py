@@ -41,15 +41,12 @@ PORT = "FETTLE_SERVED_PORT"  # told to a server, so that it is found without its
 FIRST_PORT, LAST_PORT = 3100, 3999
 
 
-Command = Callable[[str, str, int], list[str]]  # of a release, its tag, and a port
+Command = Callable[[str, Path, int], list[str]]  # of a release, its Bento's folder, and a port
 
 
-def serve(_release: str, tag: str, port: int) -> list[str]:
-    """Return the command that serves a release by its Bento's tag.
-
-    Raises ProjectError when the store has no such Bento.
-    """
-    return bento_store.serve_command(tag, port=port)
+def serve(_release: str, bento: Path, port: int) -> list[str]:
+    """Return the command that serves a release from its Bento's folder."""
+    return bento_store.serve_folder_command(bento, port=port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ class ModelServers:
         key: str | None,
         command: Command = serve,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._command = command
         self._environ = dict(environ)
         self._key = key
@@ -95,7 +92,7 @@ class ModelServers:
 
     def known(self, release: str) -> RunningServer | None:
         """Return the server of this release as it was started last, dead or alive."""
-        own = self._folder / release
+        own = self.folder / release
         match read_object(own / "server.json"):
             case {
                 "release": str(name),
@@ -113,40 +110,36 @@ class ModelServers:
         if time.monotonic() < self._look_again.get(release, 0.0):
             return None
         self._look_again[release] = time.monotonic() + LOOK_AGAIN_S
-        own = (self._folder / release).resolve()
+        own = (self.folder / release).resolve()
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError, ValueError):
                 port = process.environ().get(PORT)
                 if port is None or Path(process.cwd()) != own or not _is_head(process, own):
                     continue
-                found = RunningServer(
-                    release, process.pid, process.create_time(), int(port), process.cmdline()
-                )
+                born = process_identity.birth(process.pid)
+                found = RunningServer(release, process.pid, born, int(port), process.cmdline())
                 manifest.write_json(own / "server.json", asdict(found))
                 return found
         return None
 
     def running(self) -> list[RunningServer]:
         """List the servers that live."""
-        found = [self.find(path.parent.name) for path in self._folder.glob("*/server.json")]
+        found = [self.find(path.parent.name) for path in self.folder.glob("*/server.json")]
         return [one for one in found if one is not None]
 
-    def start(self, release: str, tag: str) -> RunningServer:
-        """Start a release by its Bento's tag unless it runs; returns before it is ready.
-
-        Raises ProjectError when the store has no such Bento.
-        """
+    def start(self, release: str, bento: Path) -> RunningServer:
+        """Start a release from its Bento's folder unless it runs; returns before it is ready."""
         self._look_again.pop(release, None)
         running = self.find(release)
         if running is not None:
             return running
         known = self.known(release)
         port = known.port if known is not None and free(known.port) else free_port()
-        return self.launch(release, self._command(release, tag, port), port)
+        return self.launch(release, self._command(release, bento, port), port)
 
     def launch(self, release: str, command: Sequence[str], port: int) -> RunningServer:
         """Start any command as the server of a release: it must listen on `port` of loopback."""
-        own = self._folder / release
+        own = self.folder / release
         (own / "home").mkdir(parents=True, exist_ok=True)
         child = process_identity.spawn(
             list(command),
@@ -169,7 +162,7 @@ class ModelServers:
 
     def last_words(self, release: str) -> str:
         """Return the last line of its log."""
-        log = self._folder / release / "server.log"
+        log = self.folder / release / "server.log"
         lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
         return lines[-1] if lines else "an empty log"
 
@@ -182,11 +175,11 @@ class ModelServers:
         os.kill(server.pid, signal.SIGTERM)
         if not wait:
             return
-        _, left = psutil.wait_procs(family, timeout=drain_s)
+        left = process_identity.wait_ended(family, timeout_s=drain_s)
         for one in left:
             with suppress(psutil.Error):
                 one.kill()
-        psutil.wait_procs(left, timeout=KILL_S)
+        process_identity.wait_ended(left, timeout_s=KILL_S)
 
     def kill(self, release: str) -> None:
         """Kill it at once, workers and all."""

@@ -22,8 +22,9 @@ from pathlib import Path
 import psutil
 
 from fettle import manifest
+from fettle.adapters import process_identity
 from fettle.errors import TransientError, UserError
-from fettle.rollout.router import access_log, nginx_binary, nginx_config
+from fettle.rollout.router import access_log, nginx_binary, nginx_config, sticky_hash
 from fettle.rollout.router.nginx_config import RouterConfig, Routes
 
 CONNECTIONS = 8192  # of a worker: 2 MB; more than slow links from a few addresses fill in 10 s
@@ -34,6 +35,7 @@ KILL_SWITCH = (
 )
 SWITCH_NAME = r"stop-[A-Za-z0-9_.:-]{0,80}"
 LOG_MAX_BYTES = 64 * 2**20  # 200,000 requests; then the log is rotated
+KEPT_LOGS = 3  # put aside: a plan reads the last 4 MiB, a rollout's history 16 MiB
 
 
 def place(folder: Path, *, host: str, port: int, control: int) -> RouterConfig:
@@ -49,6 +51,7 @@ def place(folder: Path, *, host: str, port: int, control: int) -> RouterConfig:
         control,
         nginx_binary.version(nginx_binary.binary()),
         user=user,
+        hash_file=sticky_hash.write(folder),
     )
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     fits = CONNECTIONS if most == resource.RLIM_INFINITY else min(CONNECTIONS, most // 2)
@@ -123,12 +126,13 @@ class Nginx:
     def watch(self, pid: int | None) -> None:
         """Let the challenger meet users only as long as this process lives; None: always."""
         link = self.place.folder / nginx_config.WATCHED
-        if pid is None or not _shows_processes():
+        # `stat` there is still a file for a process that nobody has waited for (a zombie)
+        target = f"/proc/{pid}/net/dev"
+        if pid is None or not _shows_processes() or not Path(target).is_file():
             if link.is_symlink() or not link.exists():
                 link.unlink(missing_ok=True)
                 link.touch()
             return
-        target = f"/proc/{pid}/stat"
         if link.is_symlink() and str(link.readlink()) == target:
             return
         draft = link.with_name(f".{link.name}")
@@ -145,14 +149,18 @@ class Nginx:
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return None
 
-    def rotate(self, most_bytes: int = LOG_MAX_BYTES) -> None:
-        """Put a full log aside under its first byte's position; nginx opens a new one."""
+    def rotate(self, most_bytes: int | None = None) -> None:
+        """Put a full log aside under its first byte's position; nginx opens a new one.
+
+        Only the last KEPT_LOGS of these stay: what was judged of them stands in the journal.
+        """
         pid = self.pid
         log = self.place.log
-        if pid is None or not log.is_file() or log.stat().st_size < most_bytes:
+        if pid is None or not log.is_file() or log.stat().st_size < (most_bytes or LOG_MAX_BYTES):
             return
         if not access_log.may_rotate(log):
             return
+        access_log.drop_oldest(log, KEPT_LOGS - 1)
         log.rename(access_log.rotated_path(log))
         os.kill(pid, signal.SIGUSR1)
 
@@ -332,7 +340,6 @@ def end_orphans(folder: Path) -> int:
         for process in found:
             with suppress(psutil.Error):
                 process.send_signal(number)
-        _, left = psutil.wait_procs(found, timeout=ORPHAN_S)
-        if not left:
+        if not process_identity.wait_ended(found, timeout_s=ORPHAN_S):
             break
     return len(found)

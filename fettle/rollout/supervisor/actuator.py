@@ -7,7 +7,6 @@ killed brings the world in step by doing it again.
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -16,29 +15,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fettle import manifest
-from fettle.adapters import bento_store, process_identity
+from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.json_values import read_object
-from fettle.release import signing
 from fettle.rollout.promotion.rollout_state import FINAL, Phase, RolloutState
 from fettle.rollout.router.access_log import Arm
 from fettle.rollout.router.model_servers import READY_S, ModelServers
 from fettle.rollout.router.nginx_config import Routes
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState
+from fettle.rollout.supervisor.verified_copy import VerifiedCopies
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
 WITH_CHALLENGER = (Phase.SHADOW, Phase.STEP, Phase.BAKE, Phase.PROMOTED, Phase.PAUSED)
 PROJECT_AGAIN_S = 30.0
 VERIFY_AGAIN_S = 30.0  # a refused release is looked at again: it may have been built anew
-
-
-def verify(release: PinnedRelease) -> None:
-    """Refuse to run a release unless its folder, and the Bento that would run, are as signed.
-
-    Raises TamperedError, or ProjectError when the Bento is gone.
-    """
-    signing.verify_release(Path(release.folder), bento_store.bento_folder(release.tag), os.environ)
 
 
 class Actuator:
@@ -53,6 +44,7 @@ class Actuator:
         self._router = router
         self._arms = arms
         self._renew = renew
+        self._copies = VerifiedCopies(arms.folder)
         self._uri = tracking_uri
         self.refused: dict[str, str] = {}
         self._verify_next: dict[str, float] = {}
@@ -93,16 +85,26 @@ class Actuator:
             if not again_at_once and time.monotonic() < self._verify_next.get(name, 0.0):
                 return False
             try:
-                verify(release)
-                self._arms.start(name, release.tag)
+                self._arms.start(name, self._copies.prepare(release))
             except FettleError as err:
-                if self.refused.get(name) != str(err):
-                    SAY.error("refused release=%s why=%r", name, str(err))
-                self.refused[name] = str(err)
+                self._refuse(name, str(err))
                 self._verify_next[name] = time.monotonic() + VERIFY_AGAIN_S
                 return False
         self.refused.pop(name, None)
         return True
+
+    def _refuse(self, name: str, why: str) -> None:
+        if self.refused.get(name) != why:
+            SAY.error("refused release=%s why=%r", name, why)
+        self.refused[name] = why
+
+    def end_changed(self, release: PinnedRelease) -> None:
+        """End a release whose own folder was changed while it runs: a worker might read it."""
+        if self._arms.find(release.release) is None:
+            return
+        if (why := self._copies.why_changed(release)) is not None:
+            self._refuse(release.release, why)
+            self._arms.kill(release.release)
 
     def _words(self, release: PinnedRelease) -> str:
         return self._arms.last_words(release.release)

@@ -66,12 +66,12 @@ class Controller:
         self._arms = model_servers.ModelServers(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
         self._actuator = actuator.Actuator(
-            self._router, self._arms, self._waits, project.tracking_uri
+            self._router, self._arms, self._waits, project.registry_uri
         )
         self._upkeep = service_upkeep.ServiceUpkeep(
             place, self._router, self._actuator, self._route, root=None if alone else project.root
         )
-        self._feedback = FeedbackRoute(serving.feedback, key)
+        self._feedback = FeedbackRoute(serving.feedback, key, self._upkeep.metrics(serving))
         self._observer: RolloutObserver | None = None
         self._unread = ""  # why the rollout is not watched
         self._judged = False  # whether a whole tick was done
@@ -123,11 +123,11 @@ class Controller:
         first, self._judged = not self._judged, True
         if late or first or self._router.challenger_stopped:
             self._upkeep.route()  # takes back a kill switch that was engaged while nobody judged
-        self._place.renew_lease()
+        self._upkeep.renew_lease(self.serving.lease_s)
 
     def fail(self, err: BaseException) -> None:
         """Send everybody to the champion, and say why nobody judges any more."""
-        why = f"{type(err).__name__}: {err}"
+        why = fault_backoff.words(err)
         with suppress(OSError):
             self._actuator.stop_challenger()
         with suppress(OSError):

@@ -8,6 +8,7 @@ and more than BAD_SHARE of what was read, and the analysis has failed (`error`).
 from __future__ import annotations
 
 import hashlib
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -74,11 +75,19 @@ class EvidenceCollector:
         """Count anew: a person has seen the bad lines."""
         self._read, self._bad = 0, []
 
-    def collect(self, arms: Mapping[str, access_log.Arm], *, log: bool) -> tuple[Record, ...]:
-        """Return what came in since the last look; the router's log only with `log`."""
-        return tuple(self._records(arms, log=log))
+    def collect(
+        self, arms: Mapping[str, access_log.Arm], *, log: bool, one_in: int | None = 1
+    ) -> tuple[Record, ...]:
+        """Return what came in since the last look; the router's log only with `log`.
 
-    def _records(self, arms: Mapping[str, access_log.Arm], *, log: bool) -> Iterable[Record]:
+        Of its requests one in so many is taken, by its number, so of both arms alike; none with
+        None.
+        """
+        return tuple(self._records(arms, log=log, one_in=one_in))
+
+    def _records(
+        self, arms: Mapping[str, access_log.Arm], *, log: bool, one_in: int | None
+    ) -> Iterable[Record]:
         at, before = self._at, len(self._bad)
         self.behind = False
         if log:
@@ -88,6 +97,8 @@ class EvidenceCollector:
             self._read += len(found)
             for line in found:
                 self.challenger_requests += line.drawn == "challenger"
+                if one_in is None or zlib.crc32(line.request_id.encode()) % one_in:
+                    continue
                 yield from attempts_of(line)
                 yield from self._seen(line)
                 self._remember(line)

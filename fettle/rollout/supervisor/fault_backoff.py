@@ -6,6 +6,7 @@ and again has met something that it cannot judge: then the rollout is paused at 
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 
@@ -17,6 +18,14 @@ FAULTS_MAX = (
     3  # a fault may pass: a full disk, a moment without memory; the third in a minute does not
 )
 NAME = "faults.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def words(err: BaseException) -> str:
+    """Say what an error is; of a full disk in its own words."""
+    if isinstance(err, OSError) and err.errno in FULL:
+        return f"the disk is full, so nothing can be written down ({err})"
+    return f"{type(err).__name__}: {err}"
 
 
 def record_fault(folder: Path, why: str) -> None:

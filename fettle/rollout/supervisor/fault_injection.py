@@ -90,7 +90,7 @@ def wrong(answer: bytes) -> bytes:
     return b"\r\n".join([*kept, b"Content-Length: %d" % len(changed), b"", changed])
 
 
-def command(mode: Fault, tag: str, port: int) -> list[str]:
+def command(mode: Fault, bento: Path, port: int) -> list[str]:
     """Return the command that serves a release so."""
     behind = next(one for one in model_servers.free_ports(2) if one != port)
     front = [
@@ -102,7 +102,7 @@ def command(mode: Fault, tag: str, port: int) -> list[str]:
         str(port),
         str(behind),
     ]
-    return [*front, *bento_store.serve_command(tag, port=behind)]
+    return [*front, *bento_store.serve_folder_command(bento, port=behind)]
 
 
 async def main() -> None:

@@ -145,11 +145,11 @@ class RehearsalStage:
         }
         self._users: subprocess.Popen[str] | None = None
 
-    def _command(self, release: str, tag: str, port: int) -> list[str]:
+    def _command(self, release: str, bento: Path, port: int) -> list[str]:
         kind = release.rpartition("-")[2]
         if kind in fault_injection.Fault.__members__.values():
-            return fault_injection.command(fault_injection.Fault(kind), tag, port)
-        return bento_store.serve_command(tag, port=port)
+            return fault_injection.command(fault_injection.Fault(kind), bento, port)
+        return bento_store.serve_folder_command(bento, port=port)
 
     def play(self, say: Callable[[str], None]) -> RehearsalResult:
         """Run the rollout to its end."""

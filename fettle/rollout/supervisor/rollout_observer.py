@@ -32,6 +32,7 @@ from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, 
 from fettle.rollout.router import access_log
 from fettle.rollout.supervisor import (
     drift_reference,
+    notification,
     release_evidence,
     shadow_traffic,
     traffic_baseline,
@@ -45,6 +46,11 @@ from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus
 SHADOW_TIMES = 10
 # After a promotion attempts are judged this far on, then only labels: the journal must end.
 WATCHED_REQUESTS = 100_000
+# A pause may last for days: then its requests are read so seldom, and after so many one in so many
+# is judged; at weight 0 none is, for nobody meets the challenger.
+PAUSED_EVERY_S = 4.0
+PAUSED_REQUESTS = 100_000
+PAUSED_ONE_IN = 64
 
 
 def create(
@@ -111,6 +117,7 @@ class RolloutObserver:
             folder, log, int(begun["since"]), edges=self._edges, memory=self.memory
         )
         self._shadow: shadow_traffic.ShadowTraffic | None = None
+        self._paused_next = 0.0  # monotonic
 
     @property
     def state(self) -> RolloutState:
@@ -152,9 +159,22 @@ class RolloutObserver:
                 Offline(now_s=now_s, results=judge_offline(self._folders, self.plan))
             ).actions
         self._shadowing()
+        if self.state.phase is Phase.PAUSED and error is None:
+            return self._tick_paused(arms, now_s)
         watched = self.state.phase is Phase.PROMOTED and self.state.requests > WATCHED_REQUESTS
         records = self._collector.collect(arms, log=not watched)
         error = error or self._collector.error
+        return self._decide(Observed(now_s=now_s, records=records, error=error)).actions
+
+    def _tick_paused(self, arms: Mapping[str, access_log.Arm], now_s: float) -> tuple[Action, ...]:
+        """Judge a rollout that waits for a person, so that days of it fit a disk and a memory."""
+        if not self.behind and time.monotonic() < self._paused_next:
+            return ()
+        self._paused_next = time.monotonic() + min(PAUSED_EVERY_S, self.plan.lease_s / 2)
+        one_in = 1 if self.state.requests < PAUSED_REQUESTS else PAUSED_ONE_IN
+        met = self.state.weight_percent > 0
+        records = self._collector.collect(arms, log=True, one_in=one_in if met else None)
+        error = self._collector.error
         return self._decide(Observed(now_s=now_s, records=records, error=error)).actions
 
     def fail(self, error: str) -> tuple[Action, ...]:
@@ -179,8 +199,9 @@ class RolloutObserver:
             self._shadow.stop()
 
     def write_status(self) -> None:
-        """Write status.json for who watches."""
+        """Write status.json for who watches, and tell whoever wants to be told."""
         manifest.write_json(self.folder / "status.json", self.status())
+        notification.tell_moved(self.folder, self.state, self.reason)
 
     def status(self) -> RolloutStatus:
         """Return where the rollout stands, as `fettle canary status --json` prints it."""

@@ -7,8 +7,10 @@ and tried again later. Nothing here decides about a rollout.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +18,15 @@ from pathlib import Path
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.promotion.rollout_state import RolloutState
-from fettle.rollout.router import nginx_process, router_key
+from fettle.rollout.router import metrics_access, nginx_process, router_key, router_lease
 from fettle.rollout.router.nginx_process import Nginx
-from fettle.rollout.supervisor import actuator, fault_backoff, watchdog
+from fettle.rollout.supervisor import actuator, fault_backoff, log_rotation, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
+from fettle.rollout.supervisor.supervisor_metrics import SupervisorMetrics
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
 EVERY_S = 1.0
+ROTATE_EVERY_S = 60.0
 ROUTER_AGAIN_S = 5.0  # a port that a stranger holds costs nginx 2.5 s a try
 
 
@@ -43,7 +47,8 @@ class ServiceUpkeep:
         self._me = process_identity.me()
         self._router_error = ""
         self._told: dict[str, str] | None = None
-        self._next = self._next_router = 0.0
+        self._restarts: Counter[str] = Counter()
+        self._next = self._next_router = self._next_rotation = 0.0
 
     def look(self, serving: ServingState, state: RolloutState | None, unread: str) -> None:
         """Start again what died, once every EVERY_S; `unread` says why a rollout is not watched."""
@@ -51,13 +56,19 @@ class ServiceUpkeep:
         if now < self._next:
             return
         self._next = now + EVERY_S
+        for release in (serving.champion, serving.challenger):
+            if release is not None:
+                self._actuator.end_changed(release)
         kept = restarted_releases(serving, state, self._actuator.refused)
-        started = [self._actuator.keep_up(release) for release in kept]
-        if any(started):
+        started = [release for release in kept if self._actuator.keep_up(release)]
+        if started:
             self.route()
+        for release in started:
+            self._restarts["champion" if release == serving.champion else "challenger"] += 1
         if self._router.pid is None and now >= self._next_router:
             SAY.warning("restart router=%s", self._place.router)
             self._next_router = now + ROUTER_AGAIN_S
+            self._restarts["router"] += 1
             self.route()
         watcher = watchdog.running(self._place) if self._root is not None else None
         if watcher is not None or self._root is None:
@@ -70,13 +81,26 @@ class ServiceUpkeep:
                 "fettle.rollout.supervisor.watchdog",
                 str(self._root),
             ]
+            self._restarts["watchdog"] += 1
             process_identity.spawn(command, self._place.folder / watchdog.LOG, cwd=self._root)
         if self._place.keep_serving(serving):
             SAY.warning("restored file=serving.json")
         if self._root is not None and process_identity.read(self._place.controller) != self._me:
             process_identity.write(self._place.controller, self._me)  # else a second one is tried
         self._router.rotate()
+        if now >= self._next_rotation:
+            self._next_rotation = now + ROTATE_EVERY_S
+            log_rotation.rotate(self._place)
         self.tell(serving, unread)
+
+    def metrics(self, serving: ServingState) -> Callable[[], bytes]:
+        """Return what tells Prometheus of the service, and of what was started again."""
+        return SupervisorMetrics(self._place, serving, self._restarts).text
+
+    def renew_lease(self, lease_s: float) -> None:
+        """Say to the watchdog, and to the router, that all was judged."""
+        router_lease.renew(self._place.router, lease_s=lease_s, now_s=time.time())
+        self._place.renew_lease()
 
     def route(self) -> None:
         """Route, and where nginx does not take it go on with what serves; tried again later."""
@@ -110,7 +134,13 @@ def router(place: StateLayout, serving: ServingState, api_key: str | None) -> Ng
     key_file = router_key.write(config.folder, api_key) if api_key else None
     certificate = Path(serving.certificate) if serving.certificate else None
     key = Path(serving.certificate_key) if serving.certificate_key else None
-    return Nginx(replace(config, certificate=certificate, certificate_key=key, key_file=key_file))
+    tls = replace(config, certificate=certificate, certificate_key=key)
+    try:
+        near = metrics_access.networks(os.environ)
+    except FettleError as err:  # refused in words where serving is begun
+        SAY.error("metrics why=%r", str(err))
+        near = metrics_access.LOOPBACK
+    return Nginx(replace(tls, key_file=key_file, leased=True, metrics_from=near))
 
 
 def serving_releases(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:

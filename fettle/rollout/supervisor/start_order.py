@@ -12,7 +12,7 @@ from fettle.errors import BusyError, UserError
 from fettle.release import release_store
 from fettle.rollout.promotion.rollout_plan import RolloutPlan, section_from_json
 from fettle.rollout.promotion.rollout_state import RolloutState, is_over
-from fettle.rollout.supervisor import actuator
+from fettle.rollout.supervisor import verified_copy
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 
 
@@ -100,7 +100,7 @@ def verify(challenger: PinnedRelease) -> None:
             fix="run `fettle run`, which makes one, or name another with --release",
         )
     release_store.verify_named(folder)
-    actuator.verify(challenger)
+    verified_copy.verify(challenger)
 
 
 def unanswered(challenger: PinnedRelease, why: str, place: StateLayout) -> UserError:

@@ -27,12 +27,15 @@ class GateRow(TypedDict):
 class RolloutStatus(TypedDict, total=False):
     """Where a rollout stands; without one `state` is "idle", and only what serves is told.
 
-    `skipped` counts log lines left out, and is not there for a rollout that cannot be read.
+    `weight_percent` is what users meet now; `decided_percent` is there where more was decided, and
+    nobody judges now. `skipped` counts log lines left out, and is not there for a rollout that
+    cannot be read.
     """
 
     rollout: str | None
     state: str
     weight_percent: float
+    decided_percent: float
     champion: str | None
     challenger: str | None
     reason: str
@@ -42,4 +45,5 @@ class RolloutStatus(TypedDict, total=False):
     skipped: int
     time_s: float
     supervisor: str  # running or stopped
+    serves: bool  # whether the public address answers
     problems: dict[str, str]  # {what the controller cannot do now: why}
