@@ -157,7 +157,7 @@ def asked_bounds(params: Params, inputs: Inputs) -> AskedBounds:
     """Return every bound that the params hold the file to, and whether the run is a smoke run."""
     asked, verdict = params.compress.budget, params.verdict
     bounds = AskedBounds(
-        budget=AskedBudget.model_validate(asked.model_dump()),
+        budget=AskedBudget.model_validate(asked.recorded()),
         limits=tuple(AskedLimit.model_validate(one.model_dump()) for one in verdict.limits),
         class_drop_max=verdict.class_drop_max,
         licences_allow=None if verdict.licences.allow is None else tuple(verdict.licences.allow),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from fettle.evaluation.cross_fitting import PooledFolds
     from fettle.params import Params
+    from fettle.params_schema import Budget
     from fettle.project import Project
     from fettle.release.verdict_ledger import LedgerLine
 
@@ -74,7 +75,19 @@ def crossfit(
             folder = reproduce(place)
             answers.append(pooling.read(folder))
             rows.append(summary(number, folder, settings.compress.budget.metric))
-    show(rows, pooling.pool(answers, settings.compress.budget), settings, as_json=json_)
+    images = sum(row["n"] for row in rows)
+    budget = pooled_budget(settings.compress.budget, images)
+    show(rows, pooling.pool(answers, budget), budget, as_json=json_)
+
+
+def pooled_budget(asked: Budget, images: int) -> Budget:
+    """Return the budget that all folds' images together are held to: `auto` is decided by them."""
+    from fettle.evaluation import accuracy_budget
+
+    if asked.drop_max != "auto":
+        return asked
+    least = accuracy_budget.least_decidable_drop(images, confidence=asked.confidence)
+    return asked.model_copy(update={"drop_max": least, "by_images": images})
 
 
 def source_digest(place: Project) -> str:
@@ -143,19 +156,19 @@ def summary(number: int, verdict: Path, metric: str) -> FoldRow:
 def show(
     rows: list[FoldRow],
     pooled: PooledFolds,
-    settings: Params,
+    asked: Budget,
     *,
     as_json: bool,
 ) -> None:
     """Print the folds and their sum, as a table or as JSON."""
-    asked, found = settings.compress.budget, pooled.judgement
+    found = pooled.judgement
     if as_json:
         whole = {
             "n": sum(row["n"] for row in rows),
             "float_accuracy": pooled.float_accuracy.to_dict(),
             "accuracy": pooled.accuracy.to_dict(),
             "drop": pooled.drop.to_dict(),
-            "budget": {**asked.model_dump(), "status": found.status, "bound": found.bound},
+            "budget": {**asked.recorded(), "status": found.status, "bound": found.bound},
         }
         print(json.dumps({"folds": rows, "pooled": whole}))
         return
@@ -181,5 +194,5 @@ def show(
     console.print(
         f"all {sum(row['n'] for row in rows):,} images: {asked.metric} drops by "
         f"{100 * pooled.drop.value:.2f} points, {asked.confidence:.0%} bound "
-        f"{100 * found.bound:.2f}; the budget of {100 * asked.drop_max:g} is {found.status}"
+        f"{100 * found.bound:.2f}; the budget of {100 * asked.drop_share:g} is {found.status}"
     )

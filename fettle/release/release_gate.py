@@ -141,10 +141,16 @@ def check_budget(
 ) -> tuple[bool, str]:
     """Budget check: whether the drop's upper bound lies within the budget, in a sentence."""
     drop, met = measures[f"{asked.metric}_drop"], judgement.status == "met"
+    whose = "compress.budget"
+    if asked.by_images is not None:
+        whose = (
+            f"compress.budget.drop_max: auto, the least that n = {asked.by_images:,} test images "
+            "can decide; their number chose it, no person did"
+        )
     text = (
         f"{asked.metric} drops by {_show(drop)} on {SPLIT}; the {asked.confidence:.0%} upper bound "
         f"{judgement.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
-        "(compress.budget)"
+        f"({whose})"
     )
     if judgement.status == "undecided":
         needs = (
