@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-chaos test-chips test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-page bench-serve chaos sim-canary ui serve lock clean
+.PHONY: help setup run test test-chaos test-chips test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-finetune bench-memory bench-page bench-serve bench-targets chaos sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,15 @@ sim-canary: setup  ## simulate rollouts: how often a wrong one is promoted, a ri
 
 bench-compress: setup  ## measure compression against other tools (PHOTOS=folder adds the photos)
 	@python -m benchmarks.compress $(if $(PHOTOS),--photos $(PHOTOS))
+
+bench-finetune: setup  ## measure fine-tuning against a plain script and a probe (DATA=folder of the sets)
+	@python -m benchmarks.finetune --data $(DATA) $(if $(ONLY),--only $(ONLY))
+
+bench-targets: setup  ## run the line with every target asked for; which file ships, on what evidence
+	@python -m benchmarks.judged_targets
+
+bench-memory: setup  ## measure each stage's peak memory at 2,000 and at 20,000 photos
+	@python -m benchmarks.memory
 
 ui: setup  ## start the UIs of Prefect and MLflow
 	@fettle ui

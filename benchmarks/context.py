@@ -66,7 +66,7 @@ class Prepared:
 
     def batch(self, images: Images) -> Floats:
         """Normalise as the model wants it: float32 [N, C, S, S]."""
-        return split_reader.preprocess(self.params).normalise(images.pixels)
+        return split_reader.preprocess(self.params).normalise(images.pixels[:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,21 @@ FOLDER holds clothing/ and cifar10/ with their own train, validation and test fo
 with one folder a class. Everything is chosen inside the training images: ours by its choice images,
 the plain script's rate by a tenth of them (never less: it then trains on all). Each row says how
 often its test rows have judged, by the runs that benchmarks/results/finetune.json holds.
-Run it on an idle machine; seconds are of the processor (user and system), not of a clock.
+Seconds are of the processor (user and system), not of a clock: it may run beside other work. With
+`--work FOLDER` a killed command goes on where it was, in the middle of our own training too (whose
+seconds are then those of its last part).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +33,7 @@ from benchmarks.benchmark_row import BenchmarkRow
 from benchmarks.finetune_rows import data_sets, plain_script
 from benchmarks.finetune_rows.data_sets import DataSet
 from benchmarks.finetune_rows.plain_script import Photos
-from fettle import plugins
+from fettle import manifest, plugins
 from fettle.data import choice_images, split_reader
 from fettle.data.split_reader import Images
 from fettle.evaluation import accuracy_statistics
@@ -66,15 +70,17 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="20 images a class instead of all")
     parser.add_argument("--per-class", type=int, help="train on so many images a class")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--work", type=Path, help="keep what was trained here, and go on from it")
     chosen = parser.parse_args()
     origin = row_origin.take(row_origin.command_line("benchmarks.finetune"))
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory() as thrown_away:
+        home = chosen.work.resolve() if chosen.work else Path(thrown_away)
         for name in chosen.only or data_sets.DATA:
-            one = data_sets.prepare(name, chosen.data, Path(home))
+            one = data_sets.prepare(name, chosen.data, home)
             if chosen.per_class:
-                part = Path(home) / f"{name}-part"
+                part = home / f"{name}-part"
                 one = data_sets.few(one, part, per_class=chosen.per_class, seed=chosen.seeds[0])
-            rows = of_few(one, Path(home)) if chosen.few else of_all(one, Path(home), chosen.seeds)
+            rows = of_few(one, home) if chosen.few else of_all(one, home, chosen.seeds)
             for row in rows:
                 table.write(NAME, [row], origin, quiet=True)
                 table.show([row])
@@ -91,17 +97,43 @@ def of_all(one: DataSet, home: Path, seeds: Sequence[int]) -> Iterator[Benchmark
         out = home / f"{one.name}-{seed}"
         started = time.process_time()
         params = data_sets.ours(one, out, seed=seed)
-        arms["default"].seconds.append(time.process_time() - started)
+        seconds = time.process_time() - started
         test = one.test(params)
-        arms["default"].right.append(_right(_onnx_answers(out / "model.onnx", params, test), test))
+        right = partial(_onnx_right, out / "model.onnx", params, test)
+        _keep(arms["default"], out / "default.npz", right, seconds)
         train = split_reader.images(one.inputs(out), params, "train")
-        rate = rate or _plain_rate(params, train, seed)
+        rate = rate or _kept_rate(home / f"{one.name}-rate.json", params, train, seed)
         for name, with_training in (("plain script", True), ("probe", False)):
-            started = time.process_time()
-            model = _plain(params, train, rate=rate if with_training else None, seed=seed)
-            arms[name].seconds.append(time.process_time() - started)
-            arms[name].right.append(_right(_module_answers(model, params, test), test))
+            model = partial(_plain, params, train, rate=rate if with_training else None, seed=seed)
+            right = partial(_module_right, model, params, test)
+            _keep(arms[name], out / f"{name}.npz", right)
     yield from _rows(one, arms, seeds, f"the plain script's rate is {rate:g}")
+
+
+def _keep(arm: Judged, path: Path, judge: Callable[[], Bools], seconds: float = 0.0) -> None:
+    """Add what an arm got right and its seconds; a file of an earlier try is not judged again."""
+    if not path.is_file():
+        started = time.process_time()
+        right = judge()
+        np.savez(path, right=right, seconds=seconds + time.process_time() - started)
+    with np.load(path) as kept:
+        arm.right.append(kept["right"])
+        arm.seconds.append(float(kept["seconds"]))
+
+
+def _kept_rate(path: Path, params: Params, train: Images, seed: int) -> float:
+    """Choose the plain script's rate, once."""
+    if not path.is_file():
+        manifest.write_json(path, _plain_rate(params, train, seed))
+    return float(json.loads(path.read_text()))
+
+
+def _onnx_right(model: Path, params: Params, images: Images) -> Bools:
+    return _right(_onnx_answers(model, params, images), images)
+
+
+def _module_right(model: Callable[[], nn.Module], params: Params, images: Images) -> Bools:
+    return _right(_module_answers(model(), params, images), images)
 
 
 def _rows(
@@ -196,7 +228,7 @@ def _times(one: DataSet) -> int:
 
 
 def _photos(params: Params, images: Images) -> Photos:
-    normalised = split_reader.preprocess(params).normalise(images.pixels)
+    normalised = split_reader.preprocess(params).normalise(images.pixels[:])
     inputs = torch.from_numpy(normalised).contiguous(memory_format=torch.channels_last)
     return Photos(inputs, images.labels)
 

@@ -1,4 +1,5 @@
-"""Resolve what lies outside the tree: inputs/local.yaml holds the paths of this machine, untracked.
+"""Resolve what lies outside the tree: inputs/local.yaml holds the paths of this machine, untracked;
+and, written by hand, the addresses of a team's servers (fettle/server_addresses.py).
 
 `--data` and `--model` write it. Where the params name another path, the command line wins if it was
 given after they did (`data_instead_of` keeps what they said then); else nobody can tell which of
@@ -13,12 +14,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fettle import manifest
 from fettle.errors import DataError, ModelError, ProjectError
 
 # The keys of inputs/local.yaml, each with the parameter that names the same thing.
 PARAMETER = {"data": "ingest.options.path", "model": "finetune.options.path"}
 OVER = "{}_instead_of"
+SERVERS = ("prefect_api_url", "mlflow_tracking_uri", "mlflow_registry_uri")
 _WRONG = {"data": DataError, "model": ModelError}
 
 
@@ -33,7 +34,7 @@ def local_settings(tree: Path) -> Mapping[str, str]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    known = [*PARAMETER, *map(OVER.format, PARAMETER)]
+    known = [*PARAMETER, *map(OVER.format, PARAMETER), *SERVERS]
     try:
         settings = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as err:
@@ -44,7 +45,8 @@ def local_settings(tree: Path) -> Mapping[str, str]:
         raise _broken(path, f"a {type(settings).__name__}")
     for key, value in settings.items():
         if key not in known or not isinstance(value, str | None):
-            raise _broken(path, f"{key}: {value!r}")
+            # an address, whatever its key is called, may hold a token
+            raise _broken(path, f"{key}: {value!r}" if "://" not in str(value) else f"{key}")
     return {str(key): value for key, value in settings.items() if value}
 
 
@@ -52,7 +54,8 @@ def _broken(path: Path, got: str) -> ProjectError:
     return ProjectError(
         f"{path} cannot be read",
         got=got,
-        rule=f"it is UTF-8 YAML that gives the paths of {' and '.join(PARAMETER)}, nothing else",
+        rule=f"it is UTF-8 YAML that gives the paths of {' and '.join(PARAMETER)}, and the "
+        f"addresses {', '.join(SERVERS)}; nothing else",
         fix="mend it, or delete it and give --data or --model again",
     )
 
@@ -67,9 +70,16 @@ def set_local(tree: Path, key: str, path: Path, *, instead_of: str | None = None
 
 
 def write_settings(tree: Path, settings: Mapping[str, str]) -> None:
-    """Write inputs/local.yaml."""
+    """Write inputs/local.yaml in one step; who may read it stays so (an address has a token)."""
+    path = tree / "inputs" / "local.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = path.stat().st_mode & 0o777 if path.is_file() else 0o644
     text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in sorted(settings.items()))
-    manifest.write_text(tree / "inputs" / "local.yaml", text)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, mode), "w") as handle:
+        handle.write(text)
+    temporary.replace(path)
 
 
 def conflicts(settings: Mapping[str, str], key: str, named: str | None, tree: Path) -> bool:

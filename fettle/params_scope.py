@@ -1,7 +1,9 @@
 """Scope of params that a stage sees, and the values that an earlier stage decided for `auto`.
 
 `decided` maps a dotted key to a value, {"preprocess.size_px": 128}: a fact of the stage that
-decided, which its readers find laid over their params.
+decided, which its readers find laid over their params. `input_size_px` is the side of the images
+that a compressed model takes, where it is smaller than the float model's: stages behind compress
+find it as their preprocess.size_px.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from pydantic import BaseModel, JsonValue
 from fettle.errors import OurFault
 from fettle.params_schema import Params
 
-DECIDED = "decided"  # the fact's name
+DECIDED = "decided"  # the facts' names
+INPUT_SIZE_PX = "input_size_px"
 
 
 class _Scope:
@@ -66,3 +69,25 @@ def settle(params: Params, decided: Mapping[str, JsonValue]) -> Params:
         if isinstance(node, dict) and node.get(last) == "auto":
             node[last] = value
     return type(params).model_validate_json(json.dumps(doc))
+
+
+def follow(params: Params, facts: Sequence[object]) -> Params:
+    """Lay over the params what upstream stages decided: the last side of images stands.
+
+    Each of `facts` is plain JSON.
+    """
+    sides = []
+    for each in facts:
+        params = settle(params, decided_in(each))
+        sides.append(each.get(INPUT_SIZE_PX) if isinstance(each, Mapping) else None)
+    found = [side for side in sides if isinstance(side, int)]
+    return at_side(params, found[-1]) if found else params
+
+
+def at_side(params: Params, size_px: int) -> Params:
+    """Return the params with images of another side, whatever a person wrote."""
+    if isinstance(params, _Scope):
+        inner = at_side(cast(Params, params._model), size_px)
+        return cast(Params, _Scope(inner, params._allowed, params._name))
+    section = params.preprocess.model_copy(update={"size_px": size_px})
+    return params.model_copy(update={"preprocess": section})

@@ -84,6 +84,7 @@ class Finetune(Strict):
     training images choose the rate, the epoch and between the two; 0 leaves that to validation.
     `freeze_batchnorm` trains with the statistics that the weights came with; `auto` does so where
     the family's weights are pretrained. `epochs_max` 0 leaves it at the linear probe.
+    `epoch_steps_max` cuts an epoch to that many batches, others each time; null: all images.
     """
 
     family: str
@@ -92,6 +93,7 @@ class Finetune(Strict):
     choice_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     epochs_head: Annotated[int, Field(ge=0, lt=2**31)]
     epochs_max: Annotated[int, Field(ge=0, lt=2**31)]
+    epoch_steps_max: Positive | None = None
     patience_epochs: Positive
     unfreeze_every_epochs: Annotated[int, Field(ge=0, lt=2**31)]
     batch_images: Annotated[int, Field(ge=2, le=BATCH_IMAGES_MAX)]

@@ -7,7 +7,7 @@ A project is a folder with params.yaml and dvc.yaml; nothing is found relative t
     tree/             where DVC runs: the root itself, or a workspace root/.fettle/ws/NAME
     tree/inputs/      source.json, model.json, machine.json, toolchain/, float_runtimes.json,
                       table_runtimes.json, code/: digests of what lives outside the tree, refreshed
-                      before DVC is asked; local.yaml: the paths, untracked
+                      before DVC is asked; local.yaml: the paths and servers, untracked
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from fettle import manifest, plugins
+from fettle import manifest, plugins, server_addresses
 from fettle.errors import BusyError, DataError, ModelError, ProjectError
 from fettle.hardware import machine_fingerprint
 from fettle.hardware.toolchain_facts import (
@@ -38,32 +37,18 @@ from fettle.local_settings import local_settings as local_settings
 from fettle.local_settings import location as location
 from fettle.local_settings import set_local as set_local
 from fettle.params import Params
+from fettle.process_environment import QUIET as QUIET
+from fettle.process_environment import past_proxies
 from fettle.staleness import code_digest
 from fettle.staleness.input_history import keep
 
 if TYPE_CHECKING:
     from fettle.facts.last_run import LastRun
 
-# Every tool's own switch. DO_NOT_TRACK: MLflow wants exactly "true".
-QUIET = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
-    "DVC_NO_ANALYTICS": "1",
-    "BENTOML_DO_NOT_TRACK": "True",
-    "GX_ANALYTICS_ENABLED": "false",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-}
-
 # SQLAlchemy cuts a file's path at '?' and reads '%41' as 'A' (seen with MLflow 3.17).
 UNPLACEABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]")
 # SQLite opens no path above 512 bytes; the longest below a project, with its journal, has 85.
 ROOT_BYTES_MAX = 420
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 FORMER_COMMAND = "python -m stages"
 NO_SCM = "    no_scm = true  # no git here: fettle takes this out once there is\n"
@@ -87,9 +72,24 @@ class Project:
         return self.root / "releases"
 
     @property
-    def tracking_uri(self) -> str:
-        """MLflow's database."""
+    def own_database(self) -> str:
+        """The project's own database of MLflow."""
         return f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow tracks the runs: a team's server (fettle/server_addresses.py), or its own.
+
+        Raises ProjectError for an address that is none.
+        """
+        found = server_addresses.resolve(self.root, os.environ, "MLFLOW_TRACKING_URI")
+        return found.url if found else self.own_database
+
+    @property
+    def registry_uri(self) -> str:
+        """Where MLflow's model registry is; raises as `tracking_uri`."""
+        found = server_addresses.resolve(self.root, os.environ, "MLFLOW_REGISTRY_URI")
+        return found.url if found else self.own_database
 
     @property
     def last(self) -> Path:
@@ -164,40 +164,11 @@ def environment(project: Project) -> dict[str, str]:
         **QUIET,
         "PATH": path if path.startswith(bin_folder) else f"{bin_folder}{os.pathsep}{path}",
         "PREFECT_HOME": str(project.state / "prefect"),
-        "MLFLOW_TRACKING_URI": project.tracking_uri,
+        **server_addresses.variables(project.root, os.environ, project.own_database),
         "DVC_SITE_CACHE_DIR": str(project.state / "dvc-site"),
         "FETTLE_ROOT": str(project.root),
         **past_proxies(os.environ),
     }
-
-
-def past_proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the proxy variables of a child: none for loopback, and none that no client of ours
-    can use.
-
-    Prefect's HTTP client builds a connection for every proxy it is told of, also one that it then
-    never asks, and raises at a SOCKS proxy or a malformed address. `http` and `https` stay for what
-    a data source downloads.
-    """
-    unusable = {
-        name: ""
-        for name in (f"{kind}_proxy" for kind in ("http", "https", "all"))
-        for name in (name, name.upper())
-        if environ.get(name) and not _usable(environ[name])
-    }
-    asked = ",".join(environ.get(name, "") for name in ("no_proxy", "NO_PROXY")).split(",")
-    hosts = dict.fromkeys(host.strip() for host in (*asked, *LOOPBACK) if host.strip())
-    listed = "*" if "*" in hosts else ",".join(hosts)
-    return {**unusable, "no_proxy": listed, "NO_PROXY": listed}
-
-
-def _usable(proxy: str) -> bool:
-    """Tell whether a proxy's address is one that HTTP clients understand."""
-    try:
-        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
-    except ValueError:
-        return False
 
 
 def remember(tree: Path, params: Params, *, data: Path | None, model: Path | None) -> None:

@@ -28,6 +28,7 @@ from fettle.manifest import write_text
 from fettle.project import Project, local_settings
 
 KEPT = {".fettle", ".dvc", "artifacts", "inputs", "records", "dvc.lock", "params.yaml", "report"}
+KEPT |= {"verdicts.jsonl"}  # the project's own, wherever it runs
 OWNER = Path(".fettle") / "params-file"  # below a workspace: which params file has its plain name
 NAME_MAX = 48  # characters; a file system takes 255 bytes, and a path is made of many names
 
@@ -157,7 +158,8 @@ def inherit_paths(root: Path, tree: Path, composed: object) -> None:
     params.yaml. A path that `--data` gave to this workspace alone is kept: it is what differs from
     the copy of what was inherited before.
     """
-    given = dict(local.local_settings(root))
+    settings = local.local_settings(root)
+    given = {key: value for key, value in settings.items() if key not in local.SERVERS}
     try:
         usual = params_file.compose(root / "params.yaml")
     except (FettleError, OSError):

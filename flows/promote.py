@@ -18,6 +18,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.events import emit_event
 
 from fettle.errors import ProjectError
 from fettle.rollout.promotion.rollout_state import is_over
@@ -58,6 +59,12 @@ def promote(folder: str, follow: bool = True) -> RolloutStatus:
         status: RolloutStatus = json.loads((place / "status.json").read_text())
         line = f"{status['state']} at {status['weight_percent']:g} %: {status['reason']}"
         if line != seen:
+            if status["state"] != seen.partition(" ")[0]:
+                emit_event(
+                    f"fettle.rollout.{status['state']}",
+                    resource={"prefect.resource.id": f"fettle.rollout.{status['rollout']}"},
+                    payload={"reason": status["reason"], "challenger": status["challenger"]},
+                )
             seen = line
             get_run_logger().info("rollout %s: %s", status["rollout"], line)
             _show(status, timeline(place / "journal.jsonl"))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.events import emit_event
 
 from fettle import manifest
 from fettle.adapters import bento_store, git_sources
@@ -36,9 +37,14 @@ def publish(
     params: Params,
     sources: git_sources.GitState,
     stages: Sequence[StageTime],
+    *,
+    confirm: Callable[[], None],
 ) -> LastRun:
     """Make the folder, the Bento, the registry's version and the report; return what is kept of the
     run in `.fettle/last.json`.
+
+    `confirm` is asked before anything that another run would be mistaken by: the folder and the
+    Bento are named after their content, the registry's aliases and last.json are not.
     """
     package = project.tree / "artifacts" / "package" / "release"
     folder, digest = release_store.publish(package, project.releases)
@@ -54,6 +60,7 @@ def publish(
         "data": data["digest"],
         "gate": "passed" if passed else "not passed",
     }
+    confirm()
     version = register(tracker, project, folder, tags, passed=passed)
     last = LastRun(
         release=PublishedRelease(
@@ -74,6 +81,12 @@ def publish(
         folder, digest=digest, name=params.release.name, run=publishing_run(project, tracker, last)
     )
     last.write(project.last)
+    if not passed:
+        emit_event(
+            "fettle.gate.failed",
+            resource={"prefect.resource.id": f"fettle.release.{digest[: manifest.SHORT]}"},
+            payload={"name": params.release.name, "release": tag, "commit": sources["commit"]},
+        )
     _show(project, tracker, last)
     return last
 

@@ -16,20 +16,24 @@ from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from prefect import flow, get_run_logger, task
+import httpx
+from prefect import flow, get_run_logger, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from fettle import manifest
 from fettle import params as params_file
-from fettle.adapters import dvc_graph, git_sources
+from fettle.adapters import dvc_graph, git_sources, run_identity
 from fettle.adapters.mlflow_tracking import Tracker
+from fettle.adapters.run_identity import RunIdentity
 from fettle.errors import FettleError, OurFault, TransientError, from_record
 from fettle.facts.last_run import LastRun, StageTime
 from fettle.project import Project
+from flows.prefect_recovery import tags_of
 from flows.publish import publish
 from flows.stage_events import SAY, StageEvents
 
@@ -62,12 +66,26 @@ class ReleaseRun:
     tracker: Tracker
     context: ForkServerContext
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
-    told: list[Future[object]] = field(default_factory=list)
+    told: list[Future[None]] = field(default_factory=list)
     done: dict[str, StageRun] = field(default_factory=dict)
+    refusal: TransientError | None = None
+    untold: dict[str, None] = field(default_factory=dict)  # the stages, in order
 
-    def tell(self, what: Callable[[], object]) -> None:
-        """Queue one call of the tracker."""
-        self.told.append(self.writer.submit(what))
+    def tell(self, what: Callable[[], object], stage: str) -> None:
+        """Queue one call of the tracker, about a stage."""
+        self.told.append(self.writer.submit(self._tell, what, stage))
+
+    def _tell(self, what: Callable[[], object], stage: str) -> None:
+        """Call the tracker, unless it did not take something before: then the run is not tracked
+        whole anyway, and a server that is gone would be waited for at each call.
+        """
+        if self.refusal is None:
+            try:
+                what()
+            except TransientError as err:
+                self.refusal = err
+        if self.refusal is not None:
+            self.untold[stage] = None
 
     def times(self) -> list[StageTime]:
         """Return the stages in order: what each took, and whether the cache had it."""
@@ -77,14 +95,31 @@ class ReleaseRun:
         ]
 
     def settle(self) -> None:
-        """Wait until all that was told is written."""
+        """Wait until all that was told is written.
+
+        Raises TransientError when the tracker did not take it all.
+        """
         for call in self.told:
             call.result()
         self.told.clear()
+        if (err := self.refusal) is not None:
+            raise TransientError(
+                err.what,
+                got=err.got,
+                rule=f"{err.rule}; not tracked: {', '.join(self.untold)}. Every stage's artefact "
+                "is kept, and nothing is published that no tracker knows",
+                fix="run again when it answers: no stage repeats, and their runs are written then",
+            ) from err
 
 
 # One run per process: task arguments are serialised, a tracker and a lock cannot be.
 _current: list[ReleaseRun] = []
+_confirming: list[Callable[[], None]] = []
+
+
+def confirm_with(confirm: Callable[[], None]) -> None:
+    """Let the run of this process ask `confirm` whether it still counts, before it publishes."""
+    _confirming.append(confirm)
 
 
 def is_transient(_task: object, _task_run: object, state: State[str]) -> bool:
@@ -107,8 +142,9 @@ def stage(name: str) -> str:
     if not (run.force or changed_above or name in run.stale):
         return _finish(run, StageRun(name, "unchanged", 0.0), folder)
     started = time.time()
-    watch = StageEvents(run.project.tree, name, tell=run.tell, tracker=run.tracker)
-    run.tell(partial(run.tracker.stage_started, name))
+    tell = partial(run.tell, stage=name)
+    watch = StageEvents(run.project.tree, name, tell=tell, tracker=run.tracker)
+    tell(partial(run.tracker.stage_started, name))
     code, log = dvc_graph.run_stage(
         run.context,
         run.project.tree,
@@ -134,7 +170,8 @@ def _finish(run: ReleaseRun, result: StageRun, folder: Path) -> str:
             tracker.stage_done if result.outcome == "ran" else tracker.stage_cached,
             result.name,
             folder,
-        )
+        ),
+        result.name,
     )
     run.done[result.name] = result
     SAY.info("stage", extra={"stage": result})
@@ -146,7 +183,7 @@ def _failure(run: ReleaseRun, name: str, code: int, log: str) -> FettleError:
     err = failure(run.project.tree, name, code, log)
     if dvc_graph.restore(run.project.tree, name):
         get_run_logger().info("the last good artefact of %s was put back", name)
-    run.tell(partial(run.tracker.stage_failed, name, str(err)))
+    run.tell(partial(run.tracker.stage_failed, name, str(err)), name)
     return err
 
 
@@ -187,7 +224,13 @@ def release(root: str, tree: str, force: bool) -> LastRun:
     stages, stale = dvc_graph.stale(project.tree)
     refuse_tampered(project.tree, stale)
     sources = git_sources.describe(project.tree)
-    tracker = Tracker(project.tracking_uri, project.state / "mlflow-artifacts", params.release.name)
+    tracker = Tracker(
+        project.tracking_uri,
+        project.state / "mlflow-artifacts",
+        params.release.name,
+        registry_uri=project.registry_uri,
+        identity=run_identity.of_this_process(project),
+    )
     run = ReleaseRun(project, force, stages, stale, tracker, dvc_graph.warm_parent())
     tracker.start(
         params.release.name,
@@ -203,13 +246,43 @@ def release(root: str, tree: str, force: bool) -> LastRun:
         _run_stages(stages)
         run.settle()
         dvc_graph.record_first(project.tree)
-        return publish(project, tracker, params, sources, run.times())
+        return publish(project, tracker, params, sources, run.times(), confirm=_confirm)
     except BaseException:
-        run.tell(partial(tracker.finish, "FAILED"))
+        run.writer.submit(tracker.finish, "FAILED")  # also when it refused something before
         raise
     finally:
         run.writer.shutdown()
         _current.pop()
+
+
+def _confirm() -> None:
+    for confirm in _confirming:
+        confirm()
+
+
+def run_release(
+    project: Project,
+    identity: RunIdentity,
+    *,
+    name: str,
+    force: bool,
+    on_running: Callable[[], None],
+) -> LastRun:
+    """Run the flow on the server of PREFECT_API_URL, tagged as ours; `on_running` is called in it.
+
+    Raises TransientError when that server is lost meanwhile.
+    """
+    named = release.with_options(flow_run_name=name, on_running=[lambda *_: on_running()])
+    try:
+        with tags(*tags_of(identity.tags())):
+            return named(str(project.root), str(project.tree), force)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as err:
+        raise TransientError(
+            "Prefect's server does not answer any more",
+            got=f"{type(err).__name__}: {err}".splitlines()[0],
+            rule="the run is told to it; every stage's artefact is kept",
+            fix="run again when it answers: no stage repeats",
+        ) from err
 
 
 def refuse_tampered(tree: Path, stale: Mapping[str, dvc_graph.Stale]) -> None:

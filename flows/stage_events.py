@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Required, TypedDict
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectHTTPStatusError
 
 from fettle.adapters.mlflow_tracking import Tracker
 
@@ -49,6 +51,7 @@ class StageEvents:
         self._offset = 0
         self._next = 0.0
         self._artifact: UUID | None = None
+        self._lost = False  # Prefect's server; the stage goes on, the flow's end says so
 
     def tick(self) -> None:
         """Hand over the new lines, at most once a second."""
@@ -63,7 +66,7 @@ class StageEvents:
         """Hand over the rest; the bar of a stage that is done is full."""
         self._hand_over()
         if whole and self._artifact is not None:
-            self._tell(functools.partial(update_progress_artifact, self._artifact, progress=100.0))
+            self._tell(functools.partial(self._bar, 1.0, None))
 
     def _hand_over(self) -> list[RecorderEvent]:
         events = self._new_lines()
@@ -86,9 +89,18 @@ class StageEvents:
 
     def _show(self, fraction: float, text: str) -> None:
         SAY.info("progress", extra={"progress": (self._name, fraction, text)})
-        if self._artifact is None:
-            key = f"progress-{self._name.replace('@', '-').replace('_', '-')}"
-            made = create_progress_artifact(progress=0.0, key=key, description=text)
-            self._artifact = made if isinstance(made, UUID) else None
-        if self._artifact is not None:
-            update_progress_artifact(self._artifact, progress=100 * fraction, description=text)
+        self._bar(fraction, text)
+
+    def _bar(self, fraction: float, text: str | None) -> None:
+        """Move the stage's progress bar in Prefect, as long as its server answers."""
+        if self._lost:
+            return
+        try:
+            if self._artifact is None:
+                key = f"progress-{self._name.replace('@', '-').replace('_', '-')}"
+                made = create_progress_artifact(progress=0.0, key=key, description=text)
+                self._artifact = made if isinstance(made, UUID) else None
+            if self._artifact is not None:
+                update_progress_artifact(self._artifact, progress=100 * fraction, description=text)
+        except (httpx.HTTPError, PrefectHTTPStatusError):
+            self._lost = True

@@ -28,9 +28,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -42,14 +43,21 @@ from fettle.evaluation import accuracy_statistics, passing_probability
 from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.compress_facts import CompressFacts, LayerTable, SearchSummary
 from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.ingest_facts import IngestFacts
 from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.hardware.operator_cost_table import Costs
+from fettle.lazy_array import RowArray
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.params_scope import DECIDED
+from fettle.params_schema import Options
+from fettle.params_scope import DECIDED, INPUT_SIZE_PX
 from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
+from fettle.release import verdict_ledger
 from fettle.stage_contract import Inputs, Outputs
+
+if TYPE_CHECKING:
+    from fettle.recipes.recovery_training import CompressionJob
 
 READS = ("ingest", "validate", "finetune", "latency_table")
 SECTIONS = (
@@ -77,9 +85,9 @@ class CompressionData:
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[CompressFacts]:
     """Make the artefact; see the file's docstring."""
     facts = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts
-    validation = split_reader.images(inputs, params, "validation")
+    validation = split_reader.images(inputs, params, "validation", recorder=recorder)
     if facts.trains:
-        train = split_reader.images(inputs, params, "train")
+        train = split_reader.images(inputs, params, "train", recorder=recorder)
         data = CompressionData(facts, train, validation)
         return compress_module(params, inputs, out, recorder, data=data)
     train = split_reader.images(inputs, params, "train", most=params.export.calibration_images)
@@ -88,11 +96,11 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
 
 
 def hand_on(
-    facts: CompressFacts, finetune: FinetuneFacts, searched: Mapping[str, SearchSummary]
+    facts: CompressFacts, finetune: FinetuneFacts, found: Mapping[str, object]
 ) -> CompressFacts:
-    """Add what the search came to, and what finetune decided: export reads no facts of finetune."""
+    """Add what the search found, and what finetune decided: export reads no facts of finetune."""
     decided = {DECIDED: finetune.decided} if finetune.decided else {}
-    return facts.model_copy(update={**searched, **decided})
+    return facts.model_copy(update={**found, **decided})
 
 
 def images_digest(images: Images, most: int) -> str:
@@ -115,33 +123,20 @@ def compress_module(
     """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from fettle.recipes import recipe_runner, recovery_training, sensitivity_report
+    from fettle.recipes import recipe_runner
 
-    asked = params.compress.recipe
-    job = recovery_training.CompressionJob(
-        params=params,
-        recipe=[] if asked == "auto" else asked,
-        facts=data.facts,
-        weights=inputs["finetune"] / "model.safetensors",
-        project=inputs.project,
-        scratch=inputs.scratch,
-        train=data.train,
-        validation=data.validation,
-        recorder=recorder,
-    )
-    searched: dict[str, SearchSummary] = {}
-    if asked == "auto":
-        from fettle.recipes import recipe_search
-
-        result = recipe_search.search_recipe(
-            job, passing_probability.count_tested(inputs["validate"]), read_latency_tables(inputs)
-        )
-        job = replace(job, recipe=result.recipe)
-        result.document.write(out / "search.json")
-        searched = {"search": result.document.summary()}
+    job = compression_job(params, inputs, recorder, data)
+    job, searched = settle_recipe(job, inputs, out)
     done = recipe_runner.run_recipe(job)
-    sensitivity_report.write(job, done.before, out)
-    images = data.validation
+    most = params.export.calibration_images
+    job, done = recipe_runner.as_exported(
+        job,
+        done,
+        lambda at, split: split_reader.images(
+            inputs, at, split, most=most if split == "train" else None
+        ),
+    )
+    images = job.validation
     reference = write_reference(out, images.pixels, done.after.logits)
     parity = recipe_runner.write_artefacts(job, done, out, reference)
     before, after = done.before.logits, done.after.logits
@@ -155,13 +150,71 @@ def compress_module(
             CompressFacts(
                 classes=data.facts.classes,
                 trains=True,
-                calibration_digest=images_digest(data.train, params.export.calibration_images),
+                calibration_digest=images_digest(job.train, most),
                 recipe=tuple(job.recipe),
                 steps=tuple(done.steps),
                 parity=AnswerParity(**parity.to_dict()),
             ),
             data.facts,
-            searched,
+            {**searched, **smaller_images(done.after.plan.input_size_px)},
+        ),
+    )
+
+
+def smaller_images(size_px: int | None) -> dict[str, int]:
+    """State the side of the images as a fact, where it is not the float model's."""
+    return {} if size_px is None else {INPUT_SIZE_PX: size_px}
+
+
+def settle_recipe(
+    job: CompressionJob, inputs: Inputs, out: Path
+) -> tuple[CompressionJob, dict[str, SearchSummary]]:
+    """Settle the recipe, by a search where it is auto, beside the report that its time includes."""
+    from fettle.recipes import recipe_search, sensitivity_report
+    from fettle.recipes.search.search_clock import SearchClock
+
+    clock = SearchClock(job.params.compress.search.wall_clock_max_s)
+    sensitivity_report.write(job, out)  # a minute of a large network
+    if job.params.compress.recipe != "auto":
+        return job, {}
+    tested = passing_probability.count_tested(inputs["validate"])
+    found = recipe_search.search_recipe(job, tested, read_latency_tables(inputs), clock=clock)
+    found.document.write(out / "search.json")
+    note_search(inputs, found.recipe)
+    return replace(job, recipe=found.recipe), {"search": found.document.summary()}
+
+
+def compression_job(
+    params: Params, inputs: Inputs, recorder: Recorder, data: CompressionData
+) -> CompressionJob:
+    """Compression job of the stage; where the recipe is searched for, it has no step yet."""
+    from fettle.recipes.recovery_training import CompressionJob
+    from fettle.recipes.teacher_answers import TeacherAnswers
+
+    asked = params.compress.recipe
+    return CompressionJob(
+        params=params,
+        recipe=[] if asked == "auto" else asked,
+        facts=data.facts,
+        weights=inputs["finetune"] / "model.safetensors",
+        project=inputs.project,
+        scratch=inputs.scratch,
+        train=data.train,
+        validation=data.validation,
+        recorder=recorder,
+        answers=TeacherAnswers(inputs.scratch),
+    )
+
+
+def note_search(inputs: Inputs, recipe: Sequence[Options]) -> None:
+    """Note in the project's ledger that a search on this data found the recipe."""
+    if not recipe:
+        return
+    data = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts.digest
+    verdict_ledger.append(
+        verdict_ledger.place(inputs.project),
+        verdict_ledger.LedgerLine(
+            kind="search", data=data, recipe=verdict_ledger.recipe_key(recipe)
         ),
     )
 
@@ -221,7 +274,7 @@ def size_measures(before: tuple[int, int], after: tuple[int, int]) -> dict[str, 
     }
 
 
-def write_reference(out: Path, pixels: Pixels, logits: Floats) -> Floats:
+def write_reference(out: Path, pixels: RowArray[np.uint8], logits: Floats) -> Floats:
     """Write reference.safetensors with the first rows of validation; return their logits."""
     kept = np.ascontiguousarray(logits[:REFERENCE_IMAGES_MAX], dtype=np.float32)
     first = np.ascontiguousarray(pixels[:REFERENCE_IMAGES_MAX])
@@ -229,5 +282,5 @@ def write_reference(out: Path, pixels: Pixels, logits: Floats) -> Floats:
     return kept
 
 
-def _batches(pixels: Pixels, images: int = 64) -> list[Pixels]:
-    return [pixels[start : start + images] for start in range(0, len(pixels), images)]
+def _batches(pixels: RowArray[np.uint8], images: int = 64) -> Iterator[Pixels]:
+    return (pixels[start : start + images] for start in range(0, len(pixels), images))

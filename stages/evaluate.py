@@ -134,12 +134,14 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs[EvaluateFacts]:
     candidate = contenders["candidate"].session
     parity = answer_comparison.measure_parity(job, candidate)
     images = split_reader.images(job.inputs, job.params, "validation")
+    float_images = job.float_images(images)
     job.recorder.progress(0.1, "accuracy on validation")
     measures = answer_comparison.measure_quality(
         job,
         baseline=contenders["baseline"].session,
         candidate=candidate,
         images=images,
+        float_images=float_images,
         out=out,
     )
     other_cpu: dict[str, WithoutVnni] = {}  # no key where it is not asked
@@ -149,7 +151,9 @@ def measure(job: EvaluationJob, name: str, out: Path) -> Outputs[EvaluateFacts]:
         measures |= more
     section = job.params.evaluate
     job.recorder.progress(0.3, f"latency, {section.rounds} rounds of {len(contenders)} models")
-    timed = latency_comparison.measure_latency(contenders, job.params, images.pixels)
+    timed = latency_comparison.measure_latency(
+        contenders, job.params, pixels=images.pixels, float_pixels=float_images.pixels
+    )
     measures |= timed.measures
     measures["peak_memory_bytes"] = peak_memory.peak(
         runtime=job.runtime.__name__,
@@ -225,14 +229,15 @@ def write_profiles(job: EvaluationJob, out: Path) -> None:
     A runtime without a profiler leaves its part out.
     """
     ort = plugins.resolve("runtimes", "ort", where="the baseline")
-    pre, threads = job.params.preprocess, job.params.evaluate.threads
-    batch = np.zeros((1, pre.channels, pre.side_px, pre.side_px), np.float32)
+    threads = job.params.evaluate.threads
     files = {
-        "before": (ort, job.baseline),
-        "after": (job.runtime, job.entry),
+        "before": (ort, job.baseline, job.float_params),
+        "after": (job.runtime, job.entry, job.params),
     }
     profiles: dict[str, KernelTimes] = {}
-    for name, (runtime, path) in files.items():
+    for name, (runtime, path, params) in files.items():
+        pre = params.preprocess
+        batch = np.zeros((1, pre.channels, pre.side_px, pre.side_px), np.float32)
         if hasattr(runtime, "profile"):
             profiler = runtime.profile(path, threads=threads)
             for _ in range(PROFILED_RUNS):
@@ -259,11 +264,12 @@ def measure_without_vnni(
 ) -> tuple[WithoutVnni, Mapping[str, Measure]]:
     """Score the int8 file as a CPU without VNNI answers."""
     job.recorder.progress(0.2, "accuracy on x86 without VNNI, emulated")
+    first = images.pixels[: int8_diagnosis.EMULATED_IMAGES[1]]
     accuracy, measures = int8_diagnosis.accuracy_without_vnni(
         job.entry,
         images=images,
-        batch=split_reader.preprocess(job.params).normalise(images.pixels),
-        logits=predict_logits(session, job.params, images.pixels),
+        batch=split_reader.preprocess(job.params).normalise(first),
+        logits=predict_logits(session, job.params, first),
         macs=job.exported.macs or 0,
     )
     if accuracy.loses:

@@ -22,16 +22,18 @@ from types import ModuleType
 
 import numpy as np
 
-from fettle import plugins
+from fettle import manifest, plugins
 from fettle.data import split_reader
 from fettle.errors import TargetError
 from fettle.evaluation import target_refusal
 from fettle.evaluation.batch_scoring import predict_logits
+from fettle.facts.compress_facts import CompressFacts
 from fettle.facts.export_facts import ExportFacts
 from fettle.hardware import onnx_cost, precisions
 from fettle.hardware.runtimes import Availability, CompileRequest
 from fettle.hardware.targets import Target
 from fettle.params import Params
+from fettle.params_scope import INPUT_SIZE_PX
 from fettle.preprocessing import Floats, Pixels
 from fettle.quantize import calibration_image_checks
 from fettle.recorder import Recorder
@@ -71,6 +73,9 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         precision=target.precision,
         dialect=target.dialect,
     )
+    side = manifest.read(inputs["compress"], CompressFacts, verify=False).facts.input_size_px
+    if side is not None:
+        facts = facts.model_copy(update={INPUT_SIZE_PX: side})
     try:
         refuse_dialect(runtime, target)
         model, quantized = to_precision(params, inputs, target, recorder)
@@ -167,7 +172,7 @@ def calibration(params: Params, inputs: Inputs, model: Path) -> Calibration:
     """Read the training images that a precision is fitted to; raises DataError on useless ones."""
     count = params.export.calibration_images
     images = split_reader.images(inputs, params, "train", most=2 * count)
-    pixels, held_out = split(images.pixels, count)
+    pixels, held_out = split(images.pixels[:], count)
     normalise = split_reader.preprocess(params).normalise
     plain = plugins.resolve("runtimes", "ort", where="the float form").open(model, threads=1)
     labels = images.labels[: len(pixels)]

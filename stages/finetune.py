@@ -86,8 +86,8 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         inputs=inputs,
         out=out,
         recorder=recorder,
-        train=split_reader.images(inputs, params, "train"),
-        validation=split_reader.images(inputs, params, "validation"),
+        train=split_reader.images(inputs, params, "train", recorder=recorder),
+        validation=split_reader.images(inputs, params, "validation", recorder=recorder),
         decided=decided,
     )
     logits, facts = fine_tune(job) if family.TRAINS else adopt_onnx_file(job)

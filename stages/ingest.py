@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from fettle import licences, local_settings, plugins
-from fettle.data import image_table
-from fettle.data.image_inspection import ImageFacts, look
+from fettle.data import image_table, smoke_subset
+from fettle.data.bounded_thread_map import bounded_thread_map
+from fettle.data.image_inspection import ImageFacts, look_aloud
 from fettle.data.image_table import SPLITS
 from fettle.data.sources import Item
 from fettle.data.splitting import SplitTable, assign, assign_fold, order_key
@@ -34,25 +37,30 @@ from fettle.facts.ingest_facts import IngestFacts
 from fettle.params import Params
 from fettle.params_schema import SplitParams
 from fettle.recorder import Recorder
+from fettle.scratch_file import ScratchFile
 from fettle.stage_contract import Inputs, Outputs
 
 READS: tuple[str, ...] = ()
 SECTIONS = ("seed", "ingest")
 MEASURES = False
 
-# A row group ends at either limit: a reader that wants few rows reads little, and writing needs
-# no second copy of the whole set in memory. Felt right: a few dozen groups for 70,000 images.
+# A row group ends at either limit: a reader that wants few rows reads little, and no more of the
+# images than one group is ever in memory. Felt right: a few dozen groups for 70,000 images.
 GROUP_ROWS = 4096
 GROUP_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class IngestedImages:
-    """One image, looked into."""
+    """One image, looked into; its encoded bytes are `length` bytes at `offset` of the spool, and
+    `item` has them no more.
+    """
 
     item: Item
     sha256: str
     look: ImageFacts
+    offset: int
+    length: int
 
 
 def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Outputs[IngestFacts]:
@@ -63,17 +71,25 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     place = local_settings.location(inputs.project, options)
     print_now = source.fingerprint(options, place)
     refuse_stale(inputs.project / "inputs" / "source.json", name, str(print_now["digest"]))
-    images = inspect_images(source.read(options, place), int(print_now["images"]), recorder)
+    drawn = draw_smoke(source.read(options, place), params)
+    items = (i for i in source.read(options, place) if drawn is None or i.row in drawn)
+    spool = ScratchFile(inputs.scratch, what="the encoded images")
+    expected = len(drawn or ()) or int(print_now["images"])
+    images = inspect_images(items, expected, recorder, spool)
     if not images:
         raise DataError(
             f"the source {name} gave no images", fix="name other data in params.yaml: ingest"
         )
     refuse_double_rows(images, name)
-    splits = assign_splits([image.item for image in images], params.ingest.split, params.seed)
+    splits = (
+        [drawn[image.item.row] for image in images]
+        if drawn
+        else assign_splits([image.item for image in images], params.ingest.split, params.seed)
+    )
     rows = sorted(
         zip(images, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
     )
-    image_table.write(out / image_table.IMAGES, image_table.SCHEMA, row_groups(rows))
+    image_table.write(out / image_table.IMAGES, image_table.SCHEMA, row_groups(rows, spool))
     recorder.progress(1.0, f"{len(rows):,} images")
     whence = split_origins([image.item.split for image in images])
     if "own" in whence.values():
@@ -82,18 +98,33 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         recorder.note("warning", f"the data's own splits are kept, not ingest.split: {counts_text}")
     for labels in labels_alike({image.item.label for image in images} - {None}):
         recorder.note("warning", f"classes that differ in case only: {', '.join(labels)}")
-    return Outputs(
-        facts=IngestFacts(
-            source=name,
-            digest=str(print_now["digest"]),
-            rows=len(rows),
-            unreadable=sum(image.look.error is not None for image in images),
-            groups=len({image.item.group for image in images} - {None}),
-            classes=count_classes(rows),
-            splits=whence,
-            licence=licences.stated(source, options, place),
-        )
+    facts = IngestFacts(
+        source=name,
+        digest=str(print_now["digest"]),
+        rows=len(rows),
+        unreadable=sum(image.look.error is not None for image in images),
+        groups=len({image.item.group for image in images} - {None}),
+        classes=count_classes(rows),
+        splits=whence,
+        licence=licences.stated(source, options, place),
     )
+    smoke = {"limited_from": int(print_now["images"])} if drawn else {}
+    return Outputs(facts=facts.model_copy(update=smoke))
+
+
+def draw_smoke(items: Iterable[Item], params: Params) -> dict[str, str] | None:
+    """Draw the rows of a smoke run, each with its split; None where ingest.limit asks for none.
+
+    The split is made of the whole source: its bytes are passed over, none is decoded.
+    """
+    limit = params.ingest.limit
+    if limit is None:
+        return None
+    bare = [replace(item, encoded=b"") for item in items]
+    splits = assign_splits(bare, params.ingest.split, params.seed)
+    rows, labels = [item.row for item in bare], [item.label for item in bare]
+    kept = smoke_subset.draw(rows=rows, labels=labels, splits=splits, limit=limit, seed=params.seed)
+    return {row: split for row, split in zip(rows, splits, strict=True) if row in kept}
 
 
 def labels_alike(labels: Iterable[str | None]) -> list[list[str]]:
@@ -164,16 +195,27 @@ def refuse_stale(path: Path, source: str, digest: str) -> None:
 
 
 def inspect_images(
-    items: Iterable[Item], expected: int, recorder: Recorder
+    items: Iterable[Item], expected: int, recorder: Recorder, spool: ScratchFile
 ) -> list[IngestedImages]:
-    """Decode and digest each image once."""
+    """Decode and digest each image once, and lay its bytes into the spool: the order of the table
+    is known when all are read.
+    """
     images: list[IngestedImages] = []
-    for index, item in enumerate(items):
-        seen = ImageFacts(error=item.error) if item.error is not None else look(item.encoded)
-        images.append(IngestedImages(item, hashlib.sha256(item.encoded).hexdigest(), seen))
-        if index % GROUP_ROWS == 0:
-            recorder.progress(min(index / max(expected, 1), 0.99), f"{index:,} images read")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities that it then reads well
+        for index, (item, sha256, seen) in enumerate(bounded_thread_map(inspect_image, items)):
+            offset, length = spool.append(item.encoded), len(item.encoded)
+            bare = replace(item, encoded=b"")
+            images.append(IngestedImages(bare, sha256, seen, offset, length))
+            if index % GROUP_ROWS == 0:
+                recorder.progress(min(index / max(expected, 1), 0.99), f"{index:,} images read")
     return images
+
+
+def inspect_image(item: Item) -> tuple[Item, str, ImageFacts]:
+    """Digest an image's bytes and look into it."""
+    seen = ImageFacts(error=item.error) if item.error is not None else look_aloud(item.encoded)
+    return item, hashlib.sha256(item.encoded).hexdigest(), seen
 
 
 def refuse_double_rows(images: Sequence[IngestedImages], source: str) -> None:
@@ -182,35 +224,46 @@ def refuse_double_rows(images: Sequence[IngestedImages], source: str) -> None:
         raise OurFault(f"the source {source} gave two images the same row id")
 
 
-def row_groups(rows: Iterable[tuple[IngestedImages, str]]) -> Iterator[pa.Table]:
+def row_groups(
+    rows: Iterable[tuple[IngestedImages, str]], spool: ScratchFile
+) -> Iterator[pa.Table]:
     """Cut the rows into tables of bounded size."""
-    group: list[dict[str, object]] = []
+    group: list[tuple[IngestedImages, str]] = []
     size = 0
     for row, split in rows:
-        item = row.item
-        group.append(
-            {
-                "row": item.row,
-                "label": item.label,
-                "group": item.group,
-                "split": split,
-                "sha256": row.sha256,
-                "bytes": item.encoded,
-                "format": row.look.format,
-                "mode": row.look.mode,
-                "width": row.look.width,
-                "height": row.look.height,
-                "low": row.look.low,
-                "high": row.look.high,
-                "error": row.look.error,
-            }
-        )
-        size += len(item.encoded)
+        group.append((row, split))
+        size += row.length
         if len(group) == GROUP_ROWS or size >= GROUP_BYTES:
-            yield pa.Table.from_pylist(group, schema=image_table.SCHEMA)
+            yield row_group(group, spool)
             group, size = [], 0
     if group:
-        yield pa.Table.from_pylist(group, schema=image_table.SCHEMA)
+        yield row_group(group, spool)
+
+
+def row_group(group: Sequence[tuple[IngestedImages, str]], spool: ScratchFile) -> pa.Table:
+    """Make one table; its images go from the spool straight into the column."""
+    columns: dict[str, Sequence[object] | pa.Array] = {
+        "row": [row.item.row for row, _ in group],
+        "label": [row.item.label for row, _ in group],
+        "group": [row.item.group for row, _ in group],
+        "split": [split for _, split in group],
+        "sha256": [row.sha256 for row, _ in group],
+        "bytes": encoded_column([row for row, _ in group], spool),
+    }
+    for name in ("format", "mode", "width", "height", "low", "high", "error"):
+        columns[name] = [getattr(row.look, name) for row, _ in group]
+    return pa.table(columns, schema=image_table.SCHEMA)
+
+
+def encoded_column(rows: Sequence[IngestedImages], spool: ScratchFile) -> pa.Array:
+    """Read the encoded images of some rows from the spool, in one copy."""
+    ends = np.cumsum([0, *(row.length for row in rows)], dtype=np.int32)
+    encoded = np.empty(int(ends[-1]), dtype=np.uint8)
+    view = encoded.data
+    for row, start in zip(rows, ends[:-1].tolist(), strict=True):
+        spool.read_into(view[start : start + row.length], row.offset)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(encoded)]
+    return pa.Array.from_buffers(pa.binary(), len(rows), buffers)
 
 
 def count_classes(rows: Iterable[tuple[IngestedImages, str]]) -> dict[str, dict[str, int]]:

@@ -198,7 +198,7 @@ def predict_logits(read: ReleasedRun, export: Path, params: Params, images: Imag
     facts = read.exported.facts
     runtime = plugins.resolve("runtimes", facts.runtime, where="targets")
     session = runtime.open(export / str(facts.entry), threads=1)
-    logits: Floats = session.run(split_reader.preprocess(params).normalise(images.pixels))
+    logits: Floats = session.run(split_reader.preprocess(params).normalise(images.pixels[:]))
     return logits
 
 
@@ -266,7 +266,7 @@ def check(release: Path, digest: str, images: Images, logits: Floats) -> None:
     """
     loaded = release_bundle.load(release)
     gap = float(
-        np.abs(loaded.predict(images.pixels) - accuracy_statistics.probabilities(logits)).max()
+        np.abs(loaded.predict(images.pixels[:]) - accuracy_statistics.probabilities(logits)).max()
     )
     if loaded.digest != digest or gap > 1e-6:
         raise OurFault(

@@ -20,8 +20,6 @@ from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from fettle import manifest
 from fettle.data import image_table
@@ -32,6 +30,7 @@ from fettle.evaluation import goal_feasibility
 from fettle.facts.validate_facts import ValidateFacts
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.params_scope import DECIDED, settle
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -72,21 +71,25 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     write_rows(out, result)
     doc = document(result, limits, len(frame))
     doc.write(out / "validation.json")
-    shown = read_images(images, to_show(result.lines))
+    shown = image_table.read_images(images, to_show(result.lines))
     html = page(doc, result.lines, images=shown, css=stylesheet())
     manifest.write_text(out / "validation.html", html)
     recorder.file(out / "validation.html")
     recorder.note("validation", f"{result.quarantined} of {len(frame)} images set aside")
     tested = sum(splits["test"] for splits in result.classes.values())
     least_class = min(splits["test"] for splits in result.classes.values())
+    decided = goal_feasibility.decide_drop(params.compress.budget, tested, recorder)
     goal_feasibility.check(
-        params,
+        settle(params, decided),
         classes=len(result.classes),
         tested=tested,
         least_class=least_class,
         recorder=recorder,
     )
-    return Outputs(measures=measures(result, len(frame)), facts=doc.summary())
+    facts = doc.summary()
+    if decided:
+        facts = facts.model_copy(update={DECIDED: decided})
+    return Outputs(measures=measures(result, len(frame)), facts=facts)
 
 
 def write_rows(out: Path, result: Examination) -> None:
@@ -97,13 +100,6 @@ def write_rows(out: Path, result: Examination) -> None:
     image_table.write(
         out / image_table.QUARANTINE, ASIDE, [pa.Table.from_pylist(lines, schema=ASIDE)]
     )
-
-
-def read_images(images: Path, rows: list[str]) -> dict[str, bytes]:
-    """Read the encoded images of a few rows, but for those that cannot be decoded."""
-    chosen = pc.field("row").isin(pa.array(rows, pa.string())) & pc.field("error").is_null()
-    table = pq.read_table(images, columns=["row", "bytes"], filters=chosen)
-    return dict(zip(table["row"].to_pylist(), table["bytes"].to_pylist(), strict=True))
 
 
 def stylesheet() -> str:

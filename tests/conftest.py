@@ -11,6 +11,8 @@ import tempfile
 from fettle.project import QUIET
 
 os.environ.update(QUIET)
+for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    os.environ.pop(name, None)  # of a developer's own servers
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: a thread each, for torch too
     os.environ.setdefault("OMP_NUM_THREADS", "1")

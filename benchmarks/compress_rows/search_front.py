@@ -21,6 +21,7 @@ from benchmarks.context import Context, Prepared
 from fettle.evaluation import passing_probability
 from fettle.recipes import recipe_evaluator
 from fettle.recipes.search.pareto_front import hypervolume
+from fettle.recipes.search.search_clock import SearchClock
 from fettle.recipes.search.search_loop import SearchLimits, search
 from fettle.recipes.search.trial import Move, Recipe, Result
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -144,7 +145,7 @@ def sought(one: Prepared, root: Result, folder: Path, most: int) -> list[Result]
             final_epochs=SHORT["final_epochs"],
             front_drop_max=REFERENCE_DROP,
         ),
-        out_of_time=lambda: False,
+        clock=SearchClock(),
         on_trial=lambda _: None,
     )
     return [trial.result for trial in made.trials[1:]]

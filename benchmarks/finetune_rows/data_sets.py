@@ -62,7 +62,7 @@ class DataSet:
         first = parts[0]
         return replace(
             first,
-            pixels=np.concatenate([part.pixels for part in parts]),
+            pixels=np.concatenate([part.pixels[:] for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
             ids=[row for part in parts for row in part.ids],
             groups=[group for part in parts for group in part.groups],
@@ -134,8 +134,13 @@ def few(whole: DataSet, tree: Path, *, per_class: int, seed: int) -> DataSet:
 
 
 def ours(one: DataSet, out: Path, *, seed: int) -> Params:
-    """Run the finetune stage as `fettle run` does; return its settled params."""
-    params = one.params(seed)
-    out.mkdir(parents=True)
-    outputs = finetune.run(params, one.inputs(out / "scratch"), out, MemoryRecorder())
-    return params_scope.settle(params, outputs.facts.decided)
+    """Run the finetune stage as `fettle run` does; return its settled params.
+
+    A training that was killed goes on from `out`, and one that ended there is not run again.
+    """
+    params, ended = one.params(seed), out / "decided.json"
+    if not ended.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        outputs = finetune.run(params, one.inputs(out / "scratch"), out, MemoryRecorder())
+        manifest.write_json(ended, dict(outputs.facts.decided))
+    return params_scope.settle(params, json.loads(ended.read_text()))

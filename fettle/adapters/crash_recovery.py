@@ -10,8 +10,10 @@
 | `fettle run` | its runs, "running" in MLflow | closed here as killed |
 | `fettle run` | its flow run, "running" in Prefect | marked here as crashed, by `flow_runs` |
 
-The caller holds the project, so any other open run of it is dead. Prefect is known to flows/ alone:
-flows/prefect_recovery.py is handed in.
+The caller holds the project, so any other open run of it is dead. The servers may be a team's: an
+open run there is ended only if it is this project's, of this machine, and its process is gone
+(fettle/adapters/run_identity.py). Prefect is known to flows/ alone: flows/prefect_recovery.py is
+handed in.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from pathlib import Path
 
 import psutil
 
+from fettle.adapters import run_identity
 from fettle.adapters.dvc_graph import load
-from fettle.adapters.mlflow_tracking import close_killed_runs
+from fettle.adapters.mlflow_client import close_killed_runs
 from fettle.errors import ProjectError
 from fettle.project import Project
 
@@ -37,7 +40,9 @@ def recover(project: Project, *, flow_runs: Callable[[], int] | None = None) -> 
     done = recover_dvc(project.tree)
     if flow_runs is not None:
         told = {
-            "MLflow": close_killed_runs(project.tracking_uri),
+            "MLflow": close_killed_runs(
+                project.tracking_uri, run_identity.of_this_process(project)
+            ),
             "Prefect": flow_runs(),
         }
         done += [

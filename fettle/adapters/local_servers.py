@@ -1,7 +1,8 @@
 """Local servers (Prefect's, MLflow's UI): started, found and stopped by pid, on loopback.
 
 A server stays up between runs: Prefect's costs 5 to 15 s to start, and an ephemeral one would
-cost that in every process.
+cost that in every process. Where a project uses a team's server (fettle/server_addresses.py), that
+one is found instead, and none of the kind is ever started or stopped.
 """
 
 from __future__ import annotations
@@ -15,39 +16,82 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from fettle import manifest
+from fettle import manifest, server_addresses
+from fettle.adapters import shared_servers
 from fettle.errors import TransientError
 from fettle.project import Project, environment
+from fettle.server_addresses import ServerAddress
 
 Kind = Literal["prefect", "mlflow"]
 FIRST_PORT = {"prefect": 4200, "mlflow": 5000}
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
+VARIABLES: Mapping[Kind, server_addresses.Variable] = {
+    "prefect": "PREFECT_API_URL",
+    "mlflow": "MLFLOW_TRACKING_URI",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers: its process and its address (no trailing slash)."""
+    """A server that answers: its process and its address (no trailing slash).
+
+    A team's server has no process here: its pid is 0, its `url` is that of the API.
+    """
 
     kind: str
     pid: int
     url: str
 
+    @property
+    def own(self) -> bool:
+        """Whether it is the project's own, on this machine."""
+        return self.pid > 0
+
+    @property
+    def api(self) -> str:
+        """The address of Prefect's API."""
+        return f"{self.url}/api" if self.own else self.url
+
+    @property
+    def page(self) -> str:
+        """The address that a person opens, without what is secret in it."""
+        return server_addresses.masked(self.url).removesuffix("/api")
+
 
 def running(project: Project, kind: Kind) -> Server | None:
-    """Return the server of the pid file if it still answers."""
+    """Return the server of the pid file, or the team's, if it still answers."""
+    if (address := shared(project, kind)) is not None:
+        answers = shared_servers.answers(address, os.environ)
+        return Server(kind, 0, address.url.rstrip("/")) if answers else None
     server = _recorded(project, kind)
     if server is None:
         return None
     return server if _alive(server.pid) and _answers(server.url + HEALTH[kind]) else None
 
 
+def shared(project: Project, kind: Kind) -> ServerAddress | None:
+    """Return the team's server of this kind, None where the project has its own.
+
+    Raises ProjectError for an address that is none.
+    """
+    return server_addresses.resolve(project.root, os.environ, VARIABLES[kind])
+
+
 def launch(project: Project, kind: Kind) -> Server:
-    """Start a server in the background without waiting for it; `wait` does that."""
+    """Start a server in the background without waiting for it; `wait` does that.
+
+    Raises what keeps a team's server from taking a run: there is nothing to start then.
+    """
+    if (address := shared(project, kind)) is not None:
+        raise shared_servers.fault(address, os.environ) or TransientError(
+            f"the {kind} server was silent for a moment", got=address.shown, fix="run again"
+        )
     port = _free_port(FIRST_PORT[kind])
     url = f"http://127.0.0.1:{port}"
     log = project.state / f"{kind}-server.log"
@@ -75,10 +119,12 @@ def launch(project: Project, kind: Kind) -> Server:
 
 
 def wait(project: Project, server: Server, timeout_s: float = 90) -> Server:
-    """Wait until a launched server answers.
+    """Wait until a launched server answers; a team's has answered before.
 
     Raises TransientError with the end of its log when it dies or stays silent.
     """
+    if not server.own:
+        return server
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and _alive(server.pid):
         if _answers(server.url + HEALTH[server.kind]):
@@ -127,7 +173,7 @@ def _command(project: Project, kind: Kind, port: int) -> list[str]:
     address = ["--host", "127.0.0.1", "--port", str(port)]
     if kind == "prefect":
         return [sys.executable, "-m", "prefect", "server", "start", *address]
-    store = ["--backend-store-uri", project.tracking_uri]
+    store = ["--backend-store-uri", project.own_database]
     return [sys.executable, "-m", "mlflow", "server", *address, *store, "--workers", "1"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 
@@ -14,9 +14,10 @@ class MlflowExperiment(Protocol):
 
 
 class MlflowRunInfo(Protocol):
-    """What identifies a run."""
+    """What identifies a run, and where its files are kept."""
 
     run_id: str
+    artifact_uri: str
 
 
 class MlflowRunData(Protocol):
@@ -39,13 +40,21 @@ class MlflowModelVersion(Protocol):
     tags: Mapping[str, str]
 
 
+class MlflowPage(Protocol):
+    """Some experiments, and where the next page begins, if there is one."""
+
+    token: str | None
+
+    def __iter__(self) -> Iterator[MlflowExperiment]: ...
+
+
 class MlflowApi(Protocol):
     """The calls of mlflow.MlflowClient that are made here."""
 
-    def search_experiments(self) -> Sequence[MlflowExperiment]: ...
+    def search_experiments(self, *, page_token: str | None) -> MlflowPage: ...
     def get_experiment_by_name(self, name: str) -> MlflowExperiment | None: ...
     def restore_experiment(self, experiment_id: str) -> None: ...
-    def create_experiment(self, name: str, artifact_location: str) -> str: ...
+    def create_experiment(self, name: str, artifact_location: str | None) -> str: ...
     def search_runs(
         self, experiment_ids: Sequence[str], filter_string: str, max_results: int = ...
     ) -> Sequence[MlflowRun]: ...
@@ -65,6 +74,8 @@ class MlflowApi(Protocol):
     def log_artifact(
         self, run_id: str, local_path: str, artifact_path: str | None = ...
     ) -> None: ...
+    def log_artifacts(self, run_id: str, local_dir: str, artifact_path: str) -> None: ...
+    def get_run(self, run_id: str) -> MlflowRun: ...
     def create_registered_model(self, name: str) -> object: ...
     def search_model_versions(self, filter_string: str) -> Sequence[MlflowModelVersion]: ...
     def create_model_version(

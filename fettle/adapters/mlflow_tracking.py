@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import posixpath
 import re
-import warnings
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
 
 from fettle import manifest
-from fettle.adapters import mlflow_aliases
-from fettle.adapters.mlflow_protocols import MlflowApi
-from fettle.errors import TransientError
+from fettle.adapters import mlflow_aliases, mlflow_client, mlflow_model
+from fettle.adapters.run_identity import RunIdentity
 
 DIGEST = "output_digest"
 OURS = ("mlflow.source.name", "fettle run")
@@ -32,91 +29,34 @@ METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
 
 
-class _Call(Protocol):
-    def __call__(self, *values: object, **named: object) -> object: ...
-
-
-class _Guarded:
-    """MLflow's client, each of its refusals turned into a TransientError."""
-
-    def __init__(self, raw: MlflowApi, error: type[Exception]) -> None:
-        self._raw, self._error = raw, error
-
-    def __getattr__(self, name: str) -> _Call:
-        asked: _Call = getattr(self._raw, name)
-
-        def ask(*values: object, **named: object) -> object:
-            try:
-                return asked(*values, **named)
-            except self._error as err:
-                raise TransientError(
-                    "MLflow did not take what the run did",
-                    got=str(err),
-                    rule=f"it was asked to {name.replace('_', ' ')}",
-                    fix="run again: the finished stages are kept",
-                ) from err
-
-        return ask
-
-
-def _guarded(raw: MlflowApi, error: type[Exception]) -> MlflowApi:
-    return cast(MlflowApi, _Guarded(raw, error))  # it hands on every call
-
-
-def _connect(uri: str) -> tuple[MlflowApi, type[Exception]]:
-    """Return MLflow's client and the class of its refusals."""
-    with warnings.catch_warnings():
-        # MLflow's own imports and models warn under newer pydantic and SQLAlchemy
-        warnings.simplefilter("ignore")
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        for chatty in ("mlflow", "alembic"):  # they tell of their own tables
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        try:
-            return MlflowClient(tracking_uri=uri, registry_uri=uri), MlflowException
-        except MlflowException as err:
-            raise _unopened(uri, err) from err
-
-
-def _unopened(uri: str, err: Exception) -> TransientError:
-    return TransientError("MLflow's database cannot be opened", got=str(err), fix=f"see {uri}")
-
-
-def close_killed_runs(uri: str) -> int:
-    """Mark the runs that a killed `fettle run` left open as killed; return how many.
-
-    The caller holds the project, so no other run of it lives.
-    """
-    raw, error = _connect(uri)
-    client = _guarded(raw, error)
-    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(everywhere, "attributes.status = 'RUNNING'")
-    dead = [run for run in found if OURS in run.data.tags.items() or "stage" in run.data.tags]
-    for run in dead:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return len(dead)
-
-
 class Tracker:
     """One pipeline run in MLflow; every method may be called again with the same facts."""
 
-    def __init__(self, uri: str, artifacts: Path, experiment: str) -> None:
-        raw, self._error = _connect(uri)
-        self._raw, self._client = raw, _guarded(raw, self._error)
+    def __init__(
+        self,
+        uri: str,
+        artifacts: Path,
+        experiment: str,
+        *,
+        registry_uri: str | None = None,
+        identity: RunIdentity | None = None,
+    ) -> None:
+        to = mlflow_client.connect(uri, registry_uri)
+        self._raw, self._client, self._error = to.raw, to.guarded, to.refusals
+        self._identity = identity.tags() if identity else {}
         try:
-            found = raw.get_experiment_by_name(experiment)
+            found = self._raw.get_experiment_by_name(experiment)
             if found and found.lifecycle_stage == "deleted":  # by a click in MLflow's UI
-                raw.restore_experiment(found.experiment_id)
+                self._raw.restore_experiment(found.experiment_id)
+            # a server keeps files where it was told to; a database alone knows no place
+            place = None if uri.startswith("http") else artifacts.resolve().as_uri()
             self._experiment = (
                 found.experiment_id
                 if found
-                else raw.create_experiment(
-                    experiment, artifact_location=artifacts.resolve().as_uri()
-                )
+                else self._raw.create_experiment(experiment, artifact_location=place)
             )
         except self._error as err:
-            raise _unopened(uri, err) from err
+            raise to.unopened(err) from err
         self._parent: str | None = None
         self._children: dict[str, str] = {}
         self.stage_runs: dict[str, str] = {}  # by stage: of the run that made its artefact
@@ -131,7 +71,7 @@ class Tracker:
     def start(self, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> str:
         """Open the parent run with its flat parameters and tags; return its id."""
         run = self._client.create_run(
-            self._experiment, run_name=name, tags={**tags, **dict([OURS])}
+            self._experiment, run_name=name, tags={**tags, **dict([OURS]), **self._identity}
         )
         self._parent = run.info.run_id
         from mlflow.entities import Param
@@ -159,7 +99,7 @@ class Tracker:
         run = self._client.create_run(
             self._experiment,
             run_name=stage,
-            tags={"mlflow.parentRunId": self.parent_run, "stage": stage},
+            tags={"mlflow.parentRunId": self.parent_run, "stage": stage, **self._identity},
         )
         self._children[stage] = run.info.run_id
         return str(run.info.run_id)
@@ -276,7 +216,7 @@ class Tracker:
     def register(
         self, name: str, release: Path, tags: Mapping[str, str], *, challenger: bool
     ) -> str:
-        """Register the release once (by its digest); return the model version.
+        """Register the release once (by its digest), as a model; return the model version.
 
         With `challenger` the alias of that name moves to it: a gate that did not pass registers
         the version without it.
@@ -293,12 +233,20 @@ class Tracker:
             version = str(same[0].version)
         else:
             made = self._client.create_model_version(
-                name, release.resolve().as_uri(), run_id=self.parent_run, tags=dict(tags)
+                name, self._log_model(release), run_id=self.parent_run, tags=dict(tags)
             )
             version = str(made.version)
         if challenger:
             mlflow_aliases.move(self._client, name, mlflow_aliases.CHALLENGER, version)
         return version
+
+    def _log_model(self, release: Path) -> str:
+        """Keep a release as an MLflow model among the run's files; return where that lies."""
+        with tempfile.TemporaryDirectory(prefix="fettle-model-") as made:
+            folder = Path(made) / "model"
+            mlflow_model.save(release, folder)
+            self._client.log_artifacts(self.parent_run, str(folder), "model")
+        return f"{self._client.get_run(self.parent_run).info.artifact_uri}/model"
 
 
 def allowed(name: str) -> str:

@@ -47,7 +47,7 @@ def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelea
     try:
         from fettle.adapters import mlflow_aliases
 
-        registry = mlflow_aliases.ModelRegistry(home.tracking_uri, last.tag.partition(":")[0])
+        registry = mlflow_aliases.ModelRegistry(home.registry_uri, last.tag.partition(":")[0])
         challenger_name = named or registry.resolve("challenger")
         champion_name = registry.resolve("champion")
     except TransientError as err:

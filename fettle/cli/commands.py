@@ -10,6 +10,7 @@ from fettle.cli import (
     ci,
     compare,
     crossfit,
+    deploy,
     doctor,
     gc,
     init,
@@ -25,6 +26,7 @@ from fettle.cli import (
     ui,
     verify,
     why,
+    worker,
 )
 
 app = typer.Typer(
@@ -46,6 +48,8 @@ for command in (
     compare.compare,
     crossfit.crossfit,
     catalog.catalog,
+    deploy.deploy,
+    worker.worker,
     doctor.doctor,
     gc.gc,
     init.init,
@@ -53,6 +57,7 @@ for command in (
 ):
     app.command()(command)
 app.command(hidden=True)(stage.stage)
+app.command(hidden=True)(worker.execute)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
 app.add_typer(ci.app, name="ci")

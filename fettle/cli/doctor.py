@@ -124,14 +124,27 @@ def _toolchains() -> list[Finding]:
 
 
 def _servers(home: Project) -> list[Finding]:
-    from fettle.adapters import local_servers
+    from fettle import server_addresses
+    from fettle.adapters import local_servers, shared_servers
+    from fettle.errors import FettleError
 
+    try:
+        shared = server_addresses.all_of(home.root, os.environ)
+    except FettleError as err:
+        return [Finding("servers", False, f"{err.what}: {err.got}", str(err.fix))]
+    findings = []
+    for address in shared:
+        wrong = shared_servers.fault(address, os.environ)
+        what = f"server {address.variable}"
+        found = f"{address.shown}, by {address.place}" if wrong is None else wrong.got
+        findings.append(Finding(what, wrong is None, str(found), str(wrong and wrong.fix)))
     kinds: tuple[local_servers.Kind, ...] = ("prefect", "mlflow")
-    up = {kind: local_servers.running(home, kind) for kind in kinds}
-    return [
-        Finding(f"server {kind}", True, server.url if server else "not up (`fettle ui` starts it)")
-        for kind, server in up.items()
-    ]
+    for kind in kinds:
+        if local_servers.shared(home, kind) is None:
+            server = local_servers.running(home, kind)
+            found = server.url if server else "not up (`fettle ui` starts it)"
+            findings.append(Finding(f"server {kind}", True, f"{found}, the project's own"))
+    return findings
 
 
 def _writable(home: Project) -> list[Finding]:

@@ -29,23 +29,35 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Lay key=value over the params; runs in a workspace."),
 ]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
+]
+ModelOption = Annotated[
+    Path | None, typer.Option(help="A trained ONNX file, for the family onnx_file.")
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", help="Size the run to a time: 25m, 1h30m, 1500s; in a workspace."),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="A smoke run on N images, in a workspace; ships nothing."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def run(
     params: ParamsOption = None,
     set_: SetOption = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A trained ONNX file, for the family onnx_file.")
-    ] = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run every stage, cached or not.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")
     ] = False,
     *,
+    budget: BudgetOption = None,
+    limit: LimitOption = None,
     first: Annotated[
         bool, typer.Option("--first", help="Make a first release: a linear probe, no training.")
     ] = False,
@@ -57,21 +69,30 @@ def run(
     """
     from fettle import project as projects
     from fettle.adapters import preflight
-    from fettle.cli import first_release
+    from fettle.cli import first_release, time_budget
     from fettle.errors import GoalNotMet
     from fettle.params import load
+    from fettle.release import verdict_ledger
 
-    overrides = [*(set_ or []), *(first_release.OVERRIDES if first else ())]
+    overrides = [*smoke_overrides(limit), *(set_ or [])]
+    overrides += first_release.OVERRIDES if first else ()
+    seconds = budget_seconds(budget, first=first)
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
+    verdict_ledger.read(home.root / verdict_ledger.NAME)
     whole = load(params or home.root / "params.yaml", set_ or [])
     if not dry_run:
         preflight.refuse(home, os.environ)
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
         place, settings = lay_out(home, params, overrides, data=data, model=model)
+        if seconds is not None:
+            file = params or home.root / "params.yaml"
+            chosen = time_budget.size(seconds, place, settings, file=file, overrides=overrides)
+            asked = [*overrides, *chosen]
+            place, settings = lay_out(home, params, asked, data=data, model=model)
         if dry_run:
-            _plan(place, json_)
+            _plan(place, settings, json_)
             return
         try:
             if force or (last := _up_to_date(place)) is None:
@@ -84,6 +105,27 @@ def run(
             raise
         if first:
             _say(first_release.outlook(place, whole))
+
+
+def smoke_overrides(limit: int | None) -> list[str]:
+    """Return the overrides of a smoke run: the limit, and no minimum of images a class."""
+    return [] if limit is None else [f"ingest.limit={limit}", "validate.class_images_min=1"]
+
+
+def budget_seconds(budget: str | None, *, first: bool) -> float | None:
+    """Parse --budget; raises UserError for no time, or beside --first, which is a size itself."""
+    from fettle.errors import UserError
+    from fettle.recipes import run_budget
+
+    if budget is None:
+        return None
+    if first:
+        raise UserError(
+            "--budget and --first are two sizes of one run",
+            rule="--first takes what a linear probe takes; --budget sizes everything to a time",
+            fix="give one of them",
+        )
+    return run_budget.parse(budget)
 
 
 def _up_to_date(project: Project) -> LastRun | None:
@@ -169,39 +211,39 @@ def recover(project: Project, flow_runs: Callable[[], int] | None = None) -> Non
         _say(f"recovered: {line}")
 
 
-def _plan(project: Project, json_: bool) -> None:
+def _plan(project: Project, settings: Params, json_: bool) -> None:
     from fettle.cli import dry_run
 
     stale(project)
-    dry_run.show(project, as_json=json_)
+    dry_run.show(project, settings, as_json=json_)
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
     from fettle import import_isolation
-    from fettle.adapters import dvc_graph, local_servers
+    from fettle.adapters import dvc_graph, local_servers, run_identity, shared_servers
+    from fettle.cli import prefect_connection
 
     started = time.monotonic()
+    for shared in shared_servers.refuse(project, os.environ):
+        _say(f"told to {shared.shown} ({shared.variable}, by {shared.place})")
     server = local_servers.running(project, "prefect")
     if server is None:
         _say("starting Prefect's server (it stays up for the next run; `fettle ui --stop` ends it)")
         server = local_servers.launch(project, "prefect")
     dvc_graph.warm_parent()  # it imports DVC while the server starts
-    _catch()
-    os.environ["PREFECT_API_URL"] = f"{server.url}/api"
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    _listen()
+    catch()
+    prefect_connection.use(project, server)
+    listen()
     _say(f"release '{settings.release.name}'")
     import_isolation.load("flows")
     from flows.prefect_recovery import mark_crashed
-    from flows.release import release
+    from flows.release import release, run_release
 
     local_servers.wait(project, server)
-    recover(project, lambda: mark_crashed(release.name))
+    me = run_identity.of_this_process(project)
+    recover(project, lambda: mark_crashed(release.name, me))
     # Prefect puts a SIGTERM handler of its own in our place, which waits for the running stages
-    named = release.with_options(
-        flow_run_name=settings.release.name, on_running=[lambda *_: _catch()]
-    )
-    last = named(str(project.root), str(project.tree), force)
+    last = run_release(project, me, name=settings.release.name, force=force, on_running=catch)
     _say(f"done in {time.monotonic() - started:.0f} s")
     _finish(project, last, json_, fresh=True)
 
@@ -220,6 +262,9 @@ def _finish(
         print(json.dumps(json.loads((project.tree / "report" / "report.json").read_text())))
     else:
         run_summary.show(project, last, fresh=fresh)
+    if smoke := run_summary.smoke(project):
+        _say(smoke)
+        return
     if not last.release.passed:
         raise GoalNotMet(
             "the release is built but its gate did not pass, so it is no challenger",
@@ -230,7 +275,8 @@ def _finish(
         )
 
 
-def _catch() -> None:
+def catch() -> None:
+    """Stop the run at Ctrl-C and SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
 
@@ -279,7 +325,8 @@ class _Progress(logging.Handler):
             _say(_one_line(f"  {name:<28} {fraction:>4.0%}  {text}"))
 
 
-def _listen() -> None:
+def listen() -> None:
+    """Print the flow's events as lines."""
     logger = logging.getLogger("fettle.run")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -15,7 +15,8 @@ def ui(
     stop: Annotated[bool, typer.Option("--stop", help="Stop both instead.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Start (or stop) the UIs of Prefect and MLflow; both stay up in the background.
+    """Start (or stop) the UIs of Prefect and MLflow; both stay up in the background. Of a team's
+    servers it says where they are.
 
     Example: fettle ui --stop
     """
@@ -34,9 +35,10 @@ def ui(
         kind: local_servers.running(home, kind) or local_servers.launch(home, kind)
         for kind in kinds
     }
-    urls = {kind: local_servers.wait(home, server).url for kind, server in up.items()}
+    urls = {kind: local_servers.wait(home, server).page for kind, server in up.items()}
     if json_:
         print(json.dumps(urls))
         return
     for kind, url in urls.items():
-        print(f"{kind:<8} {url}")
+        shared = local_servers.shared(home, kind)
+        print(f"{kind:<8} {url}{f'  ({shared.variable}, by {shared.place})' if shared else ''}")

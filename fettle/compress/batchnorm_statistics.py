@@ -65,3 +65,80 @@ def reestimate(
             norm.momentum = momentum
         model.train(was_training)
     return seen
+
+
+def adopt_data_statistics(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, images_max: int
+) -> int:
+    """Give each BatchNorm the statistics of the data, its scale and shift taking up the difference.
+
+    The answers in eval mode stay, to rounding. A network that was fine-tuned with the statistics
+    its weights came with is another function with those of its own data: on photos of clothes
+    `reestimate` alone, with nothing cut, took 89.7 % to 59.2 %, and so did every trial's first
+    step; after this it leaves 89.7 %. Reads about `images_max` images; a BatchNorm without scale
+    and shift, or that the batches never reach, stays as it was. Leaves the model in eval mode.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats and module.affine
+    }
+    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+    shift: dict[str, Tensor] = {}  # the first batch's mean: squares of large values lose digits
+
+    def look(name: str, inputs: Tensor) -> None:
+        values = inputs.detach().transpose(0, 1).flatten(1).double()
+        middle = shift.setdefault(name, values.mean(1))
+        values = values - middle[:, None]
+        count, total, squares = sums.get(name, (0, torch.zeros_like(middle), 0 * middle))
+        sums[name] = (
+            count + values.shape[1],
+            total + values.sum(1),
+            squares + values.square().sum(1),
+        )
+
+    handles = [
+        norm.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
+        for name, norm in norms.items()
+    ]
+    model.eval()
+    seen = 0
+    try:
+        with torch.no_grad():
+            for images, _ in batches if norms else ():
+                model(images)
+                seen += len(images)
+                if seen >= images_max:
+                    break
+            for name, (count, total, squares) in sums.items():
+                off = total / count
+                _adopt(norms[name], shift[name] + off, (squares / count - off**2).clamp_min(0))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _adopt(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    """Give one BatchNorm this mean and variance [channels], in place; its function stays."""
+    import torch
+
+    eps = float(norm.eps)  # type: ignore[arg-type] # nn.Module types its attributes loosely
+    held: dict[str, Tensor] = {
+        name: getattr(norm, name).detach().double()
+        for name in ("weight", "bias", "running_mean", "running_var")
+    }
+    before = (held["running_var"] + eps).sqrt()
+    scale = held["weight"] / before
+    found = {
+        "weight": scale * (variance + eps).sqrt(),
+        "bias": held["bias"] + scale * (mean - held["running_mean"]),
+        "running_mean": mean,
+        "running_var": variance,
+    }
+    with torch.no_grad():
+        for name, values in found.items():
+            getattr(norm, name).copy_(values)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
-from fettle.compress import replacement_layers
+from fettle.compress import input_resizing, replacement_layers
 from fettle.compress.replacement_layers import Part, PartDocument
 from fettle.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SCHEMA = 2
-READABLE = (1, 2)  # 1 had kept channels only
+SCHEMA = 3
+READABLE = (1, 2, 3)  # 1 had kept channels only, 2 no input_size_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class PlanDocument(TypedDict):
     architecture: NotRequired[_ArchitectureDocument | None]
     replaced: NotRequired[dict[str, PartDocument]]
     layers: dict[str, _LayerDocument]
+    input_size_px: NotRequired[int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,14 @@ class CompressionPlan:
 
     `architecture` is another network than the fine-tuned one, or None. `replaced` modules gave way
     to a plain part (nothing at all, a merged convolution, two thin layers), outer ones first;
-    `layers` kept some of their channels after that.
+    `layers` kept some of their channels after that. `input_size_px` is the side of the images that
+    it takes, None where they are as large as the float model's.
     """
 
     layers: Mapping[str, KeptChannels] = field(default_factory=dict)
     replaced: Mapping[str, Part] = field(default_factory=dict)
     architecture: Architecture | None = None
+    input_size_px: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the document that plan.json holds."""
@@ -99,6 +102,7 @@ class CompressionPlan:
                 }
                 for name, kept in sorted(self.layers.items())
             },
+            "input_size_px": self.input_size_px,
         }
 
     @classmethod
@@ -108,7 +112,7 @@ class CompressionPlan:
             raise ModelError(
                 "the compression plan has another schema",
                 got=json.dumps(doc.get("schema")),
-                rule=f"this version reads schema {' and '.join(map(str, READABLE))}",
+                rule=f"this version reads schema {', '.join(map(str, READABLE))}",
                 fix="run `fettle run` again, which writes a new plan",
             )
         start = doc.get("architecture")
@@ -126,6 +130,7 @@ class CompressionPlan:
                 name: Part.from_json(entry) for name, entry in doc.get("replaced", {}).items()
             },
             architecture=None if start is None else Architecture(start["family"], start["options"]),
+            input_size_px=doc.get("input_size_px"),
         )
 
 
@@ -167,6 +172,8 @@ def apply(model: nn.Module, plan: CompressionPlan) -> None:
             got = "no such layer" if counts is None else f"widths (out, in) {counts}"
             raise _misfit(name, got, f"the plan was made for {(kept.out_full, kept.in_full)}")
         cut_channels(modules[name], out=kept.out, in_=kept.in_)
+    if plan.input_size_px is not None:
+        input_resizing.install(model, plan.input_size_px)
 
 
 def _misfit(name: str, got: str, rule: str) -> ModelError:
@@ -198,13 +205,13 @@ def replace_submodule(
     def outside(other: str) -> bool:
         return other != name and not other.startswith(f"{name}.")
 
-    return CompressionPlan(
+    return replace(
+        plan,
         layers={entry: kept for entry, kept in plan.layers.items() if outside(entry)},
         replaced={
             **{entry: part for entry, part in plan.replaced.items() if outside(entry)},
             name: replacement_layers.describe_module(module),
         },
-        architecture=plan.architecture,
     )
 
 
@@ -267,7 +274,7 @@ def remove_channels(
             assert old.in_full is not None, name
             in_ = _without(old.in_, old.in_full, gone)
             layers[name] = KeptChannels(old.out_full, old.out, old.in_full, in_)
-    return CompressionPlan(layers, plan.replaced, plan.architecture)
+    return replace(plan, layers=layers)
 
 
 def _without(kept: tuple[int, ...] | None, full: int, gone: set[int]) -> tuple[int, ...]:

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fettle import memory_format
-from fettle.compress import channel_groups, channel_importance, layer_costs, removable_blocks
+from fettle.compress import (
+    channel_groups,
+    channel_importance,
+    input_resizing,
+    layer_costs,
+    removable_blocks,
+)
 from fettle.compress.technique import Block, CompressionContext, GroupSensitivity, SensitivityReport
 from fettle.errors import ModelError
 from fettle.facts.compress_facts import BlockLoss, GroupLoss, SensitivityDocument
@@ -88,6 +94,7 @@ def loss_probe(
     for module in probe.modules():
         if isinstance(module, _BatchNorm):
             module.train()
+    size_px = input_resizing.size_of(probe)  # a chain's own hooks do not run with its parts
     chain = _chain("", probe, whole)
     cached: list[list[Tensor]] = []
     labels: list[Tensor] = []
@@ -97,6 +104,7 @@ def loss_probe(
             if len(images) < 2:
                 continue  # no variance
             # a clone, by its strides: a part may write into what it is given
+            images = input_resizing.scale(images, size_px or images.shape[-1])
             between = [images.clone(memory_format=memory_format.of(probe))]
             for _, part in chain:
                 between.append(part(between[-1].clone()))
@@ -198,7 +206,7 @@ def measure_sensitivity(
         images=sum(len(label) for label in probe.labels),
         skipped=skipped,
         as_built=as_built,
-        size_px=context.example.shape[-1],
+        size_px=input_resizing.size_of(model) or context.example.shape[-1],
     )
 
 

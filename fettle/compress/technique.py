@@ -34,15 +34,17 @@ class Capabilities:
     """Capabilities of a technique on any model, checked over every file by a contract test.
 
     `needs_training`: it asks the context to train. `keeps_shapes`: no tensor changes its shape,
-    so the plan stays as it was. Input and output shapes of the model never change. `serves` are the
-    objectives that it can bring nearer, where it can't bring all: a recipe that holds it for
-    another one is refused before any training, with `reason`.
+    so the plan stays as it was, but for the side of the images where it `shrinks_images`; the
+    module takes images of the old side all the same. The output's shape never changes. `serves`
+    are the objectives that it can bring nearer, where it can't bring all: a recipe that holds it
+    for another one is refused before any training, with `reason`.
     """
 
     needs_training: bool
     shrinks_parameters: bool
     shrinks_macs: bool
     keeps_shapes: bool
+    shrinks_images: bool = False
     serves: tuple[str, ...] | None = None
     reason: str = ""
 

@@ -7,5 +7,6 @@ image_listing, image_inspection, splitting     from a folder or a CSV file to ro
 image_table                                    the table that `ingest` hands over
 validation_runner, expectations                quarantine or refuse, by Great Expectations
 choice_images                                  training images held out to choose by
-split_reader                                   one split as arrays, for every later stage
+split_reader, pixel_store                      one split as arrays, for every later stage
+bounded_thread_map                             images decoded in a few threads, few in flight
 """

@@ -8,7 +8,9 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +25,9 @@ from fettle.preprocessing import (
     too_large,
 )
 
+# A photo of 12 megapixels takes 48 MiB here: of such, one is decoded at a time, by any thread.
+LARGE_PIXELS = 2**23
+_ONE_LARGE = threading.Lock()
 FULL_SCALE = {"I": 65_535.0, "F": 1.0}  # I;16 as I; every other mode has 8 bits a sample
 
 
@@ -46,12 +51,19 @@ class ImageFacts:
 
 def look(encoded: bytes) -> ImageFacts:
     """Decode an image whole and describe it, or say why it cannot be decoded; never raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities that it then reads well
+        return look_aloud(encoded)
+
+
+def look_aloud(encoded: bytes) -> ImageFacts:
+    """As `look`, with Pillow's warnings as the caller has set them, so that threads may call it:
+    the filter is the whole process's, and a thread that sets it back sets it for all.
+    """
     if not encoded:
         return ImageFacts(error="an empty file (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of oddities that it then reads well
-            return _decode(encoded)
+        return _decode(encoded)
     except UnidentifiedImageError:
         return ImageFacts(error=_stranger(encoded))
     except Image.DecompressionBombError:
@@ -65,14 +77,15 @@ def _decode(encoded: bytes) -> ImageFacts:
         width, height = image.size
         if (reason := too_large(image)) is not None:
             return ImageFacts(error=reason)
-        packing = sample_packing(image)
-        image.load()
-        kind, mode = image.format, image.mode
-        if (reason := scale_unknown(image, packing)) is not None:
-            return ImageFacts(error=reason)
-        low, high = _brightness(image)
-        # preprocessing turns by the EXIF tag: a tag that breaks it must show here
-        ImageOps.exif_transpose(image, in_place=True)
+        with _ONE_LARGE if width * height > LARGE_PIXELS else nullcontext():
+            packing = sample_packing(image)
+            image.load()
+            kind, mode = image.format, image.mode
+            if (reason := scale_unknown(image, packing)) is not None:
+                return ImageFacts(error=reason)
+            low, high = _brightness(image)
+            # preprocessing turns by the EXIF tag: a tag that breaks it must show here
+            ImageOps.exif_transpose(image, in_place=True)
     return ImageFacts(kind, mode, width, height, low, high)
 
 

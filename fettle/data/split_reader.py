@@ -1,4 +1,8 @@
-"""Read one split as arrays: the step every stage after validation shares."""
+"""Read one split as arrays: the step every stage after validation shares.
+
+The pixels of a large split are no array in memory but read like one (fettle/lazy_array.py): in
+slices, or by row numbers. `pixels[:]` would bring them all into memory.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fettle.data import image_table
+from fettle import lazy_array
+from fettle.data import image_table, pixel_store
 from fettle.errors import OurFault
+from fettle.lazy_array import RowArray
 from fettle.params import Params
-from fettle.preprocessing import Pixels, Preprocess
+from fettle.preprocessing import Preprocess
+from fettle.recorder import NullRecorder, Recorder
 from fettle.stage_contract import Inputs
 
 
@@ -21,7 +28,7 @@ class Images:
     `groups` [N] names what a row must not be parted from, None where nothing.
     """
 
-    pixels: Pixels
+    pixels: RowArray[np.uint8]
     labels: npt.NDArray[np.int64]
     ids: list[str]
     classes: list[str]
@@ -30,7 +37,7 @@ class Images:
     def take(self, rows: npt.NDArray[np.int64]) -> Images:
         """Return these rows alone."""
         return Images(
-            pixels=self.pixels[rows],
+            pixels=lazy_array.select(self.pixels, rows),
             labels=self.labels[rows],
             ids=[self.ids[row] for row in rows],
             classes=self.classes,
@@ -57,17 +64,37 @@ def _levels(value: float | list[float] | str) -> float | tuple[float, ...]:
     return tuple(value) if isinstance(value, list) else value
 
 
-def images(inputs: Inputs, params: Params, split: str, *, most: int | None = None) -> Images:
+def images(
+    inputs: Inputs,
+    params: Params,
+    split: str,
+    *,
+    most: int | None = None,
+    recorder: Recorder | None = None,
+) -> Images:
     """Decode `split` (needs "ingest" and "validate" in READS, "preprocess" in SECTIONS).
 
-    `most` takes the first rows only: ingest's order is already shuffled by the seed.
+    `most` takes the first rows only: ingest's order is already shuffled by the seed. The recorder
+    is told where the pixels of a large split lie, and how far they are decoded.
     """
-    rows = image_table.read_split(inputs["ingest"], inputs["validate"], split)
-    end = len(rows.ids) if most is None else most
+    rows = image_table.read_rows(inputs["ingest"], inputs["validate"], split).first(most)
+    table, told = inputs["ingest"] / image_table.IMAGES, recorder or NullRecorder()
+    encoded = pixel_store.EncodedSplit(
+        name=split,
+        count=len(rows.ids),
+        encoded_bytes=image_table.encoded_bytes(table, len(rows.ids)),
+        stream=lambda: image_table.read_encoded(table, rows.places),
+    )
     return Images(
-        pixels=preprocess(params).batch(rows.encoded[:end]),
-        labels=np.asarray(rows.labels[:end], dtype=np.int64),
-        ids=rows.ids[:end],
+        pixels=pixel_store.decode(
+            encoded,
+            preprocess(params),
+            folder=inputs.scratch,
+            say=lambda text: told.note(f"{split}_pixels", text),
+            progress=lambda text: told.progress(0.0, text),
+        ),
+        labels=np.asarray(rows.labels, dtype=np.int64),
+        ids=rows.ids,
         classes=rows.classes,
-        groups=rows.groups[:end],
+        groups=rows.groups,
     )

@@ -40,10 +40,19 @@ def measure_parity(job: EvaluationJob, session: Session) -> AnswerParity:
 
 
 def measure_quality(
-    job: EvaluationJob, *, baseline: Session, candidate: Session, images: Images, out: Path
+    job: EvaluationJob,
+    *,
+    baseline: Session,
+    candidate: Session,
+    images: Images,
+    float_images: Images,
+    out: Path,
 ) -> dict[str, Measure]:
-    """Score the candidate on validation, and its drops against the float; keep the answers."""
-    before = predict_logits(baseline, job.params, images.pixels)
+    """Score the candidate on validation, and its drops against the float; keep the answers.
+
+    Both are given the same rows, each at the side of image that it takes.
+    """
+    before = predict_logits(baseline, job.params, float_images.pixels)
     after = predict_logits(candidate, job.params, images.pixels)
     save_file({"baseline": before, "candidate": after, "labels": images.labels}, out / ANSWERS)
     scored = accuracy_statistics.summary(before, images.labels)

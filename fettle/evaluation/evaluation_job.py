@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from fettle import manifest, params_scope
+from fettle.data import split_reader
+from fettle.data.split_reader import Images
 from fettle.facts.export_facts import ExportFacts
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.hardware import precisions
 from fettle.hardware.precisions import Precision
 from fettle.hardware.targets import Target
@@ -35,6 +39,19 @@ class EvaluationJob:
     def baseline(self) -> Path:
         """The float model's file."""
         return self.inputs["finetune"] / "model.onnx"
+
+    @property
+    def float_params(self) -> Params:
+        """The params with the side of the float model's images: the candidate's may be smaller."""
+        facts = manifest.read(self.inputs["finetune"], FinetuneFacts, verify=False).facts
+        return params_scope.at_side(self.params, facts.size_px)
+
+    def float_images(self, images: Images, *, most: int | None = None) -> Images:
+        """Return the float model's images of validation: `images`, the candidate's, or larger."""
+        params = self.float_params
+        if params.preprocess.side_px == self.params.preprocess.side_px:
+            return images
+        return split_reader.images(self.inputs, params, "validation", most=most)
 
     @property
     def is_plain(self) -> bool:

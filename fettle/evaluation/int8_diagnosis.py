@@ -57,8 +57,8 @@ def accuracy_without_vnni(
 ) -> tuple[WithoutVnni, Mapping[str, Measure]]:
     """Score the int8 file as an x86 CPU without VNNI answers, on the first validation images.
 
-    `batch` and `logits` are those of `images`, in order. The facts say why where nothing is
-    measured.
+    `batch` and `logits` are those of the first of `images`, in order, as many as are to be scored
+    at most. The facts say why where nothing is measured.
     """
     least, most = EMULATED_IMAGES
     count = min(most, len(batch), int(EMULATED_MACS_MAX / max(1, macs)))

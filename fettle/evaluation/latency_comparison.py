@@ -20,9 +20,10 @@ from fettle.data import split_reader
 from fettle.errors import ModelError
 from fettle.hardware import latency_measurement
 from fettle.hardware.runtimes import Session, runs_beside_fettle
+from fettle.lazy_array import RowArray
 from fettle.measure import Measure
 from fettle.params import Params
-from fettle.preprocessing import Floats, Pixels
+from fettle.preprocessing import Floats
 
 PLAIN_RUNTIME = "ort"
 FLOAT = "float_"  # a contender's name: the float model in another runtime than PLAIN_RUNTIME
@@ -106,17 +107,30 @@ def optimisation_speedup(
 
 
 def measure_latency(
-    contenders: Mapping[str, Contender], params: Params, pixels: Pixels
+    contenders: Mapping[str, Contender],
+    params: Params,
+    *,
+    pixels: RowArray[np.uint8],
+    float_pixels: RowArray[np.uint8],
 ) -> LatencyComparison:
-    """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch."""
+    """Time "baseline", "plain", "candidate" and the float models, at batch 1 and at a batch.
+
+    The float model is timed on `float_pixels`, which are larger where the candidate takes fewer.
+    """
     section, seed = params.evaluate, params.seed
     normalise = split_reader.preprocess(params).normalise
 
     def timed(
         names: Collection[str], images: int, rounds: int
     ) -> dict[str, latency_measurement.Times]:
-        batch = normalise(np.resize(pixels, (images, *pixels.shape[1:])))
-        runs = {name: bind(contenders[name].session, batch) for name in names}
+        small, large = (
+            normalise(np.resize(rows[:images], (images, *rows.shape[1:])))
+            for rows in (pixels, float_pixels)
+        )
+        runs = {
+            name: bind(contenders[name].session, large if _is_float(name) else small)
+            for name in names
+        }
         return latency_measurement.interleave(runs, rounds=rounds, seed=seed)
 
     judged = [name for name in contenders if not name.endswith(UNOPTIMISED)]
@@ -166,7 +180,12 @@ def latency_quantiles(
 
 
 def _floats(single: Mapping[str, latency_measurement.Times]) -> list[str]:
-    return [name for name in single if name == "baseline" or name.startswith(FLOAT)]
+    return [name for name in single if _is_float(name)]
+
+
+def _is_float(contender: str) -> bool:
+    name = contender.removesuffix(UNOPTIMISED)
+    return name == "baseline" or name.startswith(FLOAT)
 
 
 def bind(session: Session, batch: Floats) -> Callable[[], object]:

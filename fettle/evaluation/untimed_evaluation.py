@@ -61,6 +61,7 @@ def answered(job: EvaluationJob, facts: EvaluateFacts, out: Path) -> Outputs[Eva
         baseline=ort.open(job.baseline, threads=1),
         candidate=session,
         images=images,
+        float_images=job.float_images(images, most=IMAGES_MAX),
         out=out,
     )
     by = getattr(job.runtime, "ANSWERED_BY", job.target.runtime)

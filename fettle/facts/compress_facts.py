@@ -61,7 +61,9 @@ class SearchSummary(TypedDocument):
     why: str
     """Why the search ended, as a sentence."""
     truncated: bool
-    """Whether it ended at its clock."""
+    """Whether its clock ended it, or cut a training."""
+    cut: tuple[str, ...] = ()
+    """Trainings that the clock cut, a line each."""
     evaluations: Count
     """Recipes that were tried."""
     recipe_yaml: str
@@ -77,7 +79,8 @@ class CompressFacts(TypedDocument):
 
     `recipe` is the one given or found; `calibration_digest` is over the training images that export
     calibrates on; `parity` is of model.onnx; `search` is there with `recipe: auto`. `decided` is
-    finetune's, handed on to those that read no facts of finetune.
+    finetune's, handed on to those that read no facts of finetune. `input_size_px` is the side of
+    the images that the model takes, None where it is the float model's.
     """
 
     classes: tuple[str, ...]
@@ -88,6 +91,7 @@ class CompressFacts(TypedDocument):
     parity: AnswerParity
     search: SearchSummary | None = None
     decided: Mapping[str, JsonValue] = {}
+    input_size_px: int | None = None
 
 
 class LayerChange(TypedDocument):

@@ -15,6 +15,7 @@ class ExportFacts(TypedDocument):
     `macs` is there where the precision is quantized: `calibrate` is the method, chosen by
     `calibrate_errors` {method: mean squared error of the logits}; `disagreement` is the share of
     answers that differ from float, on `disagreement_images`; the operators are {operator: count}.
+    `input_size_px` is compress's, handed on to those that read no facts of compress.
     """
 
     target: str
@@ -29,6 +30,7 @@ class ExportFacts(TypedDocument):
     size_bytes: int | None = None
     parameters: int | None = None
     macs: int | None = None
+    input_size_px: int | None = None
     calibration_images: int | None = None
     calibrate: str | None = None
     calibrate_errors: Mapping[str, float] | None = None

@@ -123,6 +123,7 @@ class SearchDocument(SearchSummary):
             goal_met=self.goal_met,
             why=self.why,
             truncated=self.truncated,
+            cut=self.cut,
             evaluations=self.evaluations,
             recipe_yaml=self.recipe_yaml,
             tally=self.tally,

@@ -9,7 +9,7 @@ more.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -27,6 +27,7 @@ from fettle.recipes.compression_context import compression_context, parse_option
 from fettle.recipes.cost_model import CostModel, latency_from_macs_ms
 from fettle.recipes.recipe_runner import ModelState
 from fettle.recipes.recovery_training import CompressionJob, example_input, load_teacher
+from fettle.recipes.search.search_clock import SearchClock
 from fettle.recipes.search.trial import Move, Recipe, Result, SearchTimeoutError, key
 from fettle.recipes.trial_watch import HopelessTrialError, TrialWatch
 from fettle.training import inference
@@ -37,6 +38,7 @@ PROPOSALS_MAX = 3
 # What an epoch costs beside the model's own work, in epochs of the float model: images and teacher.
 # On digits, one thread: 0.3 s for a student of width 8, 4.7 s for the float model.
 EPOCH_COST_MIN = 0.06
+CLOSING_PASSES = 5  # the float model and three steps, and the export about as long as one
 RUNG_FACTOR = 3  # how much longer each recovery is than the last: successive halving's usual pace
 PROBE_IMAGES = 256  # of the training set, for the untrained copy; half a point at most either way
 
@@ -49,11 +51,15 @@ class RecipeEvaluator:
         job: CompressionJob,
         cost_model: CostModel,
         tested: int,
-        out_of_time: Callable[[], bool] = lambda: False,
+        clock: SearchClock | None = None,
     ) -> None:
-        self.job, self.cost_model, self.tested = job, cost_model, tested
-        self._out_of_time = out_of_time
+        self.clock = clock or SearchClock()
+        self.job = replace(job, watch=TrialWatch(self.clock.out_of_time))
+        self.cost_model, self.tested = cost_model, tested
+        started = self.clock.elapsed_s
         self.root = recipe_runner.float_model_state(job)
+        # after the search the float model and each step of the recipe are made and judged again
+        self.clock.reserve_closing(CLOSING_PASSES * (self.clock.elapsed_s - started))
         self._teacher = load_teacher(job.weights, self.root.model)
         self._last: tuple[str, ModelState] = (key(()), self.root)
         self.trials_done = 0  # the search sets it, the journal's trials too
@@ -63,7 +69,7 @@ class RecipeEvaluator:
         state, moves = self._rebuild(recipe), []
         recovered = bool(recipe) and recipe[-1]["use"] == RECOVERY
         for step in () if recovered else proposals(self.job, state):
-            if self._out_of_time():
+            if self.clock.out_of_time():
                 raise SearchTimeoutError
             tried = self._probe(state, step)
             if tried is not None:
@@ -90,7 +96,9 @@ class RecipeEvaluator:
         spent = replace(parent, model=copy.deepcopy(parent.model))
         steps = [dict(step) for step in recipe]
         watch = TrialWatch(
-            self._out_of_time,
+            self.clock.out_of_time,
+            now=self.clock.now,
+            search_left_s=self._left_s,
             reference=self.root.accuracy.value,
             chance=recipe_runner.majority_class_share(self.job.validation),
         )
@@ -104,8 +112,23 @@ class RecipeEvaluator:
         except ModelError as err:
             return Result(refused=str(err))
         self._last = (key(recipe), state)
-        epochs = training_epochs(steps[-1])
-        return replace(self.score(state), work=epochs * self._epoch_cost(state.layers))
+        cost = self._epoch_cost(state.layers)
+        self.clock.note_training(
+            recipe,
+            epochs=watch.steps / epoch_steps(self.job),
+            epoch_cost=cost,
+            seconds=watch.seconds,
+        )
+        epochs = watch.epochs if watch.cut else training_epochs(steps[-1])
+        return replace(self.score(state), work=epochs * cost, cut=watch.cut)
+
+    def _left_s(self) -> float:
+        """Seconds that the search may still take: its clock's, or its trials' at their pace."""
+        left = self.clock.left_s()
+        if self.trials_done:
+            each = self.clock.elapsed_s / self.trials_done
+            left = min(left, each * (self.job.trials - self.trials_done))
+        return max(0.0, left)
 
     def _next_rung(self, recipe: Recipe) -> int:
         """Epochs of the recovery that comes next, three times the last step's up to the longest; 0
@@ -236,8 +259,9 @@ def proposals(job: CompressionJob, state: ModelState) -> list[Options]:
 
 
 def epoch_steps(job: CompressionJob) -> int:
-    """Training steps of an epoch of the job's images."""
-    return max(1, round(len(job.train.labels) / job.params.finetune.batch_images))
+    """Training steps of an epoch of the job's images, cut to what one training may take."""
+    whole = max(1, round(len(job.train.labels) / job.params.finetune.batch_images))
+    return min(whole, job.params.compress.search.trial_steps_max)
 
 
 def capped_epochs(job: CompressionJob, epochs: int) -> int:

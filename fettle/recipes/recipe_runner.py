@@ -6,8 +6,9 @@ a resumed run goes the same way as an unbroken one, and the artefact is known to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fettle import manifest, plugins
-from fettle.compress import compression_plan, layer_costs
+from fettle import manifest, params_scope, plugins
+from fettle.compress import compression_plan, input_resizing, layer_costs
 from fettle.compress.compression_plan import Architecture, CompressionPlan
 from fettle.compress.recipe_warnings import step_warnings
 from fettle.data import split_reader
@@ -26,6 +27,7 @@ from fettle.evaluation import accuracy_statistics
 from fettle.facts.compress_facts import RecipeStep
 from fettle.measure import Measure
 from fettle.models import export_onnx
+from fettle.params import Params
 from fettle.preprocessing import Floats
 from fettle.recipes.compression_context import (
     build_network,
@@ -86,7 +88,7 @@ def run_recipe(job: CompressionJob) -> RecipeResult:
     torch.set_num_threads(threads())
     before = float_model_state(job)
     teacher = load_teacher(job.weights, before.model)
-    state, steps = float_model_state(job), []
+    state, steps = replace(before, model=copy.deepcopy(before.model)), []
     for index, entry in enumerate(job.recipe):
         last, (state, kept) = state, run_step(job, state, index, teacher=teacher)
         technique = load_technique(job, index)
@@ -152,11 +154,7 @@ def rebuild_model(
     job: CompressionJob, plan: CompressionPlan, weights: dict[str, torch.Tensor], epochs: int = 0
 ) -> ModelState:
     """Model rebuilt from its plan and weights, and scored on validation in eval mode."""
-    start = plan.architecture or Architecture(job.facts.family, dict(job.facts.options))
-    model = build_network(job, start.family, start.options)
-    compression_plan.apply(model, plan)
-    load_weights(model, weights, start.family)
-    model.to(inference.device()).eval()
+    model = planned_network(job, plan, weights)
     normalise = split_reader.preprocess(job.params).normalise
     logits = inference.logits(model, job.validation.pixels, normalise)
     return ModelState(
@@ -167,6 +165,17 @@ def rebuild_model(
         accuracy=accuracy_statistics.accuracy(logits, job.validation.labels),
         epochs=epochs,
     )
+
+
+def planned_network(
+    job: CompressionJob, plan: CompressionPlan, weights: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """Network of a plan with its weights, in eval mode on its device."""
+    start = plan.architecture or Architecture(job.facts.family, dict(job.facts.options))
+    model = build_network(job, start.family, start.options)
+    compression_plan.apply(model, plan)
+    load_weights(model, weights, start.family)
+    return model.to(inference.device()).eval()
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], family: str) -> None:
@@ -214,17 +223,41 @@ def load_step(job: CompressionJob, folder: Path) -> tuple[ModelState, KeptStep]:
     return state, KeptStep(tuple(facts["notes"]), facts["skipped"])
 
 
+def as_exported(
+    job: CompressionJob, done: RecipeResult, read: Callable[[Params, str], Images]
+) -> tuple[CompressionJob, RecipeResult]:
+    """Job and result as the exported model has them: it takes the plan's smaller images itself.
+
+    `read` decodes a split at a params' side. Where the plan has none, nothing changes.
+    """
+    size_px = done.after.plan.input_size_px
+    if size_px is None:
+        return job, done
+    params = params_scope.at_side(job.params, size_px)
+    small = replace(
+        job,
+        params=params,
+        train=read(params, "train"),
+        validation=read(params, "validation"),
+    )
+    input_resizing.remove(done.after.model)
+    normalise = split_reader.preprocess(params).normalise
+    logits = inference.logits(done.after.model, small.validation.pixels, normalise)
+    accuracy = accuracy_statistics.accuracy(logits, small.validation.labels)
+    return small, replace(done, after=replace(done.after, logits=logits, accuracy=accuracy))
+
+
 def write_artefacts(
     job: CompressionJob, done: RecipeResult, out: Path, reference: Floats
 ) -> export_onnx.Parity:
     """Write model.onnx, model.safetensors, plan.json and layers.json; return model.onnx's parity
     with the `reference` logits of the first validation images.
 
-    Raises ModelError when the two diverge.
+    Job and result are `as_exported`'s. Raises ModelError when the two diverge.
     """
-    model, facts = done.after.model, job.facts
+    model, pre = done.after.model, job.params.preprocess
     onnx = out / "model.onnx"
-    export_onnx.export(model, channels=facts.channels, size_px=facts.size_px, out=onnx)
+    export_onnx.export(model, channels=pre.channels, size_px=pre.side_px, out=onnx)
     first = job.validation.pixels[: len(reference)]
     parity = export_onnx.parity(
         onnx, split_reader.preprocess(job.params).normalise(first), reference

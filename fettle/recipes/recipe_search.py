@@ -6,7 +6,6 @@ training and validation images are looked at; of the test set its size alone is 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recipe_evaluator import RecipeEvaluator
 from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recipes.search.bracketing import accepted
+from fettle.recipes.search.search_clock import SearchClock
 from fettle.recipes.search.search_loop import SearchLimits, search
 from fettle.recipes.search.trial import Trial
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -40,13 +40,21 @@ class SearchedRecipe:
     document: SearchDocument
 
 
-def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) -> SearchedRecipe:
+def search_recipe(
+    job: CompressionJob,
+    tested: int,
+    costs: Mapping[str, Costs],
+    *,
+    clock: SearchClock | None = None,
+) -> SearchedRecipe:
     """Recipe search within `job.scratch`, which keeps the journal and every model tried.
 
-    `tested` is the number of test images; `costs` is the latency table, by target.
+    `tested` is the number of test images; `costs` is the latency table, by target. `clock` runs
+    already where something of the search's time was spent before.
     """
     torch.set_num_threads(threads())
-    goal, started = job.params.compress, time.monotonic()
+    goal = job.params.compress
+    clock = clock or SearchClock(goal.search.wall_clock_max_s)
     cost_model = CostModel(
         minimise=goal.objective.minimise,
         constraints=goal.constraints,
@@ -54,23 +62,11 @@ def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) 
         example=example_input(job),
         costs=costs,
     )
-
-    def out_of_time() -> bool:
-        return time.monotonic() - started > goal.search.wall_clock_max_s
-
     evaluator = RecipeEvaluator(
-        replace(job, trials=goal.search.evaluations_max), cost_model, tested, out_of_time
+        replace(job, trials=goal.search.evaluations_max), cost_model, tested, clock
     )
     root = evaluator.score(evaluator.root)
-    limits = SearchLimits(
-        evaluations_max=goal.search.evaluations_max,
-        chance_min=passing_probability.probability_min(
-            goal.budget, seen=len(job.validation.labels), tested=tested
-        ),
-        final_epochs=recipe_evaluator.capped_epochs(job, goal.search.final_epochs),
-        work_max=goal.search.steps_max / recipe_evaluator.epoch_steps(job),
-        front_drop_max=FRONT_BUDGETS * goal.budget.drop_max if goal.search.aim == "front" else None,
-    )
+    limits = limits_of(job, tested)
     best = root.value
 
     def on_trial(trial: Trial) -> None:
@@ -89,15 +85,33 @@ def search_recipe(job: CompressionJob, tested: int, costs: Mapping[str, Costs]) 
         evaluator,
         TrialJournal(job.scratch / JOURNAL, "recipe: auto"),
         limits=limits,
-        out_of_time=out_of_time,
+        clock=clock,
         on_trial=on_trial,
     )
     chosen = result.trials[result.best]
     job.recorder.note("search", search_report.tally(result).sentence())
+    if result.truncated:
+        job.recorder.note("decision", f"search: {search_report.stop_reason(result, limits)}")
     doc = search_report.document(
         result, goal, limits, unit=cost_model.unit, priced_by=cost_model.source
     )
     return SearchedRecipe([dict(step) for step in chosen.recipe], doc)
+
+
+def limits_of(job: CompressionJob, tested: int) -> SearchLimits:
+    """Search limits that the params ask for, in what this data's epochs are."""
+    goal = job.params.compress
+    return SearchLimits(
+        evaluations_max=goal.search.evaluations_max,
+        chance_min=passing_probability.probability_min(
+            goal.budget, seen=len(job.validation.labels), tested=tested
+        ),
+        final_epochs=recipe_evaluator.capped_epochs(job, goal.search.final_epochs),
+        work_max=goal.search.steps_max / recipe_evaluator.epoch_steps(job),
+        front_drop_max=FRONT_BUDGETS * goal.budget.drop_share
+        if goal.search.aim == "front"
+        else None,
+    )
 
 
 def bytes_per_weight(on: str | None, targets: Sequence[str]) -> float:

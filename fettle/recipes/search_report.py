@@ -32,13 +32,14 @@ def document(
     return SearchDocument(
         objective=AskedObjective.model_validate(goal.objective.recorded()),
         aim=goal.search.aim,
-        budget=AskedBudget.model_validate(goal.budget.model_dump()),
+        budget=AskedBudget.model_validate(goal.budget.recorded()),
         unit=unit,
         priced_by=priced_by,
         evaluations=len(search.trials) - 1,
         evaluations_max=goal.search.evaluations_max,
         ended=search.ended,
-        truncated=search.ended == "clock",
+        truncated=search.truncated,
+        cut=search.cut,
         goal_met=search.met,
         why=stop_reason(search, limits),
         chance_min=limits.chance_min,
@@ -62,8 +63,13 @@ def stop_reason(search: SearchResult, limits: SearchLimits) -> str:
         "steps": f"stopped at its bound of training steps after {tried} evaluations",
         "clock": f"truncated by search.wall_clock_max_s after {tried} evaluations",
     }
+    end = ends[search.ended]
+    if search.cut:
+        shown = "; ".join(search.cut)
+        within = "" if search.ended == "clock" else "search.wall_clock_max_s cut it: "
+        end = f"{end}; {within}{shown}"
     if search.met:
-        return ends[search.ended]
+        return end
     if best.excess > 1:
         miss = f"the nearest model is {best.excess:.2f} times a limit of compress.constraints"
     else:
@@ -71,7 +77,7 @@ def stop_reason(search: SearchResult, limits: SearchLimits) -> str:
             f"the likeliest model holds the budget on test with probability {best.chance:.2f}, "
             f"below {limits.chance_min:.2f}"
         )
-    return f"goal not met: {miss}; {ends[search.ended]}"
+    return f"goal not met: {miss}; {end}"
 
 
 def tally(search: SearchResult) -> TrialTally:

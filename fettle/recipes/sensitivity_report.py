@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from fettle.compress import sensitivity_analysis
+from fettle.compress.compression_plan import CompressionPlan
 from fettle.recipes.compression_context import compression_context
-from fettle.recipes.recipe_runner import ModelState
+from fettle.recipes.recipe_runner import planned_network
 from fettle.recipes.recovery_training import CompressionJob
 
 
-def write(job: CompressionJob, before: ModelState, out: Path) -> None:
+def write(job: CompressionJob, out: Path) -> None:
     """Sensitivity of the float model, measured and written; see SensitivityDocument."""
-    context = compression_context(job, before.model, before.plan)
-    sensitivity = sensitivity_analysis.measure_sensitivity(before.model, context)
+    plan = CompressionPlan()
+    model = planned_network(job, plan, load_file(job.weights))
+    context = compression_context(job, model, plan)
+    sensitivity = sensitivity_analysis.measure_sensitivity(model, context)
     sensitivity_analysis.document(sensitivity).write(out / "sensitivity.json")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
@@ -93,13 +92,8 @@ def samples(ingest: Path, validate: Path) -> dict[str, list[Thumbnail]]:
 
 
 def _thumbnails(ingest: Path, rows: Sequence[str]) -> dict[str, Thumbnail]:
-    table = pq.read_table(
-        ingest / image_table.IMAGES,
-        columns=["row", "bytes"],
-        filters=pc.field("row").isin(pa.array(rows, pa.string())),
-    )
-    pairs = zip(table["row"].to_pylist(), table["bytes"].to_pylist(), strict=True)
-    made = ((row, thumbnail(encoded)) for row, encoded in pairs)
+    found = image_table.read_images(ingest / image_table.IMAGES, rows)
+    made = ((row, thumbnail(encoded)) for row, encoded in found.items())
     return {row: image for row, image in made if image is not None}
 
 

@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from fettle import lazy_array
 from fettle.errors import ModelError
 from fettle.facts.typed_document import TypedDocument
+from fettle.lazy_array import RowArray
 from fettle.training import inference, learning_rate_search, linear_probe, mirror_test
-from fettle.training.inference import Floats
+from fettle.training.inference import Floats, Pixels
 from fettle.training.learning_rate_search import RateTrial
 from fettle.training.linear_probe import Probe
 from fettle.training.training_loop import epoch_steps, fit
 from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
+from fettle.training.training_run import OnStep
 
 CHOICES = "choices.json"  # in scratch: what was chosen before the first epoch
 _LOSS_MAX = 1e9  # a diverged trial's, where JSON has no infinity
@@ -84,8 +87,8 @@ class _Start:
     """The model's first weights with the fitted head, and the features that it was fitted on."""
 
     probe: Probe
-    train: Floats
-    choice: Floats
+    train: RowArray[np.float32]
+    choice: RowArray[np.float32]
     weights: dict[str, torch.Tensor]
 
     def logits(self) -> Floats:
@@ -101,6 +104,7 @@ def fine_tune(
     plan: FineTuningPlan,
     scratch: Path,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_step: OnStep = lambda _number, _of: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> FineTuned:
     """Fit the head, choose what is `auto`, train, and keep the better of probe and training.
@@ -127,7 +131,15 @@ def fine_tune(
         learning_rate=chosen.learning_rate,
         augment=replace(plan.training.augment, flip_horizontal=chosen.flip_horizontal),
     )
-    fitted = fit(model, data=data, plan=training, groups=groups, scratch=scratch, on_epoch=on_epoch)
+    fitted = fit(
+        model,
+        data=data,
+        plan=training,
+        groups=groups,
+        scratch=scratch,
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
     answers = inference.logits(model, data.validation_pixels, data.normalise)
     result = FineTuned(
         curve=fitted.curve,
@@ -180,12 +192,15 @@ def _probe(job: _Job) -> _Start | None:
             f"no linear probe: the last layer is {type(head).__name__}, not a Linear with a bias"
         )
         return None
-    known = linear_probe.features(model, head, data.train_pixels, data.normalise)
-    other = linear_probe.features(model, head, data.validation_pixels, data.normalise)
+    known, other = (
+        linear_probe.features(model, head, pixels, data.normalise, scratch=job.scratch)
+        for pixels in (data.train_pixels, data.validation_pixels)
+    )
     if known is None or other is None:
         job.say("no linear probe: the last layer is not given one row of features an image")
         return None
-    probes = linear_probe.fit(known, data.train_labels, classes=linear_probe.outputs(head))
+    classes = linear_probe.outputs(head)
+    probes = linear_probe.fit(known, data.train_labels, classes=classes, scratch=job.scratch)
     probe = linear_probe.best(probes, other, data.validation_labels)
     linear_probe.fold(head, probe)
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -231,11 +246,15 @@ def _may_flip(job: _Job, start: _Start | None) -> tuple[bool, str]:
     if start is None:
         return False, "images are not flipped: only a linear probe can say if they may be"
     most, data = mirror_test.IMAGES_MAX, job.data
-    mirrored = np.ascontiguousarray(data.train_pixels[:most, :, :, ::-1])
-    features = linear_probe.features(job.model, job.head, mirrored, data.normalise)
+    first = lazy_array.select(data.train_pixels, slice(0, most))
+
+    def mirrored(pixels: Pixels) -> Floats:
+        return data.normalise(np.ascontiguousarray(pixels[..., ::-1]))
+
+    features = linear_probe.features(job.model, job.head, first, mirrored, scratch=job.scratch)
     assert features is not None, "the upright images had features"
     found = mirror_test.test(
-        start.train[:most], features, data.train_labels[:most], strength=start.probe.strength
+        start.train[:most], features[:], data.train_labels[:most], strength=start.probe.strength
     )
     numbers = f"{found.mirrored:.1%} of {found.n:,} mirrored, {found.upright:.1%} upright"
     if found.allowed:
@@ -250,7 +269,9 @@ def _try_rates(job: _Job, training: TrainingPlan) -> list[RateTrial]:
     draw = np.random.default_rng(training.seed)
     rows = draw.permutation(len(data.train_labels))[: steps * training.batch_images]
     short = replace(
-        data, train_pixels=data.train_pixels[rows], train_labels=data.train_labels[rows]
+        data,
+        train_pixels=lazy_array.select(data.train_pixels, rows),
+        train_labels=data.train_labels[rows],
     )
     epochs = max(1, round(steps / epoch_steps(short, training)))
     plan = replace(
@@ -291,13 +312,23 @@ def _keep_the_better(job: _Job, start: _Start, answers: Floats, result: FineTune
 
 def _put_back(job: _Job, start: _Start) -> None:
     """Give the model its first weights and a probe that is fitted on all images."""
-    everything = np.concatenate([start.train, start.choice])
+    everything = lazy_array.gather(
+        (part[rows] for part in (start.train, start.choice) for rows in lazy_array.chunks(part)),
+        shape=(len(start.train) + len(start.choice), *start.train.shape[1:]),
+        dtype=np.float32,
+        folder=job.scratch,
+        what="the features of the training images",
+    )
     known = np.concatenate([job.data.train_labels, job.data.validation_labels])
     job.model.load_state_dict(start.weights)
     linear_probe.fold(
         job.head,
         linear_probe.fit(
-            everything, known, classes=len(start.probe.bias), strengths=[start.probe.strength]
+            everything,
+            known,
+            classes=len(start.probe.bias),
+            strengths=[start.probe.strength],
+            scratch=job.scratch,
         )[0],
     )
     job.model.eval()

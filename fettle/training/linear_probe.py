@@ -7,16 +7,20 @@ that starts from a fitted head does not tear the features apart to suit a random
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fettle import lazy_array
+from fettle.lazy_array import RowArray
 from fettle.training import inference
-from fettle.training.inference import Floats, Ints, Normalise, Pixels
+from fettle.training.inference import Floats, Ints, Normalise
 
 # L2 on standardised weights, per image's mean loss, strongest first: each starts where the one
 # before ended. On 3,068 photos 0.1 to 0.3 were the best on validation, 0.003 four points worse.
@@ -47,12 +51,39 @@ def outputs(head: nn.Module) -> int:
 
 
 def features(
-    model: nn.Module, head: nn.Module, pixels: Pixels, normalise: Normalise
-) -> Floats | None:
+    model: nn.Module,
+    head: nn.Module,
+    pixels: RowArray[np.uint8],
+    normalise: Normalise,
+    *,
+    scratch: Path | None = None,
+) -> RowArray[np.float32] | None:
     """Features that reach the head for uint8 [N, C, S, S]: float32 [N, D]; None if not so shaped.
 
-    In eval mode, as they are served: dropout and batch statistics play no part.
+    In eval mode, as they are served: dropout and batch statistics play no part. Many lie in a file
+    in `scratch`.
     """
+    parts = _feature_batches(model, head, pixels, normalise)
+    try:
+        first = next(parts)
+        return lazy_array.gather(
+            chain([first], parts),
+            shape=(len(pixels), first.shape[1]),
+            dtype=np.float32,
+            folder=scratch,
+            what=f"the features of {len(pixels):,} images",
+        )
+    except _OddFeaturesError:
+        return None
+
+
+class _OddFeaturesError(Exception):
+    """The head is not given one row of features an image."""
+
+
+def _feature_batches(
+    model: nn.Module, head: nn.Module, pixels: RowArray[np.uint8], normalise: Normalise
+) -> Iterator[Floats]:
     held: list[torch.Tensor] = []
 
     def keep(_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -60,26 +91,44 @@ def features(
 
     handle = head.register_forward_pre_hook(keep)
     try:
-        inference.logits(model, pixels, normalise, batch_images=_BATCH_IMAGES)
+        for answers in inference.logit_batches(
+            model, pixels, normalise, batch_images=_BATCH_IMAGES
+        ):
+            if any(one.ndim != 2 for one in held) or sum(map(len, held)) != len(answers):
+                raise _OddFeaturesError
+            yield torch.cat(held).numpy()
+            held.clear()
     finally:
         handle.remove()
-    if any(one.ndim != 2 for one in held) or sum(len(one) for one in held) != len(pixels):
-        return None
-    found: Floats = torch.cat(held).numpy()
-    return found
 
 
 def fit(
-    known: Floats, labels: Ints, *, classes: int, strengths: Sequence[float] = STRENGTHS
+    known: RowArray[np.float32],
+    labels: Ints,
+    *,
+    classes: int,
+    strengths: Sequence[float] = STRENGTHS,
+    scratch: Path | None = None,
 ) -> list[Probe]:
-    """Fit a probe for each strength, strongest first, on features float32 [N, D], labels [N]."""
-    mean = torch.from_numpy(known.mean(axis=0, dtype=np.float64))
-    spread = torch.from_numpy(known.std(axis=0, dtype=np.float64))
+    """Fit a probe for each strength, strongest first, on features float32 [N, D], labels [N].
+
+    The loss is summed over chunks of the rows, all of them, so that many need not be in memory.
+    """
+    mean, spread = _moments(known)
     silent = spread <= _CONSTANT * float(spread.max())
     scale = torch.where(silent, 0.0, 1 / spread.clamp_min(1e-30))
-    inputs = ((torch.from_numpy(known).double() - mean) * scale).float()
+    inputs = lazy_array.gather(
+        (
+            ((torch.from_numpy(part).double() - mean) * scale).float().numpy()
+            for part in lazy_array.read_ahead(known, lazy_array.chunks(known))
+        ),
+        shape=known.shape,
+        dtype=np.float32,
+        folder=scratch,
+        what="the standardised features",
+    )
     targets = torch.from_numpy(labels)
-    weight = torch.zeros(classes, inputs.shape[1], requires_grad=True)
+    weight = torch.zeros(classes, known.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     found = []
     for strength in sorted(strengths, reverse=True):
@@ -90,8 +139,24 @@ def fit(
     return found
 
 
+def _moments(known: RowArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each feature, in double precision: [D] each."""
+    slices = lazy_array.chunks(known)
+    if len(slices) == 1:
+        whole = known[:]
+        mean, spread = whole.mean(axis=0, dtype=np.float64), whole.std(axis=0, dtype=np.float64)
+        return torch.from_numpy(mean), torch.from_numpy(spread)
+    mean = np.zeros(known.shape[1])
+    for part in lazy_array.read_ahead(known, slices):
+        mean += part.sum(axis=0, dtype=np.float64) / len(known)
+    variance = np.zeros(known.shape[1])
+    for part in lazy_array.read_ahead(known, slices):
+        variance += np.square(part - mean).sum(axis=0) / len(known)
+    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(variance))
+
+
 def _descend(
-    inputs: torch.Tensor,
+    inputs: RowArray[np.float32],
     targets: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
@@ -106,24 +171,34 @@ def _descend(
         history_size=20,
         line_search_fn="strong_wolfe",
     )
+    slices = lazy_array.chunks(inputs)
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(inputs @ weight.T + bias, targets)
-        value = value + strength / 2 * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-        return value
+        total = strength / 2 * weight.square().sum()
+        total.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        total = total.detach()
+        parts = lazy_array.read_ahead(inputs, slices)
+        for rows, part in zip(slices, parts, strict=True):
+            logits = torch.from_numpy(part) @ weight.T + bias
+            share = len(part) / len(targets)
+            value = share * F.cross_entropy(logits, targets[rows])
+            value.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+            total = total + value.detach()
+        return total
 
     optimizer.step(loss)  # type: ignore[no-untyped-call] # torch leaves it untyped
 
 
-def answers(probe: Probe, known: Floats) -> Floats:
+def answers(probe: Probe, known: RowArray[np.float32]) -> Floats:
     """Logits of a probe for features float32 [N, D]: float32 [N, classes]."""
-    found: Floats = (torch.from_numpy(known) @ probe.weight.T + probe.bias).numpy()
-    return found
+    parts = lazy_array.read_ahead(known, lazy_array.chunks(known))
+    return np.concatenate(
+        [(torch.from_numpy(part) @ probe.weight.T + probe.bias).numpy() for part in parts]
+    )
 
 
-def best(probes: Sequence[Probe], known: Floats, labels: Ints) -> Probe:
+def best(probes: Sequence[Probe], known: RowArray[np.float32], labels: Ints) -> Probe:
     """Choose the probe of the least loss on other images; the strongest of equals."""
     return min(probes, key=lambda probe: inference.loss_of(answers(probe, known), labels))
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fettle import memory_format
+from fettle import lazy_array, memory_format
 from fettle.errors import ModelError
 from fettle.training import (
     augmentation,
@@ -30,8 +30,8 @@ from fettle.training import (
     optimizers,
 )
 from fettle.training.inference import Ints
-from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
-from fettle.training.training_run import TrainingRun
+from fettle.training.training_plan import Epoch, StopTraining, TrainingData, TrainingPlan
+from fettle.training.training_run import OnStep, TrainingRun
 from fettle.training.weight_averaging import WeightAverage
 
 _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -41,11 +41,12 @@ Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """Fit result: what a training gave; the model itself holds the weights of `best_epoch` (from
-    1).
+    1). `stopped`: its loss raised StopTraining.
     """
 
     curve: list[Epoch]
     best_epoch: int
+    stopped: bool = False
 
 
 def fit(
@@ -57,13 +58,14 @@ def fit(
     loss: Loss | None = None,
     scratch: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_step: OnStep = lambda _number, _of: None,
 ) -> Fitted:
     """Train `model` in place, leave it in eval mode on its device with its best weights.
 
     `groups` are lists of layers from the head back to the stem (None: one group). With `scratch`
     each epoch is kept there and a killed run goes on from it: it ends with the same weights, and
-    `on_epoch` is told the earlier epochs again. What is frozen stays frozen. Raises ModelError
-    when the loss is not finite.
+    `on_epoch` is told the earlier epochs again; `on_step` of each step that begins. What is frozen
+    stays frozen. Raises ModelError when the loss is not finite.
     """
     groups = groups if groups is not None else [[model]]
     model.to(inference.device())
@@ -76,16 +78,23 @@ def fit(
         decay_per_group=plan.learning_rate_decay_per_group,
         weight_decay=plan.weight_decay,
     )
-    run = TrainingRun(model, optimizer, scratch, _average(model, data, plan))
+    run = TrainingRun(model, optimizer, scratch, _average(model, data, plan), on_step)
     run.resume(on_epoch)
+    stopped = False
     with torch.random.fork_rng():
         while not run.done(plan):
-            epoch = _epoch(run, data, plan, groups, loss or supervised(data, plan), frozen)
+            try:
+                epoch = _epoch(run, data, plan, groups, loss or supervised(data, plan), frozen)
+            except StopTraining:
+                if not run.curve:
+                    raise
+                stopped = True
+                break
             run.finish(epoch)
             on_epoch(epoch)
     model.load_state_dict(run.best)
     model.requires_grad_(True).eval()
-    return Fitted(run.curve, run.best_epoch)
+    return Fitted(run.curve, run.best_epoch, stopped)
 
 
 def _average(model: nn.Module, data: TrainingData, plan: TrainingPlan) -> WeightAverage | None:
@@ -96,6 +105,10 @@ def _average(model: nn.Module, data: TrainingData, plan: TrainingPlan) -> Weight
 
 def epoch_steps(data: TrainingData, plan: TrainingPlan) -> int:
     """Count the steps of an epoch: batches of nearly equal size, so that none is a lone image."""
+    return min(_batch_count(data, plan), plan.epoch_steps_max or _batch_count(data, plan))
+
+
+def _batch_count(data: TrainingData, plan: TrainingPlan) -> int:
     return max(1, round(len(data.train_labels) / plan.batch_images))
 
 
@@ -190,11 +203,12 @@ def _train(
     if plan.freeze_batchnorm:
         set_batchnorm_eval(run.model)
     total = 0.0
-    for index, chosen in enumerate(batches):
-        rate = _set_rates(
-            run.optimizer, plan, step=number * len(batches) + index, epoch_steps=len(batches)
-        )
-        inputs = torch.from_numpy(data.normalise(data.train_pixels[chosen]))
+    parts = lazy_array.read_ahead(data.train_pixels, batches)
+    for index, (chosen, pixels) in enumerate(zip(batches, parts, strict=True)):
+        step = number * len(batches) + index
+        run.on_step(step + 1, plan.epochs_max * len(batches))
+        rate = _set_rates(run.optimizer, plan, step=step, epoch_steps=len(batches))
+        inputs = torch.from_numpy(data.normalise(pixels))
         inputs = augmentation.apply(inputs, plan.augment, std=data.std, generator=generator)
         inputs = inputs.to(where).to(memory_format=torch.channels_last)
         labels = torch.from_numpy(data.train_labels[chosen]).to(where)
@@ -221,7 +235,7 @@ def _batches(data: TrainingData, plan: TrainingPlan, generator: torch.Generator)
         order = class_balance.balanced_order(data.train_labels, classes, generator)
     else:
         order = torch.randperm(count, generator=generator).numpy()
-    return np.array_split(order, epoch_steps(data, plan))
+    return np.array_split(order, _batch_count(data, plan))[: epoch_steps(data, plan)]
 
 
 def _set_rates(

@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import numpy as np
+
+from fettle.lazy_array import RowArray
 from fettle.training.augmentation import Augmentation
-from fettle.training.inference import Ints, Normalise, Pixels
+from fettle.training.inference import Ints, Normalise
+
+
+class StopTraining(Exception):
+    """Raised by a loss to end its training with the best epoch; passed on where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
     """What is learnt from and what decides: pixels uint8 [N, C, S, S], labels int64 [N]."""
 
-    train_pixels: Pixels
+    train_pixels: RowArray[np.uint8]
     train_labels: Ints
-    validation_pixels: Pixels
+    validation_pixels: RowArray[np.uint8]
     validation_labels: Ints
     normalise: Normalise
     classes: int = 0  # of the model; labels that are mixed are shares of so many
@@ -28,7 +35,8 @@ class TrainingPlan:
 
     `epochs_before` are epochs that another training of the model took: seeds go on from there, so
     that it sees other images. After `views_epochs` the same images come again in the same batches,
-    changed the same way; None never repeats them. `patience_epochs` None trains to the end. The
+    changed the same way; None never repeats them. `epoch_steps_max` cuts an epoch to that many
+    batches, others each time. `patience_epochs` None trains to the end. The
     weights of the best epoch on validation are kept; `freeze_batchnorm` normalises by the running
     statistics as they came, in training too; with `weight_averaging` those are averages.
     """
@@ -41,6 +49,7 @@ class TrainingPlan:
     weight_decay: float = 1e-4
     epochs_before: int = 0
     views_epochs: int | None = None
+    epoch_steps_max: int | None = None
     epochs_head: int = 0
     unfreeze_every_epochs: int = 0
     learning_rate_decay_per_group: float = 1.0

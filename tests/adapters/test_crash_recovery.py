@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_graph
 
-from fettle.adapters import crash_recovery, dvc_graph
+from fettle.adapters import crash_recovery, dvc_graph, run_identity
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.project import Project
 
@@ -42,7 +43,9 @@ def test_a_half_written_lock_is_set_aside_and_the_cache_brings_the_stage_back(tr
 def test_runs_that_a_killed_run_left_open_are_ended_in_both_trackers(tree: Path) -> None:
     project = Project(tree, tree)
     project.state.mkdir(exist_ok=True)
-    Tracker(project.tracking_uri, tree / "artifacts", "digits").start("digits", {}, {})
+    killed = replace(run_identity.of_this_process(project), process="0 1.00 an-earlier-boot/1")
+    made = Tracker(project.tracking_uri, tree / "artifacts", "digits", identity=killed)
+    made.start("digits", {}, {})
     asked = []
     assert crash_recovery.recover(project) == []  # without Prefect no run is judged
     assert crash_recovery.recover(project, flow_runs=lambda: asked.append(1) or 2) == [

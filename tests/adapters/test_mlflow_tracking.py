@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fettle import manifest
-from fettle.adapters.mlflow_tracking import Tracker, allowed, close_killed_runs, flatten
+from fettle.adapters import run_identity
+from fettle.adapters.mlflow_client import close_killed_runs
+from fettle.adapters.mlflow_tracking import Tracker, allowed, flatten
+from fettle.adapters.run_identity import PROCESS, PROJECT, RunIdentity
 from fettle.errors import TransientError
 from fettle.measure import Measure
+from fettle.project import Project
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
@@ -116,16 +121,33 @@ def test_flatten_names_every_leaf() -> None:
 
 
 def test_runs_of_a_killed_process_are_closed_and_a_stranger_s_is_not(store: Path) -> None:
-    killed = tracker(store)
+    """The server may be a team's: what another project, machine or process runs goes on."""
+    uri, place = f"sqlite:///{store / 'mlflow.db'}", store / "artifacts"
+    me = run_identity.of_this_process(Project(store, store))
+    gone = "0 1.00 an-earlier-boot/1"
+
+    def opened(who: RunIdentity) -> Tracker:
+        made = Tracker(uri, place, "digits", identity=who)
+        made.start("digits", {}, {})
+        return made
+
+    killed = opened(replace(me, process=gone))
     stage = killed.stage_started("finetune")
+    others = [
+        opened(me).parent_run,  # alive
+        opened(replace(me, process=gone, project="another")).parent_run,
+        opened(replace(me, process=gone, host="another")).parent_run,
+        tracker(store).parent_run,  # of an earlier fettle: nobody knows whose
+    ]
     client = killed._client
     (home,) = [e for e in client.search_experiments() if e.name == "digits"]
-    stranger = client.create_run(home.experiment_id).info.run_id
-    uri = f"sqlite:///{store / 'mlflow.db'}"
-    assert close_killed_runs(uri) >= 2
-    states = [client.get_run(r).info.status for r in (killed.parent_run, stage, stranger)]
-    assert states == ["KILLED", "KILLED", "RUNNING"]
-    assert close_killed_runs(uri) == 0
+    others.append(client.create_run(home.experiment_id).info.run_id)
+    assert close_killed_runs(uri, me) == 2
+    states = [client.get_run(r).info.status for r in (killed.parent_run, stage, *others)]
+    assert states == ["KILLED", "KILLED", *["RUNNING"] * 5]
+    assert client.get_run(stage).data.tags[PROJECT] == me.project
+    assert client.get_run(stage).data.tags[PROCESS] == gone
+    assert close_killed_runs(uri, me) == 0
 
 
 LABELS = ["猫", "犬", "w/", "w", "Aves//Corvus", "Aves/Corvus", "..", "/", "#1", "+1", "a@b", "a:b"]

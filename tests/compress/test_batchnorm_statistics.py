@@ -73,3 +73,58 @@ def test_statistics_are_fresh_until_an_image_was_seen() -> None:
 
 def test_a_network_without_statistics_is_not_fresh() -> None:
     assert not batchnorm_statistics.are_fresh(nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)))
+
+
+def foreign_statistics(model: nn.Module) -> None:
+    """Give every BatchNorm the statistics of other data, as weights from elsewhere bring them."""
+    draw = torch.Generator().manual_seed(3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.copy_(torch.randn(module.num_features, generator=draw))
+            module.running_var.copy_(torch.rand(module.num_features, generator=draw) * 4 + 0.1)
+
+
+def answers(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(images(16, seed=9))  # type: ignore[no-any-return] # a module's call
+
+
+def test_statistics_of_the_data_leave_the_answers_as_they_were() -> None:
+    model = build("mobile")
+    foreign_statistics(model)
+    before = answers(model)
+    seen = batchnorm_statistics.adopt_data_statistics(model, batches([8, 8]), images_max=100)
+    assert seen == 16
+    torch.testing.assert_close(answers(model), before, rtol=1e-3, atol=1e-4)
+
+
+def test_after_them_measuring_again_changes_little() -> None:
+    plain, adopted = build("mobile"), build("mobile")
+    for model in (plain, adopted):
+        foreign_statistics(model)
+    before = answers(plain)
+    batchnorm_statistics.adopt_data_statistics(adopted, batches([64, 64]), images_max=200)
+    for model in (plain, adopted):
+        batchnorm_statistics.reestimate(model, batches([64, 64]), images_max=200)
+    moved = [float((answers(model) - before).abs().mean()) for model in (plain, adopted)]
+    assert moved[1] < moved[0] / 20
+
+
+def test_a_channel_that_never_varies_keeps_its_answers_too() -> None:
+    model = build("mobile")
+    foreign_statistics(model)
+    with torch.no_grad():
+        model.stem.weight[0] = 0  # type: ignore[index,union-attr] # a convolution
+    before = answers(model)
+    batchnorm_statistics.adopt_data_statistics(model, batches([8, 8]), images_max=100)
+    torch.testing.assert_close(answers(model), before, rtol=1e-3, atol=1e-4)
+
+
+def test_without_images_nothing_is_adopted() -> None:
+    model = build("mobile")
+    foreign_statistics(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert batchnorm_statistics.adopt_data_statistics(model, batches([]), images_max=100) == 0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -97,7 +97,7 @@ def test_a_plan_of_another_schema_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         CompressionPlan.from_json({"schema": 7, "layers": {}})
     assert str(caught.value) == (
-        "the compression plan has another schema: got 7; this version reads schema 1 and 2. Fix: "
+        "the compression plan has another schema: got 7; this version reads schema 1, 2, 3. Fix: "
         "run `fettle run` again, which writes a new plan."
     )
 

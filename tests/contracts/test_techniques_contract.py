@@ -96,7 +96,16 @@ def apply(name: str, model: nn.Module) -> tuple[nn.Module, TechniqueResult, Less
 
 
 def test_the_techniques_are_these() -> None:
-    assert TECHNIQUES == ["depth", "distil", "low_rank", "prune", "qat", "sparse", "student"]
+    assert TECHNIQUES == [
+        "depth",
+        "distil",
+        "low_rank",
+        "prune",
+        "qat",
+        "resolution",
+        "sparse",
+        "student",
+    ]
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
@@ -134,7 +143,9 @@ def test_a_technique_does_to_size_and_shapes_what_it_claims(name: str) -> None:
     assert (after[1] < before[1]) == claims.shrinks_macs
     kept = {key: tensor.shape for key, tensor in model.state_dict().items()} == shapes
     assert kept == claims.keeps_shapes
-    assert (outcome.plan == CompressionPlan()) == claims.keeps_shapes
+    same_plan = claims.keeps_shapes and not claims.shrinks_images
+    assert (outcome.plan == CompressionPlan()) == same_plan
+    assert (outcome.plan.input_size_px is not None) == claims.shrinks_images
     assert bool(lesson.phases) == claims.needs_training
 
 

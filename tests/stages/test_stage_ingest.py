@@ -21,6 +21,7 @@ from fettle.errors import DataError, OurFault, ProjectError
 from fettle.local_settings import location, set_local
 from fettle.params import Params
 from fettle.recorder import MemoryRecorder
+from fettle.scratch_file import ScratchFile
 from fettle.stage_contract import Inputs, Outputs
 from stages import ingest
 
@@ -285,18 +286,19 @@ def test_a_source_file_that_names_nothing_or_something_else_is_refused(
     )
 
 
-def test_a_source_that_repeats_a_row_id_is_our_fault() -> None:
+def test_a_source_that_repeats_a_row_id_is_our_fault(tmp_path: Path) -> None:
     item = Item("a", "cat", None, None, tiny_photos.png(1))
-    found = ingest.inspect_images([item, item], 2, MemoryRecorder())
+    spool = ScratchFile(tmp_path, what="images")
+    found = ingest.inspect_images([item, item], 2, MemoryRecorder(), spool)
     with pytest.raises(OurFault) as caught:
         ingest.refuse_double_rows(found, "mine")
     assert str(caught.value) == "the source mine gave two images the same row id."
 
 
-def test_progress_never_says_done_before_the_end() -> None:
+def test_progress_never_says_done_before_the_end(tmp_path: Path) -> None:
     recorder = MemoryRecorder()
     items = (Item(f"r{at}", "cat", None, None, b"") for at in range(3))
-    ingest.inspect_images(items, 0, recorder)
+    ingest.inspect_images(items, 0, recorder, ScratchFile(tmp_path, what="images"))
     assert recorder.progresses == [(0.0, "0 images read")]
 
 

@@ -29,7 +29,8 @@ class Box:
 
     def environment(self) -> dict[str, str]:
         """Return an environment with nothing of this machine's user in it."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "FETTLE_"))}
+        others = ("XDG_", "FETTLE_", "PREFECT_", "MLFLOW_")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         bin_folder = str(Path(sys.executable).parent)
         return {

@@ -51,26 +51,27 @@ def settings(*overrides: str) -> Params:
     return params.load(ROOT / "params.yaml", [*fixed, *overrides])
 
 
-def picture(label: str, rng: np.random.Generator) -> bytes:
+def picture(label: str, rng: np.random.Generator, *, noise: float = 40) -> bytes:
     """Draw noisy stripes across, stripes down, or a chequerboard."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] // 2
     pattern = {"across": y % 2, "down": x % 2, "checks": (x + y) % 2}[label]
-    grey = np.clip(pattern * 160 + rng.normal(48, 40, (SIDE, SIDE)), 0, 255)
+    grey = np.clip(pattern * 160 + rng.normal(48, noise, (SIDE, SIDE)), 0, 255)
     kept = io.BytesIO()
     Image.fromarray(grey.astype(np.uint8)).save(kept, format="PNG")
     return kept.getvalue()
 
 
-def write_images(ingest: Path, validate: Path) -> None:
+def write_images(ingest: Path, validate: Path, *, noise: float) -> None:
     rng = np.random.default_rng(0)
     rows = []
     for split, count in COUNTS.items():
         for at in range(count):
             label = CLASSES[at % 3]
             row = {"row": f"{split}/{at}", "label": label, "split": split}
-            rows.append({**row, "bytes": picture(label, rng)})
+            rows.append({**row, "bytes": picture(label, rng, noise=noise)})
     table = pa.Table.from_pylist(rows, schema=image_table.SCHEMA)
     image_table.write(ingest / image_table.IMAGES, image_table.SCHEMA, [table])
+    manifest.write(ingest, "ingest", inputs={}, measures={}, facts=sample_facts.of("ingest"))
     ids = pa.schema([("row", pa.string())])
     image_table.write(validate / image_table.ROWS, ids, [table.select(["row"])])
 
@@ -118,12 +119,12 @@ def seal(folder: Path, *, trains: bool) -> None:
     )
 
 
-def make_inputs(root: Path, *, epochs: int) -> Inputs:
+def make_inputs(root: Path, *, epochs: int, noise: float = 40) -> Inputs:
     folders = {name: root / name for name in compress.READS}
     for folder in folders.values():
         folder.mkdir(parents=True)
     inputs = Inputs(folders, root, root / "scratch")
-    write_images(folders["ingest"], folders["validate"])
+    write_images(folders["ingest"], folders["validate"], noise=noise)
     write_finetune(folders["finetune"], inputs, epochs=epochs)
     return inputs
 

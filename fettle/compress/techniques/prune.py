@@ -43,11 +43,15 @@ CLAIMS = Capabilities(
 )
 
 # Averages over images. Gates need many: on photos (30 % removed, no training after) 65 % accuracy
-# with 512 images, 78 % with all 1,440.
-GATE_IMAGES_MAX = 2048
+# with 512 images, 78 % with all 1,440. Each costs as much as an image of training.
+GATE_IMAGES_MAX = 1536
 # Shares to propose: from what surely holds to what pays. Less comes by a further move (NetAdapt,
 # Yang et al. 2018, arXiv:1804.03230, loses 2.5 to 5 % a move; larger moves fit a budget of tens).
 PROPOSED_FRACTIONS = (0.9, 0.7, 0.5)
+# How the proposals choose: photos of clothes at 128 px, float 89.7 %, no training after the cut.
+# Share 0.7 by magnitude in every group 61.6 % (1.9x fewer MACs), by the loss's sensitivity 72.7 %,
+# by sensitivity over all groups together 89.2 % (1.4x); 0.6 so 82.4 % (1.7x).
+PROPOSED_RANKING: Options = {"importance": "taylor", "scope": "global"}
 
 
 class Params(Strict):
@@ -75,7 +79,7 @@ def proposals(sensitivity: SensitivityReport, *, multiple: int, seed: int) -> li
     for fraction in PROPOSED_FRACTIONS:
         counts = [rounded_count(width, width, fraction, multiple) for width in widths]
         if counts != last:
-            options.append({"keep_fraction": fraction})
+            options.append({"keep_fraction": fraction, **PROPOSED_RANKING})
         last = counts
     return options
 

@@ -4,12 +4,15 @@ Of all untried moves from all trials the one of most expected improvement for it
 
     P(accepted after move and recovery) * ln(best value / value after it) / (epochs * cost of one)
 
-A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch of a small
-model is cheap: so a student is tried early and trained long. Where a recovery
-failed nothing smaller of its branch is tried, and until something was accepted the recovery of the
+First come cuts that surely hold, one after the other (bracketing.py), so that there is something
+to choose. A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch
+of a small model is cheap: so a student is tried early and trained long. Where a recovery failed
+nothing smaller of its branch is tried, and until something was accepted the recovery of the
 parent trial comes next. So the search goes to smaller models while the next promises more than
 finishing this one; a finalist that fails sends it back to a milder recipe, and one that passes
 raises the bar that a harsher one must beat.
+
+As time runs out the final training of the best candidate comes first, cut to the epochs that fit.
 
 Same moves, results and limits give the same trials in the same order. The journal is asked before
 any evaluation, so that an interrupted search takes the same way without repeating any.
@@ -22,10 +25,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fettle.recipes.search import bracketing, hypervolume_improvement, surrogate_model
+from fettle.recipes.search import (
+    bracketing,
+    hypervolume_improvement,
+    moves_in_time,
+    surrogate_model,
+)
 from fettle.recipes.search.bracketing import Standing, accepted
 from fettle.recipes.search.journaled_evaluator import JournaledEvaluator, TrialEvaluator
 from fettle.recipes.search.pareto_front import front
+from fettle.recipes.search.search_clock import SearchClock
 from fettle.recipes.search.surrogate_model import Surrogate
 from fettle.recipes.search.trial import Move, Result, SearchTimeoutError, Trial
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -58,7 +67,7 @@ class SearchResult:
     goal is met.
 
     `standings` are those of the trials. `ended`: settled (nothing promised more), evaluations or
-    steps (the bounds), or clock (truncated).
+    steps (the bounds), or clock (truncated); `cut` says what the clock took, a line each.
     """
 
     trials: tuple[Trial, ...]
@@ -66,6 +75,12 @@ class SearchResult:
     best: int
     met: bool
     ended: Ended
+    cut: tuple[str, ...] = ()
+
+    @property
+    def truncated(self) -> bool:
+        """Tell whether the clock took anything."""
+        return self.ended == "clock" or bool(self.cut)
 
     @property
     def front(self) -> list[int]:
@@ -81,57 +96,73 @@ def search(
     journal: TrialJournal,
     *,
     limits: SearchLimits,
-    out_of_time: Callable[[], bool],
+    clock: SearchClock,
     on_trial: Callable[[Trial], None],
 ) -> SearchResult:
     """Search from the float model, which `root` describes and which costs no evaluation.
 
-    `on_trial` hears of every trial in order, also of those the journal had. `out_of_time` is asked
-    before an evaluation only: what the journal holds is used whatever the clock says. An evaluator
-    that runs out of time within a trial raises SearchTimeoutError.
+    `on_trial` hears of every trial in order, also of those the journal had. `clock` is asked before
+    an evaluation only: what the journal holds is used whatever it says. An evaluator that runs out
+    of time within a trial raises SearchTimeoutError, or gives a result that says what was `cut`.
     """
-    memory = JournaledEvaluator(evaluator, journal)
+    memory = JournaledEvaluator(evaluator, journal, clock)
     drop_most = largest_drop(evaluator.chance, limits.chance_min)
     trials = [Trial(number=0, parent=-1, recipe=(), role="root", result=root)]
     untried: list[tuple[Trial, Move]] = []
+    cut: list[str] = []
     try:
         untried += [(trials[0], move) for move in memory.moves(())]
         while True:
-            picked = next_move(trials, untried, drop_most, limits)
+            picked = next_move(trials, untried, drop_most, limits, clock=clock, memory=memory)
             if not isinstance(picked, tuple):
                 ended = picked
                 break
             parent, move = picked
-            recipe = (*parent.recipe, move.step)
-            if not memory.knows(recipe) and out_of_time():
-                raise SearchTimeoutError
-            drop, _ = surrogate_model.fit(trials).after(parent, move)
-            entry = Trial(
-                number=len(trials),
-                parent=parent.number,
-                recipe=recipe,
-                role=move.role,
-                result=memory.evaluate(recipe),
-                probe=move.probe,
-                epochs=move.epochs,
-                anew=move.anew,
-                foreseen_value=move.value,
-                foreseen_drop=surrogate_model.expand_scale(drop),
-            )
+            cut += moves_in_time.shortened(untried, parent, move)
+            entry = trial_of(trials, parent, move, memory)
             trials.append(entry)
             on_trial(entry)
-            untried = [pair for pair in untried if (*pair[0].recipe, pair[1].step) != recipe]
+            if entry.result.cut:
+                cut.append(f"in trial {entry.number} {entry.result.cut}")
+            untried = [pair for pair in untried if not moves_in_time.is_same(pair, parent, move)]
             if leads_on(entry, drop_most, limits):
                 untried += [
                     (entry, further)
-                    for further in memory.moves(recipe)
+                    for further in memory.moves(entry.recipe)
                     if entry.role == "shrink" or further.role == "recover"
                 ]
     except SearchTimeoutError:
         ended = "clock"
     best, met = choose_best(trials, limits.chance_min)
     standings = tuple(stand(entry, drop_most, limits) for entry in trials)
-    return SearchResult(trials=tuple(trials), standings=standings, best=best, met=met, ended=ended)
+    return SearchResult(
+        trials=tuple(trials),
+        standings=standings,
+        best=best,
+        met=met,
+        ended=ended,
+        cut=tuple(cut) or moves_in_time.passed_over(clock, ended),
+    )
+
+
+def trial_of(
+    trials: Sequence[Trial], parent: Trial, move: Move, memory: JournaledEvaluator
+) -> Trial:
+    """Make the next trial: evaluate the move, beside what the surrogate foresaw of it."""
+    drop, _ = surrogate_model.fit(trials).after(parent, move)
+    recipe = (*parent.recipe, move.step)
+    return Trial(
+        number=len(trials),
+        parent=parent.number,
+        recipe=recipe,
+        role=move.role,
+        result=memory.evaluate(recipe),
+        probe=move.probe,
+        epochs=move.epochs,
+        anew=move.anew,
+        foreseen_value=move.value,
+        foreseen_drop=surrogate_model.expand_scale(drop),
+    )
 
 
 def next_move(
@@ -139,8 +170,11 @@ def next_move(
     untried: Sequence[tuple[Trial, Move]],
     drop_most: float,
     limits: SearchLimits,
+    *,
+    clock: SearchClock,
+    memory: JournaledEvaluator,
 ) -> tuple[Trial, Move] | Ended:
-    """Next move inside the brackets and the bounds; else what ends the search."""
+    """Next move inside the brackets, the bounds and the time; else what ends the search."""
     standings = [stand(entry, drop_most, limits) for entry in trials]
     open_ = bracketing.inside_brackets(trials, standings, untried)
 
@@ -151,13 +185,24 @@ def next_move(
             )
         return choose_move(trials, offered, drop_most, limits)
 
-    picked = bracketing.first_cut(trials, untried) or choose(open_)
+    picked = (
+        bracketing.sure_cut(
+            trials, open_, drop_most=drop_most, evaluations_max=limits.evaluations_max
+        )
+        or bracketing.first_cut(trials, untried)
+        or choose(open_)
+    )
     if picked is None:
         return "settled"
     if len(trials) > limits.evaluations_max:
         return "evaluations"
     fitting = bracketing.affordable(open_, trials, work_max=limits.work_max)
-    return (picked if picked in fitting else choose(fitting)) or "steps"
+    picked = picked if picked in fitting else choose(fitting)
+    if picked is None:
+        return "steps"
+    return (
+        moves_in_time.fitting(picked, fitting, choose=choose, clock=clock, memory=memory) or "clock"
+    )
 
 
 def stand(entry: Trial, drop_most: float, limits: SearchLimits) -> Standing:

@@ -48,7 +48,7 @@ class Move:
 
 
 class SearchTimeoutError(Exception):
-    """The search's clock ran out in the middle of a trial, which leaves no trace in the journal."""
+    """The search's clock ran out in a trial before its first epoch: no trace in the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ class Result:
     `value` is the objective (> 0), `drop` the point drop of the budget's metric, `chance` the
     predictive probability that the budget will hold on test, `excess` the worst ratio of a figure
     to its hard limit (at most 1: all are met). `refused` says why there is no model at all; these
-    numbers then mean nothing. `work` is the training it took, in epochs of the float model.
-    `figures` is kept for whoever reads the trial.
+    numbers then mean nothing. `work` is the training it took, in epochs of the float model. `cut`
+    says what the clock took from it. `figures` is kept for whoever reads the trial.
     """
 
     value: float = math.inf
@@ -68,6 +68,7 @@ class Result:
     excess: float = 0.0
     refused: str = ""
     work: float = 0.0
+    cut: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -17,13 +17,17 @@ from fettle.errors import ProjectError
 
 
 class JournalLine(TypedDict, total=False):
-    """One line: of kind search (its identity), result or moves, each of a recipe by its key."""
+    """One line: of kind search (its identity), result or moves, each of a recipe by its key.
+
+    `clock` is what the search's clock knew after a result.
+    """
 
     kind: Required[str]
     identity: str
     recipe: str
     steps: list[dict[str, JsonValue]]
     result: dict[str, object]
+    clock: dict[str, float]
     moves: list[dict[str, object]]
 
 

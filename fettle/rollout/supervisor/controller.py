@@ -66,7 +66,7 @@ class Controller:
         self._arms = model_servers.ModelServers(place.arms, os.environ, key=key, command=command)
         self._alone, self._rerun = alone, rerun
         self._actuator = actuator.Actuator(
-            self._router, self._arms, self._waits, project.tracking_uri
+            self._router, self._arms, self._waits, project.registry_uri
         )
         self._upkeep = service_upkeep.ServiceUpkeep(
             place, self._router, self._actuator, self._route, root=None if alone else project.root

@@ -254,7 +254,7 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
         return False
     place = layout_of(project)
     folder = place.rollout(rollout)
-    environ = {**os.environ, "PREFECT_API_URL": f"{server.url}/api"}
+    environ = {**os.environ, "PREFECT_API_URL": server.api}
     command = import_isolation.command("flows.promote", str(folder))
     process_identity.spawn(command, folder / "prefect.log", cwd=project.root, env=environ)
     return True

@@ -256,7 +256,10 @@ def test_proposals_go_from_mild_to_harsh_and_each_takes_channels_from_a_group() 
     )
     found = prune.proposals(SensitivityReport(layers=(), groups=groups), multiple=8, seed=0)
     # 32 and 16 channels in eighths: all of them at 0.9, 24 and 8 at 0.7, 16 and 8 at 0.5
-    assert found == [{"keep_fraction": 0.7}, {"keep_fraction": 0.5}]
+    assert found == [
+        {"keep_fraction": 0.7, "importance": "taylor", "scope": "global"},
+        {"keep_fraction": 0.5, "importance": "taylor", "scope": "global"},
+    ]
 
 
 def test_nothing_is_proposed_where_every_group_is_one_multiple_wide() -> None:

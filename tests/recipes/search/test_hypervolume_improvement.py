@@ -12,6 +12,7 @@ from toy_bench import FINAL_EPOCHS, ROOT, Toy
 
 from fettle.recipes.search import hypervolume_improvement
 from fettle.recipes.search.pareto_front import Point, hypervolume
+from fettle.recipes.search.search_clock import SearchClock
 from fettle.recipes.search.search_loop import SearchLimits, SearchResult, choose_best, search
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -32,7 +33,7 @@ def run(bench: Toy, path: Path, *, evaluations: int, front: bool = True) -> Sear
         bench,
         TrialJournal(path, "toy"),
         limits=limits,
-        out_of_time=lambda: False,
+        clock=SearchClock(),
         on_trial=lambda _: None,
     )
 
