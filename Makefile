@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-chaos test-chips test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-finetune bench-page bench-serve bench-targets chaos sim-canary ui serve lock clean
+.PHONY: help setup run test test-chaos test-chips test-flows test-targets test-toolchains test-wheel check map params schema lint-ci bench bench-compress bench-finetune bench-memory bench-page bench-serve bench-targets chaos sim-canary ui serve lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,9 @@ bench-finetune: setup  ## measure fine-tuning against a plain script and a probe
 
 bench-targets: setup  ## run the line with every target asked for; which file ships, on what evidence
 	@python -m benchmarks.judged_targets
+
+bench-memory: setup  ## measure each stage's peak memory at 2,000 and at 20,000 photos
+	@python -m benchmarks.memory
 
 ui: setup  ## start the UIs of Prefect and MLflow
 	@fettle ui

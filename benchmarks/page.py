@@ -16,6 +16,7 @@ PAGE = RESULTS.parent.parent / "docs" / "benchmarks.md"
 SUBJECTS = {
     "main": "The main job (`make bench`)",
     "compress": "Compression (`make bench-compress`)",
+    "memory": "Memory by the number of photos (`make bench-memory`)",
     "serve": "Serving and its traffic (`make bench-serve`)",
     "chaos": "Faults injected into a served release (`make chaos`)",
     "sim-canary": "How often a canary decides wrongly (`make sim-canary`)",

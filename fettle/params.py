@@ -89,30 +89,25 @@ def _override(doc: CommentedMap, override: str) -> None:
     for part in parents:
         node = _child(node, part, seen, override)
         seen.append(part)
-    if isinstance(node, CommentedSeq):
+    if isinstance(node, list):
         _child(node, last, seen, override)
         node[int(last)] = value
-    elif isinstance(node, CommentedMap):
+    elif isinstance(node, dict):
         node[last] = value
     else:
         _child(node, last, seen, override)
 
 
 def _child(node: object, part: str, seen: list[str], override: str) -> object:
-    if (
-        isinstance(node, CommentedSeq)
-        and part.isascii()
-        and part.isdigit()
-        and int(part) < len(node)
-    ):
+    if isinstance(node, list) and part.isascii() and part.isdigit() and int(part) < len(node):
         return node[int(part)]
-    if isinstance(node, CommentedMap):
+    if isinstance(node, dict):
         if part not in node and part in _sections(seen):
             node[part] = CommentedMap()  # a section left to its defaults
         if part in node:
             return node[part]
-    choices = [str(k) for k in node] if isinstance(node, CommentedMap) else []
-    if isinstance(node, CommentedSeq):
+    choices = [str(k) for k in node] if isinstance(node, dict) else []
+    if isinstance(node, list):
         there = f"there is a list of {len(node)}"
     else:
         there = f"the keys there are {choices}" if choices else "nothing lies below it"

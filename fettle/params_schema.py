@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fettle import params_value_rules
+from fettle.errors import OurFault
 from fettle.params_training import Finetune, PreprocessParams
-from fettle.params_types import BATCH_IMAGES_MAX
+from fettle.params_types import BATCH_IMAGES_MAX, Auto, number_or_auto
 
 # offered here too: plug-ins ask the schema for them (the aliases mark a re-export)
 from fettle.params_types import Fraction as Fraction
@@ -63,11 +64,15 @@ class SplitParams(Strict):
 
 
 class Ingest(Strict):
-    """Where the data comes from: `source` is a file in fettle/data/sources."""
+    """Where the data comes from: `source` is a file in fettle/data/sources.
+
+    `limit` makes a smoke run on so many images of every class and split: no release of it ships.
+    """
 
     source: str
     options: Options = {}
     split: SplitParams
+    limit: Positive | None = None
 
 
 class Validate(Strict):
@@ -109,12 +114,38 @@ class Objective(Strict):
 class Budget(Strict):
     """How much of a metric all steps together may cost, against the float model, same images.
 
-    The one-sided upper bound of the drop on test, at `confidence`, must lie within `drop_max`.
+    The one-sided upper bound of the drop on test, at `confidence`, must lie within `drop_max`;
+    `auto` is the least that the test images can decide (`by_images` of them, never set by hand).
     """
 
     metric: Metric
-    drop_max: Fraction
+    drop_max: Annotated[float | Auto, number_or_auto(0, 1)]
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    by_images: int | Auto | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asks_who_chose(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("drop_max") == "auto":
+            return {**given, "by_images": "auto"}
+        return given
+
+    @model_validator(mode="after")
+    def _auto_is_of_accuracy(self) -> Self:
+        if self.drop_max == "auto" and self.metric != "accuracy":
+            raise ValueError(f"drop_max: auto is for accuracy alone, not for {self.metric}")
+        return self
+
+    @property
+    def drop_share(self) -> float:
+        """The decided bound; a stage never sees auto."""
+        if self.drop_max == "auto":
+            raise OurFault("compress.budget.drop_max was asked for before it was decided")
+        return self.drop_max
+
+    def recorded(self) -> dict[str, object]:
+        """Return the form in search.json, choice.json and the verdict."""
+        return self.model_dump(exclude_none=True)
 
 
 class Constraints(Strict):

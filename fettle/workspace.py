@@ -28,6 +28,7 @@ from fettle.manifest import write_text
 from fettle.project import Project, local_settings
 
 KEPT = {".fettle", ".dvc", "artifacts", "inputs", "records", "dvc.lock", "params.yaml", "report"}
+KEPT |= {"verdicts.jsonl"}  # the project's own, wherever it runs
 OWNER = Path(".fettle") / "params-file"  # below a workspace: which params file has its plain name
 NAME_MAX = 48  # characters; a file system takes 255 bytes, and a path is made of many names
 

@@ -110,7 +110,10 @@ def run_stage(name: str, target: str | None, project: Path, out: Path) -> None:
             # from the interpreter's start: imports, verification and waiting included
             "process_seconds": process_age_s(),
             "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+            "disk_bytes": sum(file.bytes for file in manifest.list_files(out)),
             "host": platform.node(),
+            "images": source_images(project),
+            "asked": sections_of(settings, stage.SECTIONS),
             "output_digest": sealed.digest,
         },
     )
@@ -153,15 +156,25 @@ def scratch_key(
     address: str, digests: dict[str, str], settings: params.Params, sections: tuple[str, ...]
 ) -> str:
     """Name the scratch folder after everything the stage's result depends on."""
-    doc = settings.model_dump(mode="json", by_alias=True)
-    chosen = {}
+    text = json.dumps([address, digests, sections_of(settings, sections)], sort_keys=True)
+    return f"{address}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def sections_of(settings: params.Params, sections: tuple[str, ...]) -> dict[str, object]:
+    """Return the declared sections (dotted) of the params as JSON."""
+    doc, chosen = settings.model_dump(mode="json", by_alias=True), dict[str, object]()
     for section in sections:
         node = doc
         for part in section.split("."):
             node = node[part]
         chosen[section] = node
-    text = json.dumps([address, digests, chosen], sort_keys=True)
-    return f"{address}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return chosen
+
+
+def source_images(project: Path) -> int | None:
+    """Count the source's images as `fettle run` did; None where nobody did."""
+    file = project / "inputs" / "source.json"
+    return json.loads(file.read_text()).get("images") if file.is_file() else None
 
 
 def explain(err: BaseException) -> FettleError:

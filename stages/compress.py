@@ -28,7 +28,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,14 +43,17 @@ from fettle.evaluation import accuracy_statistics, passing_probability
 from fettle.facts.answer_parity import AnswerParity
 from fettle.facts.compress_facts import CompressFacts, LayerTable, SearchSummary
 from fettle.facts.finetune_facts import FinetuneFacts
+from fettle.facts.ingest_facts import IngestFacts
 from fettle.hardware import machine_fingerprint, operator_cost_table
 from fettle.hardware.operator_cost_table import Costs
 from fettle.lazy_array import RowArray
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.params_schema import Options
 from fettle.params_scope import DECIDED, INPUT_SIZE_PX
 from fettle.preprocessing import Floats, Pixels
 from fettle.recorder import Recorder
+from fettle.release import verdict_ledger
 from fettle.stage_contract import Inputs, Outputs
 
 if TYPE_CHECKING:
@@ -120,20 +123,9 @@ def compress_module(
     """Take the float module through the recipe and export it; torch is imported here."""
     # Read when torch loads its thread pool: idle threads then sleep instead of spinning.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from fettle.recipes import recipe_runner, recovery_training
+    from fettle.recipes import recipe_runner
 
-    asked = params.compress.recipe
-    job = recovery_training.CompressionJob(
-        params=params,
-        recipe=[] if asked == "auto" else asked,
-        facts=data.facts,
-        weights=inputs["finetune"] / "model.safetensors",
-        project=inputs.project,
-        scratch=inputs.scratch,
-        train=data.train,
-        validation=data.validation,
-        recorder=recorder,
-    )
+    job = compression_job(params, inputs, recorder, data)
     job, searched = settle_recipe(job, inputs, out)
     done = recipe_runner.run_recipe(job)
     most = params.export.calibration_images
@@ -188,7 +180,43 @@ def settle_recipe(
     tested = passing_probability.count_tested(inputs["validate"])
     found = recipe_search.search_recipe(job, tested, read_latency_tables(inputs), clock=clock)
     found.document.write(out / "search.json")
+    note_search(inputs, found.recipe)
     return replace(job, recipe=found.recipe), {"search": found.document.summary()}
+
+
+def compression_job(
+    params: Params, inputs: Inputs, recorder: Recorder, data: CompressionData
+) -> CompressionJob:
+    """Compression job of the stage; where the recipe is searched for, it has no step yet."""
+    from fettle.recipes.recovery_training import CompressionJob
+    from fettle.recipes.teacher_answers import TeacherAnswers
+
+    asked = params.compress.recipe
+    return CompressionJob(
+        params=params,
+        recipe=[] if asked == "auto" else asked,
+        facts=data.facts,
+        weights=inputs["finetune"] / "model.safetensors",
+        project=inputs.project,
+        scratch=inputs.scratch,
+        train=data.train,
+        validation=data.validation,
+        recorder=recorder,
+        answers=TeacherAnswers(inputs.scratch),
+    )
+
+
+def note_search(inputs: Inputs, recipe: Sequence[Options]) -> None:
+    """Note in the project's ledger that a search on this data found the recipe."""
+    if not recipe:
+        return
+    data = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts.digest
+    verdict_ledger.append(
+        verdict_ledger.place(inputs.project),
+        verdict_ledger.LedgerLine(
+            kind="search", data=data, recipe=verdict_ledger.recipe_key(recipe)
+        ),
+    )
 
 
 def read_latency_tables(inputs: Inputs) -> dict[str, Costs]:

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from fettle import licences, local_settings, plugins
-from fettle.data import image_table
+from fettle.data import image_table, smoke_subset
 from fettle.data.bounded_thread_map import bounded_thread_map
 from fettle.data.image_inspection import ImageFacts, look_aloud
 from fettle.data.image_table import SPLITS
@@ -71,15 +71,21 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     place = local_settings.location(inputs.project, options)
     print_now = source.fingerprint(options, place)
     refuse_stale(inputs.project / "inputs" / "source.json", name, str(print_now["digest"]))
+    drawn = draw_smoke(source.read(options, place), params)
+    items = (i for i in source.read(options, place) if drawn is None or i.row in drawn)
     spool = ScratchFile(inputs.scratch, what="the encoded images")
-    expected = int(print_now["images"])
-    images = inspect_images(source.read(options, place), expected, recorder, spool)
+    expected = len(drawn or ()) or int(print_now["images"])
+    images = inspect_images(items, expected, recorder, spool)
     if not images:
         raise DataError(
             f"the source {name} gave no images", fix="name other data in params.yaml: ingest"
         )
     refuse_double_rows(images, name)
-    splits = assign_splits([image.item for image in images], params.ingest.split, params.seed)
+    splits = (
+        [drawn[image.item.row] for image in images]
+        if drawn
+        else assign_splits([image.item for image in images], params.ingest.split, params.seed)
+    )
     rows = sorted(
         zip(images, splits, strict=True), key=lambda row: order_key(params.seed, row[0].item.row)
     )
@@ -92,18 +98,33 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         recorder.note("warning", f"the data's own splits are kept, not ingest.split: {counts_text}")
     for labels in labels_alike({image.item.label for image in images} - {None}):
         recorder.note("warning", f"classes that differ in case only: {', '.join(labels)}")
-    return Outputs(
-        facts=IngestFacts(
-            source=name,
-            digest=str(print_now["digest"]),
-            rows=len(rows),
-            unreadable=sum(image.look.error is not None for image in images),
-            groups=len({image.item.group for image in images} - {None}),
-            classes=count_classes(rows),
-            splits=whence,
-            licence=licences.stated(source, options, place),
-        )
+    facts = IngestFacts(
+        source=name,
+        digest=str(print_now["digest"]),
+        rows=len(rows),
+        unreadable=sum(image.look.error is not None for image in images),
+        groups=len({image.item.group for image in images} - {None}),
+        classes=count_classes(rows),
+        splits=whence,
+        licence=licences.stated(source, options, place),
     )
+    smoke = {"limited_from": int(print_now["images"])} if drawn else {}
+    return Outputs(facts=facts.model_copy(update=smoke))
+
+
+def draw_smoke(items: Iterable[Item], params: Params) -> dict[str, str] | None:
+    """Draw the rows of a smoke run, each with its split; None where ingest.limit asks for none.
+
+    The split is made of the whole source: its bytes are passed over, none is decoded.
+    """
+    limit = params.ingest.limit
+    if limit is None:
+        return None
+    bare = [replace(item, encoded=b"") for item in items]
+    splits = assign_splits(bare, params.ingest.split, params.seed)
+    rows, labels = [item.row for item in bare], [item.label for item in bare]
+    kept = smoke_subset.draw(rows=rows, labels=labels, splits=splits, limit=limit, seed=params.seed)
+    return {row: split for row, split in zip(rows, splits, strict=True) if row in kept}
 
 
 def labels_alike(labels: Iterable[str | None]) -> list[list[str]]:

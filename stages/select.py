@@ -100,7 +100,7 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     doc = ChoiceDocument(
         target=chosen.target,
         objective=AskedObjective.model_validate(objective.recorded()),
-        budget=AskedBudget.model_validate(budget.model_dump()),
+        budget=AskedBudget.model_validate(budget.recorded()),
         chance_min=candidates[0].foreseen.chance_min,
         limits=params.compress.constraints.model_dump(exclude_none=True),
         goal_met=bool(inside),

@@ -30,6 +30,7 @@ from fettle.evaluation import goal_feasibility
 from fettle.facts.validate_facts import ValidateFacts
 from fettle.measure import Measure
 from fettle.params import Params
+from fettle.params_scope import DECIDED, settle
 from fettle.recorder import Recorder
 from fettle.stage_contract import Inputs, Outputs
 
@@ -77,14 +78,18 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     recorder.note("validation", f"{result.quarantined} of {len(frame)} images set aside")
     tested = sum(splits["test"] for splits in result.classes.values())
     least_class = min(splits["test"] for splits in result.classes.values())
+    decided = goal_feasibility.decide_drop(params.compress.budget, tested, recorder)
     goal_feasibility.check(
-        params,
+        settle(params, decided),
         classes=len(result.classes),
         tested=tested,
         least_class=least_class,
         recorder=recorder,
     )
-    return Outputs(measures=measures(result, len(frame)), facts=doc.summary())
+    facts = doc.summary()
+    if decided:
+        facts = facts.model_copy(update={DECIDED: decided})
+    return Outputs(measures=measures(result, len(frame)), facts=facts)
 
 
 def write_rows(out: Path, result: Examination) -> None:

@@ -18,6 +18,7 @@ facts, verdict.json and confusion.json: fettle/facts/verdict_facts.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fettle import manifest, params_scope, plugins
-from fettle.data import split_reader
+from fettle.data import image_table, split_reader
 from fettle.data.split_reader import Images
 from fettle.errors import OurFault
 from fettle.evaluation import accuracy_statistics, licence_check
@@ -43,6 +44,7 @@ from fettle.facts.verdict_facts import (
     AskedLimit,
     ConfusionDocument,
     ModelCounts,
+    RowsLedger,
     VerdictDocument,
     VerdictFacts,
 )
@@ -51,7 +53,7 @@ from fettle.measure import Measure
 from fettle.params import Params
 from fettle.preprocessing import Floats
 from fettle.recorder import Recorder
-from fettle.release import release_gate
+from fettle.release import release_gate, verdict_ledger
 from fettle.release.release_gate import SPLIT, PairedAnswers
 from fettle.stage_contract import Inputs, Outputs
 
@@ -85,8 +87,13 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
     measures = release_gate.compare(answers)
     measures |= release_gate.size_ratios(float_model, count_shipped(shipped.facts))
     measures["latency_ratio"] = shipped.speedup
-    bounds, stated = asked_bounds(params), licences(params, inputs, finetuned)
-    judgement = release_gate.judge(answers, measures, bounds, over=shipped.over, licences=stated)
+    bounds, stated = asked_bounds(params, inputs), licences(params, inputs, finetuned)
+    ledger = record_verdict(inputs, out, shipped, images, bounds)
+    judgement = release_gate.judge(
+        answers, measures, bounds, over=shipped.over, licences=stated, ledger=ledger
+    )
+    for text in release_gate.warn_of_looks(ledger, bounds.budget.confidence, len(images.ids)):
+        recorder.note("warning", text.removeprefix("warning: "))
     facts = VerdictFacts(
         passed=judgement.passed,
         reasons=judgement.reasons,
@@ -99,13 +106,14 @@ def run(params: Params, inputs: Inputs, out: Path, recorder: Recorder) -> Output
         n=len(images.ids),
         bounds=bounds,
         float_model=float_model,
+        ledger=ledger,
         licences=stated,
     )
     for name, measure in measures.items():
         recorder.scalar(f"{SPLIT}_{name}", measure.value)
     write_documents(out, facts, measures)
     write_confusion(out, images, before, after)
-    write_predictions(out, images, before, after)
+    write_predictions(out, inputs, images, before, after)
     return Outputs(measures=measures, facts=facts)
 
 
@@ -145,15 +153,19 @@ def score(
     )
 
 
-def asked_bounds(params: Params) -> AskedBounds:
-    """Return every bound that the params hold the file to."""
+def asked_bounds(params: Params, inputs: Inputs) -> AskedBounds:
+    """Return every bound that the params hold the file to, and whether the run is a smoke run."""
     asked, verdict = params.compress.budget, params.verdict
-    return AskedBounds(
-        budget=AskedBudget.model_validate(asked.model_dump()),
+    bounds = AskedBounds(
+        budget=AskedBudget.model_validate(asked.recorded()),
         limits=tuple(AskedLimit.model_validate(one.model_dump()) for one in verdict.limits),
         class_drop_max=verdict.class_drop_max,
         licences_allow=None if verdict.licences.allow is None else tuple(verdict.licences.allow),
     )
+    ingest = manifest.read(inputs["ingest"], IngestFacts, verify=False).facts
+    if ingest.limited_from is None:
+        return bounds
+    return bounds.model_copy(update={"smoke_images": (ingest.rows, ingest.limited_from)})
 
 
 def count_float_model(params: Params, inputs: Inputs) -> ModelCounts:
@@ -188,10 +200,46 @@ def write_confusion(out: Path, images: Images, before: Floats, after: Floats) ->
     doc.write(out / "confusion.json")
 
 
-def write_predictions(out: Path, images: Images, before: Floats, after: Floats) -> None:
-    """Write predictions.parquet: what both models say of each test image."""
+def record_verdict(
+    inputs: Inputs, out: Path, shipped: ShippedTarget, images: Images, bounds: AskedBounds
+) -> RowsLedger:
+    """Add this verdict to the project's ledger; keep its lines on these images in the artefact.
+
+    Raises ProjectError for a ledger that cannot be read.
+    """
+    file = verdict_ledger.place(inputs.project)
+    rows = verdict_ledger.digest_rows(image_digests(inputs, images))
+    float_model = manifest.sha256_file(inputs["finetune"] / "model.onnx")
+    files = manifest.list_files(shipped.folder)
+    judged = {"float": float_model, **{f.path: f.sha256 for f in files}}
+    line = verdict_ledger.LedgerLine(
+        kind="verdict",
+        rows=rows,
+        images=len(images.ids),
+        model=verdict_ledger.digest_json(judged),
+        bounds=verdict_ledger.digest_json(bounds.to_object()),
+    )
+    verdict_ledger.append(file, line)
+    lines = verdict_ledger.of_rows(verdict_ledger.read(file), rows)
+    text = "".join(json.dumps(one.to_object(), sort_keys=True) + "\n" for one in lines)
+    manifest.write_text(out / verdict_ledger.NAME, text)
+    return verdict_ledger.count(lines, rows)
+
+
+def image_digests(inputs: Inputs, images: Images) -> list[str]:
+    """Read the sha256 of each image's bytes, in the order of `images`."""
+    table = pq.read_table(inputs["ingest"] / image_table.IMAGES, columns=["row", "sha256"])
+    known = dict(zip(table["row"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    return [str(known[row]) for row in images.ids]
+
+
+def write_predictions(
+    out: Path, inputs: Inputs, images: Images, before: Floats, after: Floats
+) -> None:
+    """Write predictions.parquet: what both models say of each test image, and its digest."""
     columns: dict[str, object] = {  # arrow takes each column's own type
         "row": images.ids,
+        "sha256": image_digests(inputs, images),
         "label": [images.classes[class_index] for class_index in images.labels],
     }
     for prefix, logits in (("", after), ("float_", before)):

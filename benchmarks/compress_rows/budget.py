@@ -29,13 +29,15 @@ def run(context: Context) -> Iterator[BenchmarkRow]:
     """Sum what each set's test images would decide."""
     for name in context.data:
         asked, n = load(ROOT / DATA[name][0]).compress.budget, TESTED[name]
-        bound = {"drop_max": asked.drop_max, "confidence": asked.confidence}
+        bound = {"drop_max": asked.drop_share, "confidence": asked.confidence}
         refused = [1 - accuracy_budget.power_at(f / 2, f / 2, n, **bound) for f in FLIPS]
         passed = [
-            accuracy_budget.power_at((f + asked.drop_max) / 2, (f - asked.drop_max) / 2, n, **bound)
-            for f in (asked.drop_max, asked.drop_max + 0.02)
+            accuracy_budget.power_at(
+                (f + asked.drop_share) / 2, (f - asked.drop_share) / 2, n, **bound
+            )
+            for f in (asked.drop_share, asked.drop_share + 0.02)
         ]
-        note = f"budget {asked.drop_max:g} at {asked.confidence:g}; exact, no draw"
+        note = f"budget {asked.drop_share:g} at {asked.confidence:g}; exact, no draw"
         for what, found, goal in (
             ("true wins refused by the budget", refused, REFUSED_MAX),
             ("true losses let pass by the budget", passed, PASSED_MAX),

@@ -13,6 +13,7 @@ from fettle.params_schema import Compress
 from fettle.recipes import recipe_evaluator
 from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recovery_training import CompressionJob, example_input
+from fettle.recipes.teacher_answers import TeacherAnswers
 from fettle.recorder import MemoryRecorder
 
 
@@ -52,6 +53,7 @@ def job(
         train=one.images("train"),
         validation=one.images("validation"),
         recorder=recorder,
+        answers=TeacherAnswers(folder),
     )
 
 

@@ -27,7 +27,8 @@ TEXT = {".md", ".txt", ".json", ".html", ".css", ".jinja", ".conf"}
 WHOLE = "bentos"  # a service travels with whatever lies beside it
 MAX_BYTES = 1_000_000  # requirements.lock with its digests has half of it; a table of labels more
 
-RESULT = "dvc.lock"  # tracked perhaps, and yet what a run made, not what it was made of
+# tracked perhaps, and yet what a run made, not what it was made of
+RESULTS = ("dvc.lock", "verdicts.jsonl")
 
 
 class GitState(TypedDict):
@@ -44,7 +45,7 @@ def describe(root: Path) -> GitState:
     text = "\n".join(lines)
     return GitState(
         commit=_git(root, "rev-parse", "HEAD"),
-        dirty=bool(_git(root, "status", "--porcelain", "--", ".", f":!{RESULT}")),
+        dirty=bool(_git(root, "status", "--porcelain", "--", ".", *(f":!{r}" for r in RESULTS))),
         source=hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(),
     )
 
@@ -69,7 +70,7 @@ def _sources(root: Path) -> list[Path]:
     homes = {Path(), *(path.parent for path in found if path.suffix == ".py")}
     foreign: dict[Path, bool] = {}
     kept = (p for p in found if _is_source(root, p, homes) and not _below(root, p, foreign))
-    return sorted(p for p in kept if p != Path(RESULT))
+    return sorted(p for p in kept if p.as_posix() not in RESULTS)
 
 
 def _below(root: Path, path: Path, foreign: dict[Path, bool]) -> bool:

@@ -50,7 +50,7 @@ def compress(
     val: object = None,
     *,
     test: object = None,
-    budget: float | Mapping[str, object] | None = None,
+    budget: float | str | Mapping[str, object] | None = None,
     project: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> CompressedRelease:
@@ -62,7 +62,8 @@ def compress(
               (images, labels), or pairs (image, label) such as a torch Dataset gives
     val       as train; what choices are made by. Left out, it is drawn from train
     test      as train; judges once, at the end. Left out, it is drawn from train
-    budget    how much accuracy may be lost: 0.02 is two points, as an upper bound on test; or
+    budget    how much accuracy may be lost: 0.02 is two points, as an upper bound on test; auto is
+              the least that the test images can decide; or
               {"metric": …, "drop_max": …, "confidence": …}
     project   a new folder to work in, or one that an earlier call made: what is unchanged is then
               not done again. Left out, a new temporary folder, which stays
@@ -135,7 +136,7 @@ def _data(folder: Path, train: object, val: object, test: object) -> Path:
 def _write_params(
     folder: Path,
     choice: user_network.FamilyChoice,
-    budget: float | Mapping[str, object] | None,
+    budget: float | str | Mapping[str, object] | None,
     settings: Mapping[str, object],
 ) -> None:
     """Write params.yaml anew: the template, the model, the budget, then the settings."""

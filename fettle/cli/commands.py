@@ -20,6 +20,7 @@ from fettle.cli import (
     report,
     run,
     serve,
+    service,
     stage,
     targets,
     ui,
@@ -60,3 +61,4 @@ app.command(hidden=True)(worker.execute)
 app.add_typer(targets.app, name="targets")
 app.add_typer(canary.app, name="canary")
 app.add_typer(ci.app, name="ci")
+app.add_typer(service.app, name="service")

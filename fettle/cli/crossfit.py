@@ -1,4 +1,8 @@
-"""`fettle crossfit`: judge a fixed recipe on every image of a small data set, fold by fold."""
+"""`fettle crossfit`: judge what a search finds, or a fixed recipe, on every image, fold by fold.
+
+With `recipe: auto` each fold searches on its own training and validation images. A recipe that a
+search on these images found before is refused: it would be judged by images that chose it.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,13 @@ import typer
 from fettle.cli.run import JsonOption, ParamsOption, SetOption, lay_out, recover, stale
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fettle.evaluation.cross_fitting import PooledFolds
     from fettle.params import Params
+    from fettle.params_schema import Budget
     from fettle.project import Project
+    from fettle.release.verdict_ledger import LedgerLine
 
 LAST = "verdict"  # of the stages that a fold needs: nothing is packaged
 
@@ -49,35 +57,57 @@ def crossfit(
     from fettle import project as projects
     from fettle.evaluation import cross_fitting as pooling
     from fettle.params import load
+    from fettle.release import verdict_ledger
 
     home = projects.find()
     os.environ.update(projects.environment(home))
     overrides = list(set_ or [])
     settings = load(params or home.root / "params.yaml", overrides)
-    refuse_searched(settings)
+    lines = verdict_ledger.read(home.root / verdict_ledger.NAME)
     answers, rows = [], []
     with projects.hold(home, " ".join(["fettle", *sys.argv[1:]])):
         for number in range(1, folds + 1):
             split = {**settings.ingest.split.model_dump(), "fold": {"number": number, "of": folds}}
             asked = [*overrides, f"ingest.split={json.dumps(split)}"]
             place, _ = lay_out(home, params, asked, data=data)
+            refuse_found(settings, lines, source_digest(place))
             print(f"fold {number} of {folds}", file=sys.stderr, flush=True)
             folder = reproduce(place)
             answers.append(pooling.read(folder))
             rows.append(summary(number, folder, settings.compress.budget.metric))
-    show(rows, pooling.pool(answers, settings.compress.budget), settings, as_json=json_)
+    images = sum(row["n"] for row in rows)
+    budget = pooled_budget(settings.compress.budget, images)
+    show(rows, pooling.pool(answers, budget), budget, as_json=json_)
 
 
-def refuse_searched(settings: Params) -> None:
-    """Raise ParamsError for `recipe: auto`: the search would have seen what judges it."""
+def pooled_budget(asked: Budget, images: int) -> Budget:
+    """Return the budget that all folds' images together are held to: `auto` is decided by them."""
+    from fettle.evaluation import accuracy_budget
+
+    if asked.drop_max != "auto":
+        return asked
+    least = accuracy_budget.least_decidable_drop(images, confidence=asked.confidence)
+    return asked.model_copy(update={"drop_max": least, "by_images": images})
+
+
+def source_digest(place: Project) -> str:
+    """Return the digest of the data, as the source gives it."""
+    return str(json.loads((place.tree / "inputs" / "source.json").read_text())["digest"])
+
+
+def refuse_found(settings: Params, lines: Sequence[LedgerLine], data: str) -> None:
+    """Raise ParamsError for a recipe that a search on this data found, as the ledger says."""
     from fettle.errors import ParamsError
+    from fettle.release import verdict_ledger
 
-    if settings.compress.recipe == "auto":
+    recipe = settings.compress.recipe
+    if recipe != "auto" and verdict_ledger.found_by_search(lines, recipe, data):
         raise ParamsError(
-            "cross-fitting judges a fixed recipe",
-            got="compress.recipe: auto",
-            rule="a recipe that was searched for on these images would be judged by them",
-            fix="name the steps: --set compress.recipe='[...]' (`fettle report` shows those found)",
+            "cross-fitting judges no recipe by the images that found it",
+            got=f"compress.recipe: {' > '.join(str(step['use']) for step in recipe)}",
+            rule=f"a search on this very data found it ({verdict_ledger.NAME}), for other epochs "
+            "perhaps",
+            fix="--set compress.recipe=auto: each fold then searches on its own images",
         )
 
 
@@ -126,19 +156,19 @@ def summary(number: int, verdict: Path, metric: str) -> FoldRow:
 def show(
     rows: list[FoldRow],
     pooled: PooledFolds,
-    settings: Params,
+    asked: Budget,
     *,
     as_json: bool,
 ) -> None:
     """Print the folds and their sum, as a table or as JSON."""
-    asked, found = settings.compress.budget, pooled.judgement
+    found = pooled.judgement
     if as_json:
         whole = {
             "n": sum(row["n"] for row in rows),
             "float_accuracy": pooled.float_accuracy.to_dict(),
             "accuracy": pooled.accuracy.to_dict(),
             "drop": pooled.drop.to_dict(),
-            "budget": {**asked.model_dump(), "status": found.status, "bound": found.bound},
+            "budget": {**asked.recorded(), "status": found.status, "bound": found.bound},
         }
         print(json.dumps({"folds": rows, "pooled": whole}))
         return
@@ -164,5 +194,5 @@ def show(
     console.print(
         f"all {sum(row['n'] for row in rows):,} images: {asked.metric} drops by "
         f"{100 * pooled.drop.value:.2f} points, {asked.confidence:.0%} bound "
-        f"{100 * found.bound:.2f}; the budget of {100 * asked.drop_max:g} is {found.status}"
+        f"{100 * found.bound:.2f}; the budget of {100 * asked.drop_share:g} is {found.status}"
     )

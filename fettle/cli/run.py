@@ -29,9 +29,19 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Lay key=value over the params; runs in a workspace."),
 ]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
+]
+ModelOption = Annotated[
+    Path | None, typer.Option(help="A trained ONNX file, for the family onnx_file.")
+]
 BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", help="Size the run to a time: 25m, 1h30m, 1500s; in a workspace."),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="A smoke run on N images, in a workspace; ships nothing."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -39,18 +49,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 def run(
     params: ParamsOption = None,
     set_: SetOption = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder or manifest of the data, for image_folder.")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A trained ONNX file, for the family onnx_file.")
-    ] = None,
+    data: DataOption = None,
+    model: ModelOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run every stage, cached or not.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and stop.")
     ] = False,
     *,
     budget: BudgetOption = None,
+    limit: LimitOption = None,
     first: Annotated[
         bool, typer.Option("--first", help="Make a first release: a linear probe, no training.")
     ] = False,
@@ -65,12 +72,15 @@ def run(
     from fettle.cli import first_release, time_budget
     from fettle.errors import GoalNotMet
     from fettle.params import load
+    from fettle.release import verdict_ledger
 
-    overrides = [*(set_ or []), *(first_release.OVERRIDES if first else ())]
+    overrides = [*smoke_overrides(limit), *(set_ or [])]
+    overrides += first_release.OVERRIDES if first else ()
     seconds = budget_seconds(budget, first=first)
     home = projects.find()
     os.environ.update(projects.environment(home))
     load(params or home.root / "params.yaml", overrides)  # every error, before any work
+    verdict_ledger.read(home.root / verdict_ledger.NAME)
     whole = load(params or home.root / "params.yaml", set_ or [])
     if not dry_run:
         preflight.refuse(home, os.environ)
@@ -82,7 +92,7 @@ def run(
             asked = [*overrides, *chosen]
             place, settings = lay_out(home, params, asked, data=data, model=model)
         if dry_run:
-            _plan(place, json_)
+            _plan(place, settings, json_)
             return
         try:
             if force or (last := _up_to_date(place)) is None:
@@ -95,6 +105,11 @@ def run(
             raise
         if first:
             _say(first_release.outlook(place, whole))
+
+
+def smoke_overrides(limit: int | None) -> list[str]:
+    """Return the overrides of a smoke run: the limit, and no minimum of images a class."""
+    return [] if limit is None else [f"ingest.limit={limit}", "validate.class_images_min=1"]
 
 
 def budget_seconds(budget: str | None, *, first: bool) -> float | None:
@@ -196,11 +211,11 @@ def recover(project: Project, flow_runs: Callable[[], int] | None = None) -> Non
         _say(f"recovered: {line}")
 
 
-def _plan(project: Project, json_: bool) -> None:
+def _plan(project: Project, settings: Params, json_: bool) -> None:
     from fettle.cli import dry_run
 
     stale(project)
-    dry_run.show(project, as_json=json_)
+    dry_run.show(project, settings, as_json=json_)
 
 
 def _run(project: Project, settings: Params, force: bool, json_: bool) -> None:
@@ -247,6 +262,9 @@ def _finish(
         print(json.dumps(json.loads((project.tree / "report" / "report.json").read_text())))
     else:
         run_summary.show(project, last, fresh=fresh)
+    if smoke := run_summary.smoke(project):
+        _say(smoke)
+        return
     if not last.release.passed:
         raise GoalNotMet(
             "the release is built but its gate did not pass, so it is no challenger",

@@ -33,8 +33,10 @@ PROBE_LIMIT_S = 120  # torch is imported and the network built first
 PACE_STEP = 1.25  # paces are rounded up to powers of it where params follow from them
 
 
-def size_of(place: Project, settings: Params) -> RunSize:
-    """Measure the size of a run in `place`; probes this machine the first time."""
+def size_of(place: Project, settings: Params, *, probe: bool = True) -> RunSize:
+    """Measure the size of a run in `place`; probes this machine the first time, or takes it to be
+    as fast as the table's.
+    """
     images, counts, sides = _images(place.tree, settings)
     family = plugins.resolve("families", settings.finetune.family, where="finetune.family")
     options = family.Params.model_validate_json(json.dumps(settings.finetune.options))
@@ -43,7 +45,7 @@ def size_of(place: Project, settings: Params) -> RunSize:
     cost = _cost(side, record)
     image_s = run_costs.image_s()
     pace = 1.0
-    if family.TRAINS:
+    if family.TRAINS and probe:
         pace = _image_s(place, settings, side) / (image_s * cost)
     return RunSize(
         images=images,
@@ -53,6 +55,7 @@ def size_of(place: Project, settings: Params) -> RunSize:
         pace=pace,
         image_s=image_s,
         trains=family.TRAINS,
+        side_px=side,
     )
 
 

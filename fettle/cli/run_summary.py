@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fettle import manifest
 from fettle.facts.last_run import LastRun
 from fettle.project import Project
+
+if TYPE_CHECKING:
+    from fettle.facts.verdict_facts import VerdictFacts
 
 
 def show(project: Project, last: LastRun, *, fresh: bool) -> None:
@@ -28,12 +32,28 @@ def show(project: Project, last: LastRun, *, fresh: bool) -> None:
     console.print("serve    fettle serve", soft_wrap=True)
 
 
+def smoke(project: Project) -> str | None:
+    """Say that the run was a smoke run, which is no failure and no challenger; None for others."""
+    bounds = _verdict(project).bounds
+    if bounds is None or bounds.smoke_images is None:
+        return None
+    taken, whole = bounds.smoke_images
+    return (
+        f"smoke run on {taken:,} of {whole:,} images: every stage works; the release is marked so "
+        "and is no challenger. The whole run: fettle run"
+    )
+
+
 def gate_reasons(project: Project) -> list[str]:
     """Return why the gate did not pass."""
+    return list(_verdict(project).failed)
+
+
+def _verdict(project: Project) -> VerdictFacts:
     from fettle.facts.verdict_facts import VerdictFacts
 
-    verdict = manifest.read(project.tree / "artifacts" / "verdict", VerdictFacts, verify=False)
-    return list(verdict.facts.failed)
+    folder = project.tree / "artifacts" / "verdict"
+    return manifest.read(folder, VerdictFacts, verify=False).facts
 
 
 def _near(path: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fettle.recipes import run_budget
+from fettle.recipes.remaining_time import spoken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,6 @@ def size(
 
 def lines(asked_s: float, plan: BudgetPlan, settings: Params, size: RunSize) -> list[str]:
     """Say what was chosen and why, in plain lines."""
-    spoken = run_budget.spoken
     head = f"budget {spoken(asked_s)}: {spoken(plan.finetune_s)} for fine-tuning"
     if plan.first:
         head = f"budget {spoken(asked_s)}: a first release alone, about {spoken(plan.total_s)}"

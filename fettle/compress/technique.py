@@ -35,9 +35,9 @@ class Capabilities:
 
     `needs_training`: it asks the context to train. `keeps_shapes`: no tensor changes its shape,
     so the plan stays as it was, but for the side of the images where it `shrinks_images`; the
-    module takes images of the old side all the same. The output's shape never changes. `serves` are the
-    objectives that it can bring nearer, where it can't bring all: a recipe that holds it for
-    another one is refused before any training, with `reason`.
+    module takes images of the old side all the same. The output's shape never changes. `serves`
+    are the objectives that it can bring nearer, where it can't bring all: a recipe that holds it
+    for another one is refused before any training, with `reason`.
     """
 
     needs_training: bool

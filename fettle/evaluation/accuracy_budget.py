@@ -302,7 +302,7 @@ def noise_warning(n: int, *, drop_max: float, confidence: float) -> str | None:
         f"is shown to drop at most {drop_max:g} ({confidence:.0%} bound) with probability "
         f"{likely:.2f}; {POWER:g} needs {ask}. The least drop that n = {n:,} can decide is "
         f"{least_decidable_drop(n, confidence=confidence):g}. Raise ingest.split.test, add data, "
-        "or raise compress.budget.drop_max"
+        "or raise compress.budget.drop_max (auto: to that least drop)"
     )
 
 

@@ -38,8 +38,8 @@ def judge(
     `stated` is this target's own largest drop (evaluate.drop_max_of_target), None where it has
     none.
     """
-    drop_max = asked.drop_max if stated is None else stated
-    wider = stated is not None and stated > asked.drop_max
+    drop_max = asked.drop_share if stated is None else stated
+    wider = stated is not None and stated > asked.drop_share
     n = len(labels)
     found = accuracy_budget.judge(
         asked.metric,

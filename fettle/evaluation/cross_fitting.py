@@ -96,7 +96,7 @@ def pool(folds: Sequence[FoldAnswers], asked: Budget) -> PooledFolds:
             before,
             after,
             labels,
-            drop_max=asked.drop_max,
+            drop_max=asked.drop_share,
             confidence=asked.confidence,
         ),
     )

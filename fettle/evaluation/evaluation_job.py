@@ -47,7 +47,7 @@ class EvaluationJob:
         return params_scope.at_side(self.params, facts.size_px)
 
     def float_images(self, images: Images, *, most: int | None = None) -> Images:
-        """The float model's images of validation: `images`, the candidate's, or larger ones."""
+        """Return the float model's images of validation: `images`, the candidate's, or larger."""
         params = self.float_params
         if params.preprocess.side_px == self.params.preprocess.side_px:
             return images

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from fettle import plugins
 from fettle.errors import ParamsError
 from fettle.evaluation import accuracy_budget
@@ -25,6 +27,29 @@ def check(
     check_limits(params.compress.constraints, classes, min_channels(params.targets))
     warn_of_noise(params.compress.budget, tested, recorder)
     warn_of_small_class(params.compress.budget, classes, least_class, recorder)
+
+
+def decide_drop(asked: Budget, tested: int, recorder: Recorder) -> dict[str, JsonValue]:
+    """Decide `drop_max: auto` by the number of test images, and say so; {} where a person did.
+
+    Raises ParamsError for `by_images`, which nobody may state.
+    """
+    if isinstance(asked.by_images, int):
+        raise ParamsError(
+            "compress.budget.by_images is no parameter to set",
+            got=f"{asked.by_images:,}",
+            rule="it says how many test images chose drop_max, where that is auto",
+            fix="take it out of params.yaml",
+        )
+    if asked.drop_max != "auto":
+        return {}
+    drop = accuracy_budget.least_decidable_drop(tested, confidence=asked.confidence)
+    recorder.note(
+        "decision",
+        f"compress.budget.drop_max is {drop:g}: the least drop that n = {tested:,} test images can "
+        f"decide at {asked.confidence:.0%}; their number chose it (auto), no person did",
+    )
+    return {"compress.budget.drop_max": drop, "compress.budget.by_images": tested}
 
 
 def check_limits(constraints: Constraints, classes: int, features: int) -> None:
@@ -64,7 +89,7 @@ def warn_of_noise(asked: Budget, tested: int, recorder: Recorder) -> None:
     if asked.metric != "accuracy":
         return
     text = accuracy_budget.noise_warning(
-        tested, drop_max=asked.drop_max, confidence=asked.confidence
+        tested, drop_max=asked.drop_share, confidence=asked.confidence
     )
     if text:
         recorder.note("warning", text)
@@ -75,7 +100,7 @@ def warn_of_small_class(asked: Budget, classes: int, least_class: int, recorder:
     if asked.metric != "worst_recall":
         return
     each = accuracy_budget.class_confidence(asked.confidence, classes)
-    drop_max = asked.drop_max
+    drop_max = asked.drop_share
     needed = accuracy_budget.min_sample_size(drop_max, confidence=each) if drop_max > 0 else None
     if needed is not None and least_class >= needed:
         return

@@ -53,7 +53,7 @@ def forecast_passing(
         candidate,
         labels,
         _decisive_size(asked, tested),
-        drop_max=asked.drop_max,
+        drop_max=asked.drop_share,
         confidence=asked.confidence,
     )
     drop = accuracy_statistics.drop(asked.metric, reference, candidate, labels).value
@@ -68,7 +68,7 @@ def probability_for_drop(asked: Budget, drop: float, *, seen: int, tested: int) 
     counts = PairedCounts(lost=(flips + drop) / 2 * seen, gained=(flips - drop) / 2 * seen, n=seen)
     n = _decisive_size(asked, tested)
     return accuracy_budget.predictive_probability(
-        counts, n, drop_max=asked.drop_max, confidence=asked.confidence
+        counts, n, drop_max=asked.drop_share, confidence=asked.confidence
     )
 
 
@@ -76,9 +76,9 @@ def _decisive_size(asked: Budget, tested: int) -> int:
     """Return the size of test set to forecast for: of one on which no model could pass, however
     good, twice the least on which one could, or every model would look alike.
     """
-    if asked.drop_max == 0:
+    if asked.drop_share == 0:
         return tested
-    least = accuracy_budget.min_sample_size(asked.drop_max, confidence=asked.confidence)
+    least = accuracy_budget.min_sample_size(asked.drop_share, confidence=asked.confidence)
     return tested if tested >= least else 2 * least
 
 

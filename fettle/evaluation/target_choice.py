@@ -49,7 +49,7 @@ def prefer_faster(
     for faster in sorted(candidates, key=lambda one: (-one.speedup.value, one.target)):
         if _low(faster.speedup) <= _high(chosen.speedup):
             break
-        if faster.over or faster.foreseen.drop > budget.drop_max + ROUNDING:
+        if faster.over or faster.foreseen.drop > budget.drop_share + ROUNDING:
             continue
         evidence = paired_evidence.compare(
             folders[chosen.target] / ANSWERS, folders[faster.target] / ANSWERS
@@ -80,8 +80,9 @@ def nearest_miss(candidates: list[Candidate], budget: Budget) -> tuple[Candidate
     forecast = chosen.foreseen
     return chosen, (
         f"no target is likely enough to keep the drop of {budget.metric} within "
-        f"{budget.drop_max:g} on test: {chosen.target} is with probability {forecast.chance:.2f}, "
-        f"below {forecast.chance_min:.2f}, after a drop of {forecast.drop:.4f} on validation"
+        f"{budget.drop_share:g} on test: {chosen.target} is with probability "
+        f"{forecast.chance:.2f}, below {forecast.chance_min:.2f}, after a drop of "
+        f"{forecast.drop:.4f} on validation"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fettle.facts.quantities import Share
+from fettle.facts.quantities import Images, Share
 from fettle.facts.typed_document import TypedDocument
 
 
@@ -24,3 +24,5 @@ class AskedBudget(TypedDocument):
     """How much it may lose."""
     confidence: Share
     """Confidence of the one-sided upper bound that is held to drop_max."""
+    by_images: Images | None = None
+    """Test images whose number chose drop_max (auto); absent where a person did."""

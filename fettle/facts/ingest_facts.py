@@ -29,5 +29,7 @@ class IngestFacts(TypedDocument):
     """Images of each class in train, validation and test."""
     splits: Mapping[str, str]
     """Who divided train, validation and test: own, drawn, drawn from another."""
+    limited_from: Images | None = None
+    """Images that the source had, where ingest.limit drew a few for a smoke run; absent else."""
     licence: str | None = None
     """Licence of the data; absent where nobody states it."""

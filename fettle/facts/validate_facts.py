@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import JsonValue
+
 from fettle.facts.typed_document import TypedDocument
 
 
@@ -21,7 +23,7 @@ class ValidateFacts(TypedDocument):
     """Facts of `stages/validate.py`; counts are images.
 
     `by_rule` is {rule: images set aside}; `classes` {label: {train, validation, test}} of those
-    that go on.
+    that go on. `decided` is what became of `auto` in the params, for those that read validate.
     """
 
     passed: bool
@@ -30,6 +32,7 @@ class ValidateFacts(TypedDocument):
     by_rule: Mapping[str, int]
     classes: Mapping[str, Mapping[str, int]]
     checks: tuple[CheckSummary, ...]
+    decided: Mapping[str, JsonValue] = {}
 
 
 class CheckReport(CheckSummary):

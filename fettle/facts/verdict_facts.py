@@ -31,12 +31,16 @@ class AskedLimit(TypedDocument):
 
 
 class AskedBounds(TypedDocument):
-    """Every bound that the file was held to: compress.budget, and params.yaml's verdict."""
+    """Every bound that the file was held to: compress.budget, and params.yaml's verdict.
+
+    `smoke_images` are (those taken, those there) of a smoke run, which no file passes.
+    """
 
     budget: AskedBudget
     limits: tuple[AskedLimit, ...]
     class_drop_max: float | None
     licences_allow: tuple[str, ...] | None = None
+    smoke_images: tuple[int, int] | None = None
 
 
 class ModelCounts(TypedDocument):
@@ -45,6 +49,17 @@ class ModelCounts(TypedDocument):
     size_bytes: int
     parameters: int
     macs: int
+
+
+class RowsLedger(TypedDocument):
+    """How often these test images have judged, this verdict included; `rows` is their digest.
+
+    The same file by the same bounds counts once, `models` are the different files.
+    """
+
+    rows: str
+    verdicts: int
+    models: int
 
 
 class VerdictFacts(TypedDocument):
@@ -65,6 +80,7 @@ class VerdictFacts(TypedDocument):
     n: int
     bounds: AskedBounds | None = None
     float_model: ModelCounts | None = None
+    ledger: RowsLedger | None = None
     licences: Mapping[str, str | None] = {}  # of the data and the model; None: nobody states it
 
 

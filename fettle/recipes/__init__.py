@@ -3,6 +3,7 @@
 recipe_runner              a module through the steps of a recipe
 compression_context        what a technique is given, and the network it works on
 recovery_training          fine-tuning with distillation after each cut
+teacher_answers            what distillation was answered before, in a scratch file
 recipe_search              `recipe: auto`: the search, resumed after a kill
 recipe_evaluator           a recipe as a trial: what it buys, what it loses
 cost_model                 latency, parameters, MACs or bytes of a model as it stands

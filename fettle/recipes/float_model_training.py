@@ -6,7 +6,7 @@ them, a share of the training images chooses (fettle/training/fine_tuning.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,7 @@ from fettle.data import choice_images
 from fettle.data.split_reader import Images
 from fettle.facts.finetune_facts import FineTuningFacts
 from fettle.params import Params
+from fettle.recipes.remaining_time import RemainingTime
 from fettle.recipes.training_setup import training_data
 from fettle.recorder import Recorder
 
@@ -61,13 +62,15 @@ def train(job: FloatModelJob, model: nn.Module, plan: TrainingPlan) -> TrainedFl
     if job.params.finetune.choice_fraction:
         trained = _from_choice_images(job, model, plan)
     else:
+        report = TrainingReport(job.recorder, plan, "validation")
         fitted = fit(
             model,
             data=training_data(job.params, train=job.train, validation=job.validation),
             plan=plan,
             groups=job.family.groups(model),
             scratch=job.scratch,
-            on_epoch=_report(job.recorder, plan, "validation"),
+            on_epoch=report.epoch,
+            on_step=report.step,
         )
         trained = TrainedFloatModel(fitted.curve, fitted.best_epoch)
     _adopt_data_statistics(job, model)
@@ -98,6 +101,7 @@ def _from_choice_images(
     data = training_data(job.params, train=learnt, validation=choice)
     if section.linear_probe:
         _settle_fresh_batchnorm(model, data)
+    report = TrainingReport(job.recorder, plan, "choice")
     done = fine_tuning.fine_tune(
         model,
         job.family.protected(model)[-1],
@@ -110,7 +114,8 @@ def _from_choice_images(
             flip_horizontal=section.augment.flip_horizontal,
         ),
         scratch=job.scratch,
-        on_epoch=_report(job.recorder, plan, "choice"),
+        on_epoch=report.epoch,
+        on_step=report.step,
         say=lambda text: job.recorder.note("decision", text),
     )
     return TrainedFloatModel(done.curve, done.best_epoch, _facts(done), _decided(job.params, done))
@@ -182,16 +187,28 @@ def training_plan(params: Params) -> TrainingPlan:
     return TrainingPlan(seed=params.seed, augment=Augmentation(**augment), **section)
 
 
-def _report(recorder: Recorder, plan: TrainingPlan, judges: str) -> Callable[[Epoch], None]:
-    """Make what tells the recorder of a finished epoch, which the images `judges` judged."""
+class TrainingReport:
+    """What tells the recorder of a training's epochs, which the images `judges` judged, and between
+    them how long it still takes.
+    """
 
-    def report(epoch: Epoch) -> None:
+    def __init__(self, recorder: Recorder, plan: TrainingPlan, judges: str) -> None:
+        self._recorder, self._plan, self._judges = recorder, plan, judges
+        self._time = RemainingTime()
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Record a finished epoch."""
         for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
-            recorder.scalar(name, getattr(epoch, name), step=epoch.epoch)
+            self._recorder.scalar(name, getattr(epoch, name), step=epoch.epoch)
         text = (
-            f"epoch {epoch.epoch} of at most {plan.epochs_max} ({epoch.phase}): "
-            f"{judges} accuracy {epoch.validation_accuracy:.1%}"
+            f"epoch {epoch.epoch} of at most {self._plan.epochs_max} ({epoch.phase}): "
+            f"{self._judges} accuracy {epoch.validation_accuracy:.1%}{self._time.text()}"
         )
-        recorder.progress(epoch.epoch / plan.epochs_max, text)
+        self._recorder.progress(epoch.epoch / self._plan.epochs_max, text)
 
-    return report
+    def step(self, number: int, of: int) -> None:
+        """Note a step; say how far the training is, at most every few seconds."""
+        if self._time.step(number, of):
+            epochs = self._plan.epochs_max
+            text = f"epoch {(number - 1) * epochs // of + 1} of at most {epochs}"
+            self._recorder.progress((number - 1) / of, f"{text}{self._time.text()}")

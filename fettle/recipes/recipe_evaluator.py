@@ -98,6 +98,7 @@ class RecipeEvaluator:
         watch = TrialWatch(
             self.clock.out_of_time,
             now=self.clock.now,
+            search_left_s=self._left_s,
             reference=self.root.accuracy.value,
             chance=recipe_runner.majority_class_share(self.job.validation),
         )
@@ -120,6 +121,14 @@ class RecipeEvaluator:
         )
         epochs = watch.epochs if watch.cut else training_epochs(steps[-1])
         return replace(self.score(state), work=epochs * cost, cut=watch.cut)
+
+    def _left_s(self) -> float:
+        """Seconds that the search may still take: its clock's, or its trials' at their pace."""
+        left = self.clock.left_s()
+        if self.trials_done:
+            each = self.clock.elapsed_s / self.trials_done
+            left = min(left, each * (self.job.trials - self.trials_done))
+        return max(0.0, left)
 
     def _next_rung(self, recipe: Recipe) -> int:
         """Epochs of the recovery that comes next, three times the last step's up to the longest; 0

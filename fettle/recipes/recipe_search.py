@@ -108,7 +108,9 @@ def limits_of(job: CompressionJob, tested: int) -> SearchLimits:
         ),
         final_epochs=recipe_evaluator.capped_epochs(job, goal.search.final_epochs),
         work_max=goal.search.steps_max / recipe_evaluator.epoch_steps(job),
-        front_drop_max=FRONT_BUDGETS * goal.budget.drop_max if goal.search.aim == "front" else None,
+        front_drop_max=FRONT_BUDGETS * goal.budget.drop_share
+        if goal.search.aim == "front"
+        else None,
     )
 
 

@@ -22,6 +22,9 @@ from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.hardware.runtimes import ort
 from fettle.params import Params
 from fettle.params_schema import Options
+from fettle.recipes import teacher_answers
+from fettle.recipes.remaining_time import RemainingTime
+from fettle.recipes.teacher_answers import TeacherAnswers
 from fettle.recipes.training_setup import threads, training_data
 from fettle.recipes.trial_watch import TrialWatch
 from fettle.recorder import Recorder
@@ -34,7 +37,6 @@ BATCH_IMAGES = 64  # of the passes without a gradient: BatchNorm needs tens of i
 # After so many epochs a recovery sees the same batches again, and the teacher need not be asked: it
 # takes four fifths of a small student's epoch (ADR 0033).
 VIEWS_EPOCHS = 24
-ANSWERS_BYTES_MAX = 2**26  # 24 views of 70,000 images of 10 classes; beyond, it is asked again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +58,9 @@ class CompressionJob:
     train: Images
     validation: Images
     recorder: Recorder
+    answers: TeacherAnswers
     trial: int = 0
     trials: int = 1
-    answers: dict[bytes, torch.Tensor] = field(default_factory=dict)
     watch: TrialWatch = field(default_factory=TrialWatch)
 
 
@@ -89,21 +91,37 @@ class ReportEpoch:
 
     def __init__(self, job: CompressionJob, index: int, use: str, epochs: int) -> None:
         self.job, self.index, self.use, self.epochs = job, index, use, epochs
+        self._time = RemainingTime()
+
+    def begin(self) -> None:
+        """Begin a phase: its time is its own."""
+        self._time = RemainingTime()
+
+    def step(self, number: int, total: int, *, phase: str, of: int) -> None:
+        """Note a step of `phase`; say how far it is, at most every few seconds."""
+        if self._time.step(number, total):
+            self._say((number - 1) / total, phase, (number - 1) * of // total + 1, of)
+
+    def _say(self, done: float, phase: str, epoch: int, of: int) -> None:
+        left = self._time.text()
+        text = f"{self.use}, {phase}: epoch {epoch} of {of}{left}"
+        if self.job.trials > 1:
+            number = self.job.trial + 1
+            search = self.job.watch.left() if left else ""
+            text = f"trial {number} of at most {self.job.trials}: {text}{search}"
+            self.job.recorder.progress((self.job.trial + done) / self.job.trials, text)
+            return
+        self.job.recorder.progress((self.index + done) / len(self.job.recipe), text)
 
     def epoch(self, result: training.Epoch, *, phase: str, of: int) -> None:
         """Record one finished epoch of `phase`, which has `of` of them."""
         self.epochs += 1
         self.job.watch.epoch(result.epoch, of=of, accuracy=result.validation_accuracy)
-        done, text = result.epoch / of, f"{self.use}, {phase}: epoch {result.epoch} of {of}"
         recorder = self.job.recorder
-        if self.job.trials > 1:  # one curve of many short trainings would say nothing
-            number = self.job.trial + 1
-            text = f"trial {number} of at most {self.job.trials}: {text}"
-            recorder.progress((self.job.trial + done) / self.job.trials, text)
-            return
-        recorder.scalar("recovery_loss", result.train_loss, step=self.epochs)
-        recorder.scalar("validation_accuracy", result.validation_accuracy, step=self.epochs)
-        recorder.progress((self.index + done) / len(self.job.recipe), text)
+        if self.job.trials == 1:  # one curve of many short trainings would say nothing
+            recorder.scalar("recovery_loss", result.train_loss, step=self.epochs)
+            recorder.scalar("validation_accuracy", result.validation_accuracy, step=self.epochs)
+        self._say(result.epoch / of, phase, result.epoch, of)
 
 
 def recovery_fit(
@@ -134,6 +152,7 @@ def recovery_fit(
             views_epochs=VIEWS_EPOCHS,
             epoch_steps_max=job.params.compress.search.trial_steps_max,
         )
+        report.begin()
         with job.watch.timing():
             fitted = fit(
                 model,
@@ -144,6 +163,7 @@ def recovery_fit(
                 ),
                 scratch=folder / f"{phase}-{weights_digest(model)}",
                 on_epoch=lambda result: report.epoch(result, phase=phase, of=epochs),
+                on_step=lambda number, total: report.step(number, total, phase=phase, of=epochs),
             )
         if fitted.stopped:
             job.watch.cut = f"a training ended after {len(fitted.curve)} of {epochs} epochs"
@@ -152,22 +172,20 @@ def recovery_fit(
 
 
 def distillation_loss(
-    teacher: Teacher, known: dict[bytes, torch.Tensor], *, temperature: float, alpha: float
+    teacher: Teacher, known: TeacherAnswers, *, temperature: float, alpha: float
 ) -> Loss:
     """Distillation loss of a student on a batch: the teacher sees the same augmented images.
 
-    `known` holds its answers by the digest of the batch; new ones are added while there is room.
+    What it has answered to a batch before is `known`; new answers are added while there is room.
     """
 
     def loss(student: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        digest = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes()).digest()
-        answers = known.get(digest)
+        batch = teacher_answers.digest(images)
+        answers = known.get(batch)
         if answers is None:
             answers = teacher(images)
-            if len(known) * answers.nbytes < ANSWERS_BYTES_MAX:
-                # a clone: the runtime's own array keeps the batch's memory with it, 24 views of a
-                # large set held 5 GiB
-                known[digest] = answers.clone()
+            known.keep(batch, answers)
+        answers = answers.to(images.device)
         return distil.distillation_loss(
             student(images), answers, labels, temperature=temperature, alpha=alpha
         )

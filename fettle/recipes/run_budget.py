@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fettle.errors import UserError
 from fettle.params import Params
 from fettle.recipes import run_costs
+from fettle.recipes.remaining_time import spoken
 from fettle.recipes.run_costs import RunSize
 
 FINETUNE_SHARE = 0.45  # on photos of clothes 10.5 of 25 minutes; felt right elsewhere
@@ -57,15 +58,6 @@ def parse(text: str) -> float:
             fix="for example fettle run --budget 25m",
         )
     return float(seconds)
-
-
-def spoken(seconds: float) -> str:
-    """Say a time in words: 45 s, 25 min, 1 h 30 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest:02d} min" if hours else f"{minutes} min"
 
 
 def plan(

@@ -54,7 +54,7 @@ class RunSize:
     """How large a run is: images of its splits, an image's cost, pace of this machine.
 
     `cost` is 1 for efficientnet_lite 0 at 128 px; `image_s` what training an image of cost 1 takes
-    at pace 1; `trains` is False for a finished ONNX file.
+    at pace 1; `trains` is False for a finished ONNX file; `side_px` is of the model's input.
     """
 
     images: int
@@ -64,6 +64,7 @@ class RunSize:
     pace: float
     image_s: float
     trains: bool = True
+    side_px: int | None = None
 
     @property
     def train_image_s(self) -> float:

@@ -32,7 +32,7 @@ def document(
     return SearchDocument(
         objective=AskedObjective.model_validate(goal.objective.recorded()),
         aim=goal.search.aim,
-        budget=AskedBudget.model_validate(goal.budget.model_dump()),
+        budget=AskedBudget.model_validate(goal.budget.recorded()),
         unit=unit,
         priced_by=priced_by,
         evaluations=len(search.trials) - 1,

@@ -7,6 +7,7 @@ that knows beyond the largest class. The shares felt right; no data set chose th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from fettle.errors import ModelError
+from fettle.recipes.remaining_time import spoken
 from fettle.recipes.search.trial import SearchTimeoutError
 from fettle.training.training_loop import Loss
 from fettle.training.training_plan import StopTraining
@@ -39,13 +41,15 @@ class TrialWatch:
 
     `reference` is the float model's accuracy on validation, `chance` the largest class's share;
     without them no training is hopeless. `epochs` counts those that were trained, `steps` and
-    `seconds` are of this process; `cut` says what the clock took from a training.
+    `seconds` are of this process; `search_left_s` says what the search may still take, `cut` what
+    the clock took from a training.
     """
 
     out_of_time: Callable[[], bool] = lambda: False
     reference: float | None = None
     chance: float = 0.0
     now: Callable[[], float] = time.monotonic
+    search_left_s: Callable[[], float] = lambda: math.inf
     epochs: int = 0
     steps: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
@@ -66,6 +70,11 @@ class TrialWatch:
         """Ask the clock; raises OutOfTimeError when time is up."""
         if self.out_of_time():
             raise OutOfTimeError
+
+    def left(self) -> str:
+        """Say what the search may still take, as the end of a line; nothing without a bound."""
+        seconds = self.search_left_s()
+        return "" if math.isinf(seconds) else f"; the search ends in {spoken(seconds)} at most"
 
     @contextmanager
     def timing(self) -> Iterator[None]:

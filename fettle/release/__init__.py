@@ -4,6 +4,7 @@
     signing                    OpenSSF model-signing, offline
     sbom                       CycloneDX: packages, model, data
     source_closure, locked_requirements        the sources and the packages that serving needs
+    verdict_ledger, ledger_verification        how often the test images have judged
     released_run, release_gate                 its documents and its gate, made of its artefacts
     carried_evidence           manifests and answers in it, from which its figures are derived again
     release_verification, report_verification  that derivation

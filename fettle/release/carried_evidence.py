@@ -4,8 +4,10 @@
                                            was sealed: its sha256 is the artefact's digest, by which
                                            the manifests of later stages name it
     evidence/choice.json                   what select chose from
-    evidence/test_answers.parquet          one row a test image: row, label, and the answers of
-                                           the float model and of the released file
+    evidence/test_answers.parquet          one row a test image: row, sha256 of its bytes, label,
+                                           and the answers of the float model and of the released
+                                           file
+    evidence/verdicts.jsonl                the ledger's lines on these test images
     evidence/validation_answers.parquet    the same of the float model and every measured target, on
                                            the validation images in their order
 
@@ -36,6 +38,7 @@ from fettle.facts.select_facts import CHOICE
 from fettle.facts.typed_document import TypedDocument
 from fettle.manifest import File, Manifest
 from fettle.measure import Measure
+from fettle.release import verdict_ledger
 
 Model = TypeVar("Model", bound=TypedDocument)
 
@@ -64,6 +67,7 @@ def write(release: Path, folders: Mapping[str, Path]) -> None:
     for address, folder in folders.items():
         shutil.copyfile(folder / manifest.NAME, place / f"{address}.json")
     shutil.copyfile(folders["select"] / CHOICE, place / CHOICE)
+    shutil.copyfile(folders["verdict"] / verdict_ledger.NAME, place / verdict_ledger.NAME)
     _write_test_answers(folders["verdict"] / "predictions.parquet", place / TEST)
     measured = {
         address.partition("@")[2]: folder / ANSWERS
@@ -77,7 +81,7 @@ def write(release: Path, folders: Mapping[str, Path]) -> None:
 def _write_test_answers(predictions: Path, file: Path) -> None:
     """Reduce the verdict's predictions to what a figure needs: they name their classes."""
     table = pq.read_table(predictions)
-    columns: dict[str, object] = {"row": table["row"], "label": table["label"]}
+    columns: dict[str, object] = {name: table[name] for name in ("row", "sha256", "label")}
     for model, prefix in ((FLOAT, "float_"), (SHIPPED, "")):
         columns[f"{model}.predicted"] = table[f"{prefix}predicted"]
         columns[f"{model}.probability"] = table[f"{prefix}probability"]
@@ -130,6 +134,14 @@ def file_digest(release: Path, address: str, path: str) -> str | None:
     """Return the sha256 by which a carried manifest lists a file, None where it lists none."""
     doc = json.loads((release / FOLDER / f"{address}.json").read_text())
     return next((str(file["sha256"]) for file in doc["files"] if file["path"] == path), None)
+
+
+def read_image_digests(release: Path) -> list[str] | None:
+    """Read the sha256 of each test image; None of a release that states none."""
+    file = release / FOLDER / TEST
+    if "sha256" not in pq.read_schema(file).names:
+        return None
+    return [str(one) for one in pq.read_table(file, columns=["sha256"])["sha256"].to_pylist()]
 
 
 def read_test(release: Path, classes: tuple[str, ...]) -> RecordedAnswers:

@@ -19,7 +19,13 @@ from fettle.evaluation import (
 )
 from fettle.evaluation.accuracy_statistics import Floats, Labels
 from fettle.facts.asked_goal import AskedBudget
-from fettle.facts.verdict_facts import AskedBounds, AskedLimit, BudgetStatus, ModelCounts
+from fettle.facts.verdict_facts import (
+    AskedBounds,
+    AskedLimit,
+    BudgetStatus,
+    ModelCounts,
+    RowsLedger,
+)
 from fettle.measure import Measure
 from fettle.params_schema import Budget, Limit
 
@@ -88,10 +94,12 @@ def judge(
     *,
     over: Sequence[str],
     licences: Mapping[str, str | None],
+    ledger: RowsLedger | None = None,
 ) -> GateJudgement:
     """Judge the figures of `compare`; `over` are the limits that the file broke before.
 
-    `licences` are those of the data and the model, None where nobody states one.
+    `licences` are those of the data and the model, None where nobody states one. How often the
+    images have judged (`ledger`) is said and changes no verdict.
     """
     asked = bounds.budget
     judgement = accuracy_budget.judge(
@@ -113,6 +121,8 @@ def judge(
         *check_limits(measures, bounds.limits),
         *check_classes(drops, bounds.class_drop_max),
         *licence_check.check(bounds.licences_allow, licences),
+        *check_smoke(bounds.smoke_images),
+        *((True, text) for text in warn_of_looks(ledger, asked.confidence, len(answers.labels))),
     ]
     return GateJudgement(
         passed=all(holds for holds, _ in checks),
@@ -131,10 +141,16 @@ def check_budget(
 ) -> tuple[bool, str]:
     """Budget check: whether the drop's upper bound lies within the budget, in a sentence."""
     drop, met = measures[f"{asked.metric}_drop"], judgement.status == "met"
+    whose = "compress.budget"
+    if asked.by_images is not None:
+        whose = (
+            f"compress.budget.drop_max: auto, the least that n = {asked.by_images:,} test images "
+            "can decide; their number chose it, no person did"
+        )
     text = (
         f"{asked.metric} drops by {_show(drop)} on {SPLIT}; the {asked.confidence:.0%} upper bound "
         f"{judgement.bound:.4f} is {'within' if met else 'above'} the budget of {asked.drop_max:g} "
-        "(compress.budget)"
+        f"({whose})"
     )
     if judgement.status == "undecided":
         needs = (
@@ -177,6 +193,34 @@ def check_classes(drops: Mapping[str, Measure], drop_max: float | None) -> list[
         return [(True, f"no class is shown to lose more recall on {SPLIT} than {rule}")]
     shown = ", ".join(f"'{name}' {_show(drops[name])}" for name in gone)
     return [(False, f"recall drops on {SPLIT} by more than {rule}: {shown}")]
+
+
+def check_smoke(images: tuple[int, int] | None) -> list[tuple[bool, str]]:
+    """Smoke-run check: whatever its figures are, it ships nothing."""
+    if images is None:
+        return []
+    taken, whole = images
+    text = f"a smoke run on {taken:,} of {whole:,} images (ingest.limit): it ships nothing"
+    return [(False, text)]
+
+
+def warn_of_looks(ledger: RowsLedger | None, confidence: float, images: int) -> list[str]:
+    """Say what a bound is worth on images that judged before; nothing of the first verdict."""
+    if ledger is None or ledger.verdicts < 2:
+        return []
+    looks, alpha = ledger.verdicts, 1 - confidence
+    files = "1 file" if ledger.models == 1 else f"{ledger.models} files"
+    together = max(0.0, 1 - looks * alpha)
+    worth = (
+        f"hold together with {together:.0%} at least"
+        if together > 0
+        else "need not hold together at all"
+    )
+    return [
+        f"warning: these {images:,} test images have judged {looks} times ({files}), each bound at "
+        f"{confidence:.0%}; the {looks} {worth} (union bound). New test images would judge this "
+        "one alone"
+    ]
 
 
 def _show(measure: Measure) -> str:

@@ -35,6 +35,7 @@ from fettle.measure import Measure
 from fettle.params_schema import Budget
 from fettle.release import (
     carried_evidence,
+    ledger_verification,
     release_gate,
     released_run,
     report_verification,
@@ -232,8 +233,14 @@ def _check_test(figures: DerivedFigures, release: Path, run: ReleasedRun) -> Non
     figures.measures("quality", "test", stated, quality)
     figures.measures("sizes", "test", stated, ratios)
     judged = release_gate.judge(
-        answers, quality, facts.bounds, over=run.choice.row().over, licences=facts.licences
+        answers,
+        quality,
+        facts.bounds,
+        over=run.choice.row().over,
+        licences=facts.licences,
+        ledger=facts.ledger,
     )
+    ledger_verification.check(figures.same, release, facts)
     budget, derived = facts.budget, judged.budget
     figures.same("gate", "the budget asked", facts.bounds.budget, run.choice.budget)
     figures.same("gate", "passed", facts.passed, judged.passed)

@@ -5,7 +5,8 @@ the same name. Labels are bounded: a path that is no route counts as "other", as
 HTTP does not know, so a scan of random paths makes no new series.
 
     {"time": …, "request_id": …, "method": "POST", "path": "/predict", "status": 200, "ms": 1.8,
-     "images": 1, "client": "127.0.0.1"}         and "reason" when the request was refused
+     "images": 1, "client": "127.0.0.1"}         and "reason" when the request was refused,
+                                                 "traceparent" when it came with one (W3C)
 
 Health checks and scrapes that went well are counted, not logged.
 """
@@ -27,6 +28,9 @@ from fettle.serving.prometheus_metrics import OTHER, ServerMetrics
 REQUEST_ID = b"x-request-id"
 OWN_TIME = b"x-fettle-ms"  # for the router, whose clock has whole milliseconds
 WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+TRACE = b"traceparent"
+# W3C Trace Context: version, trace, parent, flags; a later version may have more
+TRACE_FORM = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,256})?")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 QUIET = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 PATH_MOST = 200  # characters of a path in the log
@@ -66,6 +70,9 @@ class Telemetry:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         started = time.perf_counter()
+        trace = next((value for name, value in scope["headers"] if name == TRACE), b"")
+        if TRACE_FORM.fullmatch(trace):
+            note(scope)["traceparent"] = trace.decode()
         given = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
         request_id = given if WELL_FORMED.fullmatch(given) else os.urandom(16).hex().encode()
         status = 0

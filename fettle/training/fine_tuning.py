@@ -25,6 +25,7 @@ from fettle.training.learning_rate_search import RateTrial
 from fettle.training.linear_probe import Probe
 from fettle.training.training_loop import epoch_steps, fit
 from fettle.training.training_plan import Epoch, TrainingData, TrainingPlan
+from fettle.training.training_run import OnStep
 
 CHOICES = "choices.json"  # in scratch: what was chosen before the first epoch
 _LOSS_MAX = 1e9  # a diverged trial's, where JSON has no infinity
@@ -103,6 +104,7 @@ def fine_tune(
     plan: FineTuningPlan,
     scratch: Path,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_step: OnStep = lambda _number, _of: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> FineTuned:
     """Fit the head, choose what is `auto`, train, and keep the better of probe and training.
@@ -129,7 +131,15 @@ def fine_tune(
         learning_rate=chosen.learning_rate,
         augment=replace(plan.training.augment, flip_horizontal=chosen.flip_horizontal),
     )
-    fitted = fit(model, data=data, plan=training, groups=groups, scratch=scratch, on_epoch=on_epoch)
+    fitted = fit(
+        model,
+        data=data,
+        plan=training,
+        groups=groups,
+        scratch=scratch,
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
     answers = inference.logits(model, data.validation_pixels, data.normalise)
     result = FineTuned(
         curve=fitted.curve,

@@ -18,6 +18,10 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Normalise = Callable[[Pixels], Floats]
 
+# A GPU wants many at once. On a CPU 64 take 0.6 to 0.7 of the time of 256, with the same answers to
+# the bit, and a quarter of the memory, of which the allocator keeps about twice as much for itself.
+BATCH_IMAGES_CPU, BATCH_IMAGES_GPU = 64, 256
+
 
 def device() -> torch.device:
     """Take CUDA when there is one, else the CPU."""
@@ -31,12 +35,19 @@ def to_device(batch: Floats, where: torch.device) -> torch.Tensor:
 
 
 def logits(
-    model: nn.Module, pixels: RowArray[np.uint8], normalise: Normalise, *, batch_images: int = 256
+    model: nn.Module,
+    pixels: RowArray[np.uint8],
+    normalise: Normalise,
+    *,
+    batch_images: int | None = None,
 ) -> Floats:
     """Answer every image of `pixels` uint8 [N, C, S, S]: float32 [N, classes].
 
     Runs in eval mode in full float32 and leaves the model in the mode it was in.
     """
+    if batch_images is None:
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        batch_images = BATCH_IMAGES_CPU if on_cpu else BATCH_IMAGES_GPU
     return np.concatenate(list(logit_batches(model, pixels, normalise, batch_images=batch_images)))
 
 

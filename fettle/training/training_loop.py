@@ -31,7 +31,7 @@ from fettle.training import (
 )
 from fettle.training.inference import Ints
 from fettle.training.training_plan import Epoch, StopTraining, TrainingData, TrainingPlan
-from fettle.training.training_run import TrainingRun
+from fettle.training.training_run import OnStep, TrainingRun
 from fettle.training.weight_averaging import WeightAverage
 
 _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -58,13 +58,14 @@ def fit(
     loss: Loss | None = None,
     scratch: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_step: OnStep = lambda _number, _of: None,
 ) -> Fitted:
     """Train `model` in place, leave it in eval mode on its device with its best weights.
 
     `groups` are lists of layers from the head back to the stem (None: one group). With `scratch`
     each epoch is kept there and a killed run goes on from it: it ends with the same weights, and
-    `on_epoch` is told the earlier epochs again. What is frozen stays frozen. Raises ModelError
-    when the loss is not finite.
+    `on_epoch` is told the earlier epochs again; `on_step` of each step that begins. What is frozen
+    stays frozen. Raises ModelError when the loss is not finite.
     """
     groups = groups if groups is not None else [[model]]
     model.to(inference.device())
@@ -77,7 +78,7 @@ def fit(
         decay_per_group=plan.learning_rate_decay_per_group,
         weight_decay=plan.weight_decay,
     )
-    run = TrainingRun(model, optimizer, scratch, _average(model, data, plan))
+    run = TrainingRun(model, optimizer, scratch, _average(model, data, plan), on_step)
     run.resume(on_epoch)
     stopped = False
     with torch.random.fork_rng():
@@ -204,9 +205,9 @@ def _train(
     total = 0.0
     parts = lazy_array.read_ahead(data.train_pixels, batches)
     for index, (chosen, pixels) in enumerate(zip(batches, parts, strict=True)):
-        rate = _set_rates(
-            run.optimizer, plan, step=number * len(batches) + index, epoch_steps=len(batches)
-        )
+        step = number * len(batches) + index
+        run.on_step(step + 1, plan.epochs_max * len(batches))
+        rate = _set_rates(run.optimizer, plan, step=step, epoch_steps=len(batches))
         inputs = torch.from_numpy(data.normalise(pixels))
         inputs = augmentation.apply(inputs, plan.augment, std=data.std, generator=generator)
         inputs = inputs.to(where).to(memory_format=torch.channels_last)

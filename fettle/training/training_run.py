@@ -13,6 +13,8 @@ from fettle.training import optimizers, training_checkpoint
 from fettle.training.training_plan import Epoch, TrainingPlan
 from fettle.training.weight_averaging import WeightAverage
 
+OnStep = Callable[[int, int], None]  # (number of the step from 1, of how many)
+
 
 class TrainingRun:
     """The state of one training between epochs: what a checkpoint holds."""
@@ -23,9 +25,10 @@ class TrainingRun:
         optimizer: torch.optim.Optimizer,
         scratch: Path | None,
         average: WeightAverage | None = None,
+        on_step: OnStep = lambda _number, _of: None,
     ) -> None:
         self.model, self.optimizer, self.scratch = model, optimizer, scratch
-        self.average = average
+        self.average, self.on_step = average, on_step
         self.curve: list[Epoch] = []
         self.best: dict[str, torch.Tensor] = {}
         self.best_epoch = 0

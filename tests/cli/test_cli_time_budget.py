@@ -81,3 +81,10 @@ def test_a_budget_beside_a_first_release_is_refused() -> None:
         "--budget sizes everything to a time. Fix: give one of them."
     )
     assert budget_seconds(None, first=True) is None
+
+
+def test_a_budget_and_sections_that_are_set_whole_go_together(home: Path) -> None:
+    search = "compress.search={evaluations_max: 3, trial_epochs: 1, final_epochs: 2}"
+    done = fettle(home, "run", "--budget", "25m", "--dry-run", "--set", search)
+    assert done.returncode == 0, done.stderr
+    assert "compress.search.final_epochs 4" in done.stderr  # twice what was asked, at most

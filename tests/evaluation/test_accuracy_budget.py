@@ -161,7 +161,7 @@ def test_a_budget_below_the_noise_is_said_with_the_n_needed() -> None:
         "compress.budget is below the noise of the test set: with n = 411 even a lossless model is "
         "shown to drop at most 0.01 (95% bound) with probability 0.41; 0.8 needs about 1,062 test "
         "images. The least drop that n = 411 can decide is 0.018. Raise ingest.split.test, add "
-        "data, or raise compress.budget.drop_max"
+        "data, or raise compress.budget.drop_max (auto: to that least drop)"
     )
     nothing = accuracy_budget.noise_warning(899, drop_max=0.0, confidence=0.95)
     assert nothing is not None

@@ -73,6 +73,13 @@ def test_a_request_is_logged_as_one_line_of_json() -> None:
     assert 0 < line["ms"] < 1000
 
 
+def test_the_trace_of_a_caller_is_logged_where_it_is_one() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert Line().ask(traceparent=trace)[1]["traceparent"] == trace
+    for wrong in ("", "x", trace[:-1], trace.upper(), trace + '"', trace + "-" + "a" * 300):
+        assert "traceparent" not in Line().ask(traceparent=wrong)[1]
+
+
 def test_no_key_and_no_query_reaches_the_log() -> None:
     server = Line()
     server.ask(authorization="Bearer hidden")

@@ -67,6 +67,7 @@ MEMBERS = {
     "card.md",
     *(f"evidence/{address}.json" for address in (*READS, "choice")),
     "evidence/test_answers.parquet",
+    "evidence/verdicts.jsonl",
     "evidence/validation_answers.parquet",
     "fettle/__init__.py",
     "fettle/errors.py",

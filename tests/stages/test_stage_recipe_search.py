@@ -14,6 +14,7 @@ from fettle.data import image_table
 from fettle.hardware import operator_cost_table
 from fettle.recipes import recipe_evaluator, recipe_search
 from fettle.recipes.search.trial import key
+from fettle.release import verdict_ledger
 from fettle.stage_contract import Inputs
 
 TESTED = 900
@@ -163,3 +164,16 @@ def test_a_weight_is_priced_as_the_smallest_file_that_may_ship_holds_it(
     on: str | None, targets: list[str], wanted: float
 ) -> None:
     assert recipe_search.bytes_per_weight(on, targets) == wanted
+
+
+def test_the_recipe_found_is_noted_in_the_project_s_ledger_as_found_on_this_data(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FETTLE_ROOT", str(tmp_path))
+    found = make(inputs, tmp_path / "out", *GOAL, "compress.search.evaluations_max=1")
+    recipe = found.json("search.json")["recipe"]
+    lines = verdict_ledger.read(tmp_path / verdict_ledger.NAME)
+    data = json.loads((inputs["ingest"] / "manifest.json").read_text())["facts"]["digest"]
+    assert recipe
+    assert verdict_ledger.found_by_search(lines, recipe, data)
+    assert not verdict_ledger.found_by_search(lines, recipe, "0" * 64)

@@ -18,7 +18,9 @@ from fettle import manifest
 from fettle.data import image_table
 from fettle.data.sources import image_folder
 from fettle.errors import DataError
+from fettle.evaluation.accuracy_budget import least_decidable_drop
 from fettle.params import Params
+from fettle.params_scope import decided_in, settle
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from stages import ingest, validate
@@ -267,3 +269,19 @@ def test_a_budget_that_the_test_images_cannot_decide_is_said_and_changes_no_byte
     assert "warning" not in large.recorder.notes
     assert large.outputs == small.outputs
     assert manifest.tree_digest(large.out) == manifest.tree_digest(small.out)
+
+
+def test_an_auto_bound_is_decided_by_the_test_images_and_handed_on_to_later_stages(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path)
+    done = desk.run("compress.budget.drop_max=auto")
+    tested = sum(splits["test"] for splits in done.outputs.facts.classes.values())
+    least = least_decidable_drop(tested, confidence=0.95)
+    assert done.recorder.notes["decision"].startswith(f"compress.budget.drop_max is {least:g}: ")
+    assert "warning" not in done.recorder.notes
+    handed = decided_in(done.outputs.facts.to_json())
+    later = settle(settings("compress.budget.drop_max=auto"), handed).compress.budget
+    assert (later.drop_share, later.by_images) == (least, tested)
+    own = desk.run("compress.budget.drop_max=0.3", name="own").outputs.facts
+    assert "decided" not in own.to_object()

@@ -201,7 +201,7 @@ def test_the_same_inputs_give_the_same_bytes(judged: Judged) -> None:
     first = {path.name: path.read_bytes() for path in judged.out.iterdir()}
     judged.run()
     assert {path.name: path.read_bytes() for path in judged.out.iterdir()} == first
-    assert len(first) == 4
+    assert len(first) == 5
 
 
 def test_a_class_given_up_fails_though_the_mean_passes(
@@ -232,3 +232,26 @@ def test_a_broken_limit_of_the_goal_fails_the_verdict(judged: Judged) -> None:
     manifest.write_json(path, choice)
     outputs = judged.run("compress.budget.drop_max=0.05")
     assert list(outputs.facts.failed) == ["macs is 9, above compress.constraints.macs_max 8"]
+
+
+def test_each_verdict_on_the_same_images_is_counted_once_in_the_project_s_ledger(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FETTLE_ROOT", raising=False)
+    file = judged.project.root / "verdicts.jsonl"
+    first = judged.run().facts.ledger
+    assert (first.verdicts, first.models) == (1, 1)
+    kept = file.read_text()
+    assert judged.run().facts.ledger == first  # the same file again is no second look
+    assert file.read_text() == kept == (judged.out / "verdicts.jsonl").read_text()
+
+    wider = judged.run("compress.budget.drop_max=0.5")
+    assert (wider.facts.ledger.verdicts, wider.facts.ledger.models) == (2, 1)
+    assert wider.facts.ledger.rows == first.rows
+    said = "warning: these 90 test images have judged 2 times (1 file), each bound at "
+    assert [reason for reason in wider.facts.reasons if reason.startswith(said)]
+    assert not [reason for reason in wider.facts.failed if "judged" in reason]
+    assert wider.facts.passed is judged.run("compress.budget.drop_max=0.5").facts.passed
+    assert len(file.read_text().splitlines()) == 2
+    images = pq.read_table(judged.out / "predictions.parquet")["sha256"].to_pylist()
+    assert len(set(images)) == 90

@@ -71,6 +71,7 @@ def write_images(ingest: Path, validate: Path, *, noise: float) -> None:
             rows.append({**row, "bytes": picture(label, rng, noise=noise)})
     table = pa.Table.from_pylist(rows, schema=image_table.SCHEMA)
     image_table.write(ingest / image_table.IMAGES, image_table.SCHEMA, [table])
+    manifest.write(ingest, "ingest", inputs={}, measures={}, facts=sample_facts.of("ingest"))
     ids = pa.schema([("row", pa.string())])
     image_table.write(validate / image_table.ROWS, ids, [table.select(["row"])])
 

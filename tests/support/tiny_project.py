@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,7 +111,9 @@ class TinyProject:
                 Image.fromarray(one[0]).save(buffer, "PNG")
                 row = dict.fromkeys(image_table.SCHEMA.names)
                 row |= {"row": f"{split}-{index:03d}", "label": CLASSES[index % 3], "split": split}
-                rows.append({**row, "bytes": buffer.getvalue()})
+                encoded = buffer.getvalue()
+                digest = hashlib.sha256(encoded).hexdigest()
+                rows.append({**row, "bytes": encoded, "sha256": digest})
         table = pa.Table.from_pylist(rows, image_table.SCHEMA)
         pq.write_table(table, self.folder("ingest") / image_table.IMAGES)
         passed = pa.table({"row": table["row"]})

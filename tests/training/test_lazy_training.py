@@ -154,3 +154,36 @@ def test_a_probe_that_is_kept_is_fitted_on_all_images_of_the_files(
         assert done.kept == "probe"
         heads.append(model[-1].weight.detach().clone())
     torch.testing.assert_close(heads[0], heads[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_the_mirror_test_is_shown_mirror_images(in_files: bool, tmp_path: Path) -> None:
+    """Left is one class and right the other: mirrored, each is the other."""
+    draw = np.random.default_rng(5)
+    labels = draw.permutation(np.repeat(np.array([0, 1], dtype=np.int64), 60))
+    pixels = draw.integers(0, 90, size=(120, 1, 6, 6), dtype=np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        image[0, :, 3 * label : 3 * label + 3] += 100
+    kept = in_file(pixels, tmp_path) if in_files else pixels
+    data = TrainingData(
+        train_pixels=kept,
+        train_labels=labels,
+        validation_pixels=kept,
+        validation_labels=labels,
+        normalise=lambda given: given.astype(np.float32) / 255,
+    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    plan = FineTuningPlan(
+        training=replace(PLAN, epochs_max=1),
+        linear_probe=True,
+        learning_rate=1e-3,
+        flip_horizontal="auto",
+    )
+    done = fine_tuning.fine_tune(
+        model, model[-1], groups=[[model]], data=data, plan=plan, scratch=tmp_path / "scratch"
+    )
+    assert not done.flip_horizontal
+    assert done.said[0] == (
+        "images are not flipped: mirrored ones are taken for another class (0.0% of 120 mirrored, "
+        "100.0% upright)"
+    )

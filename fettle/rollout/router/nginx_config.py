@@ -23,6 +23,7 @@ TEMPLATE = Path(__file__).with_name("router.conf.jinja")
 MIN_TIMEOUT_SINCE = (1, 27, 4)  # the release of nginx that brought keepalive_min_timeout
 # An old worker serves kept connections this long after a reload: the kill switch covers it.
 MIN_TIMEOUT_S = 10
+METRICS_FROM = "FETTLE_METRICS_FROM"
 WATCHED = "watched"  # a file of the router's folder; without it no request meets the challenger
 RETRY_AFTER_S = 5  # a release that died is up again in about this time
 
@@ -64,6 +65,8 @@ class RouterConfig:
     certificate: Path | None = None
     certificate_key: Path | None = None
     key_file: str | None = None  # of router_key.py, in the folder: refuse who brings no key
+    hash_file: str | None = None  # of sticky_hash.py, in the folder: without it no key is logged
+    metrics_from: tuple[str, ...] = ()  # networks that may read /metrics
     leased: bool = False  # whether the challenger needs the lease of router_lease.py
     pages: bool = False  # whether /metrics is the one release's own
     workers: int = 1
@@ -103,6 +106,7 @@ def render(place: RouterConfig, routes: Routes) -> tuple[str, str]:
         "stop": place.stop(routes).name,
         "watched": WATCHED,
         "lease": router_lease.PREFIX,
+        "metrics_variable": METRICS_FROM,
         "read_s": place.read_s,
         "feedback_max_bytes": place.feedback_max_bytes,
         "refusal": api_key_file.REFUSAL,

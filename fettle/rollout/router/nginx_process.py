@@ -24,7 +24,7 @@ import psutil
 from fettle import manifest
 from fettle.adapters import process_identity
 from fettle.errors import TransientError, UserError
-from fettle.rollout.router import access_log, nginx_binary, nginx_config
+from fettle.rollout.router import access_log, nginx_binary, nginx_config, sticky_hash
 from fettle.rollout.router.nginx_config import RouterConfig, Routes
 
 CONNECTIONS = 8192  # of a worker: 2 MB; more than slow links from a few addresses fill in 10 s
@@ -51,6 +51,7 @@ def place(folder: Path, *, host: str, port: int, control: int) -> RouterConfig:
         control,
         nginx_binary.version(nginx_binary.binary()),
         user=user,
+        hash_file=sticky_hash.write(folder),
     )
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     fits = CONNECTIONS if most == resource.RLIM_INFINITY else min(CONNECTIONS, most // 2)

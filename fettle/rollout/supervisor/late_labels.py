@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from fettle.json_values import JsonObject
 from fettle.rollout.promotion.request_records import Label
 from fettle.rollout.supervisor import jsonl
@@ -29,6 +31,7 @@ MANY_MAX = 5000  # labels in one request
 # 250 bytes each: 50 MB. A label later than this many requests finds nothing to join.
 REMEMBERED = 200_000
 TIMEOUT_S = 10.0
+METRICS = "/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,12 @@ def _one(entry: object) -> tuple[str, tuple[str, ...]]:
 
 
 class FeedbackRoute:
-    """The endpoint, in threads of its own, on a port of loopback behind the router."""
+    """The endpoint, in threads of its own, on a port of loopback behind the router.
 
-    def __init__(self, port: int, key: str | None) -> None:
+    `GET /metrics` there is answered with what `metrics` returns.
+    """
+
+    def __init__(self, port: int, key: str | None, metrics: Callable[[], bytes]) -> None:
         self._key = key
         self._memory: AnsweredRequests | None = None
         outer = self
@@ -152,9 +158,20 @@ class FeedbackRoute:
                 status, doc = outer.answer(
                     self.headers.get("Content-Length", ""), dict(self.headers), self.rfile.read
                 )
-                body = json.dumps(doc).encode()
+                self.reply(status, "application/json", json.dumps(doc).encode())
+
+            def do_GET(self) -> None:
+                if not outer.admits(dict(self.headers)):
+                    refusal = json.dumps({"error": api_key_file.REFUSAL}).encode()
+                    self.reply(401, "application/json", refusal)
+                elif self.path == METRICS:
+                    self.reply(200, CONTENT_TYPE_LATEST, metrics())
+                else:
+                    self.reply(404, "application/json", b'{"error": "there is nothing here"}')
+
+            def reply(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Connection", "close")
                 self.end_headers()
@@ -177,6 +194,11 @@ class FeedbackRoute:
         self._server.shutdown()
         self._server.server_close()
 
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a request's headers bring the key."""
+        folded = {name.lower().encode(): _latin(value) for name, value in headers.items()}
+        return self._key is None or api_key_file.admits(self._key, folded)
+
     def answer(
         self,
         length: str,
@@ -184,8 +206,7 @@ class FeedbackRoute:
         read: Callable[[int], bytes],
     ) -> tuple[int, dict[str, object]]:
         """Answer one request: its status and JSON."""
-        folded = {name.lower().encode(): _latin(value) for name, value in headers.items()}
-        if self._key is not None and not api_key_file.admits(self._key, folded):
+        if not self.admits(headers):
             return 401, {"error": api_key_file.REFUSAL}
         if not (length.isascii() and length.isdigit()):
             return 411, {"error": "a Content-Length is needed"}

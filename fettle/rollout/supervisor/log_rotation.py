@@ -49,3 +49,9 @@ def _forget_answers(place: StateLayout, now_s: float) -> None:
     aside = sorted(path for path in found if path.suffix == ".bad")
     for path in aside[:-SET_ASIDE_MOST]:
         path.unlink(missing_ok=True)
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, or say that it is empty."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1] if lines else "an empty log"

@@ -18,11 +18,13 @@ from pathlib import Path
 from fettle import manifest
 from fettle.errors import FettleError, UserError
 from fettle.json_values import JsonObject
+from fettle.rollout.promotion.decision_engine import OrderedBy
 from fettle.rollout.promotion.rollout_state import Verb
 from fettle.rollout.supervisor.state_layout import VERSION, StateLayout
 
 ORDER_S = 60.0  # an order older than this is not obeyed, unless it says otherwise
 FORGET = "forget"
+SAID_MOST = 500  # letters of who, and of why
 VERBS = ("start", *(verb.value for verb in Verb), FORGET)
 
 
@@ -46,6 +48,12 @@ def submit_order(
 def withdraw_order(place: StateLayout, name: str) -> None:
     """Take an order back, unless it is being obeyed."""
     (place.inbox / f"{name}.json").unlink(missing_ok=True)
+
+
+def ordered_by(order: Mapping[str, object]) -> OrderedBy:
+    """Say who gave an order, and why, in one line each."""
+    said = (" ".join(str(order.get(name) or "").split())[:SAID_MOST] for name in ("who", "why"))
+    return OrderedBy(*said)
 
 
 def pending_orders(place: StateLayout) -> Iterator[tuple[str, JsonObject]]:

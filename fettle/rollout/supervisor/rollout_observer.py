@@ -25,6 +25,7 @@ from fettle.rollout.promotion.decision_engine import (
     Observed,
     Offline,
     Ordered,
+    OrderedBy,
 )
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
 from fettle.rollout.promotion.rollout_plan import RolloutPlan, section_from_json
@@ -32,11 +33,13 @@ from fettle.rollout.promotion.rollout_state import STILL_PAUSED, Action, Phase, 
 from fettle.rollout.router import access_log
 from fettle.rollout.supervisor import (
     drift_reference,
+    notification,
     release_evidence,
     shadow_traffic,
     traffic_baseline,
 )
 from fettle.rollout.supervisor.evidence_collector import EvidenceCollector
+from fettle.rollout.supervisor.journal_anchor import JournalAnchor
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
 from fettle.rollout.supervisor.state_layout import PinnedRelease, StateLayout
 from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus
@@ -60,6 +63,7 @@ def create(
     promote: Mapping[str, object],
     since: int,
     trees: Sequence[Path],
+    by: OrderedBy,
 ) -> None:
     """Begin a rollout: its folder, its journal, the plan and the champion's history within."""
     edges = drift_reference.brightness_edges(trees, Path(challenger.folder))
@@ -74,6 +78,7 @@ def create(
         reference=drift_reference.SHARES if edges else None,
         images=images,
         history=traffic_baseline.history(StateLayout(folder.parents[1])) if champion else None,
+        by=by,
     )
     pinned = {"champion": champion, "challenger": challenger}
     manifest.write_json(
@@ -117,6 +122,8 @@ class RolloutObserver:
         )
         self._shadow: shadow_traffic.ShadowTraffic | None = None
         self._paused_next = 0.0  # monotonic
+        self._anchor = JournalAnchor(folder.name, folder.parents[1])
+        self._moved = True
 
     @property
     def state(self) -> RolloutState:
@@ -180,16 +187,18 @@ class RolloutObserver:
         """Say that nobody can judge, without reading anything; return what is to be done."""
         return self._decide(Observed(now_s=time.time(), error=error)).actions
 
-    def order(self, verb: Verb) -> tuple[tuple[Action, ...], str]:
+    def order(self, verb: Verb, by: OrderedBy) -> tuple[tuple[Action, ...], str]:
         """Take a person's word; return what is to be done, and what was said to it."""
         if verb is Verb.RESUME:
             self._collector.clear_error()
-        decision = self._decide(Ordered(now_s=time.time(), verb=verb))
+        decision = self._decide(Ordered(now_s=time.time(), verb=verb, by=by))
         return decision.actions, decision.reason
 
     def done(self) -> None:
-        """Seal the journal after the last decision: its actions are done."""
+        """Seal the journal after the last decision, whose actions are done; tell its anchor."""
         self._journal.seal()
+        self._anchor.tell(*self._journal.length_and_seal, at_once=self._moved)
+        self._moved = False
 
     def close(self) -> None:
         """Stop what runs in the background."""
@@ -198,8 +207,9 @@ class RolloutObserver:
             self._shadow.stop()
 
     def write_status(self) -> None:
-        """Write status.json for who watches."""
+        """Write status.json for who watches, and tell whoever wants to be told."""
         manifest.write_json(self.folder / "status.json", self.status())
+        notification.tell_moved(self.folder, self.state, self.reason)
 
     def status(self) -> RolloutStatus:
         """Return where the rollout stands, as `fettle canary status --json` prints it."""
@@ -230,6 +240,7 @@ class RolloutObserver:
         idle = isinstance(event, Observed) and not event.records  # an error again is no news
         if not (idle and decision.state == before and not decision.actions):
             self._journal.write(event, decision)
+        self._moved |= isinstance(event, Ordered) or decision.state.phase is not before.phase
         if decision.gates or self._last is None or decision.state.phase is not before.phase:
             self._last = decision
             self._reason = why(decision.reason, before=self._reason)

@@ -7,8 +7,10 @@ and tried again later. Nothing here decides about a rollout.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +18,11 @@ from pathlib import Path
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.promotion.rollout_state import RolloutState
-from fettle.rollout.router import nginx_process, router_key, router_lease
+from fettle.rollout.router import metrics_access, nginx_process, router_key, router_lease
 from fettle.rollout.router.nginx_process import Nginx
 from fettle.rollout.supervisor import actuator, fault_backoff, log_rotation, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
+from fettle.rollout.supervisor.supervisor_metrics import SupervisorMetrics
 
 SAY = logging.getLogger("fettle.rollout.supervisor")
 EVERY_S = 1.0
@@ -44,6 +47,7 @@ class ServiceUpkeep:
         self._me = process_identity.me()
         self._router_error = ""
         self._told: dict[str, str] | None = None
+        self._restarts: Counter[str] = Counter()
         self._next = self._next_router = self._next_rotation = 0.0
 
     def look(self, serving: ServingState, state: RolloutState | None, unread: str) -> None:
@@ -56,12 +60,15 @@ class ServiceUpkeep:
             if release is not None:
                 self._actuator.end_changed(release)
         kept = restarted_releases(serving, state, self._actuator.refused)
-        started = [self._actuator.keep_up(release) for release in kept]
-        if any(started):
+        started = [release for release in kept if self._actuator.keep_up(release)]
+        if started:
             self.route()
+        for release in started:
+            self._restarts["champion" if release == serving.champion else "challenger"] += 1
         if self._router.pid is None and now >= self._next_router:
             SAY.warning("restart router=%s", self._place.router)
             self._next_router = now + ROUTER_AGAIN_S
+            self._restarts["router"] += 1
             self.route()
         watcher = watchdog.running(self._place) if self._root is not None else None
         if watcher is not None or self._root is None:
@@ -74,6 +81,7 @@ class ServiceUpkeep:
                 "fettle.rollout.supervisor.watchdog",
                 str(self._root),
             ]
+            self._restarts["watchdog"] += 1
             process_identity.spawn(command, self._place.folder / watchdog.LOG, cwd=self._root)
         if self._place.keep_serving(serving):
             SAY.warning("restored file=serving.json")
@@ -84,6 +92,10 @@ class ServiceUpkeep:
             self._next_rotation = now + ROTATE_EVERY_S
             log_rotation.rotate(self._place)
         self.tell(serving, unread)
+
+    def metrics(self, serving: ServingState) -> Callable[[], bytes]:
+        """Return what tells Prometheus of the service, and of what was started again."""
+        return SupervisorMetrics(self._place, serving, self._restarts).text
 
     def renew_lease(self, lease_s: float) -> None:
         """Say to the watchdog, and to the router, that all was judged."""
@@ -123,7 +135,12 @@ def router(place: StateLayout, serving: ServingState, api_key: str | None) -> Ng
     certificate = Path(serving.certificate) if serving.certificate else None
     key = Path(serving.certificate_key) if serving.certificate_key else None
     tls = replace(config, certificate=certificate, certificate_key=key)
-    return Nginx(replace(tls, key_file=key_file, leased=True))
+    try:
+        near = metrics_access.networks(os.environ)
+    except FettleError as err:  # refused in words where serving is begun
+        SAY.error("metrics why=%r", str(err))
+        near = metrics_access.LOOPBACK
+    return Nginx(replace(tls, key_file=key_file, leased=True, metrics_from=near))
 
 
 def serving_releases(serving: ServingState, refused: Container[str]) -> list[PinnedRelease]:

@@ -17,14 +17,21 @@ from fettle.adapters import bento_store, local_servers, process_identity
 from fettle.errors import BusyError, FettleError, ProjectError, TransientError, UserError
 from fettle.project import Project
 from fettle.release import release_store, signing
-from fettle.rollout.router import certificates, model_servers, nginx_process
+from fettle.rollout.router import certificates, metrics_access, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
+from fettle.rollout.supervisor import (
+    journal_anchor,
+    log_rotation,
+    notification,
+    verified_copy,
+    watchdog,
+)
 from fettle.rollout.supervisor import state_layout as places
-from fettle.rollout.supervisor import verified_copy, watchdog
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file, authentication
 
 START_S = 75.0  # up in 0.5 s on an idle core; while a rollout goes on, when its releases answer
+AGAIN_S, FOLLOW_S = 15.0, 0.2
 STOP_S = 60.0  # the releases answer what they began, at most 35 s
 
 
@@ -108,6 +115,9 @@ def begin_serving(
     asked, host = host, host or (before.host if before else bento_store.LOOPBACK)
     port = port or (before.port if before else bento_store.PORT)
     authentication.check_bind(host, api_key_file.read(os.environ))
+    metrics_access.networks(os.environ)
+    notification.check(os.environ)
+    journal_anchor.check(os.environ, place.folder)
     certificates.check(_path(certificate), _path(certificate_key))
     if not insecure and certificate is None and asked is not None:
         check_tls(asked)
@@ -230,7 +240,8 @@ def ensure(project: Project) -> None:
         time.sleep(0.05)
     raise TransientError(
         "the supervisor did not start",
-        got=last_line(place.folder / "controller.log") or last_line(place.folder / watchdog.LOG),
+        got=log_rotation.last_line(place.folder / "controller.log")
+        or log_rotation.last_line(place.folder / watchdog.LOG),
         rule=f"within {START_S:g} s",
         fix=f"read {place.folder / 'controller.log'}",
     )
@@ -250,20 +261,43 @@ def show_in_prefect(project: Project, rollout: str) -> bool:
 
 
 def foreground(project: Project, serving: ServingState) -> None:
-    """Serve the champion until Ctrl-C or SIGTERM, which ends all that was started."""
+    """Serve until Ctrl-C or SIGTERM, which ends all that was started.
+
+    A watchdog that was killed is started again by its controller: then that one is waited for.
+    """
     place = layout_of(project)
     command = [sys.executable, "-P", "-m", "fettle.rollout.supervisor.watchdog", str(project.root)]
     child = subprocess.Popen(command)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the watchdog ends, and then all the others
-        signal.signal(number, lambda got, _frame: child.send_signal(got))
-    code = child.wait()
+    stopped: list[int] = []
+
+    def end(number: int, _frame: object) -> None:  # the watchdog ends, and then all the others
+        stopped.append(number)
+        child.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    told = child.wait() in (0, -signal.SIGINT, -signal.SIGTERM)  # by `fettle canary stop`, say
+    while not (stopped or told) and (following := _following(place)) is not None:
+        while following.alive() and not stopped:
+            time.sleep(FOLLOW_S)
+        told = not place.watchdog.exists()  # a killed one leaves it
     stop(project)
-    if code not in (0, -signal.SIGINT, -signal.SIGTERM):
+    if not (stopped or told):
         raise TransientError(
             f"the supervisor of port {serving.port} ended",
-            got=last_line(place.folder / "controller.log"),
+            got=log_rotation.last_line(place.folder / "controller.log"),
             fix=f"read {place.folder / 'controller.log'}",
         )
+
+
+def _following(place: StateLayout) -> process_identity.ProcessIdentity | None:
+    """Wait for the watchdog that a controller starts in place of a dead one; None: none came."""
+    deadline = time.monotonic() + AGAIN_S
+    while time.monotonic() < deadline:
+        if (known := watchdog.running(place)) is not None:
+            return known
+        time.sleep(FOLLOW_S)
+    return None
 
 
 def stop(project: Project) -> bool:
@@ -285,9 +319,3 @@ def stop(project: Project) -> bool:
     with suppress(FileNotFoundError):
         place.lease.unlink()
     return found
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log, or say that it is empty."""
-    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
-    return lines[-1] if lines else "an empty log"

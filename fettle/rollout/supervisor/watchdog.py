@@ -20,6 +20,9 @@ from pathlib import Path
 from fettle.adapters import process_identity
 from fettle.errors import FettleError
 from fettle.rollout.router import nginx_process
+from fettle.rollout.supervisor import notification
+from fettle.rollout.supervisor.log_rotation import last_line
+from fettle.rollout.supervisor.notification import CRASH_LOOP, NotifiedEvent
 from fettle.rollout.supervisor.state_layout import LEASE_S, StateLayout
 
 TICK_S = 0.2
@@ -46,6 +49,7 @@ class Watchdog:
         self._lease = _modified(place.lease)
         self._watched = False  # whether a controller was seen alive since the last death
         self._deaths: deque[float] = deque(maxlen=DEATHS_MAX)
+        self._looping = False
 
     def tick(self) -> None:
         """Look once."""
@@ -61,7 +65,7 @@ class Watchdog:
             self._watched = True
             # the lease may still be that of the one before, which died
             if age_s < controller.age_s():
-                self._again_s = AGAIN_S
+                self._again_s, self._looping = AGAIN_S, False
         elif time.monotonic() >= self._next_start:
             self._next_start = time.monotonic() + self._again_s
             self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
@@ -85,6 +89,11 @@ class Watchdog:
         if len(self._deaths) == DEATHS_MAX and now - self._deaths[0] < RECENT_S:
             with suppress(OSError):
                 nginx_process.engage_kill_switch(self._place.router)
+            if not self._looping:
+                why = last_line(self._place.folder / "controller.log")
+                event = NotifiedEvent(event=CRASH_LOOP, reason=why, time_s=time.time())
+                notification.tell(self._place.folder, event)
+            self._looping = True
 
     def _lease_age_s(self) -> float:
         """Return how long nobody has renewed the lease, while this process looked.

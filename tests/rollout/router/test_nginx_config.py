@@ -59,6 +59,9 @@ def test_the_rendered_configuration_is_the_golden_one() -> None:
         certificate_key=Path("/tls/key.pem"),
         user="nobody nogroup",
         key_file="api-key-0a1b2c3d.conf",
+        hash_file="sticky-hash-0a1b2c3d.conf",
+        metrics_from=("127.0.0.0/8", "10.0.0.0/8"),
+        leased=True,
     )
     routes = Routes(
         3101, 3102, feedback=3103, weight_percent=12.5, sticky="cookie:session", salt="r1."

@@ -25,7 +25,7 @@ class Desk:
         self.memory = AnsweredRequests(CLASSES, self.path)
         self.memory.remember("a", Answered("challenger", (1,)))
         self.memory.remember("b", Answered("champion", (1, 0)))
-        self.server = FeedbackRoute(self.port, "secret")
+        self.server = FeedbackRoute(self.port, "secret", lambda: b"fettle_up 1\n")
         self.server.attach(self.memory)
 
     def post(self, doc: object, key: str = "secret") -> tuple[int, Any]:
