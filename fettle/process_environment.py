@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-# Every tool's own switch. DO_NOT_TRACK: MLflow wants exactly "true".
+# Every tool's own switch. DO_NOT_TRACK: MLflow wants exactly "true". A run's address, which MLflow
+# prints on standard output, holds the token of a server's.
 QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "DVC_NO_ANALYTICS": "1",

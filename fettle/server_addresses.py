@@ -37,7 +37,8 @@ PATIENCE = {
 }
 RULES: Mapping[str, tuple[str, str]] = {
     "PREFECT_API_URL": (
-        "it is the address of a Prefect server's API, by http or https, with its path",
+        "it is the address of a Prefect server's API, by http or https, with its path, and without "
+        "a password (PREFECT_API_AUTH_STRING takes that: Prefect prints the address)",
         "http://HOST:4200/api",
     ),
     "MLFLOW_TRACKING_URI": (
@@ -108,7 +109,8 @@ def _check(address: ServerAddress) -> None:
         parts = urlsplit(address.url)
         scheme = parts.scheme.partition("+")[0]  # postgresql+psycopg2
         remote = bool(parts.hostname) and parts.port != 0
-        known = parts.scheme in HTTP and remote and (not prefect or parts.path.strip("/") != "")
+        whole = parts.path.strip("/") != "" and "@" not in parts.netloc
+        known = parts.scheme in HTTP and remote and (not prefect or whole)
         known = known or (not prefect and scheme in DATABASES)
     except ValueError:  # a port that is no number, an open bracket
         known = False

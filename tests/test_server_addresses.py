@@ -71,6 +71,7 @@ WRONG: list[tuple[Variable, str, str]] = [
     (PREFECT, "http://:4200/api", "http://:4200/api"),
     (PREFECT, "http://team:port/api", "http://team:port/api"),
     (PREFECT, "sqlite:///prefect.db", "sqlite:///prefect.db"),
+    (PREFECT, "http://me:s3cret@team:4200/api", "http://***@team:4200/api"),
     (TRACKING, "./mlruns", "./mlruns"),
     (TRACKING, "file:///srv/mlruns", "file:///srv/mlruns"),
     (TRACKING, "/srv/mlruns", "/srv/mlruns"),

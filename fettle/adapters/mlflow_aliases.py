@@ -4,14 +4,15 @@
     champion            the release that serves
     previous_champion   the one before, which `fettle canary undo` brings back
 
-`python -m fettle.adapters.mlflow_aliases URI FILE` does it in a process of its own: importing
-mlflow takes 2 s, in which a controller could not renew its lease. FILE is what
-fettle/rollout/supervisor/actuator.py writes.
+`python -m fettle.adapters.mlflow_aliases FILE` does it in a process of its own, for the registry of
+FETTLE_REGISTRY_URI: importing mlflow takes 2 s, in which a controller could not renew its lease.
+FILE is what fettle/rollout/supervisor/actuator.py writes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -127,7 +128,7 @@ def _passed(tags: Mapping[str, str]) -> bool:
 
 def main() -> None:
     """Project the aliases that a file states."""
-    uri, path = sys.argv[1:]
+    uri, (path,) = os.environ["FETTLE_REGISTRY_URI"], sys.argv[1:]
     doc = json.loads(Path(path).read_text())
     registry = ModelRegistry(uri, doc["model"])
     aliases = dict(doc["aliases"])

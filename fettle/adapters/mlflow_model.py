@@ -2,7 +2,7 @@
 
     MLmodel, python_env.yaml, requirements.txt     MLflow's own
     mlflow_pyfunc.py                               fettle/adapters/mlflow_pyfunc.py
-    artifacts/release/                             the release, byte for byte: it verifies itself
+    artifacts/DIGEST/                              the release, byte for byte: it verifies itself
 
 A release's bytes lie in the project's releases/DIGEST and, once, among the files of the MLflow run
 that registered it: a registry is read from other machines. The folder made here is temporary.

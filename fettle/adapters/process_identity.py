@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 
 from fettle import manifest
+from fettle.adapters import boot_clock
 from fettle.json_values import read_object
 
-EPOCH = 1e9  # a birth after this is in seconds since 1970: an earlier version's, or not Linux's
 TICK_S = 0.01  # of the kernel's clock of births
 WAIT_S = 0.05
 
@@ -38,7 +38,7 @@ class ProcessIdentity:
             os.waitpid(self.pid, os.WNOHANG)
         try:
             process = psutil.Process(self.pid)
-            if self.born > EPOCH:
+            if self.born > boot_clock.EPOCH:
                 same = abs(process.create_time() - self.born) < 1
             else:
                 same = abs(birth(self.pid) - self.born) < TICK_S / 2
@@ -48,9 +48,9 @@ class ProcessIdentity:
 
     def age_s(self) -> float:
         """Return how long ago it was born; on Linux no step of the wall clock changes it."""
-        if self.born > EPOCH:
+        if self.born > boot_clock.EPOCH:
             return time.time() - self.born
-        return _since_boot_s() + _boot_number() - self.born
+        return boot_clock.now_s() - self.born
 
     def end(self, *, timeout_s: float) -> bool:
         """Send SIGTERM and wait; SIGKILL after `timeout_s`. False when it did not run."""
@@ -80,25 +80,14 @@ def of(pid: int) -> ProcessIdentity:
 def birth(pid: int) -> float:
     """Return when a process was born. Raises psutil.Error when there is none.
 
-    On Linux on the kernel's own clock, which no step of the wall clock moves: seconds since this
-    boot, plus a number of the boot's own, so that no process of the next one looks the same.
+    On Linux on the boot clock (boot_clock.py), so that no process of another boot looks the same.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return float(psutil.Process(pid).create_time())  # not Linux, or no such process
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK") + _boot_number()  # proc(5): field 22
-
-
-def _boot_number() -> int:
-    try:
-        return int(Path("/proc/sys/kernel/random/boot_id").read_text()[:7], 16)
-    except (OSError, ValueError):
-        return 0
-
-
-def _since_boot_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    # proc(5): field 22
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK") + boot_clock.boot_number()
 
 
 def wait_ended(processes: Sequence[psutil.Process], *, timeout_s: float) -> list[psutil.Process]:

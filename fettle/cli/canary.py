@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -23,10 +24,12 @@ ReleaseOption = Annotated[
     str | None,
     typer.Option("--release", help="Digest, tag or folder; the alias `challenger` if left out."),
 ]
+WhyOption = Annotated[str | None, typer.Option("--why", help="The reason; it is journalled.")]
 for command in (tools.plan, tools.lint, tools.replay, tools.rehearse):
     app.command()(command)
 ANSWER_S = 120.0  # `start` waits for the challenger's first inference
 ORDER_S = 30.0
+STOP_S = 5.0
 
 
 @app.command()
@@ -44,6 +47,8 @@ def start(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve without TLS beyond loopback too.")
     ] = False,
+    *,
+    why: WhyOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Start a rollout of a release; the supervisor goes on in the background.
@@ -76,6 +81,7 @@ def start(
             "champion": asdict(champion) if champion else None,
             "plan": plan,
         },
+        why=why,
         timeout_s=ANSWER_S,
     )
     shown = supervisor_launch.show_in_prefect(home, str(answer["rollout"]))
@@ -115,61 +121,61 @@ def status(
 
 
 @app.command()
-def pause(json_: JsonOption = False) -> None:
+def pause(why: WhyOption = None, json_: JsonOption = False) -> None:
     """Hold the rollout at its weight; a failing gate still rolls it back.
 
     Example: fettle canary pause
     """
-    _verb("pause", json_)
+    _verb("pause", why, json_)
 
 
 @app.command()
-def resume(json_: JsonOption = False) -> None:
+def resume(why: WhyOption = None, json_: JsonOption = False) -> None:
     """Go on with a paused rollout, its evidence gathered anew.
 
     Example: fettle canary resume
     """
-    _verb("resume", json_)
+    _verb("resume", why, json_)
 
 
 @app.command()
-def promote(json_: JsonOption = False) -> None:
+def promote(why: WhyOption = None, json_: JsonOption = False) -> None:
     """Send everybody to the challenger now, without the evidence; the bake still watches it.
 
     Example: fettle canary promote
     """
-    _verb("promote", json_)
+    _verb("promote", why, json_)
 
 
 @app.command()
-def abort(json_: JsonOption = False) -> None:
+def abort(why: WhyOption = None, json_: JsonOption = False) -> None:
     """End the rollout: everybody back to the champion at once.
 
     Example: fettle canary abort
     """
-    _verb("abort", json_)
+    _verb("abort", why, json_)
 
 
 @app.command()
-def undo(json_: JsonOption = False) -> None:
+def undo(why: WhyOption = None, json_: JsonOption = False) -> None:
     """Take a promotion back: the release before serves again.
 
     Example: fettle canary undo
     """
-    _verb("undo", json_)
+    _verb("undo", why, json_)
 
 
 @app.command()
-def forget(json_: JsonOption = False) -> None:
+def forget(why: WhyOption = None, json_: JsonOption = False) -> None:
     """Watch a finished rollout no more, or one that cannot be read; its files stay.
 
     Example: fettle canary forget
     """
-    _verb("forget", json_)
+    _verb("forget", why, json_)
 
 
 @app.command()
-def retry(json_: JsonOption = False) -> None:
+def retry(why: WhyOption = None, json_: JsonOption = False) -> None:
     """Start a new rollout of the challenger of the last one, which is over.
 
     Example: fettle canary retry
@@ -186,31 +192,36 @@ def retry(json_: JsonOption = False) -> None:
     challenger = supervisor_launch.pin(home, serving.challenger.release)
     supervisor_launch.ensure(home)
     order = {"verb": "start", "challenger": asdict(challenger), "champion": None, "plan": plan}
-    answer = orders.order(home, order, timeout_s=ANSWER_S)
+    answer = orders.order(home, order, why=why, timeout_s=ANSWER_S)
     print(json.dumps(answer) if json_ else f"rollout {answer['rollout']}: {challenger.release}")
 
 
 @app.command()
-def stop() -> None:
+def stop(why: WhyOption = None) -> None:
     """Stop the supervisor, the router and the releases: nothing serves any more.
 
-    Example: fettle canary stop
+    Example: fettle canary stop --why "a new kernel"
     """
+    from fettle.errors import FettleError
     from fettle.rollout.supervisor import supervisor_launch
 
     home, _ = orders.project(plan=False)
+    place = supervisor_launch.layout_of(home)
+    if supervisor_launch.running(place) and place.active():
+        with suppress(FettleError):  # it is only journalled: a supervisor that hangs is ended too
+            orders.order(home, {"verb": "stop"}, why=why, timeout_s=STOP_S)
     print("stopped" if supervisor_launch.stop(home) else "nothing was running")
-    if waiting := supervisor_launch.layout_of(home).active():
+    if waiting := place.active():
         print(
             f"the rollout {waiting} waits with its evidence: `fettle serve` and any order go on "
             "with it, `fettle canary abort` ends it"
         )
 
 
-def _verb(verb: str, json_: bool) -> None:
+def _verb(verb: str, why: str | None, json_: bool) -> None:
     from fettle.rollout.supervisor import supervisor_launch
 
     home, _ = orders.project(plan=False)
     supervisor_launch.ensure(home)
-    answer = orders.order(home, {"verb": verb}, timeout_s=ORDER_S)
+    answer = orders.order(home, {"verb": verb}, why=why, timeout_s=ORDER_S)
     print(json.dumps(answer) if json_ else f"{answer['state']}: {answer['reason']}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import platform
 import shutil
 import sys
 import time
@@ -65,13 +67,23 @@ def pinned(home: Project, named: str | None) -> tuple[PinnedRelease, PinnedRelea
     return challenger, champion
 
 
-def order(home: Project, order: Mapping[str, object], *, timeout_s: float) -> JsonObject:
+def who() -> str:
+    """Return USER@HOST, and who became that user by sudo."""
+    before = os.environ.get("SUDO_USER")
+    return f"{getpass.getuser()}@{platform.node()}{f' (sudo: {before})' if before else ''}"
+
+
+def order(
+    home: Project, order: Mapping[str, object], *, why: str | None, timeout_s: float
+) -> JsonObject:
     """Hand an order to the supervisor and wait for what became of it."""
     from fettle.errors import TransientError, from_record
     from fettle.rollout.supervisor import log_rotation, order_queue, supervisor_launch
 
     place = supervisor_launch.layout_of(home)
-    name = order_queue.submit_order(place, dict(order), timeout_s=timeout_s)
+    name = order_queue.submit_order(
+        place, {**order, "who": who(), "why": why or ""}, timeout_s=timeout_s
+    )
     answer = order_queue.await_answer(place, name, timeout_s=timeout_s)
     if answer is None:
         order_queue.withdraw_order(place, name)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -102,16 +103,19 @@ def lint(per_s: RATE = None, errors: ERRORS = None, json_: JsonOption = False) -
 
 def replay(
     rollout: Annotated[str | None, typer.Argument(help="Its id; the last if left out.")] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="File of anchors; that of FETTLE_JOURNAL_ANCHOR.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Derive every decision of a rollout again from its journal, bit for bit.
+    """Derive every decision of a rollout again from its journal, bit for bit; hold its anchors.
 
     Example: fettle canary replay
     """
     from fettle import project as projects
     from fettle.errors import ProjectError
     from fettle.rollout.promotion import decision_journal
-    from fettle.rollout.supervisor import supervisor_launch
+    from fettle.rollout.supervisor import journal_anchor, supervisor_launch
 
     place = supervisor_launch.layout_of(projects.find())
     known = place.rollouts()
@@ -122,13 +126,18 @@ def replay(
             fix="begin one: `fettle canary start`",
         )
     chosen = rollout or known[-1]
-    engine, decisions = decision_journal.replay(place.rollout(chosen) / "journal.jsonl")
+    journal = place.rollout(chosen) / "journal.jsonl"
+    engine, decisions = decision_journal.replay(journal)
+    named = anchors or _anchor_file()
+    held = journal_anchor.verify(journal, chosen, named) if named else None
+    given = decision_journal.orders(journal)
     moves = [
         {"state": decision.state.phase.value, "reason": decision.reason}
         for index, decision in enumerate(decisions)
         if index == 0 or decision.state.phase is not decisions[index - 1].state.phase
     ]
     doc = {"rollout": chosen, "decisions": len(decisions), "moves": moves}
+    doc |= {"orders": given, "anchors": held}
     if json_:
         print(json.dumps(doc))
         return
@@ -136,6 +145,20 @@ def replay(
     for move in moves:
         print(f"  {move['state']:<12} {move['reason']}")
     print(f"  now {engine.state.phase.value}")
+    for one in given:
+        why = f": {one['why']}" if one["why"] else ""
+        print(f"  ordered: {one['order']} by {one['who'] or 'somebody'}{why}")
+    if held is None:
+        print("  not anchored: who may write its folder may seal another (FETTLE_JOURNAL_ANCHOR)")
+    else:
+        print(f"  as it was anchored outside, {held} times")
+
+
+def _anchor_file() -> Path | None:
+    from fettle.rollout.supervisor import journal_anchor
+
+    given = os.environ.get(journal_anchor.VARIABLE, "")
+    return Path(given) if given.startswith("/") else None
 
 
 def rehearse(

@@ -31,6 +31,7 @@ Number = TypeVar("Number", float, Doubles)
 Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
 BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 RESAMPLES = 1000  # percentile ends move by under a tenth of the interval's width beyond this
+RESAMPLES_AT_ONCE = 100
 SEED = 20  # of the bootstrap only: equal inputs give equal intervals
 
 
@@ -105,9 +106,11 @@ def macro_f1(logits: Floats, labels: Labels) -> Measure:
     """
     classes, answers = logits.shape[1], logits.argmax(axis=1)
     kinds, counts = np.unique(np.stack([labels, answers], axis=1), axis=0, return_counts=True)
-    taken = _macro_f1(_counts(kinds[:, 0], kinds[:, 1], counts[None], classes))
-    drawn = _macro_f1(_counts(kinds[:, 0], kinds[:, 1], _resample(counts), classes))
-    return _percentiles(float(taken[0]), drawn, len(labels))
+
+    def score(weights: Weights) -> Doubles:
+        return _macro_f1(_counts(kinds[:, 0], kinds[:, 1], weights, classes))
+
+    return _percentiles(float(score(counts[None])[0]), _redraw(score, counts), len(labels))
 
 
 def probabilities(logits: Floats) -> Doubles:
@@ -166,7 +169,7 @@ def _drop_draws(
         before, after = (_counts(kinds[:, 0], kinds[:, axis], weights, classes) for axis in (1, 2))
         return score(before) - score(after)
 
-    return float(gaps(counts[None])[0]), gaps(_resample(counts))
+    return float(gaps(counts[None])[0]), _redraw(gaps, counts)
 
 
 def paired_drop(reference_correct: Bools, candidate_correct: Bools) -> Measure:
@@ -257,11 +260,16 @@ def _calibration_error(chances: Doubles, right: Bools) -> float:
     return float(np.abs(gaps).sum() / len(right))
 
 
-def _resample(counts: npt.NDArray[np.int64]) -> Doubles:
-    """Redraw the images RESAMPLES times: counts [K] → float [RESAMPLES, K]."""
-    n = int(counts.sum())
-    drawn = np.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
-    return drawn.astype(np.float64)
+def _redraw(score: Callable[[Weights], Doubles], counts: npt.NDArray[np.int64]) -> Doubles:
+    """Redraw the images RESAMPLES times, counts [K] each, and score them: float [RESAMPLES].
+
+    RESAMPLES_AT_ONCE of them lie in memory: with many classes there may be a kind an image.
+    """
+    n, draw = int(counts.sum()), np.random.default_rng(SEED)
+    starts = range(0, RESAMPLES, RESAMPLES_AT_ONCE)
+    sizes = [min(RESAMPLES_AT_ONCE, RESAMPLES - start) for start in starts]
+    blocks = (draw.multinomial(n, counts / n, size=size).astype(np.float64) for size in sizes)
+    return np.concatenate([score(weights) for weights in blocks])
 
 
 def _percentiles(value: float, drawn: Doubles, n: int) -> Measure:

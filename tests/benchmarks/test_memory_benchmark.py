@@ -36,19 +36,22 @@ def test_a_comment_leaves_the_picture_as_it_is() -> None:
     np.testing.assert_array_equal(*pixels)
 
 
-def test_one_measurement_bears_no_goal_and_says_both_peaks() -> None:
-    row = memory.growth("ingest", 150.0, 175.5, counts=COUNTS, side_px=64)
-    assert row.what == "ingest: peak memory at 20,000 photos of 64 px above 2,000"
-    assert (row.value, row.unit, row.goal, row.verdict) == (
-        25.5,
-        "MiB",
-        "<= 100",
-        "not judged: n = 1",
-    )
-    assert row.note == "150 MiB at 2,000, 176 MiB at 20,000"
+def test_the_goal_is_held_to_the_run_that_grew_most() -> None:
+    for last, verdict in ((240.0, "met"), (260.0, "missed")):
+        pairs = [(150.0, 175.5), (155.0, last)]
+        row = memory.growth("ingest", pairs, counts=COUNTS, side_px=64)
+        assert row.what == "ingest: peak memory at 20,000 photos of 64 px above 2,000"
+        assert (row.low, row.high, row.n) == (25.5, last - 155, 2)
+        assert (row.goal, row.verdict) == ("<= 100", verdict)
+        assert row.note == f"up to 155 MiB at 2,000, {last:.0f} MiB at 20,000"
+
+
+def test_one_run_bears_no_goal() -> None:
+    row = memory.growth("ingest", [(150.0, 175.5)], counts=COUNTS, side_px=64)
+    assert (row.value, row.verdict) == (25.5, "not judged: n = 1")
 
 
 def test_a_stage_that_failed_is_not_measured_in_its_own_words() -> None:
-    for few, many in (("no target may ship", 3.0), (3.0, "no target may ship")):
-        row = memory.growth("select", few, many, counts=COUNTS, side_px=64)
+    for failed in (("no target may ship", 3.0), (3.0, "no target may ship")):
+        row = memory.growth("select", [(3.0, 3.0), failed], counts=COUNTS, side_px=64)
         assert row.verdict == "NOT_MEASURED: no target may ship"

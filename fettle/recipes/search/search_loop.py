@@ -4,9 +4,10 @@ Of all untried moves from all trials the one of most expected improvement for it
 
     P(accepted after move and recovery) * ln(best value / value after it) / (epochs * cost of one)
 
-A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch of a small
-model is cheap: so a student is tried early and trained long. Where a recovery
-failed nothing smaller of its branch is tried, and until something was accepted the recovery of the
+First come cuts that surely hold, one after the other (bracketing.py), so that there is something
+to choose. A shrinking move counts the recovery it would need, in likelihood and in epochs. An epoch
+of a small model is cheap: so a student is tried early and trained long. Where a recovery failed
+nothing smaller of its branch is tried, and until something was accepted the recovery of the
 parent trial comes next. So the search goes to smaller models while the next promises more than
 finishing this one; a finalist that fails sends it back to a milder recipe, and one that passes
 raises the bar that a harsher one must beat.
@@ -184,7 +185,13 @@ def next_move(
             )
         return choose_move(trials, offered, drop_most, limits)
 
-    picked = bracketing.first_cut(trials, untried) or choose(open_)
+    picked = (
+        bracketing.sure_cut(
+            trials, open_, drop_most=drop_most, evaluations_max=limits.evaluations_max
+        )
+        or bracketing.first_cut(trials, untried)
+        or choose(open_)
+    )
     if picked is None:
         return "settled"
     if len(trials) > limits.evaluations_max:

@@ -44,6 +44,14 @@ from fettle.rollout.promotion.verdict_fold import Code
 DRAWN_MOST = 250_000
 
 
+@dataclass(frozen=True, slots=True)
+class OrderedBy:
+    """Who gave an order, USER@HOST as its command found it, and why; "" where it was not said."""
+
+    who: str = ""
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
     """What a rollout starts from; `reference` has the shares of the training data's input bins.
@@ -58,6 +66,7 @@ class Begin:
     reference: tuple[float, ...] | None = None
     images: int | None = None
     history: ChampionHistory | None = None
+    by: OrderedBy = OrderedBy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +95,7 @@ class Ordered:
 
     now_s: float
     verb: Verb
+    by: OrderedBy = OrderedBy()
 
 
 Event = Offline | Observed | Ordered

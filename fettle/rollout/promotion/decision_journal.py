@@ -59,6 +59,11 @@ class DecisionJournal:
         made.seal()
         return made
 
+    @property
+    def length_and_seal(self) -> tuple[int, str]:
+        """How many lines were written, and the seal of the last."""
+        return self._lines, self._tip
+
     def write(self, event: Event, decision: Decision) -> None:
         """Append a decision; when this returns it is on the disk. `seal` it once it is acted on."""
         self.seal()  # never two lines ahead
@@ -118,6 +123,19 @@ def last_state(path: Path) -> str | None:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return None
+
+
+def orders(path: Path) -> list[dict[str, str]]:
+    """List what people ordered, the start first: {"order", "who", "why"}; of a whole journal."""
+    found = []
+    for line in path.read_bytes().splitlines():
+        doc = json.loads(line)
+        if "begin" in doc:
+            found.append({"order": "start", **doc["begin"]["by"]})
+        elif "ordered" in doc["event"]:
+            event = doc["event"]
+            found.append({"order": event["ordered"], "who": event["who"], "why": event["why"]})
+    return found
 
 
 def _fold(path: Path) -> tuple[Engine, list[Decision], str]:

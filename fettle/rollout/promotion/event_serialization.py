@@ -17,6 +17,7 @@ from fettle.rollout.promotion.decision_engine import (
     Observed,
     Offline,
     Ordered,
+    OrderedBy,
 )
 from fettle.rollout.promotion.gate_verdict import GateResult, Tally, Verdict
 from fettle.rollout.promotion.request_records import (
@@ -52,6 +53,7 @@ def begin_from_json(doc: Json) -> Begin:
             "plan": RolloutPlan(**{**plan, "steps": steps, "shadow_gates": shadow}),
             "reference": None if bins is None else tuple(bins),
             "history": None if history is None else _history_from_json(history),
+            "by": OrderedBy(**doc["by"]),
         }
     )
 
@@ -71,7 +73,7 @@ def event_to_json(event: Event) -> Json:
             rows = [_record_to_json(record) for record in event.records]
             return {"observed": rows, "error": event.error, "now_s": event.now_s}
         case Ordered():
-            return {"ordered": event.verb.value, "now_s": event.now_s}
+            return {"ordered": event.verb.value, "now_s": event.now_s, **asdict(event.by)}
 
 
 def event_from_json(doc: Json) -> Event:
@@ -82,7 +84,8 @@ def event_from_json(doc: Json) -> Event:
     if "observed" in doc:
         records = tuple(map(_record_from_json, doc["observed"]))
         return Observed(now_s=now_s, records=records, error=doc["error"])
-    return Ordered(now_s=now_s, verb=Verb(doc["ordered"]))
+    by = OrderedBy(doc["who"], doc["why"])
+    return Ordered(now_s=now_s, verb=Verb(doc["ordered"]), by=by)
 
 
 def decision_to_json(decision: Decision) -> Json:

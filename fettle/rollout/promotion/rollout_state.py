@@ -59,6 +59,7 @@ class Verb(StrEnum):
     PROMOTE = "promote"
     ABORT = "abort"
     UNDO = "undo"
+    STOP = "stop"  # the supervisor, not the rollout: it waits with its evidence
 
 
 class ActionKind(StrEnum):
@@ -175,6 +176,8 @@ def order(state: RolloutState, verb: Verb, plan: RolloutPlan, now_s: float) -> O
             return _end(state, Phase.ABORTED, now_s, "aborted by order")
         case Verb.UNDO if state.phase is Phase.PROMOTED and state.champion is not None:
             return _undo(state, now_s, "undone by order")
+        case Verb.STOP:
+            return state, (), "the supervisor is stopped by order"
         case Verb.PAUSE | Verb.RESUME | Verb.PROMOTE | Verb.ABORT | Verb.UNDO:
             return state, (), f"{verb.value} does not fit a rollout that is {state.phase.value}"
         case _:

@@ -7,6 +7,7 @@ killed brings the world in step by doing it again.
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -246,12 +247,13 @@ class Actuator:
                 "-P",
                 "-m",
                 "fettle.adapters.mlflow_aliases",
-                self._uri,
                 str(wanted),
             ]
             self._projected = wanted.read_bytes()
             self._projecting = subprocess.Popen(
                 command,
+                # not by the command line, which everybody may read: it may hold a token
+                env={**os.environ, "FETTLE_REGISTRY_URI": self._uri},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

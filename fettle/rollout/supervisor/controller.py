@@ -188,7 +188,7 @@ class Controller:
         challenger = self.serving.challenger
         if verb in (Verb.RESUME, Verb.PROMOTE) and challenger is not None:
             start_order.verify(challenger)
-        actions, reason = self._observer.order(verb)
+        actions, reason = self._observer.order(verb, order_queue.ordered_by(order))
         self._act(actions)
         self._observer.done()
         self._observer.write_status()
@@ -226,10 +226,8 @@ class Controller:
         """Begin a rollout: what was promoted before is the champion now."""
         before = self._observer
         start_order.check_free(None if before is None else before.state)
-        promoted = self.serving.promoted
-        wanted = start_order.read(
-            order, self.serving.challenger if promoted else self.serving.champion
-        )
+        now = self.serving.challenger if self.serving.promoted else self.serving.champion
+        wanted = start_order.read(order, now)
         challenger, champion = wanted.challenger, wanted.champion
         start_order.verify(challenger)
         if not self._actuator.bring_up(challenger):
@@ -247,6 +245,7 @@ class Controller:
             promote=wanted.promote,
             since=access_log.end_position(self._router.place.log),
             trees=projects.trees(self._project),
+            by=order_queue.ordered_by(order),
         )
         self.serving = serving
         self._place.write_serving(self.serving)

@@ -7,10 +7,10 @@ and again has met something that it cannot judge: then the rollout is paused at 
 from __future__ import annotations
 
 import errno
-import time
 from pathlib import Path
 
 from fettle import manifest
+from fettle.adapters import boot_clock
 from fettle.json_values import read_object
 
 RECENT_S = 60.0
@@ -30,14 +30,14 @@ def words(err: BaseException) -> str:
 
 def record_fault(folder: Path, why: str) -> None:
     """Write down that the controller fails now."""
-    times = [*_read(folder)[0], time.time()][-FAULTS_MAX:]
+    times = [*_read(folder)[0], boot_clock.now_s()][-FAULTS_MAX:]
     manifest.write_json(folder / NAME, {"times": times, "why": why})
 
 
 def recent_faults(folder: Path) -> tuple[int, str]:
     """Return how often it failed in the last RECENT_S, at most MOST are counted, and why."""
     times, why = _read(folder)
-    return sum(0 <= time.time() - at < RECENT_S for at in times), why
+    return sum(0 <= boot_clock.now_s() - at < RECENT_S for at in times), why
 
 
 def _read(folder: Path) -> tuple[list[float], str]:

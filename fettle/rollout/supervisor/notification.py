@@ -107,9 +107,20 @@ def tell(canary: Path, event: NotifiedEvent) -> None:
     """Tell in the background, where somebody is to be told; `canary` has the log."""
     if not (os.environ.get(WEBHOOK) or os.environ.get(COMMAND)):
         return
-    words = [sys.executable, "-P", "-m", __name__, json.dumps(event)]
+    _spawn(canary, event, os.environ)
+
+
+def tell_to(
+    canary: Path, doc: Mapping[str, object], *, webhook: str = "", command: str = ""
+) -> None:
+    """Tell anything to one address, or to one command, in the background."""
+    _spawn(canary, doc, {**os.environ, WEBHOOK: webhook, COMMAND: command})
+
+
+def _spawn(canary: Path, doc: Mapping[str, object], environ: Mapping[str, str]) -> None:
+    words = [sys.executable, "-P", "-m", __name__, json.dumps(doc)]
     with suppress(OSError):
-        process_identity.spawn(words, canary / LOG, cwd=canary)
+        process_identity.spawn(words, canary / LOG, cwd=canary, env=environ)
 
 
 def main() -> None:

@@ -16,13 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from fettle import manifest
+from fettle.adapters import boot_clock
 from fettle.errors import FettleError, UserError
 from fettle.json_values import JsonObject
+from fettle.rollout.promotion.decision_engine import OrderedBy
 from fettle.rollout.promotion.rollout_state import Verb
 from fettle.rollout.supervisor.state_layout import VERSION, StateLayout
 
 ORDER_S = 60.0  # an order older than this is not obeyed, unless it says otherwise
+UNTIL_MOST_S = 3600.0  # nobody waits so long
 FORGET = "forget"
+SAID_MOST = 500  # letters of who, and of why
 VERBS = ("start", *(verb.value for verb in Verb), FORGET)
 
 
@@ -38,7 +42,7 @@ def submit_order(
     """
     place.inbox.mkdir(parents=True, exist_ok=True)
     name = f"{time.time_ns():020d}-{os.getpid()}"
-    doc = {"version": VERSION, "until_s": time.time() + timeout_s, **order}
+    doc = {"version": VERSION, "until_s": boot_clock.now_s() + timeout_s, **order}
     manifest.write_json(place.inbox / f"{name}.json", doc)
     return name
 
@@ -46,6 +50,12 @@ def submit_order(
 def withdraw_order(place: StateLayout, name: str) -> None:
     """Take an order back, unless it is being obeyed."""
     (place.inbox / f"{name}.json").unlink(missing_ok=True)
+
+
+def ordered_by(order: Mapping[str, object]) -> OrderedBy:
+    """Say who gave an order, and why, in one line each."""
+    said = (" ".join(str(order.get(name) or "").split())[:SAID_MOST] for name in ("who", "why"))
+    return OrderedBy(*said)
 
 
 def pending_orders(place: StateLayout) -> Iterator[tuple[str, JsonObject]]:
@@ -89,8 +99,8 @@ def _order(path: Path) -> JsonObject | None:
             rule=f"it takes version {VERSION}",
             fix="`fettle canary stop`, then `fettle serve`, start it in the version that orders",
         )
-    until_s = doc.get("until_s", float("inf"))
-    if not isinstance(until_s, int | float) or time.time() > until_s:
+    until_s = doc.get("until_s")
+    if "until_s" in doc and not _waited_for(until_s):
         raise UserError(
             f"the order to {doc['verb']} came too late",
             got=f"one that was to be obeyed before {until_s}",
@@ -98,6 +108,15 @@ def _order(path: Path) -> JsonObject | None:
             fix="give it again",
         )
     return doc
+
+
+def _waited_for(until_s: object) -> bool:
+    """Say whether somebody still waits: on the boot clock, so none of another boot is obeyed."""
+    if not isinstance(until_s, int | float):
+        return False
+    if until_s > boot_clock.EPOCH:  # of an earlier version's command
+        return time.time() <= until_s
+    return 0 <= until_s - boot_clock.now_s() <= UNTIL_MOST_S
 
 
 def obey_pending(

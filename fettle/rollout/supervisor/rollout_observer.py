@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from fettle import manifest
+from fettle.adapters.boot_clock import SteadyClock
 from fettle.rollout.promotion import decision_journal, offline_gate
 from fettle.rollout.promotion.decision_engine import (
     Begin,
@@ -25,6 +26,7 @@ from fettle.rollout.promotion.decision_engine import (
     Observed,
     Offline,
     Ordered,
+    OrderedBy,
 )
 from fettle.rollout.promotion.gate_verdict import GateResult, Verdict
 from fettle.rollout.promotion.rollout_plan import RolloutPlan, section_from_json
@@ -38,6 +40,7 @@ from fettle.rollout.supervisor import (
     traffic_baseline,
 )
 from fettle.rollout.supervisor.evidence_collector import EvidenceCollector
+from fettle.rollout.supervisor.journal_anchor import JournalAnchor
 from fettle.rollout.supervisor.late_labels import AnsweredRequests
 from fettle.rollout.supervisor.state_layout import PinnedRelease, StateLayout
 from fettle.rollout.supervisor.status_document import GateRow, RolloutStatus
@@ -61,6 +64,7 @@ def create(
     promote: Mapping[str, object],
     since: int,
     trees: Sequence[Path],
+    by: OrderedBy,
 ) -> None:
     """Begin a rollout: its folder, its journal, the plan and the champion's history within."""
     edges = drift_reference.brightness_edges(trees, Path(challenger.folder))
@@ -75,6 +79,7 @@ def create(
         reference=drift_reference.SHARES if edges else None,
         images=images,
         history=traffic_baseline.history(StateLayout(folder.parents[1])) if champion else None,
+        by=by,
     )
     pinned = {"champion": champion, "challenger": challenger}
     manifest.write_json(
@@ -102,6 +107,7 @@ class RolloutObserver:
     ) -> None:
         self.folder = folder
         self._log, self._trees, self._ports, self._key = log, trees, ports, key
+        self._clock = SteadyClock(folder / "clock.json")
         begun = json.loads((folder / "begin.json").read_text())
         self._edges: list[float] = begun["edges"]
         self._folders: dict[str, str] = begun["folders"]
@@ -118,6 +124,8 @@ class RolloutObserver:
         )
         self._shadow: shadow_traffic.ShadowTraffic | None = None
         self._paused_next = 0.0  # monotonic
+        self._anchor = JournalAnchor(folder.name, folder.parents[1])
+        self._moved = True
 
     @property
     def state(self) -> RolloutState:
@@ -153,7 +161,7 @@ class RolloutObserver:
         """
         if self.state.over:
             return ()
-        now_s = time.time()
+        now_s = self._clock.now_s()
         if self.state.phase is Phase.PENDING:
             return self._decide(
                 Offline(now_s=now_s, results=judge_offline(self._folders, self.plan))
@@ -179,18 +187,20 @@ class RolloutObserver:
 
     def fail(self, error: str) -> tuple[Action, ...]:
         """Say that nobody can judge, without reading anything; return what is to be done."""
-        return self._decide(Observed(now_s=time.time(), error=error)).actions
+        return self._decide(Observed(now_s=self._clock.now_s(), error=error)).actions
 
-    def order(self, verb: Verb) -> tuple[tuple[Action, ...], str]:
+    def order(self, verb: Verb, by: OrderedBy) -> tuple[tuple[Action, ...], str]:
         """Take a person's word; return what is to be done, and what was said to it."""
         if verb is Verb.RESUME:
             self._collector.clear_error()
-        decision = self._decide(Ordered(now_s=time.time(), verb=verb))
+        decision = self._decide(Ordered(now_s=self._clock.now_s(), verb=verb, by=by))
         return decision.actions, decision.reason
 
     def done(self) -> None:
-        """Seal the journal after the last decision: its actions are done."""
+        """Seal the journal after the last decision, whose actions are done; tell its anchor."""
         self._journal.seal()
+        self._anchor.tell(*self._journal.length_and_seal, at_once=self._moved)
+        self._moved = False
 
     def close(self) -> None:
         """Stop what runs in the background."""
@@ -232,6 +242,7 @@ class RolloutObserver:
         idle = isinstance(event, Observed) and not event.records  # an error again is no news
         if not (idle and decision.state == before and not decision.actions):
             self._journal.write(event, decision)
+        self._moved |= isinstance(event, Ordered) or decision.state.phase is not before.phase
         if decision.gates or self._last is None or decision.state.phase is not before.phase:
             self._last = decision
             self._reason = why(decision.reason, before=self._reason)
@@ -265,7 +276,7 @@ class RolloutObserver:
                 pass
             case _:
                 return None
-        return max(0.0, left - (time.time() - state.entered_s))
+        return max(0.0, left - (self._clock.now_s() - state.entered_s))
 
 
 def why(reason: str, *, before: str) -> str:

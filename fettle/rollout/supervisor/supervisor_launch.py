@@ -19,7 +19,13 @@ from fettle.project import Project
 from fettle.release import release_store, signing
 from fettle.rollout.router import certificates, metrics_access, model_servers, nginx_process
 from fettle.rollout.router.nginx_config import Routes
-from fettle.rollout.supervisor import log_rotation, notification, verified_copy, watchdog
+from fettle.rollout.supervisor import (
+    journal_anchor,
+    log_rotation,
+    notification,
+    verified_copy,
+    watchdog,
+)
 from fettle.rollout.supervisor import state_layout as places
 from fettle.rollout.supervisor.state_layout import PinnedRelease, ServingState, StateLayout
 from fettle.serving import api_key_file, authentication
@@ -111,6 +117,7 @@ def begin_serving(
     authentication.check_bind(host, api_key_file.read(os.environ))
     metrics_access.networks(os.environ)
     notification.check(os.environ)
+    journal_anchor.check(os.environ, place.folder)
     certificates.check(_path(certificate), _path(certificate_key))
     if not insecure and certificate is None and asked is not None:
         check_tls(asked)
