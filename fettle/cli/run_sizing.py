@@ -73,14 +73,16 @@ def _images(tree: Path, settings: Params) -> tuple[int, dict[str, int], list[int
     folder, passed = tree / "artifacts" / "ingest", tree / "artifacts" / "validate"
     if (folder / manifest.NAME).is_file():
         facts = manifest.read(folder, IngestFacts, verify=False).facts
-        if (facts.source, facts.digest) == (asked["source"], asked["digest"]):
+        whole = facts.limited_from is None and settings.ingest.limit is None
+        if whole and (facts.source, facts.digest) == (asked["source"], asked["digest"]):
             splits = ("train", "validation", "test")
             counts = {name: sum(one[name] for one in facts.classes.values()) for name in splits}
             known = (passed / image_table.ROWS).is_file()
             sides = image_table.shorter_sides(folder, passed, "train") if known else []
             if sides:
                 return facts.rows, counts, sides
-    return _sampled(tree, settings, int(asked["images"]))
+    images = int(asked["images"])
+    return _sampled(tree, settings, min(images, settings.ingest.limit or images))
 
 
 def _sampled(tree: Path, settings: Params, images: int) -> tuple[int, dict[str, int], list[int]]:

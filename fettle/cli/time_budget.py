@@ -53,9 +53,10 @@ def lines(asked_s: float, plan: BudgetPlan, settings: Params, size: RunSize) -> 
     elif settings.compress.recipe == "auto" and size.trains:
         search = f"{spoken(plan.search_s)} for the search"
     else:
-        search = f"{spoken(plan.search_s)} for the recipe that params.yaml gives"
+        search = f"{spoken(plan.search_s)} for the recipe that is given"
     rest = f"{spoken(plan.fixed_s)} for data, latency table, export, evaluation and release"
     chosen = ", ".join(override.replace("=", " ", 1) for override in plan.overrides)
+    chosen = chosen or "nothing: the params fit as they are"
     return [
         f"{head}: {search}" if plan.first else f"{head}, {search}, {rest}",
         f"chosen {chosen}",

@@ -74,6 +74,8 @@ def plan(
     Raises UserError, with the least that works, for less than a first release takes.
     """
     fixed = run_costs.fixed_s(params, size)
+    if not size.trains:
+        return _untrained(asked_s, params, size)
     chosen = _finetune(params, size, FINETUNE_SHARE * (asked_s - fixed))
     if chosen is not None:
         settled = load(chosen)
@@ -95,15 +97,23 @@ def plan(
         run_costs.fixed_s(least, size),
         first=True,
     )
-    if not size.trains or floor.total_s > asked_s:
+    if floor.total_s > asked_s:
         raise _too_small(asked_s, floor.total_s)
     return floor
 
 
+def _untrained(asked_s: float, params: Params, size: RunSize) -> BudgetPlan:
+    """Plan for a finished ONNX file: there is nothing to choose, it fits or it does not."""
+    tuned_s = run_costs.finetune_s(params, size)
+    used = run_costs.compress_s(params, size, run_costs.table())
+    plan = BudgetPlan((), tuned_s, used, run_costs.fixed_s(params, size))
+    if plan.total_s > asked_s:
+        raise _too_small(asked_s, plan.total_s, what="an evaluation of a model that is not trained")
+    return plan
+
+
 def _finetune(params: Params, size: RunSize, most_s: float) -> list[str] | None:
     """Choose the epochs of fine-tuning, and their steps where not even a few epochs fit."""
-    if not size.trains:
-        return []
     asked = params.finetune.epochs_max
     if asked == 0:
         return [] if run_costs.finetune_s(params, size) <= most_s else None
@@ -178,11 +188,14 @@ def _search_cut_epochs(
     return overrides, clock
 
 
-def _too_small(asked_s: float, least_s: float) -> UserError:
+FIRST = "a first release (fettle run --first)"
+
+
+def _too_small(asked_s: float, least_s: float, *, what: str = FIRST) -> UserError:
     minutes = math.ceil(least_s / 60)
     return UserError(
         "the budget is too small for this data on this machine",
         got=spoken(asked_s),
-        rule=f"the least that works is a first release (fettle run --first): about {minutes} min",
+        rule=f"the least that works is {what}: about {minutes} min",
         fix=f"fettle run --budget {minutes}m, or fewer images: fettle run --limit N",
     )

@@ -19,7 +19,8 @@ from fettle.facts.search_document import (
 from fettle.params_schema import Compress, Options
 from fettle.recipes.search import surrogate_model
 from fettle.recipes.search.bracketing import accepted
-from fettle.recipes.search.search_loop import SearchLimits, SearchResult
+from fettle.recipes.search.search_loop import SearchLimits
+from fettle.recipes.search.search_result import SearchResult
 from fettle.recipes.search.trial import Trial
 
 

@@ -139,3 +139,15 @@ def test_the_same_time_gives_the_same_numbers_when_a_probe_says_one_percent_else
     one, other = (planned(25, size_of(3_781, pace=coarse_pace(pace))) for pace in (1.2, 1.2 * 1.01))
     assert one == other
     assert coarse_pace(1.2) >= 1.2 * 0.95
+
+
+def test_a_finished_file_fits_as_it_is_or_the_least_is_said() -> None:
+    from dataclasses import replace
+
+    file = replace(size_of(1_000), trains=False)
+    assert planned(25, file).overrides == ()
+    with pytest.raises(UserError) as caught:
+        planned(0.5, file)
+    assert "the least that works is an evaluation of a model that is not trained: about " in str(
+        caught.value
+    )

@@ -16,6 +16,7 @@ from fettle.models.families import small_cnn
 from fettle.recipes import float_model_training, recipe_runner, remaining_time
 from fettle.recipes.float_model_training import FloatModelJob
 from fettle.recipes.recovery_training import CompressionJob
+from fettle.recipes.teacher_answers import TeacherAnswers
 from fettle.recipes.trial_watch import TrialWatch
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs
@@ -70,6 +71,7 @@ def test_a_trial_says_what_is_left_of_it_and_of_the_search(inputs: Inputs, tmp_p
         weights=inputs["finetune"] / "model.safetensors",
         project=inputs.project,
         scratch=tmp_path,
+        answers=TeacherAnswers(tmp_path),
         train=split_reader.images(inputs, params, "train"),
         validation=split_reader.images(inputs, params, "validation"),
         recorder=recorder,

@@ -23,6 +23,7 @@ from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recipe_evaluator import RecipeEvaluator
 from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recipes.search.search_clock import SearchClock
+from fettle.recipes.teacher_answers import TeacherAnswers
 from fettle.recipes.trial_watch import OutOfTimeError, TrialWatch
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs
@@ -63,6 +64,7 @@ def job_of(inputs: Inputs, scratch: Path, search: str) -> CompressionJob:
         weights=inputs["finetune"] / "model.safetensors",
         project=inputs.project,
         scratch=scratch,
+        answers=TeacherAnswers(scratch),
         train=split_reader.images(inputs, params, "train"),
         validation=split_reader.images(inputs, params, "validation"),
         recorder=MemoryRecorder(),

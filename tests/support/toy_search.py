@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from toy_bench import FINAL_EPOCHS, ROOT, Toy
 
 from fettle.recipes.search.search_clock import SearchClock
-from fettle.recipes.search.search_loop import SearchLimits, SearchResult, search
+from fettle.recipes.search.search_loop import SearchLimits, search
+from fettle.recipes.search.search_result import SearchResult
 from fettle.recipes.search.trial import Result
 from fettle.recipes.search.trial_journal import TrialJournal
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from fettle.recipes.search import (
     bracketing,
@@ -33,8 +32,8 @@ from fettle.recipes.search import (
 )
 from fettle.recipes.search.bracketing import Standing, accepted
 from fettle.recipes.search.journaled_evaluator import JournaledEvaluator, TrialEvaluator
-from fettle.recipes.search.pareto_front import front
 from fettle.recipes.search.search_clock import SearchClock
+from fettle.recipes.search.search_result import Ended, SearchResult
 from fettle.recipes.search.surrogate_model import Surrogate
 from fettle.recipes.search.trial import Move, Result, SearchTimeoutError, Trial
 from fettle.recipes.search.trial_journal import TrialJournal
@@ -56,38 +55,6 @@ class SearchLimits:
     final_epochs: int
     front_drop_max: float | None = None
     work_max: float = math.inf
-
-
-Ended = Literal["settled", "evaluations", "steps", "clock"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
-    """Search result: all trials in order (the root first), the best one's number, and whether the
-    goal is met.
-
-    `standings` are those of the trials. `ended`: settled (nothing promised more), evaluations or
-    steps (the bounds), or clock (truncated); `cut` says what the clock took, a line each.
-    """
-
-    trials: tuple[Trial, ...]
-    standings: tuple[Standing, ...]
-    best: int
-    met: bool
-    ended: Ended
-    cut: tuple[str, ...] = ()
-
-    @property
-    def truncated(self) -> bool:
-        """Tell whether the clock took anything."""
-        return self.ended == "clock" or bool(self.cut)
-
-    @property
-    def front(self) -> list[int]:
-        """The numbers of the trials that none beats in value and drop."""
-        whole = [entry for entry in self.trials if not entry.result.refused]
-        points = [(entry.result.value, entry.result.drop) for entry in whole]
-        return [whole[position].number for position in front(points)]
 
 
 def search(

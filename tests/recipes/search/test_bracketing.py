@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fettle.recipes.search import bracketing
 from fettle.recipes.search.search_clock import SearchClock
-from fettle.recipes.search.search_loop import SearchLimits, SearchResult, search
+from fettle.recipes.search.search_loop import SearchLimits, search
+from fettle.recipes.search.search_result import SearchResult
 from fettle.recipes.search.trial import Move, Recipe, Result, SearchTimeoutError, Trial
 from fettle.recipes.search.trial_journal import TrialJournal
 

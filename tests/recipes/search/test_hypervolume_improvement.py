@@ -13,7 +13,8 @@ from toy_bench import FINAL_EPOCHS, ROOT, Toy
 from fettle.recipes.search import hypervolume_improvement
 from fettle.recipes.search.pareto_front import Point, hypervolume
 from fettle.recipes.search.search_clock import SearchClock
-from fettle.recipes.search.search_loop import SearchLimits, SearchResult, choose_best, search
+from fettle.recipes.search.search_loop import SearchLimits, choose_best, search
+from fettle.recipes.search.search_result import SearchResult
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial
 from fettle.recipes.search.trial_journal import TrialJournal
 

@@ -13,7 +13,8 @@ from toy_bench import FINAL_EPOCHS, ROOT, Toy
 from toy_search import fast
 
 from fettle.recipes.search.search_clock import SearchClock
-from fettle.recipes.search.search_loop import SearchLimits, SearchResult, search
+from fettle.recipes.search.search_loop import SearchLimits, search
+from fettle.recipes.search.search_result import SearchResult
 from fettle.recipes.search.trial import Move, Recipe, Result, Trial
 from fettle.recipes.search.trial_journal import TrialJournal
 
