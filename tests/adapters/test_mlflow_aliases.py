@@ -12,6 +12,7 @@ from fettle.adapters import mlflow_aliases
 from fettle.adapters.mlflow_aliases import ModelRegistry, Version, WantedAliases
 from fettle.adapters.mlflow_tracking import Tracker
 from fettle.errors import UserError
+from fettle.rollout.router.model_servers import ModelServers
 from fettle.rollout.supervisor.actuator import Actuator
 
 OLD, NEW = "a" * 12, "b" * 12
@@ -78,7 +79,8 @@ def test_names_that_are_written_anew_while_the_old_ones_are_told_are_told_too(
 
     path = tmp_path / "aliases.json"
     write(OLD)
-    acting = Actuator(router=None, arms=None, renew=lambda: None, tracking_uri=uri)  # type: ignore[arg-type]
+    arms = ModelServers(tmp_path, {}, key=None)
+    acting = Actuator(router=None, arms=arms, renew=lambda: None, tracking_uri=uri)  # type: ignore[arg-type]
     acting.project(path)  # begins
     time.sleep(0.2)  # it has not read the file yet, or it has: either way the new names count
     write(NEW)
