@@ -187,7 +187,8 @@ def test_a_goal_needs_no_recipe(file: Path) -> None:
             "compress.recipe=[{use: static_int8}]",
             "compress.recipe[0].use: unknown name 'static_int8' (files of "
             "fettle/compress/techniques: depth, distil, low_rank, prune, qat, resolution, sparse, "
-            "student); int8 and other precisions are the targets' (params.yaml: targets), not a step's",
+            "student); int8 and other precisions are the targets' (params.yaml: targets), not a "
+            "step's",
         ),
     ],
 )

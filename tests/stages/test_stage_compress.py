@@ -238,8 +238,8 @@ def test_a_technique_for_graphs_is_refused_in_the_recipe(inputs: Inputs, tmp_pat
         make(inputs, tmp_path / "out", "compress.recipe=[{use: static_int8}]")
     assert (
         "compress.recipe[0].use: unknown name 'static_int8' (files of fettle/compress/techniques: "
-        "depth, distil, low_rank, prune, qat, resolution, sparse, student); int8 and other precisions "
-        "are the targets' (params.yaml: targets), not a step's"
+        "depth, distil, low_rank, prune, qat, resolution, sparse, student); int8 and other "
+        "precisions are the targets' (params.yaml: targets), not a step's"
     ) in str(caught.value)
 
 
