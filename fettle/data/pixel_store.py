@@ -21,10 +21,10 @@ from fettle.lazy_array import Ints, LazyArray, RowArray
 from fettle.preprocessing import Pixels, Preprocess
 from fettle.scratch_file import SPARE_BYTES, ScratchFile, in_words
 
-# 57,000 photos of 224 px. Decoding one takes 0.4 ms of one core, 0.7 where it is resized
-# (measured), which is little beside a network's passes over it: beyond this the disk is worth more.
+# 57,000 photos of 224 px. Decoding one was measured to take 0.4 ms of one core, 0.7 with resizing,
+# which is little beside a network's passes over it: beyond this the disk is worth more.
 DECODED_BYTES_MAX = 8 * 2**30
-# What one thread decodes at a time: a call costs 30 us, a digit of 8 px not much more.
+# What one thread decodes at a time, felt right: a task costs about what a digit of 8 px does.
 CHUNK_IMAGES, CHUNK_BYTES = 16, 4 * 2**20
 REPORT_IMAGES = 4096
 
