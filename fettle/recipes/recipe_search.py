@@ -17,7 +17,7 @@ from fettle.facts.search_document import SearchDocument
 from fettle.hardware import precisions
 from fettle.hardware.operator_cost_table import Costs
 from fettle.params_schema import Options
-from fettle.recipes import recipe_evaluator, search_report
+from fettle.recipes import recipe_evaluator, search_report, undecided_trials
 from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recipe_evaluator import RecipeEvaluator
 from fettle.recipes.recovery_training import CompressionJob, example_input
@@ -92,6 +92,12 @@ def search_recipe(
     job.recorder.note("search", search_report.tally(result).sentence())
     if result.truncated:
         job.recorder.note("decision", f"search: {search_report.stop_reason(result, limits)}")
+    seen = len(job.validation.labels)
+    left = undecided_trials.left_ready(
+        result, goal.budget, seen=seen, tested=tested, unit=cost_model.unit
+    )
+    if left:
+        job.recorder.note("decision", f"search: {left}")
     doc = search_report.document(
         result, goal, limits, unit=cost_model.unit, priced_by=cost_model.source
     )
