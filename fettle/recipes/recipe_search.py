@@ -24,6 +24,7 @@ from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recipes.search.bracketing import accepted
 from fettle.recipes.search.search_clock import SearchClock
 from fettle.recipes.search.search_loop import SearchLimits, search
+from fettle.recipes.search.search_result import SearchResult
 from fettle.recipes.search.trial import Trial
 from fettle.recipes.search.trial_journal import TrialJournal
 from fettle.recipes.training_setup import threads
@@ -89,19 +90,29 @@ def search_recipe(
         on_trial=on_trial,
     )
     chosen = result.trials[result.best]
-    job.recorder.note("search", search_report.tally(result).sentence())
-    if result.truncated:
-        job.recorder.note("decision", f"search: {search_report.stop_reason(result, limits)}")
-    seen = len(job.validation.labels)
-    left = undecided_trials.left_ready(
-        result, goal.budget, seen=seen, tested=tested, unit=cost_model.unit
-    )
-    if left:
-        job.recorder.note("decision", f"search: {left}")
+    say_outcome(job, result, limits, tested, cost_model.unit)
     doc = search_report.document(
         result, goal, limits, unit=cost_model.unit, priced_by=cost_model.source
     )
     return SearchedRecipe([dict(step) for step in chosen.recipe], doc)
+
+
+def say_outcome(
+    job: CompressionJob, result: SearchResult, limits: SearchLimits, tested: int, unit: str
+) -> None:
+    """Tell the recorder how the trials ended, what the clock cut, and what was left ready."""
+    job.recorder.note("search", search_report.tally(result).sentence())
+    if result.truncated:
+        job.recorder.note("decision", f"search: {search_report.stop_reason(result, limits)}")
+    left = undecided_trials.left_ready(
+        result,
+        job.params.compress.budget,
+        seen=len(job.validation.labels),
+        tested=tested,
+        unit=unit,
+    )
+    if left:
+        job.recorder.note("decision", f"search: {left}")
 
 
 def limits_of(job: CompressionJob, tested: int) -> SearchLimits:
