@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.nn.modules.batchnorm import _BatchNorm
 
 # Statistics settle earlier than a gate's scores do (see prune.GATE_IMAGES_MAX); felt right.
 IMAGES_MAX = 2048
 
 
-def are_fresh(model: nn.Module) -> bool:
-    """Tell whether BatchNorm statistics are all as made, mean 0 and variance 1; no layer: False."""
+def _tracked(model: nn.Module) -> list[_BatchNorm]:
+    """List the BatchNorm layers that keep running statistics."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+def are_fresh(model: nn.Module) -> bool:
+    """Tell whether BatchNorm statistics are all as made, mean 0 and variance 1; no layer: False."""
+    norms = _tracked(model)
     return bool(norms) and all(
         norm.running_mean is not None
         and norm.running_var is not None
@@ -39,9 +45,8 @@ def reestimate(
     for it has no variance. Returns the images read; 0 leaves the model as it was.
     """
     import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
 
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = _tracked(model)
     momenta = [norm.momentum for norm in norms]
     was_training = model.training
     model.eval()
@@ -79,30 +84,25 @@ def adopt_data_statistics(
     and shift, or that the batches never reach, stays as it was. Leaves the model in eval mode.
     """
     import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
 
-    norms = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats and module.affine
-    }
-    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
-    shift: dict[str, Tensor] = {}  # the first batch's mean: squares of large values lose digits
+    norms = [norm for norm in _tracked(model) if norm.affine]
+    sums: dict[int, tuple[int, Tensor, Tensor]] = {}
+    shift: dict[int, Tensor] = {}  # the first batch's mean: squares of large values lose digits
 
-    def look(name: str, inputs: Tensor) -> None:
+    def look(index: int, inputs: Tensor) -> None:
         values = inputs.detach().transpose(0, 1).flatten(1).double()
-        middle = shift.setdefault(name, values.mean(1))
+        middle = shift.setdefault(index, values.mean(1))
         values = values - middle[:, None]
-        count, total, squares = sums.get(name, (0, torch.zeros_like(middle), 0 * middle))
-        sums[name] = (
+        count, total, squares = sums.get(index, (0, torch.zeros_like(middle), 0 * middle))
+        sums[index] = (
             count + values.shape[1],
             total + values.sum(1),
             squares + values.square().sum(1),
         )
 
     handles = [
-        norm.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
-        for name, norm in norms.items()
+        norm.register_forward_pre_hook(lambda _, inputs, index=index: look(index, inputs[0]))
+        for index, norm in enumerate(norms)
     ]
     model.eval()
     seen = 0
@@ -113,28 +113,27 @@ def adopt_data_statistics(
                 seen += len(images)
                 if seen >= images_max:
                     break
-            for name, (count, total, squares) in sums.items():
+            for index, (count, total, squares) in sums.items():
                 off = total / count
-                _adopt(norms[name], shift[name] + off, (squares / count - off**2).clamp_min(0))
+                _adopt(norms[index], shift[index] + off, (squares / count - off**2).clamp_min(0))
     finally:
         for handle in handles:
             handle.remove()
     return seen
 
 
-def _adopt(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
+def _adopt(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     """Give one BatchNorm this mean and variance [channels], in place; its function stays."""
     import torch
 
-    eps = float(norm.eps)  # type: ignore[arg-type] # nn.Module types its attributes loosely
     held: dict[str, Tensor] = {
         name: getattr(norm, name).detach().double()
         for name in ("weight", "bias", "running_mean", "running_var")
     }
-    before = (held["running_var"] + eps).sqrt()
+    before = (held["running_var"] + norm.eps).sqrt()
     scale = held["weight"] / before
     found = {
-        "weight": scale * (variance + eps).sqrt(),
+        "weight": scale * (variance + norm.eps).sqrt(),
         "bias": held["bias"] + scale * (mean - held["running_mean"]),
         "running_mean": mean,
         "running_var": variance,

@@ -2,13 +2,11 @@
 
 While a recipe is trained and searched, the teacher and the compressed model are given the same
 images; the resizing is a hook of the module, no layer, so that names, weights and plans stay as
-they are. What is exported takes the smaller images themselves (`without`), and no resizing is left.
+they are. It is removed from what is exported, which takes the smaller images themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,15 +54,3 @@ def size_of(model: nn.Module) -> int | None:
         if isinstance(hook, InputResizing):
             return hook.size_px
     return None
-
-
-@contextmanager
-def without(model: nn.Module) -> Iterator[None]:
-    """Take the resizing off for a while: what runs or is exported takes the smaller images."""
-    size_px = size_of(model)
-    remove(model)
-    try:
-        yield
-    finally:
-        if size_px is not None:
-            install(model, size_px)

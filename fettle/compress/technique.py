@@ -152,6 +152,34 @@ class SensitivityReport:
     size_px: int = 32
 
 
+class RecoveryOptions(Protocol):
+    """The options of a technique that trains what it changed, by distillation."""
+
+    @property
+    def recover_epochs(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def alpha(self) -> float: ...
+
+
+def recover(
+    model: nn.Module, options: RecoveryOptions, context: CompressionContext, *, phase: str
+) -> None:
+    """Recovery training of a changed `model`, in place, as its options say; none for 0 epochs."""
+    if options.recover_epochs:
+        context.fit(
+            model,
+            phase=phase,
+            epochs=options.recover_epochs,
+            learning_rate=options.learning_rate,
+            temperature=options.temperature,
+            alpha=options.alpha,
+        )
+
+
 class Proposals(Protocol):
     """The optional function `proposals` of a module technique."""
 

@@ -24,6 +24,7 @@ from fettle.compress.technique import (
     CompressionContext,
     SensitivityReport,
     TechniqueResult,
+    recover,
 )
 from fettle.params_schema import Fraction, Options, Positive, Strict
 
@@ -93,14 +94,7 @@ def apply(
     merged: list[str] = []
     if options.merge:
         plan, merged = convolution_merging.merge(model, plan, context.example)
-    if options.recover_epochs and (gone or merged):
-        context.fit(
-            model,
-            phase="depth",
-            epochs=options.recover_epochs,
-            learning_rate=options.learning_rate,
-            temperature=options.temperature,
-            alpha=options.alpha,
-        )
+    if gone or merged:
+        recover(model, options, context, phase="depth")
     taken = f"took out {', '.join(gone)}" if gone else "no block could be taken out"
     return TechniqueResult(plan=plan, notes=(taken, *merged))

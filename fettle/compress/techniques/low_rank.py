@@ -20,6 +20,7 @@ from fettle.compress.technique import (
     CompressionContext,
     SensitivityReport,
     TechniqueResult,
+    recover,
 )
 from fettle.params_schema import Fraction, Options, Strict
 
@@ -84,15 +85,7 @@ def apply(
         batchnorm_statistics.reestimate(
             model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
         )
-    if said and options.recover_epochs:
-        context.fit(
-            model,
-            phase="low-rank",
-            epochs=options.recover_epochs,
-            learning_rate=options.learning_rate,
-            temperature=options.temperature,
-            alpha=options.alpha,
-        )
+        recover(model, options, context, phase="low-rank")
     notes = tuple(said) or ("no layer is large enough to be split; see the reasons under skipped",)
     return TechniqueResult(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
 

@@ -17,6 +17,7 @@ from fettle.compress import (
     channel_groups,
     channel_importance,
     compression_plan,
+    forward_hooks,
 )
 from fettle.compress.channel_importance import Importance
 from fettle.compress.technique import (
@@ -24,8 +25,8 @@ from fettle.compress.technique import (
     CompressionContext,
     SensitivityReport,
     TechniqueResult,
+    recover,
 )
-from fettle.errors import ModelError
 from fettle.params_schema import Fraction, Options, Positive, Strict
 
 if TYPE_CHECKING:
@@ -113,20 +114,19 @@ def apply(
             scope=options.scope,
         )
         plan = cut_groups(model, plan, groups, scores=scores, counts=counts)
-        _check_runs(model, context.example)
+        forward_hooks.check_runs(
+            model,
+            context.example,
+            what="the model does not run after pruning",
+            rule="a fixed channel count in its forward (a view, a shuffle) does not follow a cut",
+            fix="take `prune` out of compress.recipe, or name those layers in the family's "
+            "protected()",
+        )
         if options.bn_reestimate:
             batchnorm_statistics.reestimate(
                 model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
             )
-        if options.recover_epochs:
-            context.fit(
-                model,
-                phase=f"step-{step}",
-                epochs=options.recover_epochs,
-                learning_rate=options.learning_rate,
-                temperature=options.temperature,
-                alpha=options.alpha,
-            )
+        recover(model, options, context, phase=f"step-{step}")
     notes = () if full else ("no layer could be pruned; see the reasons under skipped",)
     return TechniqueResult(plan=plan, skipped=dict(sorted(skipped.items())), notes=notes)
 
@@ -235,23 +235,3 @@ def _score(
         else:
             scores[group.name] = score
     return scores, unread
-
-
-def _check_runs(model: nn.Module, example: Tensor) -> None:
-    import torch
-
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(example)
-    except RuntimeError as err:
-        raise ModelError(
-            "the model does not run after pruning",
-            got=str(err).splitlines()[0],
-            rule="a fixed channel count in its forward (a view, a shuffle) does not follow a cut",
-            fix="take `prune` out of compress.recipe, or name those layers in the family's "
-            "protected()",
-        ) from err
-    finally:
-        model.train(was_training)

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from fettle.compress import batchnorm_statistics, input_resizing
+from fettle.compress import batchnorm_statistics, forward_hooks, input_resizing
 from fettle.compress.technique import (
     Capabilities,
     CompressionContext,
     SensitivityReport,
     TechniqueResult,
+    recover,
 )
 from fettle.errors import ModelError
 from fettle.params_schema import Fraction, Options, Strict
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from fettle.compress.compression_plan import CompressionPlan
@@ -86,38 +86,18 @@ def apply(
             fix=f"set size_px of the step to less than {before}, or take the step out",
         )
     input_resizing.install(model, side)
-    _check_runs(model, context.example, side)
+    forward_hooks.check_runs(
+        model,
+        context.example,
+        what=f"the model does not run on images of {side} px",
+        rule="a flattened map, or positions learnt for one size, do not follow the image",
+        fix="take `resolution` out of compress.recipe, or set another size_px",
+        refusals=(RuntimeError, ValueError, AssertionError),
+    )
     if options.bn_reestimate:
         batchnorm_statistics.reestimate(
             model, context.batches(), images_max=batchnorm_statistics.IMAGES_MAX
         )
-    if options.recover_epochs:
-        context.fit(
-            model,
-            phase="resolution",
-            epochs=options.recover_epochs,
-            learning_rate=options.learning_rate,
-            temperature=options.temperature,
-            alpha=options.alpha,
-        )
+    recover(model, options, context, phase="resolution")
     note = f"images of {side} px, before {before}"
     return TechniqueResult(plan=replace(plan, input_size_px=side), notes=(note,))
-
-
-def _check_runs(model: nn.Module, example: torch.Tensor, side: int) -> None:
-    import torch
-
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(example)
-    except (RuntimeError, ValueError, AssertionError) as err:
-        raise ModelError(
-            f"the model does not run on images of {side} px",
-            got=(str(err).splitlines() or [type(err).__name__])[0],
-            rule="a flattened map, or positions learnt for one size, do not follow the image",
-            fix="take `resolution` out of compress.recipe, or set another size_px",
-        ) from err
-    finally:
-        model.train(was_training)

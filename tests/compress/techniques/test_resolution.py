@@ -40,9 +40,10 @@ def test_it_answers_large_images_as_it_answers_the_same_ones_made_small() -> Non
     shrunk(model, SIDE // 2)
     given = images(4)
     by_itself = answer(model, given)
-    with input_resizing.without(model):
-        small = answer(model, input_resizing.scale(given, SIDE // 2))
-        assert input_resizing.size_of(model) is None
+    input_resizing.remove(model)
+    small = answer(model, input_resizing.scale(given, SIDE // 2))
+    assert input_resizing.size_of(model) is None
+    input_resizing.install(model, SIDE // 2)
     torch.testing.assert_close(by_itself, small)
     assert input_resizing.size_of(model) == SIDE // 2
 
