@@ -86,11 +86,14 @@ def summary(rows: list[PlannedStage], forecast: RunForecast) -> str:
     disk = sum(row["disk_bytes"] or 0 for row in runs)
     counts = Counter(row["basis"] for row in runs)
     known = [f"{counts[basis]} {said}" for basis, said in BASES.items() if counts[basis]]
-    restored = f"; {counts[None]} from the cache" if counts[None] else ""
-    return (
+    sources = [", ".join(known)] if known else []
+    if counts[None]:
+        sources.append(f"{counts[None]} from the cache")
+    takes = (
         f"{text}: about {spoken(total_s(rows, forecast))}, {memory / 1e9:.1f} GB of memory at "
-        f"most, {disk / 1e6:.0f} MB on disk; {', '.join(known)}{restored}"
-    ).replace("; ;", ";")
+        f"most, {disk / 1e6:.0f} MB on disk"
+    )
+    return "; ".join([takes, *sources])
 
 
 def plan(project: Project, forecast: RunForecast) -> list[PlannedStage]:

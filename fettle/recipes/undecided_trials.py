@@ -49,9 +49,9 @@ def left_ready(
 def taken_from(budget: Budget, drop: float, *, seen: int, tested: int) -> float | None:
     """Return the least drop_max at which a model with this validation drop is taken; None: none."""
     for drop_max in DROPS_MAX:
-        asked = budget.model_copy(update={"drop_max": drop_max})
         if drop_max <= budget.drop_share:
             continue
+        asked = budget.model_copy(update={"drop_max": drop_max})
         chance = passing_probability.probability_for_drop(asked, drop, seen=seen, tested=tested)
         if chance >= passing_probability.probability_min(asked, seen=seen, tested=tested):
             return drop_max
