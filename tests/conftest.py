@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 from fettle.project import QUIET
 
 os.environ.update(QUIET)
@@ -28,3 +30,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def own_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test meet the project root of another: a command that runs in this process names its
+    own in the environment, and leaves it there.
+    """
+    monkeypatch.delenv("FETTLE_ROOT", raising=False)

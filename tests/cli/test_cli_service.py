@@ -31,12 +31,6 @@ from fettle.rollout.router import model_servers, nginx_process
 ANALYZE = shutil.which("systemd-analyze")
 
 
-@pytest.fixture(autouse=True)
-def own_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that ran in this process before leaves its project's root in the environment."""
-    monkeypatch.delenv("FETTLE_ROOT", raising=False)
-
-
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project in a folder whose name systemd would read otherwise."""

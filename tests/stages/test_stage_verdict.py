@@ -55,12 +55,6 @@ class Judged:
         return ort.open(model, threads=1).run(normalise(given))
 
 
-@pytest.fixture(autouse=True)
-def own_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that ran in this process before leaves its project's root in the environment."""
-    monkeypatch.delenv("FETTLE_ROOT", raising=False)
-
-
 @pytest.fixture
 def judged(tmp_path: Path) -> Judged:
     return Judged(tmp_path)

@@ -8,26 +8,18 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from test_nginx_process import Bench
+from router_bench import Bench
 
 from fettle.rollout.router import nginx_binary, nginx_process, router_key
 from fettle.serving import api_key_file
 
 KEY = "a.B+c/d=e$f{g};h\"i'j\\k"  # printable, and full of what a configuration reads otherwise
 NO_KEY = b'{"error": "this server needs its API key: `Authorization: Bearer KEY`"}'
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

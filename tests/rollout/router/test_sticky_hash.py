@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-from test_nginx_process import Bench
+from router_bench import Bench
 
 from fettle.rollout.router import nginx_process, sticky_hash
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def keys(bench: Bench, users: list[str]) -> list[str]:

@@ -6,24 +6,15 @@ import http.client
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from test_nginx_process import Bench
+from router_bench import Bench
 
 from fettle.rollout.promotion.request_records import Arm
 from fettle.rollout.router import nginx_process
 from fettle.rollout.router.nginx_config import RETRY_AFTER_S
 from fettle.rollout.supervisor.evidence_collector import attempts_of
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def end(arm: subprocess.Popen[bytes]) -> None:
