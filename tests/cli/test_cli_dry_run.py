@@ -31,11 +31,7 @@ def fettle(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dry")
-    for label in ("cat", "dog"):
-        (root / "photos" / label).mkdir(parents=True)
-        for index in range(60):
-            image = tiny_photos.png(1000 * len(label) + ord(label[0]) + 3 * index, size_px=40)
-            (root / "photos" / label / f"{index}.png").write_bytes(image)
+    tiny_photos.fill(root / "photos", ["cat", "dog"], 60, size_px=40)
     fettle(root, "init", "pets", "--data", "photos")
     return root / "pets"
 

@@ -27,11 +27,7 @@ def fettle(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("budget")
-    for label in ("cat", "dog"):
-        (root / "photos" / label).mkdir(parents=True)
-        for index in range(60):
-            image = tiny_photos.png(hash((label, index)) % 2**31, size_px=40)
-            (root / "photos" / label / f"{index}.png").write_bytes(image)
+    tiny_photos.fill(root / "photos", ["cat", "dog"], 60, size_px=40)
     done = fettle(root, "init", "pets", "--data", "photos")
     assert done.returncode == 0, done.stderr
     return root / "pets"

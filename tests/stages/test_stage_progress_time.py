@@ -6,17 +6,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import compress_stage
 import pytest
 from compress_stage import make_inputs, settings
 
-from fettle import manifest
 from fettle.data import split_reader
-from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.models.families import small_cnn
 from fettle.recipes import float_model_training, recipe_runner, remaining_time
 from fettle.recipes.float_model_training import FloatModelJob
-from fettle.recipes.recovery_training import CompressionJob
-from fettle.recipes.teacher_answers import TeacherAnswers
 from fettle.recipes.trial_watch import TrialWatch
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs
@@ -63,18 +60,13 @@ def test_fine_tuning_says_what_is_left(inputs: Inputs, tmp_path: Path) -> None:
 
 
 def test_a_trial_says_what_is_left_of_it_and_of_the_search(inputs: Inputs, tmp_path: Path) -> None:
-    params, recorder = settings(), MemoryRecorder()
-    job = CompressionJob(
-        params=params,
-        recipe=[{"use": "distil", "epochs": 10}],
-        facts=manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts,
-        weights=inputs["finetune"] / "model.safetensors",
-        project=inputs.project,
-        scratch=tmp_path,
-        answers=TeacherAnswers(tmp_path),
-        train=split_reader.images(inputs, params, "train"),
-        validation=split_reader.images(inputs, params, "validation"),
-        recorder=recorder,
+    recorder = MemoryRecorder()
+    job = replace(
+        compress_stage.job(
+            replace(inputs, scratch=tmp_path),
+            settings("compress.recipe=[{use: distil, epochs: 10}]"),
+            recorder,
+        ),
         trial=2,
         trials=8,
         watch=TrialWatch(search_left_s=lambda: 540.0),

@@ -11,19 +11,16 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import compress_stage
 import pytest
 from compress_stage import make_inputs, settings
 
-from fettle import manifest
-from fettle.data import split_reader
 from fettle.facts.compress_facts import SearchSummary
-from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.recipes import recipe_runner, recipe_search, recovery_training
 from fettle.recipes.cost_model import CostModel
 from fettle.recipes.recipe_evaluator import RecipeEvaluator
 from fettle.recipes.recovery_training import CompressionJob, example_input
 from fettle.recipes.search.search_clock import SearchClock
-from fettle.recipes.teacher_answers import TeacherAnswers
 from fettle.recipes.trial_watch import OutOfTimeError, TrialWatch
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs
@@ -57,18 +54,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def job_of(inputs: Inputs, scratch: Path, search: str) -> CompressionJob:
     unbounded = f"steps_max: {2 * 10**9}, trial_steps_max: {2 * 10**9}"
     params = settings(*GOAL, f"compress.search={{{search}, {unbounded}}}")
-    return CompressionJob(
-        params=params,
-        recipe=[],
-        facts=manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts,
-        weights=inputs["finetune"] / "model.safetensors",
-        project=inputs.project,
-        scratch=scratch,
-        answers=TeacherAnswers(scratch),
-        train=split_reader.images(inputs, params, "train"),
-        validation=split_reader.images(inputs, params, "validation"),
-        recorder=MemoryRecorder(),
-    )
+    return compress_stage.job(replace(inputs, scratch=scratch), params, MemoryRecorder())
 
 
 def seek(inputs: Inputs, scratch: Path, search: str) -> Searched:

@@ -18,9 +18,11 @@ from torch import nn
 
 from fettle import manifest, params
 from fettle.data import image_table, split_reader
+from fettle.facts.finetune_facts import FinetuneFacts
 from fettle.models import export_onnx
 from fettle.models.families import small_cnn
 from fettle.params import Params
+from fettle.recipes.recovery_training import CompressionJob
 from fettle.recorder import MemoryRecorder
 from fettle.stage_contract import Inputs, Outputs
 from fettle.training.training_loop import fit
@@ -127,6 +129,16 @@ def make_inputs(root: Path, *, epochs: int, noise: float = 40) -> Inputs:
     write_images(folders["ingest"], folders["validate"], noise=noise)
     write_finetune(folders["finetune"], inputs, epochs=epochs)
     return inputs
+
+
+def job(inputs: Inputs, params: Params, recorder: MemoryRecorder) -> CompressionJob:
+    """Make the stage's own job on these inputs."""
+    facts = manifest.read(inputs["finetune"], FinetuneFacts, verify=False).facts
+    train, validation = (
+        split_reader.images(inputs, params, split) for split in ("train", "validation")
+    )
+    data = compress.CompressionData(facts, train, validation)
+    return compress.compression_job(params, inputs, recorder, data)
 
 
 @dataclass

@@ -52,11 +52,11 @@ def corrupt(seed: int) -> bytes:
     return whole[: len(whole) // 2]
 
 
-def fill(root: Path, classes: Iterable[str], count: int) -> Path:
+def fill(root: Path, classes: Iterable[str], count: int, *, size_px: int = 10) -> Path:
     """Write `count` photos a class, all different, as root/CLASS/000.jpg."""
     for kind, name in enumerate(classes):
         for at in range(count):
-            place(root, f"{name}/{at:03d}.jpg", jpeg(kind * 1000 + at))
+            place(root, f"{name}/{at:03d}.jpg", jpeg(kind * 1000 + at, size_px=size_px))
     return root
 
 
