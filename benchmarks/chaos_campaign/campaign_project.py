@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.chaos_campaign.container_without_init import ContainerWithoutInit
+from benchmarks.toolbox import ROOT
 from fettle import manifest
 from fettle import params as params_file
 from fettle.adapters import bento_store, process_identity
@@ -90,7 +91,7 @@ class CampaignProject:
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / ".config"),
             "BENTOML_HOME": str(self.scratch / "bentoml"),
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PYTHONPATH": str(ROOT),  # not sys.path: in a test run it has files that hide packages
             "OMP_NUM_THREADS": "1",
         }
         api_key_file.make(env)
