@@ -123,10 +123,12 @@ def rollout(tmp_path: Path) -> Iterator[CampaignProject]:
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copyfile(ROOT / name, work.project.root / name)
     project = CampaignProject(work.project.root, work.release, tmp_path / "scratch")
-    project.open()
-    assert "error" not in project.begin()
-    yield project
-    project.leave()
+    try:
+        project.open()
+        assert "error" not in project.begin()
+        yield project
+    finally:
+        project.leave()
 
 
 def power_cut(project: CampaignProject) -> None:
